@@ -1,0 +1,54 @@
+"""Multitask fine-tuning of transformer encoders: one encoder, one head a task, many datasets."""
+
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from mtl_nlp._version import __version__
+from mtl_nlp.data.collator import MultitaskDataCollator
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
+from mtl_nlp.data.loading import canonical_rows
+from mtl_nlp.data.mixture import TaskMixture
+from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, joint_loss
+from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline
+from mtl_nlp.modeling.tasks_multitask import (
+    TASK_TYPES,
+    MultiLabelClassification,
+    Regression,
+    Task,
+    TextClassification,
+    TokenClassification,
+)
+from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.trainer import MultitaskTrainer
+from mtl_nlp.training_args import MultitaskTrainingArguments
+
+PIPELINE_REGISTRY.register_pipeline("multitask", pipeline_class=MultitaskPipeline, pt_model=AutoModel, type="text")
+
+__all__ = [
+    "TASK_TYPES",
+    "DataError",
+    "EncodedDataset",
+    "MultiLabelClassification",
+    "MultitaskConfig",
+    "MultitaskDataCollator",
+    "MultitaskModel",
+    "MultitaskOutput",
+    "MultitaskPipeline",
+    "MultitaskTrainer",
+    "MultitaskTrainingArguments",
+    "Recipe",
+    "RecipeError",
+    "Regression",
+    "Task",
+    "TaskMixture",
+    "TextClassification",
+    "TokenClassification",
+    "__version__",
+    "canonical_rows",
+    "encode_dataset",
+    "joint_loss",
+    "load_tokenizer",
+]

@@ -1,0 +1,188 @@
+"""The command line: `mtl-nlp plan|train|evaluate|predict`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from transformers import AutoTokenizer, pipeline
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from mtl_nlp._version import __version__
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.evaluation.evaluator import Evaluation, score
+from mtl_nlp.evaluation.results import results, write_results
+from mtl_nlp.plan import describe_notes, describe_plan, table
+from mtl_nlp.predict import answer_file
+from mtl_nlp.recipe import SPLITS, Recipe, RecipeError
+from mtl_nlp.run import (
+    ModelError,
+    Run,
+    build_model,
+    build_trainer,
+    load_model,
+    prepare_evaluation,
+    prepare_run,
+    training_arguments,
+)
+from mtl_nlp.trainer import MultitaskTrainer
+
+INPUT_FORMATS = {".jsonl": "jsonl", ".conll": "conll", ".conllu": "conllu"}
+"""What `predict` takes a file for by its ending; `text` otherwise."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0; 2 if the user's input cannot be used, after one line on stderr that says why.
+    """
+    options = _parser().parse_args(arguments)
+    # Loading reports speak of layers that the stock classes would have: nothing a user should act on.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        options.command(options)
+    except (RecipeError, DataError, ModelError) as error:
+        if options.debug:
+            raise
+        print(f"mtl-nlp: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Validate and load everything, and print what training would do."""
+    recipe = Recipe.load(options.recipe, options.set)
+    arguments = training_arguments(recipe)
+    print(describe_plan(prepare_run(recipe), arguments))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, save the model with its tokenizer and recipe, and score it on the held-out split."""
+    recipe = Recipe.load(options.recipe, options.set)
+    arguments = training_arguments(recipe)
+    output = Path(recipe.output_dir)
+    checkpoint = get_last_checkpoint(str(output)) if options.resume and output.is_dir() else None
+    if options.resume and checkpoint is None:
+        raise RecipeError(f"--resume: there is no checkpoint in {output}. Leave out --resume to start.")
+    run = prepare_run(recipe)
+    held_out = run.held_out
+    if arguments.process_index == 0:
+        print(describe_plan(run, arguments), flush=True)
+    trainer = build_trainer(run, build_model(run), arguments)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    evaluation = _evaluate(trainer, run, held_out)
+    if trainer.is_world_process_zero():
+        (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        _report(evaluation, run, held_out, output / "results.json")
+        print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a trained model on one split of a recipe's datasets."""
+    recipe = Recipe.load(options.recipe, options.set)
+    arguments = training_arguments(recipe)
+    arguments.eval_strategy = "no"
+    model = load_model(options.model)
+    run = prepare_evaluation(recipe, model, options.model, options.split)
+    print(describe_notes(run), end="\n" if run.notes else "")
+    evaluation = _evaluate(build_trainer(run, model, arguments), run, options.split)
+    folder = Path(options.model) if Path(options.model).is_dir() else Path()
+    _report(evaluation, run, options.split, Path(options.output or folder / "results.json"))
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Answer a file of texts."""
+    source = Path(options.file)
+    if not source.is_file():
+        raise DataError(f"There is no file {source}.")
+    input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
+    model = load_model(options.model)
+    answer = pipeline("multitask", model=model, tokenizer=AutoTokenizer.from_pretrained(options.model))
+    with _opened(options.output) as target:
+        answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
+
+
+def _evaluate(trainer: MultitaskTrainer, run: Run, split: str) -> Evaluation:
+    predictions = {name: trainer.predict_rows(encoded) for name, encoded in run.splits[split].items()}
+    return score(predictions, run.splits[split], run.tasks)
+
+
+def _report(evaluation: Evaluation, run: Run, split: str, path: Path) -> None:
+    """Print the scores and write them to a file."""
+    rows = [(task, name, round(value, 4)) for task, values in evaluation.scores.items() for name, value in values.items()]
+    print()
+    print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", round(evaluation.mtl_score, 4))]))
+    write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256()))
+
+
+@contextlib.contextmanager
+def _opened(path: str | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        yield file
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
+    parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(function: object, help_text: str, example: str) -> argparse.ArgumentParser:
+        name = function.__name__  # type: ignore[attr-defined]
+        sub = commands.add_parser(
+            name,
+            help=help_text,
+            description=function.__doc__,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=function)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return sub
+
+    def takes_overrides(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
+
+    sub = command(plan, "show what a recipe would train on", "mtl-nlp plan recipes/quickstart.yaml")
+    sub.add_argument("recipe")
+    takes_overrides(sub)
+
+    sub = command(
+        train,
+        "train a recipe",
+        "mtl-nlp train recipes/quickstart.yaml --set training.num_train_epochs=3\n"
+        "  accelerate launch -m mtl_nlp train recipes/quickstart.yaml",
+    )
+    sub.add_argument("recipe")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output_dir")
+    takes_overrides(sub)
+
+    sub = command(
+        evaluate,
+        "score a trained model",
+        "mtl-nlp evaluate runs/quickstart --recipe recipes/quickstart.yaml --split validation",
+    )
+    sub.add_argument("model", help="folder or Hub id of a trained model")
+    sub.add_argument("--recipe", required=True, help="the recipe that names the data")
+    sub.add_argument("--split", choices=SPLITS, default="test")
+    sub.add_argument("--output", help="where to write results.json (default: beside the model)")
+    takes_overrides(sub)
+
+    sub = command(predict, "answer a file of texts", "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl")
+    sub.add_argument("model", help="folder or Hub id of a trained model")
+    sub.add_argument("file", help="a text a line, JSON lines with text[, text_pair] or tokens, or CoNLL columns")
+    sub.add_argument("--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: by the file's ending")
+    sub.add_argument("--output", help="file to write (default: standard output)")
+    sub.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl")
+    sub.add_argument("--batch-size", type=int, default=32)
+    return parser

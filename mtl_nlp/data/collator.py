@@ -1,0 +1,80 @@
+"""From rows to a batch (the contract between data and model)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from mtl_nlp.data.loading import LABEL_PREFIX
+from mtl_nlp.modeling.tasks_multitask import IGNORED, Task
+
+
+@dataclass
+class MultitaskDataCollator:
+    """Pads rows of any mix of datasets and collects each task's labels.
+
+    The batch::
+
+        input_ids, attention_mask[, token_type_ids]   (B, L)
+        rows    {task: LongTensor (n_t,)}              which of the B rows carry a label for the task
+        labels  {task: Tensor}                         (n_t, L) int64 with -100 off the first sub-word;
+                                                       (n_t,) int64 or float32; (n_t, C_t) float32
+
+    Every task of the model is in every batch, with n_t = 0 where no row has it.
+
+    Args:
+        tokenizer: for the padding id.
+        tasks: all tasks of the model, by name.
+        pad_to_multiple_of: round L up to a multiple, for hardware that wants it.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    tasks: Mapping[str, Task]
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make the batch from rows as [`EncodedDataset`] has them."""
+        length = max(len(feature["input_ids"]) for feature in features)
+        if self.pad_to_multiple_of is not None:
+            length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        batch: dict[str, Any] = {
+            "input_ids": _pad([feature["input_ids"] for feature in features], length, self.tokenizer.pad_token_id),
+            "attention_mask": _pad([[1] * len(feature["input_ids"]) for feature in features], length, 0),
+        }
+        if "token_type_ids" in self.tokenizer.model_input_names:
+            type_ids = [feature["token_type_ids"] for feature in features]
+            batch["token_type_ids"] = _pad(type_ids, length, self.tokenizer.pad_token_type_id)
+        batch["rows"], batch["labels"] = {}, {}
+        for name, task in self.tasks.items():
+            column = LABEL_PREFIX + name
+            rows = [row for row, feature in enumerate(features) if feature.get(column) is not None]
+            values = [features[row][column] for row in rows]
+            batch["rows"][name] = torch.tensor(rows, dtype=torch.long)
+            if task.level == "token":
+                positions = [features[row]["positions"] for row in rows]
+                batch["labels"][name] = _word_labels(values, positions, length)
+            elif task.problem_type == "multi_label_classification":
+                batch["labels"][name] = torch.tensor(values, dtype=torch.float32).reshape(len(rows), task.num_labels)
+            else:
+                dtype = torch.float32 if task.problem_type == "regression" else torch.long
+                batch["labels"][name] = torch.tensor(values, dtype=dtype)
+        return batch
+
+
+def _pad(sequences: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:
+    padded = np.full((len(sequences), length), value, dtype=np.int64)
+    for row, sequence in enumerate(sequences):
+        padded[row, : len(sequence)] = sequence
+    return torch.from_numpy(padded)
+
+
+def _word_labels(values: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], length: int) -> torch.Tensor:
+    labels = np.full((len(values), length), IGNORED, dtype=np.int64)
+    for row, (labels_of_words, places) in enumerate(zip(values, positions, strict=True)):
+        labels[row, places] = labels_of_words
+    return torch.from_numpy(labels)

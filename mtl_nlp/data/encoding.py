@@ -1,0 +1,217 @@
+"""From canonical rows to encoder inputs: tokenised once, in batches, cached by fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Column, Dataset, Features, List, Value
+from transformers import PreTrainedTokenizerBase
+
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, progress_bars_from
+from mtl_nlp.modeling.encoding_multitask import Window, encode_texts, encode_words
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.words_multitask import split_words
+
+
+@dataclass(frozen=True)
+class EncodedDataset:
+    """A split, ready for the encoder.
+
+    Attributes:
+        name: dataset and split, for messages.
+        windows: one row a window, with columns `input_ids`, `token_type_ids` (if the tokenizer gives them), `row`
+            (of the source), `words` and `positions` (see [`Window`]), `lost`, `length`, and `label:<task>`. Rows
+            without any label have none.
+        references: for each task it feeds the canonical labels in the order of the source's rows, None where missing.
+        repaired: span tags that were illegal in the source and were rewritten as seqeval reads them.
+        empty: windows without any sub-word of a text.
+        fingerprint: datasets' own fingerprint of the canonical rows.
+    """
+
+    name: str
+    windows: Dataset
+    references: dict[str, Column]
+    repaired: int
+    empty: int
+    fingerprint: str
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the source (long ones are several windows)."""
+        return len(next(iter(self.references.values())))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Sub-words of each window, shape (windows,)."""
+        return self.windows.data.column("length").to_numpy()
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows without any label, which no window stands for."""
+        return self.num_rows - self._distinct_rows
+
+    @property
+    def extra_windows(self) -> int:
+        """Windows beyond one a row."""
+        return len(self.windows) - self._distinct_rows
+
+    @property
+    def truncated(self) -> int:
+        """Texts of which no window holds every sub-word."""
+        return pc.sum(pc.greater(self.windows.data.column("lost"), 0)).as_py() or 0
+
+    @property
+    def _distinct_rows(self) -> int:
+        return pc.count_distinct(self.windows.data.column("row")).as_py()
+
+
+def encode_dataset(
+    name: str,
+    rows: Dataset,
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    reads_words: bool,
+    max_length: int | None = None,
+    stride: int | None = None,
+) -> EncodedDataset:
+    """Encode canonical rows (see `canonical_rows`).
+
+    A text that is longer than the encoder takes is cut into windows if a task labels its words; its label as a whole
+    goes with the first window. Else it is truncated.
+
+    Args:
+        name: dataset and split, for messages.
+        rows: canonical rows.
+        tasks: all tasks by name, with their label spaces.
+        tokenizer: a fast tokenizer, see `load_tokenizer`.
+        reads_words: split raw texts into words first (`MultitaskConfig.reads_words`).
+        max_length: sub-words the encoder reads at once.
+        stride: sub-words that neighbouring windows share.
+
+    Raises:
+        DataError: if no row has a label.
+    """
+    fed = {task: tasks[task] for task in tasks if LABEL_PREFIX + task in rows.column_names}
+    features = {
+        "input_ids": List(Value("int32")),
+        "row": Value("int32"),
+        "words": List(Value("int32")),
+        "positions": List(Value("int32")),
+        "lost": Value("int32"),
+        "length": Value("int32"),
+    }
+    if "token_type_ids" in tokenizer.model_input_names:
+        features["token_type_ids"] = List(Value("int8"))
+    with progress_bars_from(len(rows)):
+        windows = rows.map(
+            _encode_batch,
+            batched=True,
+            with_indices=True,
+            remove_columns=rows.column_names,
+            features=Features(features | {LABEL_PREFIX + task: _label_feature(fed[task]) for task in fed}),
+            fn_kwargs={
+                "tokenizer": tokenizer,
+                "tasks": [task.to_dict() for task in fed.values()],
+                "reads_words": reads_words,
+                "max_length": max_length,
+                "stride": stride,
+            },
+            desc=f"Tokenizing {name}",
+        )
+    if len(windows) == 0:
+        raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
+    references = {task: rows[LABEL_PREFIX + task] for task in fed}
+    repaired = pc.sum(rows.data.column(REPAIRED)).as_py()
+    special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
+    empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
+    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint)
+
+
+def _label_feature(task: Task) -> Any:
+    """How a label is stored as numbers."""
+    if task.level == "token":
+        return List(Value("int32"))
+    if task.problem_type == "multi_label_classification":
+        return List(Value("float32"))
+    return Value("float32" if task.problem_type == "regression" else "int32")
+
+
+def _encode_batch(
+    batch: Mapping[str, list],
+    indices: Sequence[int],
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Sequence[dict[str, Any]],
+    reads_words: bool,
+    max_length: int | None,
+    stride: int | None,
+) -> dict[str, list]:
+    fed = [task_from_dict(task) for task in tasks]
+    labels_words = any(task.level == "token" for task in fed)
+    texts, pairs = batch.get("tokens", batch.get("text")), batch.get("text_pair")
+    encoded: list[list[Window]]
+    if reads_words or "tokens" in batch:
+        texts, pairs = _as_words(texts), _as_words(pairs)
+        # Without labels for words only the first window would be used: then the text is truncated to it.
+        encoded = encode_words(tokenizer, texts, pairs, max_length=max_length, stride=stride)
+        encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
+    else:
+        encoded = encode_texts(tokenizer, texts, pairs, max_length=max_length)
+    keys = ["input_ids", "words", "positions", "lost"]
+    if "token_type_ids" in tokenizer.model_input_names:
+        keys.append("token_type_ids")
+    columns: dict[str, list] = {key: [] for key in [*keys, "row", "length", *(LABEL_PREFIX + t.name for t in fed)]}
+    for position, (index, windows) in enumerate(zip(indices, encoded, strict=True)):
+        for number, window in enumerate(windows):
+            labels = {}
+            for task in fed:
+                column = LABEL_PREFIX + task.name
+                labels[column] = _window_label(task, batch[column][position], window, number)
+            if all(label is None for label in labels.values()):
+                continue
+            row = {key: getattr(window, key) for key in keys} | {"row": index, "length": len(window.input_ids)}
+            for key, value in (row | labels).items():
+                columns[key].append(value)
+    return columns
+
+
+def _as_words(texts: list | None) -> list[list[str]] | None:
+    if texts is None:
+        return None
+    return [[word.text for word in split_words(text)] if isinstance(text, str) else text for text in texts]
+
+
+def _first_only(windows: list[Window]) -> list[Window]:
+    first = windows[0]
+    first.lost += sum(len(window.input_ids) for window in windows[1:])
+    return [first]
+
+
+def _window_label(task: Task, value: Any, window: Window, number: int) -> Any:
+    """The task's label of one window: those of its words, or the whole text's on the first window."""
+    if value is None or (task.level == "sequence" and number > 0):
+        return None
+    if task.level == "sequence":
+        return task.encode(value)
+    return task.encode([value[word] for word in window.words])
+
+
+def count_unseen(encoded: EncodedDataset, task: Task) -> int:
+    """How many labels (of words, texts) of a split are not in the task's label space: they are scored as wrong."""
+    if not task.has_label_space:
+        return 0
+    known = set(task.labels)
+    return sum(
+        name not in known
+        for value in encoded.references[task.name]
+        if value is not None
+        for name in task.names_in(value)
+    )
+
+

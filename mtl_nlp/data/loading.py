@@ -1,0 +1,273 @@
+"""From a recipe's dataset to rows in canonical form: inputs, and one checked label column for each task."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
+from mtl_nlp._version import __version__
+
+from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe import SPLITS, DatasetRecipe, did_you_mean
+
+LABEL_PREFIX = "label:"
+"""Label columns are `label:<task>`, so that no task's name meets an input's."""
+REPAIRED = "repaired"
+"""Column: how many of a row's span tags were illegal and were rewritten."""
+_LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("string")), float: Value("float64")}
+
+
+_READERS = {"conll": read_conll, "conllu": read_conllu}
+_SLOW_ROWS = 20_000
+"""From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
+_VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class LoadedDataset:
+    """A dataset in canonical form.
+
+    Attributes:
+        splits: see `canonical_rows`.
+        class_names: for each task the names of its ClassLabel column in their order, None if it is none.
+    """
+
+    splits: DatasetDict
+    class_names: dict[str, list[str] | None]
+
+
+def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task]) -> LoadedDataset:
+    """Load a dataset and bring each of its splits into canonical form.
+
+    Args:
+        name: the dataset's name in the recipe, for messages.
+        recipe: where it is and what it feeds.
+        tasks: all tasks by name.
+
+    Returns:
+        The splits among `train`, `validation`, `test` that the dataset has.
+
+    Raises:
+        DataError: if something cannot be found or read, a split is empty, or a row is not valid.
+    """
+    loaded = _load(name, recipe)
+    wanted = {split: recipe.splits.get(split, split) for split in SPLITS}
+    for split, own in recipe.splits.items():
+        if own not in loaded:
+            raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, loaded)}")
+    if wanted["train"] not in loaded:
+        raise DataError(f"datasets.{name}: no split {wanted['train']!r} to train on; it has {', '.join(loaded)}.")
+    splits = {split: loaded[own] for split, own in wanted.items() if own in loaded}
+    if recipe.validation_size is not None:
+        if "validation" in splits:
+            raise DataError(f"datasets.{name}.validation_size: the dataset has a validation split already; leave it out.")
+        parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
+        splits |= {"train": parts["train"], "validation": parts["test"]}
+    canonical = {
+        split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+        for split, rows in splits.items()
+    }
+    features = splits["train"].features
+    return LoadedDataset(DatasetDict(canonical), {task: _class_names(features[c]) for task, c in recipe.labels.items()})
+
+
+def canonical_rows(
+    dataset: Dataset,
+    name: str,
+    *,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, str],
+    tasks: Mapping[str, Task],
+) -> Dataset:
+    """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
+
+    Class labels become names, span tags are repaired to legal ones (their number in column `repaired`). A row may lack
+    any label (null), but not its input.
+
+    Args:
+        dataset: the raw rows.
+        name: how to call it in messages.
+        inputs: canonical input -> column.
+        labels: task -> column.
+        tasks: all tasks by name.
+
+    Raises:
+        DataError: if a column is missing, there are no rows, or a row is not valid; the message has the row's number,
+            counted from 0.
+    """
+    for key, column in [*inputs.items(), *labels.items()]:
+        if column not in dataset.column_names:
+            raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, dataset.column_names)}")
+    if len(dataset) == 0:
+        raise DataError(f"{name}: the split has no rows.")
+    features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
+    for task_name in labels:
+        features[LABEL_PREFIX + task_name] = _LABEL_FEATURES[_canonical_type(tasks[task_name])]
+    features[REPAIRED] = Value("int32")
+    with progress_bars_from(len(dataset)):
+        return dataset.map(
+            _canonical_batch,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            features=Features(features),
+            fn_kwargs={
+                "name": name,
+                "inputs": dict(inputs),
+                "labels": dict(labels),
+                "tasks": {task_name: tasks[task_name].to_dict() for task_name in labels},
+                "class_names": {column: _class_names(dataset.features[column]) for column in labels.values()},
+            },
+            desc=f"Checking {name}",
+        )
+
+
+@contextlib.contextmanager
+def progress_bars_from(rows: int) -> Iterator[None]:
+    """Inside, `datasets` shows its progress bars only if `rows` is large enough for a wait."""
+    if rows >= _SLOW_ROWS or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def _canonical_type(task: Task) -> type:
+    if not task.has_label_space:
+        return float
+    return str if task.level == "sequence" and task.problem_type == "single_label_classification" else list
+
+
+def _canonical_batch(
+    batch: Mapping[str, list],
+    indices: Sequence[int],
+    *,
+    name: str,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, str],
+    tasks: Mapping[str, dict[str, Any]],
+    class_names: Mapping[str, list[str] | None],
+) -> dict[str, list]:
+    columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
+    for key, values in columns.items():
+        for index, value in zip(indices, values, strict=True):
+            _check_input(f"{name}, row {index}", key, value)
+    repaired = [0] * len(indices)
+    for task_name, column in labels.items():
+        task, names = task_from_dict(tasks[task_name]), class_names[column]
+        checked = []
+        for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
+            where = f"{name}, row {index}, column {column!r}"
+            given = value if names is None else _to_names(value, names)
+            if given is None:
+                checked.append(None)
+                continue
+            try:
+                canonical = task.check(given)
+            except ValueError as error:
+                raise DataError(f"{where}: {error}.") from error
+            if task.level == "token":
+                words = columns["tokens"][position]
+                if len(canonical) != len(words):
+                    raise DataError(f"{where}: {len(words)} tokens but {len(canonical)} labels.")
+                repaired[position] += sum(old != new for old, new in zip(given, canonical, strict=True))
+            checked.append(canonical)
+        columns[LABEL_PREFIX + task_name] = checked
+    return columns | {REPAIRED: repaired}
+
+
+def _check_input(where: str, key: str, value: Any) -> None:
+    if key == "tokens":
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise DataError(f"{where}: `tokens` should be a list of strings. Found {value!r:.80}.")
+    elif not isinstance(value, str):
+        raise DataError(f"{where}: `{key}` should be a string. Found {value!r:.80}.")
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names of a ClassLabel column, or of a list of them; None if labels are stored as they are."""
+    inner = feature.feature if isinstance(feature, List) else feature
+    return list(inner.names) if isinstance(inner, ClassLabel) else None
+
+
+def _to_names(value: Any, names: Sequence[str]) -> Any:
+    """ClassLabel indices as names; -1 is datasets' sign for a missing label."""
+    if isinstance(value, list):
+        return [names[index] if index >= 0 else str(index) for index in value]
+    return None if value is None or value < 0 else names[value]
+
+
+def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
+    """All splits, raw."""
+    for patterns in (recipe.data_files or {}).values():
+        for pattern in patterns:
+            if "://" not in pattern and not glob.glob(pattern):
+                raise DataError(f"datasets.{name}.data_files: no file {pattern}.")
+    try:
+        if recipe.path in _READERS:
+            return DatasetDict({split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()})
+        loaded = load_dataset(recipe.path, data_files=recipe.data_files, **(recipe.model_extra or {}))
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise DataError(f"datasets.{name}: cannot be read: {_one_line(error.__cause__ or error)}") from error
+    except (DatasetNotFoundError, OSError, ValueError, TypeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"datasets.{name}: cannot be loaded: {_one_line(error)}") from error
+    if not isinstance(loaded, DatasetDict):
+        raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split` and `streaming`.")
+    return loaded
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+
+
+def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset:
+    """One split of `conll` or `conllu` files, cached on disk until a file changes."""
+    files = sorted(path for pattern in patterns for path in glob.glob(pattern))
+    word_columns = recipe.columns or list(CONLLU_COLUMNS)
+    wanted = list(dict.fromkeys([*recipe.inputs.values(), *recipe.labels.values()]))
+    features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
+    with progress_bars_from(sum(os.path.getsize(file) for file in files) // 500):
+        return Dataset.from_generator(
+            _conll_rows,
+            features=Features(features),
+            # The cache's key: from_generator itself does not notice a changed file or reader. Tuples, because it takes
+            # lists for shards.
+            gen_kwargs={
+                "sources": tuple((file, os.path.getsize(file), os.stat(file).st_mtime_ns) for file in files),
+                "reader": recipe.path,
+                "columns": None if recipe.columns is None else tuple(recipe.columns),
+                "wanted": tuple(wanted),
+                "version": __version__,
+            },
+        )
+
+
+def _conll_rows(
+    sources: Sequence[tuple], reader: str, columns: Sequence[str] | None, wanted: Sequence[str], version: str
+) -> Iterator[dict[str, Any]]:
+    """The wanted columns of every sentence; a sentence may lack a comment, but not every one of a file may."""
+    arguments = () if columns is None else (columns,)
+    for path, *_ in sources:
+        seen: set[str] = set()
+        for row in _READERS[reader](path, *arguments):
+            seen.update(row)
+            yield {column: row.get(column) for column in wanted}
+        for column in wanted:
+            if seen and column not in seen:
+                raise DataError(f"{path}: no column or comment {column!r}. {did_you_mean(column, seen)}")

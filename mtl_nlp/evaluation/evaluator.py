@@ -1,0 +1,112 @@
+"""From the model's outputs to predictions in the dataset's order, and to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.modeling.tasks_multitask import Task
+
+
+class Piece(NamedTuple):
+    """What one window says of one row for one task."""
+
+    task: str
+    row: int
+    words: list[int]
+    logits: np.ndarray
+    """Shape (words, num_labels), or (num_labels,) at the sequence level."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of all tasks on one split.
+
+    Attributes:
+        scores: for each task its scores by name, 0 to 1 (errors and correlations in their own range).
+        mtl_score: the mean of the tasks' primary scores.
+    """
+
+    scores: dict[str, dict[str, float]]
+    mtl_score: float
+
+    def flat(self) -> dict[str, float]:
+        """`{"pos_accuracy": …, "mtl_score": …}`, as Trainer logs them."""
+        scores = {f"{task}_{name}": value for task, values in self.scores.items() for name, value in values.items()}
+        return {**scores, "mtl_score": self.mtl_score}
+
+
+def evaluation_batches(encoded: EncodedDataset, rows_per_batch: int) -> list[list[int]]:
+    """Windows in batches of like length, longest first, so that little is padded and memory fails at once or never."""
+    order = np.argsort(-encoded.lengths, kind="stable")
+    return [order[start : start + rows_per_batch].tolist() for start in range(0, len(order), rows_per_batch)]
+
+
+def pieces_of_batch(
+    features: Sequence[Mapping[str, Any]],
+    rows: Mapping[str, torch.Tensor],
+    logits: Mapping[str, torch.Tensor],
+    tasks: Mapping[str, Task],
+) -> list[Piece]:
+    """Take apart a batch's logits: for each task and row those of the words that the window answers for."""
+    pieces = []
+    for name, task in tasks.items():
+        values = logits[name].float().cpu().numpy()
+        for row, row_logits in zip(rows[name].tolist(), values, strict=True):
+            feature = features[row]
+            if task.level == "token":
+                row_logits = row_logits[feature["positions"]]
+            pieces.append(Piece(name, feature["row"], feature["words"], row_logits))
+    return pieces
+
+
+def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
+    """Predictions for each task in the dataset's order; None for rows without a label.
+
+    Words of a text that was cut into windows come together before decoding, so a span may cross a border.
+    """
+    predictions: dict[str, list[Any]] = {name: [None] * encoded.num_rows for name in encoded.references}
+    parts: dict[tuple[str, int], list[Piece]] = {}
+    for piece in pieces:
+        parts.setdefault((piece.task, piece.row), []).append(piece)
+    for (name, row), found in parts.items():
+        logits = found[0].logits
+        if len(found) > 1:
+            words = np.concatenate([piece.words for piece in found])
+            logits = np.concatenate([piece.logits for piece in found])[np.argsort(words)]
+        predictions[name][row] = tasks[name].decode(logits)
+    return predictions
+
+
+def score(
+    predictions: Mapping[str, Mapping[str, list[Any]]],
+    datasets: Mapping[str, EncodedDataset],
+    tasks: Mapping[str, Task],
+) -> Evaluation:
+    """Score every task on the labelled rows of all datasets that feed it.
+
+    Args:
+        predictions: dataset -> task -> predictions as `decode_pieces` returns them.
+        datasets: the encoded split of each dataset.
+        tasks: all tasks by name.
+    """
+    from mtl_nlp.evaluation.metrics import compute
+
+    scores: dict[str, dict[str, float]] = {}
+    for name, task in tasks.items():
+        pairs = [
+            (prediction, reference)
+            for dataset, encoded in datasets.items()
+            if name in encoded.references
+            for prediction, reference in zip(predictions[dataset][name], encoded.references[name], strict=True)
+            if reference is not None
+        ]
+        if pairs:
+            scores[name] = compute(task.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    primary = [scores[name][task.primary_score] for name, task in tasks.items() if name in scores]
+    return Evaluation(scores, float(np.mean(primary)))

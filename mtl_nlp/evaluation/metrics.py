@@ -1,0 +1,143 @@
+"""The metrics, as `evaluate` modules inside the package: no network is needed to score.
+
+Importing `evaluate` and what the scores need takes seconds, so this module is imported only where scores are computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import evaluate
+import numpy as np
+from datasets import Features, List, Value
+from scipy import stats
+from seqeval import scheme as schemes
+from seqeval.metrics.v1 import precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.preprocessing import MultiLabelBinarizer
+
+_STRINGS = {"predictions": Value("string"), "references": Value("string")}
+_LISTS = {"predictions": List(Value("string")), "references": List(Value("string"))}
+_NUMBERS = {"predictions": Value("float64"), "references": Value("float64")}
+
+
+class _Module(evaluate.Metric):
+    """An evaluate module whose features are a class attribute."""
+
+    features: ClassVar[dict[str, Any]]
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "", citation="", features=Features(self.features)
+        )
+
+
+class WordAccuracy(_Module):
+    """Share of words with the right label; rows are lists of labels. Returns `accuracy`."""
+
+    features = _LISTS
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        pairs = [pair for p, r in zip(predictions, references, strict=True) for pair in zip(p, r, strict=True)]
+        return {"accuracy": float(np.mean([p == r for p, r in pairs])) if pairs else 0.0}
+
+
+class SpanF1(_Module):
+    """Strict span scores (seqeval): label and both borders must be right, tags must be legal.
+
+    Micro average over spans. Returns `f1`, `precision`, `recall`.
+    """
+
+    features = _LISTS
+    scheme: ClassVar[type]
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            references, predictions, average="micro", scheme=self.scheme, zero_division=0
+        )
+        return {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
+
+
+class SpanF1Iob2(SpanF1):
+    """Strict span scores of IOB2 tags."""
+
+    scheme = schemes.IOB2
+
+
+class SpanF1Iob1(SpanF1):
+    """Strict span scores of IOB1 tags."""
+
+    scheme = schemes.IOB1
+
+
+class SpanF1Bioes(SpanF1):
+    """Strict span scores of BIOES tags."""
+
+    scheme = schemes.IOBES
+
+
+class Classification(_Module):
+    """Share of right classes, and the unweighted mean of the classes' F1. Returns `accuracy` and `macro_f1`."""
+
+    features = _STRINGS
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        return {
+            "accuracy": float(accuracy_score(references, predictions)),
+            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
+        }
+
+
+class MultiLabel(_Module):
+    """F1 over all decisions, and the unweighted mean of the classes' F1. Returns `micro_f1` and `macro_f1`."""
+
+    features = _LISTS
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        binarizer = MultiLabelBinarizer().fit([*predictions, *references])
+        truth, guess = binarizer.transform(references), binarizer.transform(predictions)
+        return {
+            f"{average}_f1": float(f1_score(truth, guess, average=average, zero_division=0))
+            for average in ("micro", "macro")
+        }
+
+
+class Correlation(_Module):
+    """Pearson's r, Spearman's rho and the mean squared error. Returns `pearson`, `spearman` and `mse`.
+
+    A constant prediction correlates with nothing: both are 0.
+    """
+
+    features = _NUMBERS
+
+    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
+        constant = len(set(predictions)) < 2 or len(set(references)) < 2
+        return {
+            "pearson": 0.0 if constant else float(stats.pearsonr(predictions, references)[0]),
+            "spearman": 0.0 if constant else float(stats.spearmanr(predictions, references)[0]),
+            "mse": float(np.mean((np.asarray(predictions) - np.asarray(references)) ** 2)),
+        }
+
+
+METRICS: dict[str, type[_Module]] = {
+    "accuracy": WordAccuracy,
+    "span_f1_iob2": SpanF1Iob2,
+    "span_f1_iob1": SpanF1Iob1,
+    "span_f1_bioes": SpanF1Bioes,
+    "classification": Classification,
+    "multi_label": MultiLabel,
+    "correlation": Correlation,
+}
+"""The modules by the name that a task's `metric` gives."""
+
+
+def compute(metric: str, predictions: list, references: list) -> dict[str, float]:
+    """Score predictions in the order of the references.
+
+    Raises:
+        ValueError: if there is nothing to score.
+    """
+    if not references:
+        raise ValueError("There is no labelled row to score.")
+    scores = METRICS[metric](keep_in_memory=True).compute(predictions=predictions, references=references)
+    return dict(scores or {})

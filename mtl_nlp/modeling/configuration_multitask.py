@@ -1,0 +1,57 @@
+"""The configuration of a multitask model: the encoder's own configuration and the list of tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .tasks_multitask import Task, task_from_dict
+
+
+class MultitaskConfig(PreTrainedConfig):
+    """Configuration of a [`MultitaskModel`].
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`): the encoder's configuration. The name is the one under which
+            transformers looks for the text part of a composite model, so that `resize_token_embeddings` keeps its
+            vocabulary size in step.
+        tasks (`list[dict]` or `list[Task]`): the tasks in the order of the heads. A list, because `config.json` is
+            written with sorted keys and a dict would come back in another order.
+        max_length (`int`, *optional*): sub-words the encoder reads at once, special tokens included.
+        stride (`int`, *optional*): sub-words that neighbouring windows of a long text share.
+
+    Raises:
+        ValueError: if two tasks have one name, or a task is not valid.
+    """
+
+    model_type = "multitask-encoder"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    text_config: dict | PreTrainedConfig | None = None
+    tasks: list | None = None
+    max_length: int | None = None
+    stride: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Complete the nested configuration and check the tasks."""
+        super().__post_init__(**kwargs)
+        tasks = [task if isinstance(task, Task) else task_from_dict(task) for task in self.tasks or []]
+        names = [task.name for task in tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Task names must be unique. Found {names}.")
+        self.tasks = [task.to_dict() for task in tasks]
+
+    def get_tasks(self) -> list[Task]:
+        """The tasks as objects, in the order of the heads."""
+        return [task_from_dict(task) for task in self.tasks or []]
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether every text is split into words before tokenization.
+
+        True as soon as one task labels words, so that training, evaluation and the pipeline, in which one encoder
+        pass feeds all tasks, give the encoder the same sub-words for the same text.
+        """
+        return any(task.level == "token" for task in self.get_tasks())

@@ -1,0 +1,132 @@
+"""Spans and the tags that write them: reading, writing, repairing, and constrained decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES"}
+"""The prefixes of each tagging scheme beside `O`."""
+
+
+class Span(NamedTuple):
+    """Words `start` to `end` (exclusive) with one label."""
+
+    label: str
+    start: int
+    end: int
+
+
+def split_tag(tag: str) -> tuple[str, str]:
+    """`"B-PER"` -> `("B", "PER")`; `"O"` -> `("O", "")`.
+
+    Raises:
+        ValueError: if the tag is neither `O` nor a prefix, a hyphen and a label.
+    """
+    if tag == "O":
+        return "O", ""
+    prefix, hyphen, label = tag.partition("-")
+    if not hyphen or not label or prefix not in {"B", "I", "E", "S"}:
+        raise ValueError(f"A span tag is O, or B-, I-, E- or S- and a label. Found {tag!r}.")
+    return prefix, label
+
+
+def spans_from_tags(tags: Sequence[str]) -> list[Span]:
+    """Read spans as seqeval's default mode (conlleval) does, legal tags or not, in any of the schemes.
+
+    A span goes on over a word tagged I or E with the same label, and ends otherwise; I after O begins one.
+    """
+    spans: list[Span] = []
+    start, current, previous = 0, "", "O"
+    for position, tag in enumerate([*tags, "O"]):
+        prefix, label = split_tag(tag)
+        goes_on = prefix in "IE" and label == current and previous in "BI"
+        if current and not goes_on:
+            spans.append(Span(current, start, position))
+            current = ""
+        if prefix != "O" and not goes_on:
+            start, current = position, label
+        previous = prefix
+    return spans
+
+
+def tags_from_spans(spans: Sequence[Span], length: int, scheme: str) -> list[str]:
+    """Write non-overlapping spans, in order, as `length` tags of a scheme."""
+    tags = ["O"] * length
+    for span in spans:
+        tags[span.start : span.end] = [f"I-{span.label}"] * (span.end - span.start)
+        touches_same_label = span.start > 0 and tags[span.start - 1].endswith(f"-{span.label}")
+        if scheme != "iob1" or touches_same_label:
+            tags[span.start] = f"B-{span.label}"
+        if scheme == "bioes":
+            tags[span.end - 1] = f"{'E' if span.end - span.start > 1 else 'S'}-{span.label}"
+    return tags
+
+
+def repair_tags(tags: Sequence[str], scheme: str) -> list[str]:
+    """The legal tags of the spans that seqeval reads from `tags`."""
+    return tags_from_spans(spans_from_tags(tags), len(tags), scheme)
+
+
+def scheme_labels(tags: Sequence[str], scheme: str) -> list[str]:
+    """The tags given, in their order, completed so that every span label can be written in the scheme."""
+    complete = dict.fromkeys(["O", *tags] if "O" not in tags else tags)
+    for tag in list(complete):
+        _, label = split_tag(tag)
+        if label:
+            complete.update(dict.fromkeys(f"{prefix}-{label}" for prefix in SCHEMES[scheme]))
+    return list(complete)
+
+
+def is_legal(previous: str, following: str, scheme: str) -> bool:
+    """Whether tag `following` may stand after `previous`; `O` stands for the text's border on either side."""
+    (left, left_label), (right, right_label) = split_tag(previous), split_tag(following)
+    same = left_label == right_label
+    if scheme == "iob1":
+        return right != "B" or (left in "BI" and same)
+    if scheme == "bioes":
+        return (right in "IE" and same) if left in "BI" else right in "OBS"
+    return right != "I" or (left in "BI" and same)
+
+
+class SpanConstraints:
+    """Which tag may follow which, as matrices for the Viterbi search.
+
+    Args:
+        labels: the tags in the order of the logits.
+        scheme: `iob2`, `iob1` or `bioes`.
+    """
+
+    def __init__(self, labels: Sequence[str], scheme: str) -> None:
+        self.start = np.array([is_legal("O", tag, scheme) for tag in labels])
+        self.end = np.array([is_legal(tag, "O", scheme) for tag in labels])
+        self.transitions = np.array([[is_legal(a, b, scheme) for b in labels] for a in labels])
+
+    def decode(self, logits: np.ndarray) -> np.ndarray:
+        """The most probable legal sequence of tags.
+
+        Args:
+            logits: shape (words, tags), float.
+
+        Returns:
+            Tag indices, shape (words,). Equal to the argmax wherever that is legal.
+        """
+        best = logits.argmax(axis=-1)
+        if not len(best) or self._is_legal_path(best):
+            return best
+        scores = np.where(self.start, logits[0], -np.inf)
+        backpointers = np.empty(logits.shape, dtype=np.int64)
+        blocked = np.where(self.transitions, 0.0, -np.inf)
+        for position in range(1, len(logits)):
+            candidates = scores[:, None] + blocked
+            backpointers[position] = candidates.argmax(axis=0)
+            scores = candidates.max(axis=0) + logits[position]
+        path = [int(np.where(self.end, scores, -np.inf).argmax())]
+        for position in range(len(logits) - 1, 0, -1):
+            path.append(int(backpointers[position, path[-1]]))
+        return np.array(path[::-1])
+
+    def _is_legal_path(self, path: np.ndarray) -> bool:
+        return bool(self.start[path[0]] and self.end[path[-1]] and self.transitions[path[:-1], path[1:]].all())

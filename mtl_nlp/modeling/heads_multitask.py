@@ -1,0 +1,157 @@
+"""Heads on the shared encoder's output, and the losses of the tasks.
+
+A head *is* the stock class of the encoder's family (`BertForTokenClassification`,
+`RobertaForSequenceClassification`, …) with its encoder replaced by a pass-through. So it has that class's layers,
+forward, initialisation and weight names, and a task trained here can be handed back to the class exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+)
+
+from .tasks_multitask import IGNORED, Task
+
+_STOCK = {
+    "token": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
+    "sequence": (AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
+}
+
+
+class HiddenStatesAsEncoder(nn.Module):
+    """Stands in a stock class in its encoder's place and returns the hidden states it is given.
+
+    Args:
+        encoder: the encoder replaced, whose pooler (BERT, ALBERT, …) is kept, since it belongs to the head.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        parts = dict(encoder.named_children())
+        self.pooler = parts.get("pooler")
+        self.pooler_activation = parts.get("pooler_activation")
+
+    def forward(self, *args: object, inputs_embeds: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
+        """Return `inputs_embeds`, shape (rows, length, hidden), as the last hidden state."""
+        pooled = None
+        if self.pooler is not None and self.pooler_activation is not None:  # ALBERT's pooler is a bare linear layer
+            pooled = self.pooler_activation(self.pooler(inputs_embeds[:, 0]))
+        elif self.pooler is not None:
+            pooled = self.pooler(inputs_embeds)
+        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+
+
+class PlainHead(nn.Module):
+    """Dropout and a linear layer, for encoder families without a stock class of the level.
+
+    At the sequence level it reads the first sub-word.
+
+    Args:
+        config: the encoder's configuration, with `num_labels`.
+        level: `token` or `sequence`.
+    """
+
+    def __init__(self, config: PreTrainedConfig, level: str) -> None:
+        super().__init__()
+        self.level = level
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (rows, length, labels) or (rows, labels)."""
+        return self.classifier(self.dropout(hidden_states if self.level == "token" else hidden_states[:, 0]))
+
+
+class TaskHead(nn.Module):
+    """The head of one task.
+
+    Args:
+        task: the task.
+        text_config: the encoder's configuration.
+    """
+
+    def __init__(self, task: Task, text_config: PreTrainedConfig) -> None:
+        super().__init__()
+        self.pools_mean = task.level == "sequence" and task.to_dict()["pooling"] == "mean"
+        self.problem_type = task.problem_type
+        config = copy.deepcopy(text_config)
+        config.num_labels = task.num_labels
+        config.problem_type = task.problem_type
+        auto_class, mapping = _STOCK[task.level]
+        self.stock: PreTrainedModel | None = None
+        self.plain: PlainHead | None = None
+        if type(config) in mapping:
+            self.stock = _without_encoder(auto_class, config)
+        else:
+            self.plain = PlainHead(config, task.level)
+
+    @property
+    def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
+        """The stock class's pass-through, which holds the pooler where the family has one."""
+        return None if self.stock is None else self.stock.base_model
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits of the task.
+
+        Args:
+            hidden_states: the encoder's last hidden states, shape (rows, length, hidden).
+            attention_mask: shape (rows, length).
+
+        Returns:
+            Shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
+        """
+        if self.pools_mean:
+            mask = attention_mask[..., None].to(hidden_states.dtype)
+            # A text of one sub-word, the mean: whatever the family's head reads of a text, it reads this.
+            hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+            attention_mask = attention_mask[:, :1]
+        if self.stock is None:
+            return self.plain(hidden_states)
+        return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+
+    def loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss summed over the labelled units, float32.
+
+        Cross-entropy over words or texts; binary cross-entropy over the classes of each text; squared error.
+
+        Args:
+            logits: as `forward` returns them.
+            labels: shape (rows, length), (rows,) or (rows, num_labels), as DESIGN §3 says.
+        """
+        logits = logits.float()
+        if self.problem_type == "single_label_classification":
+            # Labels come first: logits over zero rows have no shape to infer -1 from.
+            flat = logits.reshape(labels.numel(), logits.shape[-1])
+            return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        if self.problem_type == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
+        return F.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+
+
+def count_units(labels: torch.Tensor) -> torch.Tensor:
+    """How many labelled units (words, texts, decisions) a task's labels hold, the denominator of its mean loss."""
+    return labels.ne(IGNORED).sum() if not labels.is_floating_point() else torch.tensor(labels.numel())
+
+
+def _without_encoder(auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    """The stock class, its encoder replaced, built without ever holding the encoder's weights."""
+    device = torch.empty(0).device
+    with torch.device("meta"):
+        stock = auto_class.from_config(config)
+    setattr(stock, stock.base_model_prefix, HiddenStatesAsEncoder(stock.base_model))
+    # Left without values here: the composite's post_init hands every nested stock class to its own _init_weights.
+    return stock.to_empty(device=device)

@@ -1,0 +1,137 @@
+"""The pipeline: raw text in, the answers of all tasks out, one encoder pass a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import ModelOutput
+
+from .encoding_multitask import Window, default_max_length, encode_texts, encode_words
+from .tasks_multitask import Task
+from .words_multitask import Word, split_words
+
+_LOGITS = "logits_"
+
+
+class MultitaskPipeline(ChunkPipeline):
+    """Answers every task of a multitask model, `pipeline("multitask", model=…)`.
+
+    Inputs, singly, in a list, or from a generator or dataset: a text; `{"text": …, "text_pair": …}`; or
+    `{"tokens": [...]}`, words that are not split any further. For each of them a dict with an entry a task, shaped as
+    the stock pipelines': words or spans for token classification, see [`TokenClassification`], and
+    `[{"label", "score"}]` for the others. Offsets of `tokens` count in the words joined by blanks.
+
+    Texts longer than the encoder takes are read in overlapping windows for tasks on words. Tasks on whole texts read
+    the first window. Of a pair, tasks on words answer for the first text.
+
+    Args:
+        tasks (`list[str]`, *optional*): the tasks to answer; all by default.
+        top_k (`int`, *optional*, defaults to 1): how many classes to show, best first; None for all.
+
+    Example:
+        >>> answer = pipeline("multitask", model="runs/ewt")
+        >>> answer("Ada lives in Paris.")["ner"]
+        [{'entity_group': 'PER', 'score': 0.99, 'word': 'Ada', 'start': 0, 'end': 3}, …]
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def _sanitize_parameters(
+        self, tasks: Sequence[str] | None = None, top_k: int | None = 1, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if kwargs:
+            raise ValueError(f"The multitask pipeline takes `tasks` and `top_k`. Found {', '.join(kwargs)}.")
+        for task in tasks or ():
+            if task not in self.model.tasks:
+                raise ValueError(f"No task {task!r} in this model. It has {', '.join(self.model.tasks)}.")
+        chosen = {} if tasks is None else {"tasks": list(tasks)}
+        return {}, chosen, {"top_k": top_k}
+
+    def preprocess(self, inputs: str | dict[str, Any], **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Split, tokenise and cut one input; yields a model input a window."""
+        text, words = parse_input(inputs)
+        pair = inputs.get("text_pair") if isinstance(inputs, dict) else None
+        config = self.model.config
+        limit = config.max_length or default_max_length(
+            self.tokenizer, config.text_config.to_dict().get("max_position_embeddings")
+        )
+        windows: list[Window]
+        if config.reads_words or (isinstance(inputs, dict) and "tokens" in inputs):
+            pairs = None if pair is None else [[word.text for word in split_words(pair)]]
+            tokens = [[word.text for word in words]]
+            (windows,) = encode_words(self.tokenizer, tokens, pairs, max_length=limit, stride=config.stride)
+        else:
+            pairs = None if pair is None else [pair]
+            (windows,) = encode_texts(self.tokenizer, [text], pairs, max_length=limit)
+        for number, window in enumerate(windows):
+            model_inputs = {"input_ids": torch.tensor([window.input_ids])}
+            model_inputs["attention_mask"] = torch.ones_like(model_inputs["input_ids"])
+            if window.token_type_ids is not None:
+                model_inputs["token_type_ids"] = torch.tensor([window.token_type_ids])
+            # Lists, so that batching leaves them alone.
+            yield {
+                "is_last": number == len(windows) - 1,
+                "window": window,
+                "text": text if number == 0 else None,
+                "words": words,
+                **model_inputs,
+            }
+
+    def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> ModelOutput:
+        carried = {key: model_inputs.pop(key) for key in ("is_last", "window", "text", "words")}
+        logits = self.model(**model_inputs, tasks=tasks).logits
+        # Flat, because the pipeline's unbatching does not look into nested dicts; logits first, because it takes the
+        # batch's size from the first entry.
+        flat = {_LOGITS + name: values.float() for name, values in logits.items()}
+        return ModelOutput({**flat, **carried})
+
+    def postprocess(self, model_outputs: list[dict[str, Any]], top_k: int | None = 1) -> dict[str, list[dict[str, Any]]]:
+        """Put the windows of one text together and let every task answer."""
+        first = model_outputs[0]
+        names = [key.removeprefix(_LOGITS) for key in first if key.startswith(_LOGITS)]
+        return {
+            name: self.model.tasks[name].answer(
+                _task_logits(self.model.tasks[name], model_outputs), first["words"], first["text"], top_k
+            )
+            for name in names
+        }
+
+
+def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
+    """The (first) text of a pipeline input, and its words.
+
+    Raises:
+        ValueError: if the input has none of the shapes that [`MultitaskPipeline`] reads.
+    """
+    if isinstance(inputs, str):
+        return inputs, split_words(inputs)
+    strings = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
+    if strings and "text" in inputs and inputs.keys() <= {"text", "text_pair"}:
+        return inputs["text"], split_words(inputs["text"])
+    if isinstance(inputs, dict) and inputs.keys() == {"tokens"} and all(isinstance(t, str) for t in inputs["tokens"]):
+        words, start = [], 0
+        for token in inputs["tokens"]:
+            words.append(Word(token, start, start + len(token)))
+            start += len(token) + 1
+        return " ".join(inputs["tokens"]), words
+    raise ValueError(
+        'The multitask pipeline reads a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
+        f"Found {inputs!r:.80}."
+    )
+
+
+def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """A task's logits for one text: those of its words in order, or those of its first window."""
+    values = [window[_LOGITS + task.name][0].cpu().numpy() for window in windows]
+    if task.level == "sequence":
+        return values[0]
+    words = np.concatenate([window["window"].words for window in windows])
+    logits = np.concatenate([v[window["window"].positions] for v, window in zip(values, windows, strict=True)])
+    return logits[np.argsort(words)]

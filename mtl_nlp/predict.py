@@ -1,0 +1,129 @@
+"""Answers for a file of texts, streaming: lines, JSONL or CoNLL in, JSONL or CoNLL out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm.auto import tqdm
+
+from mtl_nlp.data.conll import DataError, read_conll, read_conllu
+from mtl_nlp.modeling.decoding_multitask import Span, tags_from_spans
+from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
+from mtl_nlp.modeling.tasks_multitask import Regression, Task, TokenClassification
+from mtl_nlp.modeling.words_multitask import Word
+
+
+def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]:
+    """Inputs for the pipeline, one after the other.
+
+    Args:
+        path: the file.
+        input_format: `text` (a text a line; an empty line is an empty text), `jsonl` (objects with `text` and
+            `text_pair`, or `tokens`), `conll` (a word a line, the first column counts) or `conllu`.
+
+    Raises:
+        DataError: if a line cannot be read; the message has its number.
+    """
+    if input_format in {"conll", "conllu"}:
+        sentences = _read_words(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
+        yield from ({"tokens": words} for words in sentences)
+        return
+    with open(path, encoding="utf-8-sig") as lines:
+        try:
+            for number, line in enumerate(lines, start=1):
+                yield _json_input(path, number, line) if input_format == "jsonl" else line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
+
+
+def count_inputs(path: Path, input_format: str) -> int:
+    """How many inputs a file has, for the progress bar."""
+    with open(path, "rb") as lines:
+        if input_format in {"text", "jsonl"}:
+            return sum(1 for _ in lines)
+        blank, sentences = True, 0
+        for line in lines:
+            is_blank = not line.strip() or line.startswith(b"# ")
+            sentences += blank and not is_blank
+            blank = is_blank
+        return sentences
+
+
+def answer_file(
+    pipeline: MultitaskPipeline, source: Path, input_format: str, target: TextIO, output_format: str, batch_size: int
+) -> int:
+    """Answer every input of a file and write the answers as they come, in order.
+
+    Args:
+        pipeline: the multitask pipeline.
+        source: the file.
+        input_format: see `read_inputs`.
+        target: where to write.
+        output_format: `jsonl`, objects with the input and `answers`; or `conll`, a comment for each task on texts,
+            then a line a word with a column for each task on words.
+        batch_size: texts in an encoder pass.
+
+    Returns:
+        How many inputs were answered.
+    """
+    count = 0
+    inputs, asked = itertools.tee(read_inputs(source, input_format))
+    answers = pipeline((item for item in asked), batch_size=batch_size)
+    pairs = zip(inputs, answers, strict=True)
+    # disable=None: a bar on a terminal, silence in a log.
+    for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
+        if output_format == "jsonl":
+            content = {"text": item} if isinstance(item, str) else item
+            target.write(json.dumps({**content, "answers": answer}, ensure_ascii=False) + "\n")
+        else:
+            target.write(_as_conll(item, answer, pipeline.model.tasks))
+        count += 1
+    return count
+
+
+def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]], tasks: Mapping[str, Task]) -> str:
+    text, words = parse_input(item)
+    lines = [f"# text = {' '.join(text.split())}"]
+    columns = [[word.text for word in words]]
+    for name, entries in answer.items():
+        task = tasks[name]
+        if isinstance(task, TokenClassification):
+            columns.append(_tags(task, entries, words))
+        else:
+            values = (f"{e['score']:.4f}" if isinstance(task, Regression) else e["label"] for e in entries)
+            lines.append(f"# {name} = {' '.join(values)}")
+    lines += ["\t".join(row) for row in zip(*columns, strict=True)]
+    return "\n".join(lines) + "\n\n"
+
+
+def _tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
+    """A tag a word: of spans, by the characters at which they start and end."""
+    if task.scheme is None:
+        return [entry["label"] for entry in entries]
+    starts = {word.start: index for index, word in enumerate(words)}
+    ends = {word.end: index + 1 for index, word in enumerate(words)}
+    spans = [Span(entry["entity_group"], starts[entry["start"]], ends[entry["end"]]) for entry in entries]
+    return tags_from_spans(spans, len(words), task.scheme)
+
+
+def _read_words(path: Path) -> Iterator[list[str]]:
+    with open(path, encoding="utf-8-sig") as lines:
+        first = next((line for line in lines if line.strip() and not line.startswith("# ")), "")
+    columns = [f"column_{number}" for number in range(len(first.rstrip("\r\n").split("\t" if "\t" in first else None)))]
+    for sentence in read_conll(path, columns):
+        yield sentence["column_0"]
+
+
+def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
+    if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
+        raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
+    keys = ("tokens",) if "tokens" in content else ("text", "text_pair")
+    return {key: content[key] for key in keys if key in content}

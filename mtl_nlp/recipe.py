@@ -1,0 +1,304 @@
+"""The recipe: one YAML file that says what is trained on what. Schema, loading, overrides; no torch.
+
+See `recipes/` for examples. Paths are relative to the recipe's folder, `${VAR}` and `${VAR:-default}` are read from
+the environment, and `--set a.b.c=value` overrides one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+
+SPLITS = ("train", "validation", "test")
+INPUTS = ("tokens", "text", "text_pair")
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the key and what to do."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetRecipe(BaseModel):
+    """One dataset. Keys beside these are handed to `datasets.load_dataset`.
+
+    Attributes:
+        path: a Hub id, `json`, `csv`, `parquet`, …, or `conll` (columns) and `conllu` (Universal Dependencies).
+        data_files: split -> file, glob or list of them.
+        columns: for `conll`: the names of the files' columns.
+        inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
+        labels: task -> column.
+        splits: this project's split -> the dataset's own, where they differ, such as `{validation: dev}`.
+        validation_size: share (or number) of training rows to set aside, if the dataset has no validation split.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    path: str
+    data_files: dict[str, str | list[str]] | None = None
+    columns: list[str] | None = None
+    inputs: dict[Literal["tokens", "text", "text_pair"], str]
+    labels: dict[str, str]
+    splits: dict[Literal["train", "validation", "test"], str] = Field(default_factory=dict)
+    validation_size: float | int | None = Field(default=None, gt=0)
+
+    @field_validator("inputs")
+    @classmethod
+    def _one_first_input(cls, inputs: dict[str, str]) -> dict[str, str]:
+        if ("tokens" in inputs) == ("text" in inputs):
+            raise ValueError("give either `tokens` or `text`")
+        if "tokens" in inputs and "text_pair" in inputs:
+            raise ValueError("`text_pair` goes with `text`")
+        return inputs
+
+    @field_validator("labels")
+    @classmethod
+    def _some_label(cls, labels: dict[str, str]) -> dict[str, str]:
+        if not labels:
+            raise ValueError("name at least one task and its column")
+        return labels
+
+    @model_validator(mode="after")
+    def _columns_for_conll(self) -> DatasetRecipe:
+        if (self.path == "conll") != (self.columns is not None):
+            raise ValueError("`columns` is needed for `path: conll`, and only there")
+        if self.path in {"conll", "conllu"} and self.data_files is None:
+            raise ValueError(f"`path: {self.path}` needs `data_files`")
+        return self
+
+
+class MixtureRecipe(_Section):
+    """How datasets are mixed: p_d ∝ n_d^(1/temperature); 1 is proportional to size, large is uniform."""
+
+    temperature: float = Field(default=1.0, ge=1.0)
+
+
+class LossRecipe(_Section):
+    """How task losses are weighted.
+
+    Attributes:
+        weights: w_t of each task, 1 where it is not named.
+        scale: `rows`, the share n_t / N of rows that carry the task's label scales its loss; `per_task`, it does not.
+    """
+
+    weights: dict[str, float] = Field(default_factory=dict)
+    scale: Literal["rows", "per_task"] = "rows"
+
+    @field_validator("weights")
+    @classmethod
+    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
+        for task, weight in weights.items():
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {task!r} should be finite and at least 0, found {weight}")
+        return weights
+
+
+class Recipe(_Section):
+    """A whole recipe, checked.
+
+    Attributes:
+        encoder: a Hub id or folder that `AutoModel` loads.
+        output_dir: where the trained model goes.
+        tasks: task -> its type and options.
+        datasets: dataset -> where it is and which tasks it feeds.
+        mixture: how datasets are mixed.
+        loss: how task losses are weighted.
+        max_length: sub-words the encoder reads at once; by default what it can.
+        stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
+        model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
+        training: fields of `MultitaskTrainingArguments`, which are those of `transformers.TrainingArguments` and a few.
+    """
+
+    encoder: str
+    output_dir: str
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    datasets: dict[str, DatasetRecipe] = Field(min_length=1)
+    mixture: MixtureRecipe = MixtureRecipe()
+    loss: LossRecipe = LossRecipe()
+    max_length: int | None = Field(default=None, ge=8)
+    stride: int | None = Field(default=None, ge=0)
+    model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_valid(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, options in tasks.items():
+            if "labels" in options or "name" in options:
+                raise ValueError(f"task {name!r}: labels come from the data and the name is the key; leave them out")
+            task_from_dict({**options, "name": name})
+        return tasks
+
+    @model_validator(mode="after")
+    def _tasks_and_datasets_meet(self) -> Recipe:
+        for name, dataset in self.datasets.items():
+            for task in dataset.labels:
+                if task not in self.tasks:
+                    raise ValueError(f"datasets.{name}.labels.{task}: no such task. {did_you_mean(task, self.tasks)}")
+                if "tokens" not in dataset.inputs and self.task(task).level == "token":
+                    raise ValueError(
+                        f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`, "
+                        f"this dataset has {', '.join(dataset.inputs)}"
+                    )
+        for task in self.tasks:
+            if not any(task in dataset.labels for dataset in self.datasets.values()):
+                raise ValueError(f"tasks.{task}: no dataset feeds it. Name it under the `labels` of a dataset, or remove it")
+        for task in self.loss.weights:
+            if task not in self.tasks:
+                raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        return self
+
+    def task(self, name: str) -> Task:
+        """The task as an object, its label space still empty."""
+        return task_from_dict({**self.tasks[name], "name": name})
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, as written to `output_dir/recipe.yaml`."""
+        data = self.model_dump(exclude_defaults=True)
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+    def sha256(self) -> str:
+        """Fingerprint of the resolved recipe."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            path: the YAML file.
+            overrides: `key.path=value` strings; values are read as YAML.
+
+        Raises:
+            RecipeError: if the file cannot be read or a key is not valid.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"Recipe {path} cannot be read: {error.strerror or error}.") from error
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        if not isinstance(data, dict):
+            raise RecipeError(f"Recipe {path} should be a mapping of keys. Found {type(data).__name__}.")
+        for override in overrides:
+            _override(data, override)
+        return cls.from_dict(_expand(data, ""), folder=path.parent)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+        """Check a recipe given as plain data; relative paths are taken from `folder`.
+
+        Raises:
+            RecipeError: if a key is not valid.
+        """
+        try:
+            recipe = cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(_explain(error)) from error
+        return _with_absolute_paths(recipe, Path(folder))
+
+
+def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:
+    """`Did you mean 'x'?` with the nearest valid name, and all of them if they are few."""
+    names = sorted(map(str, valid))
+    nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
+    return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key.path=value. Found {override!r}.")
+    *parents, last = key.split(".")
+    section = data
+    for parent in parents:
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
+        if not isinstance(section, dict):
+            raise RecipeError(f"--set {override}: {parent!r} is a value, not a section.")
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is not valid YAML.") from error
+
+
+def _expand(value: Any, key: str) -> Any:
+    """Put environment variables in place of `${VAR}` in all strings."""
+    if isinstance(value, dict):
+        return {name: _expand(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            raise RecipeError(f"{key}: the environment variable {match['name']} is not set. Set it: export {match['name']}=…")
+        return found
+
+    return _VARIABLE.sub(look_up, value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as one line: where, what, and the nearest valid key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(first["loc"][:-1])
+        message = f"unknown key. {did_you_mean(str(first['loc'][-1]), valid)}"
+    elif first["type"] == "missing":
+        message = "this key is missing"
+    elif first["type"] not in {"value_error", "assertion_error"}:
+        message = f"{message}. Found {first['input']!r:.80}"
+    more = len(error.errors()) - 1
+    return f"{where}: {message}".removeprefix(": ") + (f" (and {more} more problems)" if more else "")
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """The valid keys of the recipe's section at a location of an unknown key."""
+    sections: dict[tuple[int | str, ...], type[BaseModel]] = {
+        (): Recipe,
+        ("mixture",): MixtureRecipe,
+        ("loss",): LossRecipe,
+    }
+    return list(sections[tuple(location)].model_fields)
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Resolve data files, the output folder and a local encoder against the recipe's folder."""
+
+    def resolve(path: str) -> str:
+        return path if "://" in path else str((folder / path).resolve())
+
+    datasets = {}
+    for name, dataset in recipe.datasets.items():
+        files = {
+            split: [resolve(path) for path in ([paths] if isinstance(paths, str) else paths)]
+            for split, paths in (dataset.data_files or {}).items()
+        }
+        path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
+        datasets[name] = dataset.model_copy(update={"data_files": files or None, "path": path})
+    encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
+    return recipe.model_copy(
+        update={"datasets": datasets, "encoder": encoder, "output_dir": str((folder / recipe.output_dir).resolve())}
+    )

@@ -1,0 +1,254 @@
+"""A run: what a recipe becomes. Loading, label spaces, encoding, model and trainer, one function each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import DatasetDict
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+
+from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
+from mtl_nlp.data.labels import unite_label_spaces
+from mtl_nlp.data.loading import LoadedDataset, load_splits
+from mtl_nlp.data.mixture import TaskMixture
+from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.encoding_multitask import default_max_length
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
+from mtl_nlp.trainer import MultitaskTrainer
+from mtl_nlp.training_args import MultitaskTrainingArguments
+
+
+class ModelError(ValueError):
+    """A folder or repository that holds no usable multitask model."""
+
+
+@dataclass
+class Run:
+    """A recipe's data, ready to train on or to evaluate on.
+
+    Attributes:
+        recipe: the recipe.
+        tasks: all tasks by name, with label spaces.
+        tokenizer: the encoder's.
+        max_length: sub-words the encoder reads at once; None for no limit.
+        splits: split -> dataset -> its encoded rows.
+        notes: what the user should be told about the data, a sentence each.
+    """
+
+    recipe: Recipe
+    tasks: dict[str, Task]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+    splits: dict[str, dict[str, EncodedDataset]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def mixture(self) -> TaskMixture:
+        """The training splits as the recipe mixes them."""
+        return TaskMixture(self.splits["train"], self.recipe.mixture.temperature)
+
+    @property
+    def held_out(self) -> str:
+        """The split to report: `test` where every task has one, else `validation`.
+
+        Raises:
+            RecipeError: if there is neither.
+        """
+        for split in ("test", "validation"):
+            if split in self.splits:
+                return split
+        raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
+
+
+def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
+    """The recipe's `training` and `loss` sections as arguments.
+
+    Raises:
+        RecipeError: if a field is unknown or a value is not valid.
+    """
+    valid = {f.name for f in dataclasses.fields(MultitaskTrainingArguments) if f.init}
+    reserved = {"output_dir": "output_dir", "loss_weights": "loss.weights", "loss_scale": "loss.scale"}
+    for key in recipe.training:
+        if key not in valid:
+            raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
+        if key in reserved:
+            raise RecipeError(f"training.{key}: give it as `{reserved[key]}`.")
+    _check_numbers(recipe.training)
+    try:
+        return MultitaskTrainingArguments(
+            **recipe.training,
+            output_dir=recipe.output_dir,
+            loss_weights=dict(recipe.loss.weights),
+            loss_scale=recipe.loss.scale,
+        )
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+
+
+def _check_numbers(training: Mapping[str, Any]) -> None:
+    """YAML reads `2e-4` as a string and TrainingArguments takes it: name the key before it fails deep inside."""
+    types = {f.name: str(f.type) for f in dataclasses.fields(MultitaskTrainingArguments)}
+    for key, value in training.items():
+        numeric = ("int" in types[key] or "float" in types[key]) and "str" not in types[key]
+        if numeric and isinstance(value, str):
+            raise RecipeError(f"training.{key}: expected a number, found the string {value!r}. YAML wants 2.0e-4, not 2e-4.")
+
+
+def prepare_run(recipe: Recipe) -> Run:
+    """Load and encode everything a recipe names.
+
+    Raises:
+        RecipeError, DataError: see there.
+    """
+    tasks = {name: recipe.task(name) for name in recipe.tasks}
+    reads_words = any(task.level == "token" for task in tasks.values())
+    tokenizer, max_length = _tokenizer(recipe.encoder, recipe, reads_words)
+    loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
+    spaces = unite_label_spaces(loaded, tasks)
+    return _encode(recipe, spaces.tasks, tokenizer, max_length, loaded, spaces.notes)
+
+
+def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:
+    """Load and encode one split of a recipe with the label spaces of a trained model.
+
+    Raises:
+        RecipeError: if the recipe's tasks are not the model's, or no dataset has the split.
+    """
+    for name in recipe.tasks:
+        if name not in model.tasks or model.tasks[name].type != recipe.task(name).type:
+            raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
+    config = model.config
+    tokenizer = load_tokenizer(folder, reads_words=config.reads_words)
+    loaded = {}
+    for name, dataset in recipe.datasets.items():
+        data = load_splits(name, dataset, model.tasks)
+        if split in data.splits:
+            loaded[name] = LoadedDataset(DatasetDict({split: data.splits[split]}), data.class_names)
+    if not loaded:
+        raise RecipeError(f"datasets: none has a split {split!r}.")
+    recipe = recipe.model_copy(update={"stride": config.stride})
+    return _encode(recipe, model.tasks, tokenizer, config.max_length, loaded, [])
+
+
+def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrainedTokenizerBase, int | None]:
+    hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in {"revision", "token", "cache_dir", "trust_remote_code"}}
+    try:
+        tokenizer = load_tokenizer(encoder, reads_words=reads_words, **hub)
+        config = AutoConfig.from_pretrained(encoder, **hub)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"encoder: {encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+    limit = default_max_length(tokenizer, config.to_dict().get("max_position_embeddings"))
+    if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
+        raise RecipeError(f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}.")
+    return tokenizer, recipe.max_length or limit
+
+
+def _encode(
+    recipe: Recipe,
+    tasks: dict[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    loaded: Mapping[str, LoadedDataset],
+    notes: list[str],
+) -> Run:
+    reads_words = any(task.level == "token" for task in tasks.values())
+    splits: dict[str, dict[str, EncodedDataset]] = {}
+    notes = list(notes)
+    for name, data in loaded.items():
+        for split, rows in data.splits.items():
+            encoded = encode_dataset(
+                f"{name}/{split}",
+                rows,
+                tasks,
+                tokenizer,
+                reads_words=reads_words,
+                max_length=max_length,
+                stride=recipe.stride,
+            )
+            splits.setdefault(split, {})[name] = encoded
+            notes += describe_losses(encoded, tasks, max_length)
+    return Run(recipe, tasks, tokenizer, max_length, splits, notes)
+
+
+def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:
+    """What of a split is repaired, unknown, empty, cut or lost, a sentence each."""
+    notes = []
+    if encoded.repaired:
+        notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags, repaired as seqeval reads them")
+    for name in encoded.references:
+        unseen = count_unseen(encoded, tasks[name])
+        if unseen:
+            notes.append(f"{encoded.name}: {unseen} labels of {name} do not occur in training; they are scored as wrong")
+    for count, what in (
+        (encoded.empty, "empty texts; kept, their labels count"),
+        (encoded.unlabelled, "rows without any label; not used"),
+        (encoded.extra_windows, f"more windows of up to {max_length} sub-words, into which long texts are cut"),
+        (encoded.truncated, f"texts truncated to {max_length} sub-words"),
+    ):
+        if count:
+            notes.append(f"{encoded.name}: {count} {what}")
+    return notes
+
+
+def build_model(run: Run) -> MultitaskModel:
+    """The encoder with new heads, seeded by the recipe's `training.seed`.
+
+    Raises:
+        RecipeError: if the encoder cannot be loaded.
+    """
+    recipe = run.recipe
+    set_seed(recipe.training.get("seed", 42))
+    try:
+        return MultitaskModel.from_encoder(
+            recipe.encoder,
+            list(run.tasks.values()),
+            max_length=run.max_length,
+            stride=recipe.stride,
+            **recipe.model_init_kwargs,
+        )
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+
+
+def load_model(folder: str) -> MultitaskModel:
+    """Load a trained model from a folder or the Hub.
+
+    Raises:
+        ModelError: if there is none, it is of another kind, or its files are damaged.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, MultitaskConfig):
+            raise ModelError(f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train.")
+        return MultitaskModel.from_pretrained(folder)
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+
+
+def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:
+    """The trainer of a run.
+
+    Raises:
+        RecipeError: if the arguments ask for an evaluation that no data is there for.
+    """
+    validation = run.splits.get("validation")
+    if validation is None and arguments.eval_strategy != "no":
+        raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
+    return MultitaskTrainer(
+        model=model,
+        args=arguments,
+        processing_class=run.tokenizer,
+        train_dataset=run.mixture if "train" in run.splits else None,
+        eval_dataset=validation,
+    )

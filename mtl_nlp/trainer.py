@@ -1,0 +1,247 @@
+"""MultitaskTrainer: transformers' Trainer with a mixture, a joint loss, and an evaluation of every task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_utils import speed_metrics
+
+from mtl_nlp.data.collator import MultitaskDataCollator
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.mixture import TaskMixture
+from mtl_nlp.data.sampler import MixtureBatchSampler
+from mtl_nlp.evaluation.evaluator import decode_pieces, evaluation_batches, pieces_of_batch, score
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
+from mtl_nlp.training_args import MultitaskTrainingArguments
+
+
+class MultitaskTrainer(Trainer):
+    """Trains a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
+
+    It logs `loss_<task>` beside `loss`. `evaluate` scores every task on its own rows and adds `mtl_score`, the mean
+    of the tasks' primary scores, for `metric_for_best_model`.
+
+    Args:
+        model: the model.
+        args: the training arguments.
+        processing_class: the tokenizer.
+        train_dataset: the mixture.
+        eval_dataset: encoded splits by dataset.
+        data_collator: [`MultitaskDataCollator`] by default.
+        **kwargs: further arguments of `transformers.Trainer`.
+    """
+
+    # compute_loss returns this micro-batch's share of the whole step's mean: nothing is left to divide.
+    loss_is_scaled_for_ga = True
+
+    model: MultitaskModel
+    args: MultitaskTrainingArguments
+
+    def __init__(
+        self,
+        model: MultitaskModel,
+        args: MultitaskTrainingArguments,
+        processing_class: PreTrainedTokenizerBase,
+        train_dataset: TaskMixture | None = None,
+        eval_dataset: Mapping[str, EncodedDataset] | None = None,
+        data_collator: MultitaskDataCollator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.tasks = model.tasks
+        unknown = set(args.loss_weights or {}) - set(self.tasks)
+        if unknown:
+            raise ValueError(f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}.")
+        super().__init__(
+            model=model,
+            args=args,
+            processing_class=processing_class,
+            train_dataset=train_dataset,
+            eval_dataset=None if eval_dataset is None else dict(eval_dataset),
+            data_collator=data_collator or MultitaskDataCollator(processing_class, self.tasks),
+            **kwargs,
+        )
+        self._step_counts: StepCounts | None = None
+        self._logged_sums = dict.fromkeys(self.tasks, 0.0)
+        self._logged_units = dict.fromkeys(self.tasks, 0)
+        self.add_callback(_IdleHeads(self))
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the mixture."""
+        if self.train_dataset is None:
+            raise ValueError("Training needs a `train_dataset`, a TaskMixture.")
+        sampler = MixtureBatchSampler(self.train_dataset, self._train_batch_size, self.args.data_seed or self.args.seed)
+        return self.accelerator.prepare(self._data_loader(self.train_dataset, sampler))
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Trainer's optimizer, with groups of their own for the heads if `head_learning_rate` is given."""
+        optimizer = super().create_optimizer(model)
+        if self.args.head_learning_rate is not None:
+            heads = {id(parameter) for parameter in self.model.heads.parameters()}
+            for group in list(optimizer.param_groups):
+                moved = [parameter for parameter in group["params"] if id(parameter) in heads]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in heads]
+                optimizer.add_param_group({**group, "params": moved, "lr": self.args.head_learning_rate})
+        return optimizer
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, StepCounts]:
+        """The micro-batches of an optimizer step, and the counts over all of them, the denominators of its loss."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_counts = count_step(batches, list(self.tasks))
+        return batches, self._step_counts
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: StepCounts | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, MultitaskOutput]:
+        """This micro-batch's share of the step's joint loss, see `joint_loss`.
+
+        Args:
+            model: the model, wrapped or not.
+            inputs: a batch.
+            return_outputs: whether to return the model's output too.
+            num_items_in_batch: the whole step's counts; the batch's own if None.
+        """
+        counts = num_items_in_batch or count_step([inputs], list(self.tasks))
+        output = model(**inputs)
+        loss = joint_loss(output.loss_sums, counts, self.args.loss_weights, self.args.loss_scale)
+        if model.training:
+            own = count_step([inputs], list(self.tasks))
+            for task, loss_sum in output.loss_sums.items():
+                self._logged_sums[task] += loss_sum.detach()
+                self._logged_units[task] += own.units[task]
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's log, with the mean loss of each task since the last."""
+        if "loss" in logs:
+            for task, units in self._logged_units.items():
+                if units:
+                    logs[f"loss_{task}"] = float(self._logged_sums[task]) / units
+            self._logged_sums = dict.fromkeys(self.tasks, 0.0)
+            self._logged_units = dict.fromkeys(self.tasks, 0)
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Mapping[str, EncodedDataset] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Score every task on the rows that carry its label.
+
+        Args:
+            eval_dataset: encoded splits by dataset; those given at the start by default.
+            ignore_keys: unused, Trainer's.
+            metric_key_prefix: put before every key.
+
+        Returns:
+            `<prefix>_<task>_<score>`, `<prefix>_<task>_loss` and `<prefix>_loss` (as in training), `<prefix>_mtl_score`
+            and speed.
+        """
+        datasets = self.eval_dataset if eval_dataset is None else eval_dataset
+        if datasets is None:
+            raise ValueError("Evaluation needs an `eval_dataset`, encoded splits by dataset.")
+        started = time.time()
+        sums, counts, predictions = dict.fromkeys(self.tasks, 0.0), StepCounts(0, {}, {}), {}
+        for name, encoded in datasets.items():
+            predictions[name], own_sums, own_counts = self._predict(encoded)
+            sums = {task: sums[task] + own_sums[task] for task in sums}
+            counts = counts + own_counts
+        metrics = score(predictions, datasets, self.tasks).flat()
+        metrics |= {f"{task}_loss": sums[task] / units for task, units in counts.units.items() if units}
+        tensors = {task: torch.tensor(value) for task, value in sums.items()}
+        metrics["loss"] = float(joint_loss(tensors, counts, self.args.loss_weights, self.args.loss_scale))
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        metrics |= speed_metrics(metric_key_prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def predict_rows(self, encoded: EncodedDataset) -> dict[str, list[Any]]:
+        """Predictions for each task that the dataset feeds, in the dataset's order; None where a row has no label."""
+        return self._predict(encoded)[0]
+
+    @torch.no_grad()
+    def _predict(self, encoded: EncodedDataset) -> tuple[dict[str, list[Any]], dict[str, float], StepCounts]:
+        """Predictions, summed losses and counts of a split. Every process takes its share of the batches."""
+        batches = evaluation_batches(encoded, self.args.eval_batch_size)
+        own = batches[self.args.process_index :: self.args.world_size]
+        loader = self._data_loader(encoded.windows, own, _WithFeatures(self.data_collator))
+        self.callback_handler.eval_dataloader = loader
+        fed = {name: self.tasks[name] for name in encoded.references}
+        model = self.model.eval()
+        pieces, sums, counts = [], dict.fromkeys(self.tasks, 0.0), StepCounts(0, {}, {})
+        for features, batch in loader:
+            batch = self._prepare_inputs(batch)
+            # The same precision whether evaluate() runs in training, when accelerate has wrapped the model, or alone.
+            with self.accelerator.autocast():
+                output = model(**batch)
+            pieces += pieces_of_batch(features, batch["rows"], output.logits, fed)
+            sums = {task: sums[task] + float(output.loss_sums[task]) for task in sums}
+            counts = counts + count_step([batch], list(self.tasks))
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        shares = gather_object([(pieces, sums, counts)])
+        pieces = [piece for share, _, _ in shares for piece in share]
+        total = {task: sum(share_sums[task] for _, share_sums, _ in shares) for task in sums}
+        return decode_pieces(pieces, encoded, fed), total, sum((c for _, _, c in shares), StepCounts(0, {}, {}))
+
+    def _data_loader(self, dataset: Any, batch_sampler: Any, collate: Any = None) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,
+            collate_fn=collate or self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+        )
+
+
+class _WithFeatures:
+    """A collator that returns the rows beside the batch made of them."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, features: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return features, self.collator(features)
+
+
+class _IdleHeads(TrainerCallback):
+    """Gives heads that no row of the step used no gradient at all.
+
+    Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
+    """
+
+    def __init__(self, trainer: MultitaskTrainer) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        counts = self.trainer._step_counts
+        for task, head in zip(self.trainer.tasks, self.trainer.model.heads, strict=True):
+            if counts is not None and counts.task_rows[task] == 0:
+                for parameter in head.parameters():
+                    parameter.grad = None

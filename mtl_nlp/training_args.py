@@ -1,0 +1,50 @@
+"""Training arguments: those of transformers and a few for several tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class MultitaskTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the settings of the joint loss.
+
+    Args:
+        loss_weights: w_t of each task in the joint loss, 1 where a task is not named.
+        loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
+            how much a dataset counts; `per_task` does not.
+        head_learning_rate: learning rate of the heads, where it should differ from the encoder's `learning_rate`.
+        early_stopping_patience: stop after this many evaluations without a better `metric_for_best_model`.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    # Given as JSON on a command line (HfArgumentParser).
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_weights"]
+
+    # The batch is made by the collator and its labels by task: nothing may be dropped, and evaluate() must find them.
+    remove_unused_columns: bool = field(default=False)
+    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    loss_weights: dict[str, float] | None = field(
+        default=None, metadata={"help": "Weight of each task in the joint loss, 1 where a task is not named."}
+    )
+    loss_scale: str = field(
+        default="rows",
+        metadata={"help": "Whether a task's loss is scaled by its share of rows.", "choices": ["rows", "per_task"]},
+    )
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the heads; the encoder's if not given."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Evaluations without improvement after which training stops."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_scale not in {"rows", "per_task"}:
+            raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError("`early_stopping_patience` needs `load_best_model_at_end: true`.")
