@@ -117,9 +117,11 @@ def _evaluate(trainer: MultitaskTrainer, run: Run, split: str) -> Evaluation:
 
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path) -> None:
     """Print the scores and write them to a file."""
-    rows = [(task, name, round(value, 4)) for task, values in evaluation.scores.items() for name, value in values.items()]
+    rows = [
+        (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
+    ]
     print()
-    print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", round(evaluation.mtl_score, 4))]))
+    print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
     write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256()))
 
 
@@ -181,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command(predict, "answer a file of texts", "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl")
     sub.add_argument("model", help="folder or Hub id of a trained model")
     sub.add_argument("file", help="a text a line, JSON lines with text[, text_pair] or tokens, or CoNLL columns")
-    sub.add_argument("--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: by the file's ending")
+    sub.add_argument(
+        "--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: by the file's ending"
+    )
     sub.add_argument("--output", help="file to write (default: standard output)")
     sub.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl")
     sub.add_argument("--batch-size", type=int, default=32)

@@ -15,9 +15,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Rows of text in columns, numbers to the right."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    numeric = [
-        bool(rows) and all(not isinstance(row[column], str) for row in rows) for column in range(len(header))
-    ]
+    numeric = [bool(rows) and all(not isinstance(row[column], str) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -50,14 +50,17 @@ class DatasetRecipe(BaseModel):
     path: str
     data_files: dict[str, str | list[str]] | None = None
     columns: list[str] | None = None
-    inputs: dict[Literal["tokens", "text", "text_pair"], str]
+    inputs: dict[str, str]
     labels: dict[str, str]
-    splits: dict[Literal["train", "validation", "test"], str] = Field(default_factory=dict)
+    splits: dict[str, str] = Field(default_factory=dict)
     validation_size: float | int | None = Field(default=None, gt=0)
 
     @field_validator("inputs")
     @classmethod
     def _one_first_input(cls, inputs: dict[str, str]) -> dict[str, str]:
+        for key in inputs:
+            if key not in INPUTS:
+                raise ValueError(f"no such input {key!r}. {did_you_mean(key, INPUTS)}")
         if ("tokens" in inputs) == ("text" in inputs):
             raise ValueError("give either `tokens` or `text`")
         if "tokens" in inputs and "text_pair" in inputs:
@@ -70,6 +73,14 @@ class DatasetRecipe(BaseModel):
         if not labels:
             raise ValueError("name at least one task and its column")
         return labels
+
+    @field_validator("splits")
+    @classmethod
+    def _known_splits(cls, splits: dict[str, str]) -> dict[str, str]:
+        for key in splits:
+            if key not in SPLITS:
+                raise ValueError(f"no such split {key!r}. {did_you_mean(key, SPLITS)}")
+        return splits
 
     @model_validator(mode="after")
     def _columns_for_conll(self) -> DatasetRecipe:
@@ -155,7 +166,9 @@ class Recipe(_Section):
                     )
         for task in self.tasks:
             if not any(task in dataset.labels for dataset in self.datasets.values()):
-                raise ValueError(f"tasks.{task}: no dataset feeds it. Name it under the `labels` of a dataset, or remove it")
+                raise ValueError(
+                    f"tasks.{task}: no dataset feeds it. Name it under the `labels` of a dataset, or remove it"
+                )
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
@@ -214,7 +227,7 @@ class Recipe(_Section):
         return _with_absolute_paths(recipe, Path(folder))
 
 
-def did_you_mean(word: str, valid: Sequence[str] | Mapping[str, Any]) -> str:
+def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """`Did you mean 'x'?` with the nearest valid name, and all of them if they are few."""
     names = sorted(map(str, valid))
     nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
@@ -252,7 +265,9 @@ def _expand(value: Any, key: str) -> Any:
     def look_up(match: re.Match[str]) -> str:
         found = os.environ.get(match["name"]) or match["default"]
         if found is None:
-            raise RecipeError(f"{key}: the environment variable {match['name']} is not set. Set it: export {match['name']}=…")
+            raise RecipeError(
+                f"{key}: the environment variable {match['name']} is not set. Set it: export {match['name']}=…"
+            )
         return found
 
     return _VARIABLE.sub(look_up, value)

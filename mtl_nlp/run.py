@@ -98,7 +98,9 @@ def _check_numbers(training: Mapping[str, Any]) -> None:
     for key, value in training.items():
         numeric = ("int" in types[key] or "float" in types[key]) and "str" not in types[key]
         if numeric and isinstance(value, str):
-            raise RecipeError(f"training.{key}: expected a number, found the string {value!r}. YAML wants 2.0e-4, not 2e-4.")
+            raise RecipeError(
+                f"training.{key}: expected a number, found the string {value!r}. YAML wants 2.0e-4, not 2e-4."
+            )
 
 
 def prepare_run(recipe: Recipe) -> Run:
@@ -138,7 +140,11 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
 
 
 def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrainedTokenizerBase, int | None]:
-    hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in {"revision", "token", "cache_dir", "trust_remote_code"}}
+    hub = {
+        key: value
+        for key, value in recipe.model_init_kwargs.items()
+        if key in {"revision", "token", "cache_dir", "trust_remote_code"}
+    }
     try:
         tokenizer = load_tokenizer(encoder, reads_words=reads_words, **hub)
         config = AutoConfig.from_pretrained(encoder, **hub)
@@ -146,7 +152,9 @@ def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrai
         raise RecipeError(f"encoder: {encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
     limit = default_max_length(tokenizer, config.to_dict().get("max_position_embeddings"))
     if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
-        raise RecipeError(f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}.")
+        raise RecipeError(
+            f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}."
+        )
     return tokenizer, recipe.max_length or limit
 
 
@@ -185,7 +193,9 @@ def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_leng
     for name in encoded.references:
         unseen = count_unseen(encoded, tasks[name])
         if unseen:
-            notes.append(f"{encoded.name}: {unseen} labels of {name} do not occur in training; they are scored as wrong")
+            notes.append(
+                f"{encoded.name}: {unseen} labels of {name} do not occur in training; they are scored as wrong"
+            )
     for count, what in (
         (encoded.empty, "empty texts; kept, their labels count"),
         (encoded.unlabelled, "rows without any label; not used"),
@@ -226,10 +236,14 @@ def load_model(folder: str) -> MultitaskModel:
     try:
         config = AutoConfig.from_pretrained(folder)
         if not isinstance(config, MultitaskConfig):
-            raise ModelError(f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train.")
+            raise ModelError(
+                f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
+            )
         return MultitaskModel.from_pretrained(folder)
     except SafetensorError as error:
-        raise ModelError(f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again.") from error
+        raise ModelError(
+            f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
+        ) from error
     except (OSError, ValueError) as error:
         if isinstance(error, ModelError):
             raise

@@ -50,6 +50,7 @@ class MultitaskTrainer(Trainer):
 
     model: MultitaskModel
     args: MultitaskTrainingArguments
+    control: TrainerControl
 
     def __init__(
         self,
@@ -64,7 +65,9 @@ class MultitaskTrainer(Trainer):
         self.tasks = model.tasks
         unknown = set(args.loss_weights or {}) - set(self.tasks)
         if unknown:
-            raise ValueError(f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}.")
+            raise ValueError(
+                f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
+            )
         super().__init__(
             model=model,
             args=args,

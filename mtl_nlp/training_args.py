@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -23,7 +24,7 @@ class MultitaskTrainingArguments(TrainingArguments):
     """
 
     # Given as JSON on a command line (HfArgumentParser).
-    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_weights"]
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "loss_weights"]
 
     # The batch is made by the collator and its labels by task: nothing may be dropped, and evaluate() must find them.
     remove_unused_columns: bool = field(default=False)

@@ -60,7 +60,9 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, start=first_line):
             row = line.split("\t")
             if len(row) != len(CONLLU_COLUMNS):
-                raise DataError(f"{path}, line {number}: expected 10 tab-separated columns, found {len(row)}: {line!r:.100}.")
+                raise DataError(
+                    f"{path}, line {number}: expected 10 tab-separated columns, found {len(row)}: {line!r:.100}."
+                )
             if not re.fullmatch(r"\d+(?:[-.]\d+)?", row[0]):
                 raise DataError(f"{path}, line {number}: expected a word's id, found {row[0]!r}.")
             if row[0].isdigit():

@@ -154,15 +154,16 @@ def _encode_batch(
 ) -> dict[str, list]:
     fed = [task_from_dict(task) for task in tasks]
     labels_words = any(task.level == "token" for task in fed)
-    texts, pairs = batch.get("tokens", batch.get("text")), batch.get("text_pair")
+    pairs = batch.get("text_pair")
     encoded: list[list[Window]]
     if reads_words or "tokens" in batch:
-        texts, pairs = _as_words(texts), _as_words(pairs)
-        # Without labels for words only the first window would be used: then the text is truncated to it.
-        encoded = encode_words(tokenizer, texts, pairs, max_length=max_length, stride=stride)
+        words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
+        second = None if pairs is None else _as_words(pairs)
+        encoded = encode_words(tokenizer, words, second, max_length=max_length, stride=stride)
+        # Without labels for words only the first window is used: then the text is truncated to it.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
     else:
-        encoded = encode_texts(tokenizer, texts, pairs, max_length=max_length)
+        encoded = encode_texts(tokenizer, batch["text"], pairs, max_length=max_length)
     keys = ["input_ids", "words", "positions", "lost"]
     if "token_type_ids" in tokenizer.model_input_names:
         keys.append("token_type_ids")
@@ -181,10 +182,8 @@ def _encode_batch(
     return columns
 
 
-def _as_words(texts: list | None) -> list[list[str]] | None:
-    if texts is None:
-        return None
-    return [[word.text for word in split_words(text)] if isinstance(text, str) else text for text in texts]
+def _as_words(texts: Sequence[str]) -> list[list[str]]:
+    return [[word.text for word in split_words(text)] for text in texts]
 
 
 def _first_only(windows: list[Window]) -> list[Window]:
@@ -213,5 +212,3 @@ def count_unseen(encoded: EncodedDataset, task: Task) -> int:
         if value is not None
         for name in task.names_in(value)
     )
-
-

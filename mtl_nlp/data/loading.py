@@ -7,6 +7,7 @@ import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -14,7 +15,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, lo
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from mtl_nlp._version import __version__
-
 from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe import SPLITS, DatasetRecipe, did_you_mean
@@ -26,7 +26,7 @@ REPAIRED = "repaired"
 _LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("string")), float: Value("float64")}
 
 
-_READERS = {"conll": read_conll, "conllu": read_conllu}
+_READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}
 _SLOW_ROWS = 20_000
 """From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
 _VALIDATION_SEED = 0
@@ -69,7 +69,9 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task]) -> 
     splits = {split: loaded[own] for split, own in wanted.items() if own in loaded}
     if recipe.validation_size is not None:
         if "validation" in splits:
-            raise DataError(f"datasets.{name}.validation_size: the dataset has a validation split already; leave it out.")
+            raise DataError(
+                f"datasets.{name}.validation_size: the dataset has a validation split already; leave it out."
+            )
         parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
         splits |= {"train": parts["train"], "validation": parts["test"]}
     canonical = {
@@ -124,7 +126,8 @@ def canonical_rows(
                 "name": name,
                 "inputs": dict(inputs),
                 "labels": dict(labels),
-                "tasks": {task_name: tasks[task_name].to_dict() for task_name in labels},
+                # Without label spaces, which checking does not need and which would change the cache's key.
+                "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
                 "class_names": {column: _class_names(dataset.features[column]) for column in labels.values()},
             },
             desc=f"Checking {name}",
@@ -167,7 +170,7 @@ def _canonical_batch(
     repaired = [0] * len(indices)
     for task_name, column in labels.items():
         task, names = task_from_dict(tasks[task_name]), class_names[column]
-        checked = []
+        checked: list[Any] = []
         for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
             where = f"{name}, row {index}, column {column!r}"
             given = value if names is None else _to_names(value, names)
@@ -217,7 +220,9 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
                 raise DataError(f"datasets.{name}.data_files: no file {pattern}.")
     try:
         if recipe.path in _READERS:
-            return DatasetDict({split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()})
+            return DatasetDict(
+                {split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()}
+            )
         loaded = load_dataset(recipe.path, data_files=recipe.data_files, **(recipe.model_extra or {}))
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
@@ -249,7 +254,7 @@ def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset:
             # The cache's key: from_generator itself does not notice a changed file or reader. Tuples, because it takes
             # lists for shards.
             gen_kwargs={
-                "sources": tuple((file, os.path.getsize(file), os.stat(file).st_mtime_ns) for file in files),
+                "sources": tuple((file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files),
                 "reader": recipe.path,
                 "columns": None if recipe.columns is None else tuple(recipe.columns),
                 "wanted": tuple(wanted),

@@ -53,7 +53,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
             inside = inside[np.argsort(self.mixture.lengths[inside], kind="stable")]
             batches = [inside[i : i + self.rows_per_batch] for i in range(0, len(inside), self.rows_per_batch)]
             # A short batch, the epoch's last, stays last: resuming counts in whole batches.
-            order = rng.permutation(len(batches) - 1).tolist() + [len(batches) - 1]
+            order = [*rng.permutation(len(batches) - 1).tolist(), len(batches) - 1]
             for index in order:
                 yield batches[index].tolist()
 

@@ -24,18 +24,18 @@ _NUMBERS = {"predictions": Value("float64"), "references": Value("float64")}
 class _Module(evaluate.Metric):
     """An evaluate module whose features are a class attribute."""
 
-    features: ClassVar[dict[str, Any]]
+    feature_types: ClassVar[dict[str, Any]]
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=type(self).__doc__ or "", citation="", features=Features(self.features)
+            description=type(self).__doc__ or "", citation="", features=Features(self.feature_types)
         )
 
 
 class WordAccuracy(_Module):
     """Share of words with the right label; rows are lists of labels. Returns `accuracy`."""
 
-    features = _LISTS
+    feature_types = _LISTS
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
         pairs = [pair for p, r in zip(predictions, references, strict=True) for pair in zip(p, r, strict=True)]
@@ -48,7 +48,7 @@ class SpanF1(_Module):
     Micro average over spans. Returns `f1`, `precision`, `recall`.
     """
 
-    features = _LISTS
+    feature_types = _LISTS
     scheme: ClassVar[type]
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
@@ -79,7 +79,7 @@ class SpanF1Bioes(SpanF1):
 class Classification(_Module):
     """Share of right classes, and the unweighted mean of the classes' F1. Returns `accuracy` and `macro_f1`."""
 
-    features = _STRINGS
+    feature_types = _STRINGS
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         return {
@@ -91,7 +91,7 @@ class Classification(_Module):
 class MultiLabel(_Module):
     """F1 over all decisions, and the unweighted mean of the classes' F1. Returns `micro_f1` and `macro_f1`."""
 
-    features = _LISTS
+    feature_types = _LISTS
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
         binarizer = MultiLabelBinarizer().fit([*predictions, *references])
@@ -108,7 +108,7 @@ class Correlation(_Module):
     A constant prediction correlates with nothing: both are 0.
     """
 
-    features = _NUMBERS
+    feature_types = _NUMBERS
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
         constant = len(set(predictions)) < 2 or len(set(references)) < 2

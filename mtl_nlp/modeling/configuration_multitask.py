@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -27,9 +27,11 @@ class MultitaskConfig(PreTrainedConfig):
     """
 
     model_type = "multitask-encoder"
-    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")
+    }
 
-    text_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
     tasks: list | None = None
     max_length: int | None = None
     stride: int | None = None

@@ -82,7 +82,8 @@ def encode_words(
     """
     sides = [[list(words) for words in side] for side in (texts, pairs) if side is not None]
     encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
-    if any([_replace_silent_words(tokenizer, encoding, side, index) for index, side in enumerate(sides)]):
+    replaced = [_replace_silent_words(tokenizer, encoding, side, index) for index, side in enumerate(sides)]
+    if any(replaced):
         encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
     texts, pairs = sides[0], sides[1] if len(sides) == 2 else None
     encoded: list[list[Window]] = []
@@ -161,7 +162,9 @@ def _cut(whole: Window, word_ids: Sequence[int | None], max_length: int, stride:
     capacity = max_length - len(prefix) - len(suffix)
     stride = capacity // 4 if stride is None else stride
     if not 0 <= stride < capacity:
-        raise ValueError(f"`stride` should be at least 0 and below {capacity} (max_length {max_length}). Found {stride}.")
+        raise ValueError(
+            f"`stride` should be at least 0 and below {capacity} (max_length {max_length}). Found {stride}."
+        )
     pieces: list[list[int]] = []
     for position in inside:
         if not pieces or word_ids[position] != word_ids[position - 1]:
@@ -210,7 +213,7 @@ def _window_borders(sizes: Sequence[int], capacity: int, stride: int) -> list[tu
 
 
 def _owners(sizes: Sequence[int], borders: Sequence[tuple[int, int]]) -> list[int]:
-    """For each word the window in which its smaller context (in sub-words; the text's own ends do not count) is largest."""
+    """For each word the window in which its smaller context, in sub-words, is largest (text ends do not count)."""
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + size)

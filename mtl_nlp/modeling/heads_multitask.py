@@ -8,6 +8,7 @@ forward, initialisation and weight names, and a task trained here can be handed 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,9 +93,8 @@ class TaskHead(nn.Module):
         config.num_labels = task.num_labels
         config.problem_type = task.problem_type
         auto_class, mapping = _STOCK[task.level]
-        self.stock: PreTrainedModel | None = None
-        self.plain: PlainHead | None = None
-        if type(config) in mapping:
+        self.has_stock_class = type(config) in mapping
+        if self.has_stock_class:
             self.stock = _without_encoder(auto_class, config)
         else:
             self.plain = PlainHead(config, task.level)
@@ -102,7 +102,7 @@ class TaskHead(nn.Module):
     @property
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
         """The stock class's pass-through, which holds the pooler where the family has one."""
-        return None if self.stock is None else self.stock.base_model
+        return self.stock.base_model if self.has_stock_class else None
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits of the task.
@@ -119,9 +119,9 @@ class TaskHead(nn.Module):
             # A text of one sub-word, the mean: whatever the family's head reads of a text, it reads this.
             hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
             attention_mask = attention_mask[:, :1]
-        if self.stock is None:
-            return self.plain(hidden_states)
-        return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+        if self.has_stock_class:
+            return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+        return self.plain(hidden_states)
 
     def loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss summed over the labelled units, float32.
@@ -147,7 +147,7 @@ def count_units(labels: torch.Tensor) -> torch.Tensor:
     return labels.ne(IGNORED).sum() if not labels.is_floating_point() else torch.tensor(labels.numel())
 
 
-def _without_encoder(auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedModel:
     """The stock class, its encoder replaced, built without ever holding the encoder's weights."""
     device = torch.empty(0).device
     with torch.device("meta"):

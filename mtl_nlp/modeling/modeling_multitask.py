@@ -162,9 +162,7 @@ class MultitaskModel(PreTrainedModel):
             **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `dtype`, `attn_implementation`, …).
         """
         pretrained = AutoModel.from_pretrained(encoder, **kwargs)
-        config = MultitaskConfig(
-            text_config=pretrained.config, tasks=list(tasks), max_length=max_length, stride=stride
-        )
+        config = MultitaskConfig(text_config=pretrained.config, tasks=list(tasks), max_length=max_length, stride=stride)
         config._attn_implementation = pretrained.config._attn_implementation
         model = cls(config).to(pretrained.dtype)
         state = pretrained.state_dict()
@@ -174,7 +172,7 @@ class MultitaskModel(PreTrainedModel):
             if head.encoder_stand_in is not None:
                 own = head.encoder_stand_in.state_dict().keys()
                 head.encoder_stand_in.load_state_dict({name: state[name] for name in own})
-        config.text_config._name_or_path = ""  # a local path is nobody else's business
+        model.config.text_config._name_or_path = ""  # a local path is nobody else's business
         config.dtype = pretrained.dtype
         return model
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.pipelines.base import ChunkPipeline
-from transformers.utils import ModelOutput
 
 from .encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from .tasks_multitask import Task
 from .words_multitask import Word, split_words
 
 _LOGITS = "logits_"
+
+
+@dataclass
+class _Source:
+    """What a window carries past the model; an object, because the pipeline would take lists and tuples apart."""
+
+    text: str
+    words: list[Word]
+    window: Window
 
 
 class MultitaskPipeline(ChunkPipeline):
@@ -68,40 +77,33 @@ class MultitaskPipeline(ChunkPipeline):
             tokens = [[word.text for word in words]]
             (windows,) = encode_words(self.tokenizer, tokens, pairs, max_length=limit, stride=config.stride)
         else:
-            pairs = None if pair is None else [pair]
-            (windows,) = encode_texts(self.tokenizer, [text], pairs, max_length=limit)
+            second = None if pair is None else [pair]
+            (windows,) = encode_texts(self.tokenizer, [text], second, max_length=limit)
         for number, window in enumerate(windows):
             model_inputs = {"input_ids": torch.tensor([window.input_ids])}
             model_inputs["attention_mask"] = torch.ones_like(model_inputs["input_ids"])
             if window.token_type_ids is not None:
                 model_inputs["token_type_ids"] = torch.tensor([window.token_type_ids])
-            # Lists, so that batching leaves them alone.
-            yield {
-                "is_last": number == len(windows) - 1,
-                "window": window,
-                "text": text if number == 0 else None,
-                "words": words,
-                **model_inputs,
-            }
+            yield {"is_last": number == len(windows) - 1, "source": _Source(text, words, window), **model_inputs}
 
-    def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> ModelOutput:
-        carried = {key: model_inputs.pop(key) for key in ("is_last", "window", "text", "words")}
+    def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        carried = {key: model_inputs.pop(key) for key in ("is_last", "source")}
         logits = self.model(**model_inputs, tasks=tasks).logits
         # Flat, because the pipeline's unbatching does not look into nested dicts; logits first, because it takes the
         # batch's size from the first entry.
-        flat = {_LOGITS + name: values.float() for name, values in logits.items()}
-        return ModelOutput({**flat, **carried})
+        return {_LOGITS + name: values.float() for name, values in logits.items()} | carried
 
-    def postprocess(self, model_outputs: list[dict[str, Any]], top_k: int | None = 1) -> dict[str, list[dict[str, Any]]]:
+    def postprocess(
+        self, model_outputs: list[dict[str, Any]], top_k: int | None = 1
+    ) -> dict[str, list[dict[str, Any]]]:
         """Put the windows of one text together and let every task answer."""
-        first = model_outputs[0]
-        names = [key.removeprefix(_LOGITS) for key in first if key.startswith(_LOGITS)]
-        return {
-            name: self.model.tasks[name].answer(
-                _task_logits(self.model.tasks[name], model_outputs), first["words"], first["text"], top_k
-            )
-            for name in names
-        }
+        source = model_outputs[0]["source"]
+        answers = {}
+        for name, task in self.model.tasks.items():
+            if _LOGITS + name in model_outputs[0]:
+                logits = _task_logits(task, model_outputs)
+                answers[name] = task.answer(logits, source.words, source.text, top_k)
+        return answers
 
 
 def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
@@ -132,6 +134,6 @@ def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
     values = [window[_LOGITS + task.name][0].cpu().numpy() for window in windows]
     if task.level == "sequence":
         return values[0]
-    words = np.concatenate([window["window"].words for window in windows])
-    logits = np.concatenate([v[window["window"].positions] for v, window in zip(values, windows, strict=True)])
+    words = np.concatenate([window["source"].window.words for window in windows])
+    logits = np.concatenate([v[window["source"].window.positions] for v, window in zip(values, windows, strict=True)])
     return logits[np.argsort(words)]

@@ -129,7 +129,9 @@ class TokenClassification(Task):
         if self.scheme is None:
             return
         if self.scheme not in SCHEMES:
-            raise ValueError(f"Task {self.name!r}: `scheme` should be one of {', '.join(SCHEMES)}. Found {self.scheme!r}.")
+            raise ValueError(
+                f"Task {self.name!r}: `scheme` should be one of {', '.join(SCHEMES)}. Found {self.scheme!r}."
+            )
         if self.labels:
             object.__setattr__(self, "labels", tuple(scheme_labels(self.labels, self.scheme)))
 

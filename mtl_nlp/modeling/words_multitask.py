@@ -19,9 +19,9 @@ import re
 from typing import NamedTuple
 
 _ABBREVIATIONS = (
-    "Mr Mrs Ms Dr Prof St Jr Sr Inc Ltd Co Corp No vs etc approx Dept Gen Col Lt Sgt Capt Rev Hon Gov Sen Rep Ave "
-    "Blvd Rd Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec Mon Tue Wed Thu Fri Sat Sun"
-).split()
+    r"Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|No|vs|etc|approx|Dept|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Ave|"
+    r"Blvd|Rd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun"
+)
 _LETTER = r"[^\W_]"
 _MARKS = r"[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u093a-\u094f\u200c\u200d\ufe0e\ufe0f]"
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
@@ -35,7 +35,7 @@ _WORD = re.compile(
             r"[@#]\w+",
             r"[:;=8][-^']?[)(\]\[DPpOo/\\|*](?!\w)|<3",
             r"\d+(?:[.,:/]\d+)*",
-            rf"(?:{'|'.join(_ABBREVIATIONS)})\.(?=\s)|(?:[eE]\.g|[iI]\.e|[aApP]\.m)\.|(?:[A-Z]\.){{2,}}|\b[A-Z]\.(?=\s+[A-Z])",
+            rf"(?:{_ABBREVIATIONS})\.(?=\s)|(?:[eE]\.g|[iI]\.e|[aApP]\.m)\.|(?:[A-Z]\.){{2,}}|\b[A-Z]\.(?=\s+[A-Z])",
             rf"{_EMOJI}(?:{_MARKS}*{_EMOJI})*{_MARKS}*",
             _IDEOGRAPH,
             rf"(?:(?!{_IDEOGRAPH}){_LETTER}{_MARKS}*|_)+(?:['’](?:(?!{_IDEOGRAPH}){_LETTER}{_MARKS}*)+)*",
