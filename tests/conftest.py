@@ -1,0 +1,160 @@
+"""Tiny encoders and tokenizers, built here: no test needs a network or `../shared`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+# Before transformers is imported: whatever asks the Hub fails at once and tells.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).parents[1]
+SAMPLE_CORPUS = REPOSITORY / "recipes" / "sample_corpus"
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog near the river bank .",
+    "Ada Lovelace lives in Paris and works for the Analytical Engine company .",
+    "I can not log in because my card was not accepted , please help !",
+    "Unbelievable results were announced yesterday by international researchers .",
+] * 4
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+EXTRA = {
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+    "electra": {"embedding_size": 32},
+    "albert": {"embedding_size": 16},
+    "modernbert": {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
+}
+FAMILIES = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "distilbert",
+    "electra",
+    "albert",
+    "mpnet",
+    "deberta-v2",
+    "modernbert",
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny models are faster on one thread, and test processes do not fight for cores."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets' cache in a temporary folder shared by the session."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets_cache")
+
+
+def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
+    """A trained toy tokenizer: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece's)."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    if kind == "wordpiece":
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special)
+    elif kind == "bpe":
+        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    else:
+        tokenizer = Tokenizer(models.Unigram())
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        tokenizer.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]")
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+        model_max_length=48,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"] if kind == "wordpiece" else None,
+    )
+
+
+def build_config(family: str, **changes: object) -> AutoConfig:
+    """A tiny configuration of an encoder family, without dropout."""
+    dropout = {
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "seq_classif_dropout": 0.0,
+        "classifier_dropout": 0.0,
+    }
+    values = {"vocab_size": 500, "max_position_embeddings": 64, **SHAPE, **dropout, **EXTRA.get(family, {}), **changes}
+    return AutoConfig.for_model(family, **values)
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
+    """The three toy tokenizers by kind."""
+    return {kind: build_tokenizer(kind) for kind in ("wordpiece", "bpe", "unigram")}
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """family -> a folder with a tiny random encoder and a WordPiece tokenizer, as `encoder:` takes it."""
+    folders: dict[str, str] = {}
+
+    def build(family: str = "bert") -> str:
+        if family not in folders:
+            folder = tmp_path_factory.mktemp(family)
+            torch.manual_seed(0)
+            AutoModel.from_config(build_config(family)).save_pretrained(folder)
+            build_tokenizer("wordpiece").save_pretrained(folder)
+            folders[family] = str(folder)
+        return folders[family]
+
+    return build
+
+
+@pytest.fixture
+def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
+    """A recipe as plain data: the sample corpus on a tiny encoder, a few steps."""
+    return {
+        "encoder": encoder_folder("bert"),
+        "output_dir": str(tmp_path / "run"),
+        "tasks": {
+            "pos": {"type": "token-classification"},
+            "ner": {"type": "token-classification", "scheme": "iob2"},
+            "topic": {"type": "text-classification"},
+        },
+        "datasets": {
+            "sample": {
+                "path": "conll",
+                "columns": ["tokens", "upos", "ner"],
+                "data_files": {
+                    split: str(SAMPLE_CORPUS / split / "*.conll") for split in ("train", "validation", "test")
+                },
+                "inputs": {"tokens": "tokens"},
+                "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
+            }
+        },
+        "training": {"max_steps": 4, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
+    }
