@@ -93,7 +93,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
         unk_token="[UNK]",
         mask_token="[MASK]",
         model_max_length=48,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"] if kind == "wordpiece" else None,
+        model_input_names=["input_ids", *(["token_type_ids"] if kind == "wordpiece" else []), "attention_mask"],
     )
 
 
