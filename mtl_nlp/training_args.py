@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -44,6 +45,9 @@ class MultitaskTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        # Without an accelerator the processor is the only choice, but Trainer refuses bf16 there unless it is chosen:
+        # one recipe should run on both kinds of machine.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")

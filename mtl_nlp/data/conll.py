@@ -9,6 +9,8 @@ from typing import Any
 
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
+_OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
+"""In column files: a hashtag may be a sentence's first word, even `#a=b`."""
 
 
 class DataError(ValueError):
@@ -19,7 +21,7 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
     """Read sentences from a file of columns, separated by tabs, or by blanks where a line has no tab.
 
     Before a sentence's first word, lines such as `# topic = travel` are columns of the whole sentence. `#` opens a
-    comment nowhere else, so hashtags are safe. `-DOCSTART-` lines are skipped.
+    comment nowhere else, so hashtags are safe. `-DOCSTART-` lines are read as empty ones.
 
     Args:
         path: the file, UTF-8.
@@ -31,7 +33,7 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
     Raises:
         DataError: on a line with another number of columns.
     """
-    for first_line, comments, lines in _sentences(path):
+    for first_line, comments, lines in _sentences(path, _OPENS_COMMENT):
         rows = [_split(line) for line in lines]
         for number, row in enumerate(rows, start=first_line):
             if len(row) != len(columns):
@@ -39,8 +41,7 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
                     f"{path}, line {number}: expected {len(columns)} columns ({', '.join(columns)}), found {len(row)}: "
                     f"{lines[number - first_line]!r:.100}."
                 )
-        if rows[0][0] != "-DOCSTART-":
-            yield comments | {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
+        yield comments | {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
 def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -55,7 +56,7 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: on a line that has not ten tab-separated columns, or an id that is none.
     """
-    for first_line, comments, lines in _sentences(path):
+    for first_line, comments, lines in _sentences(path, re.compile("#")):
         words = []
         for number, line in enumerate(lines, start=first_line):
             row = line.split("\t")
@@ -71,29 +72,52 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
         yield comments | {name: list(values) for name, values in zip(CONLLU_COLUMNS, columns, strict=True)}
 
 
-def _sentences(path: str | Path) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+def read_first_column(path: str | Path) -> Iterator[list[str]]:
+    """The words of each sentence of a file of columns, as `read_conll` reads it, whatever the other columns are."""
+    for _, _, lines in _sentences(path, _OPENS_COMMENT):
+        yield [_split(line)[0] for line in lines]
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(number, line) of each line of a file, without its end and the file's byte order mark.
+
+    Raises:
+        DataError: on a line that is not UTF-8.
+    """
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: not UTF-8: {error.reason} at the line's byte {error.start}."
+                ) from error
+            yield number, line.rstrip("\r\n")
+
+
+def _sentences(
+    path: str | Path, opens_comment: re.Pattern[str]
+) -> Iterator[tuple[int, dict[str, str], list[str]]]:
     """(number of the first word's line, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []
     first_line = 0
-    with open(path, encoding="utf-8-sig") as file:
-        try:
-            for number, raw in enumerate(file, start=1):
-                line = raw.rstrip("\r\n")
-                comment = None if lines else _COMMENT.match(line)
-                if comment:
-                    comments[comment["key"]] = comment["value"].strip()
-                elif line.strip() and not (not lines and line.startswith("# ")):
-                    first_line = first_line if lines else number
-                    lines.append(line)
-                elif lines:
-                    yield first_line, comments, lines
-                    comments, lines = {}, []
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
+    for number, line in read_lines(path):
+        if not line.strip() or line.startswith("-DOCSTART-"):
+            if lines:
+                yield first_line, comments, lines
+                comments, lines = {}, []
+        elif not lines and opens_comment.match(line):
+            comment = _COMMENT.match(line)
+            if comment:
+                comments[comment["key"]] = comment["value"].strip()
+        else:
+            first_line = first_line if lines else number
+            lines.append(line)
     if lines:
         yield first_line, comments, lines
 
 
 def _split(line: str) -> list[str]:
-    return line.split("\t") if "\t" in line else line.split()
+    """The columns; only blanks part them, so a word may hold a no-break space."""
+    return line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("stri
 _READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}
 _SLOW_ROWS = 20_000
 """From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
+_BYTES_A_ROW = 500
 _VALIDATION_SEED = 0
 
 
@@ -72,7 +74,10 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task]) -> 
             raise DataError(
                 f"datasets.{name}.validation_size: the dataset has a validation split already; leave it out."
             )
-        parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
+        try:
+            parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
+        except ValueError as error:
+            raise DataError(f"datasets.{name}.validation_size: {_one_line(error)}") from error
         splits |= {"train": parts["train"], "validation": parts["test"]}
     canonical = {
         split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
@@ -208,7 +213,7 @@ def _class_names(feature: Any) -> list[str] | None:
 def _to_names(value: Any, names: Sequence[str]) -> Any:
     """ClassLabel indices as names; -1 is datasets' sign for a missing label."""
     if isinstance(value, list):
-        return [names[index] if index >= 0 else str(index) for index in value]
+        return [index if index is None else names[index] if index >= 0 else str(index) for index in value]
     return None if value is None or value < 0 else names[value]
 
 
@@ -223,7 +228,10 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
             return DatasetDict(
                 {split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()}
             )
-        loaded = load_dataset(recipe.path, data_files=recipe.data_files, **(recipe.model_extra or {}))
+        with progress_bars_from(_rows_to_expect(recipe)):
+            loaded = load_dataset(recipe.path, data_files=recipe.data_files, **(recipe.model_extra or {}))
+    except StopIteration as error:
+        raise DataError(f"datasets.{name}: cannot be read: a file is empty.") from error
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
             raise error.__cause__ from None
@@ -231,6 +239,13 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
     except (DatasetNotFoundError, OSError, ValueError, TypeError) as error:
         if isinstance(error, DataError):
             raise
+        for key in recipe.model_extra or {}:
+            if f"'{key}'" in str(error):
+                valid = [*DatasetRecipe.model_fields, *inspect.signature(load_dataset).parameters]
+                raise DataError(
+                    f"datasets.{name}.{key}: neither a key of a dataset nor an argument of load_dataset for "
+                    f"{recipe.path}. {did_you_mean(key, set(valid))}"
+                ) from error
         raise DataError(f"datasets.{name}: cannot be loaded: {_one_line(error)}") from error
     if not isinstance(loaded, DatasetDict):
         raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split` and `streaming`.")
@@ -241,13 +256,23 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
 
 
+def _rows_to_expect(recipe: DatasetRecipe) -> int:
+    """About how many rows the dataset's local files have; `_SLOW_ROWS` if it is not made of such."""
+    if recipe.data_files is None:
+        return _SLOW_ROWS
+    patterns = [pattern for patterns in recipe.data_files.values() for pattern in patterns]
+    if any("://" in pattern for pattern in patterns):
+        return _SLOW_ROWS
+    return sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(pattern)) // _BYTES_A_ROW
+
+
 def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset:
     """One split of `conll` or `conllu` files, cached on disk until a file changes."""
     files = sorted(path for pattern in patterns for path in glob.glob(pattern))
     word_columns = recipe.columns or list(CONLLU_COLUMNS)
     wanted = list(dict.fromkeys([*recipe.inputs.values(), *recipe.labels.values()]))
     features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
-    with progress_bars_from(sum(os.path.getsize(file) for file in files) // 500):
+    with progress_bars_from(sum(os.path.getsize(file) for file in files) // _BYTES_A_ROW):
         return Dataset.from_generator(
             _conll_rows,
             features=Features(features),
@@ -268,6 +293,8 @@ def _conll_rows(
 ) -> Iterator[dict[str, Any]]:
     """The wanted columns of every sentence; a sentence may lack a comment, but not every one of a file may."""
     arguments = () if columns is None else (columns,)
+    if not any(size for _, size, _ in sources):
+        raise DataError(f"{sources[0][0]}: the split has no rows.")
     for path, *_ in sources:
         seen: set[str] = set()
         for row in _READERS[reader](path, *arguments):

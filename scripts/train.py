@@ -1,0 +1,8 @@
+"""Train a recipe, for `accelerate launch scripts/train.py RECIPE`; the same as `mtl-nlp train RECIPE`."""
+
+import sys
+
+from mtl_nlp.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from mtl_nlp import Regression, TextClassification, TokenClassification, canonical_rows, encode_dataset
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.evaluation.evaluator import Evaluation, Piece, decode_pieces, evaluation_batches, pieces_of_batch, score
+
+POS = TokenClassification(name="pos", labels=["A", "B"])
+NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
+TOPIC = TextClassification(name="topic", labels=["news", "sport"])
+SCORE = Regression(name="score")
+TASKS = {task.name: task for task in (POS, NER, TOPIC, SCORE)}
+
+
+def split(**references: list) -> EncodedDataset:
+    """A split with these references and no windows."""
+    columns = Dataset.from_dict(references)
+    return EncodedDataset("d/test", Dataset.from_dict({}), {task: columns[task] for task in references}, 0, 0, "")
+
+
+def one_hot(tags: list[int], classes: int = 3) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[tags]
+
+
+@pytest.fixture(scope="module")
+def long_texts(tokenizers) -> EncodedDataset:
+    """Texts of 3, 200, 0 and 60 words; the third has no label."""
+    lengths = [3, 200, 1, 60]
+    labels = [["A"] * 3, ["B"] * 200, None, ["A"] * 60]
+    rows = Dataset.from_dict(
+        {"tokens": [["dog"] * n for n in lengths], "pos": labels, "topic": ["news", None, None, "sport"]}
+    )
+    rows = canonical_rows(
+        rows, "long", inputs={"tokens": "tokens"}, labels={"pos": "pos", "topic": "topic"}, tasks=TASKS
+    )
+    return encode_dataset("long", rows, TASKS, tokenizers["wordpiece"], reads_words=True, max_length=32, stride=8)
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 4, 1000])
+def test_batches_cover_every_window_once_longest_first(long_texts, rows_per_batch):
+    batches = evaluation_batches(long_texts, rows_per_batch)
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(long_texts.windows)))
+    assert max(map(len, batches)) <= rows_per_batch
+    assert (np.diff(long_texts.lengths[order]) <= 0).all()
+
+
+def test_windows_come_together_in_the_order_of_words_whatever_order_they_were_read_in(long_texts):
+    windows = long_texts.windows.filter(lambda row: row["row"] == 1)
+    assert len(windows) > 2
+    pieces = [
+        Piece("pos", 1, window["words"], one_hot([word % 2 for word in window["words"]], 2))
+        for window in reversed(list(windows))
+    ]
+    predicted = decode_pieces(pieces, long_texts, TASKS)["pos"][1]
+    assert predicted == ["A", "B"] * 100
+
+
+def test_a_span_may_cross_the_border_of_two_windows():
+    pieces = [Piece("ner", 0, [2, 3], one_hot([2, 0])), Piece("ner", 0, [0, 1], one_hot([0, 1]))]
+    predicted = decode_pieces(pieces, split(ner=[["O"] * 4]), TASKS)
+    assert predicted == {"ner": [["O", "B-X", "I-X", "O"]]}
+
+
+def test_predictions_are_in_the_order_of_the_rows_and_none_where_nothing_was_read():
+    pieces = [Piece("topic", 2, [], np.array([0.0, 1.0])), Piece("topic", 0, [], np.array([1.0, 0.0]))]
+    predicted = decode_pieces(pieces, split(topic=["news", None, "news"]), TASKS)
+    assert predicted == {"topic": ["news", None, "sport"]}
+
+
+def test_a_piece_holds_the_logits_of_the_first_sub_words_of_the_words_the_window_answers_for():
+    features = [
+        {"row": 7, "words": [0, 1], "positions": [1, 3]},
+        {"row": 8, "words": [4], "positions": [2]},
+    ]
+    logits = {"pos": torch.arange(8.0).reshape(1, 4, 2), "topic": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    rows = {"pos": torch.tensor([1]), "topic": torch.tensor([0, 1])}
+    pieces = pieces_of_batch(features, rows, logits, {"pos": POS, "topic": TOPIC})
+    assert [(p.task, p.row, p.words, p.logits.tolist()) for p in pieces] == [
+        ("pos", 8, [4], [[4.0, 5.0]]),
+        ("topic", 7, [0, 1], [1.0, 2.0]),
+        ("topic", 8, [4], [3.0, 4.0]),
+    ]
+
+
+def test_logits_in_bfloat16_are_taken_apart_too():
+    rows, logits = {"topic": torch.tensor([0])}, {"topic": torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)}
+    (piece,) = pieces_of_batch([{"row": 0, "words": []}], rows, logits, {"topic": TOPIC})
+    assert piece.logits.dtype == np.float32
+
+
+def test_a_text_without_words_has_an_empty_prediction():
+    pieces = [Piece("ner", 0, [], np.empty((0, 3), dtype=np.float32))]
+    assert decode_pieces(pieces, split(ner=[[]]), TASKS) == {"ner": [[]]}
+
+
+def test_rows_without_a_reference_are_not_scored():
+    evaluation = score({"d": {"topic": ["news", "news", "sport"]}}, {"d": split(topic=["news", None, "news"])}, TASKS)
+    assert evaluation.scores["topic"]["accuracy"] == 0.5
+
+
+def test_a_task_is_scored_on_the_rows_of_all_datasets_that_feed_it():
+    datasets = {"one": split(topic=["news", "news", "news"]), "two": split(topic=["sport"], score=[1.0])}
+    predictions = {"one": {"topic": ["news"] * 3}, "two": {"topic": ["news"], "score": [0.5]}}
+    evaluation = score(predictions, datasets, TASKS)
+    assert evaluation.scores["topic"]["accuracy"] == 0.75
+    assert evaluation.scores["score"]["mse"] == 0.25
+
+
+def test_a_task_without_any_labelled_row_is_left_out():
+    datasets = {"d": split(topic=["news"], score=[None])}
+    evaluation = score({"d": {"topic": ["news"], "score": [None]}}, datasets, TASKS)
+    assert set(evaluation.scores) == {"topic"}
+    assert evaluation.mtl_score == 1.0
+
+
+def test_mtl_score_is_the_mean_of_the_primary_scores():
+    datasets = {"d": split(topic=["news", "sport"], pos=[["A", "B"], ["A", "A"]], ner=[["B-X"], ["O"]])}
+    predictions = {"d": {"topic": ["news", "news"], "pos": [["A", "B"], ["A", "B"]], "ner": [["B-X"], ["B-X"]]}}
+    evaluation = score(predictions, datasets, TASKS)
+    assert evaluation.scores["ner"]["precision"] == 0.5
+    assert evaluation.mtl_score == pytest.approx((0.5 + 0.75 + 2 / 3) / 3)
+
+
+def test_scores_are_flattened_as_trainer_logs_them():
+    evaluation = Evaluation({"pos": {"accuracy": 0.5}, "ner": {"f1": 1.0, "recall": 0.25}}, 0.75)
+    assert evaluation.flat() == {"pos_accuracy": 0.5, "ner_f1": 1.0, "ner_recall": 0.25, "mtl_score": 0.75}
