@@ -6,8 +6,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from mtl_nlp._version import __version__
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
-from mtl_nlp.data.loading import canonical_rows
+from mtl_nlp.data.encoding import EncodedDataset, encode
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -47,8 +46,7 @@ __all__ = [
     "TextClassification",
     "TokenClassification",
     "__version__",
-    "canonical_rows",
-    "encode_dataset",
+    "encode",
     "joint_loss",
     "load_tokenizer",
 ]

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from transformers import AutoTokenizer, pipeline
+import datasets
+from transformers import pipeline
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
@@ -26,6 +27,7 @@ from mtl_nlp.run import (
     build_model,
     build_trainer,
     load_model,
+    load_model_tokenizer,
     prepare_evaluation,
     prepare_run,
     training_arguments,
@@ -46,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Loading reports speak of layers that the stock classes would have: nothing a user should act on.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    # What datasets logs before it raises is in the error's one line.
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         options.command(options)
     except (RecipeError, DataError, ModelError) as error:
@@ -90,12 +94,13 @@ def evaluate(options: argparse.Namespace) -> None:
     recipe = Recipe.load(options.recipe, options.set)
     arguments = training_arguments(recipe)
     arguments.eval_strategy = "no"
+    folder = Path(options.model) if Path(options.model).is_dir() else Path()
+    output = _writable(options.output or str(folder / "results.json"))
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = _evaluate(build_trainer(run, model, arguments), run, options.split)
-    folder = Path(options.model) if Path(options.model).is_dir() else Path()
-    _report(evaluation, run, options.split, Path(options.output or folder / "results.json"))
+    _report(evaluation, run, options.split, output)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -105,7 +110,7 @@ def predict(options: argparse.Namespace) -> None:
         raise DataError(f"There is no file {source}.")
     input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
     model = load_model(options.model)
-    answer = pipeline("multitask", model=model, tokenizer=AutoTokenizer.from_pretrained(options.model))
+    answer = pipeline("multitask", model=model, tokenizer=load_model_tokenizer(options.model, model))
     with _opened(options.output) as target:
         answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
 
@@ -130,8 +135,15 @@ def _opened(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    with open(path, "w", encoding="utf-8") as file:
+    with open(_writable(path), "w", encoding="utf-8") as file:
         yield file
+
+
+def _writable(path: str) -> Path:
+    """The path of a file to write, refused before any work is done."""
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
+        raise DataError(f"--output {path}: it should be a file in a folder that is there.")
+    return Path(path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,5 +200,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--output", help="file to write (default: standard output)")
     sub.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl")
-    sub.add_argument("--batch-size", type=int, default=32)
+    sub.add_argument("--batch-size", type=_positive, default=32)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1. Found {text!r}")
+    return int(text)

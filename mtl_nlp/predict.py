@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm.auto import tqdm
 
-from mtl_nlp.data.conll import DataError, read_conll, read_conllu
+from mtl_nlp.data.conll import DataError, read_conllu, read_first_column, read_lines
 from mtl_nlp.modeling.decoding_multitask import Span, tags_from_spans
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Regression, Task, TokenClassification
@@ -29,15 +29,11 @@ def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]
         DataError: if a line cannot be read; the message has its number.
     """
     if input_format in {"conll", "conllu"}:
-        sentences = _read_words(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
+        sentences = read_first_column(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
         yield from ({"tokens": words} for words in sentences)
         return
-    with open(path, encoding="utf-8-sig") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                yield _json_input(path, number, line) if input_format == "jsonl" else line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
+    for number, line in read_lines(path):
+        yield _json_input(path, number, line) if input_format == "jsonl" else line
 
 
 def count_inputs(path: Path, input_format: str) -> int:
@@ -92,7 +88,7 @@ def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]
     for name, entries in answer.items():
         task = tasks[name]
         if isinstance(task, TokenClassification):
-            columns.append(_tags(task, entries, words))
+            columns.append(word_tags(task, entries, words))
         else:
             values = (f"{e['score']:.4f}" if isinstance(task, Regression) else e["label"] for e in entries)
             lines.append(f"# {name} = {' '.join(values)}")
@@ -100,7 +96,7 @@ def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]
     return "\n".join(lines) + "\n\n"
 
 
-def _tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
+def word_tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
     """A tag a word: of spans, by the characters at which they start and end."""
     if task.scheme is None:
         return [entry["label"] for entry in entries]
@@ -110,14 +106,6 @@ def _tags(task: TokenClassification, entries: list[dict[str, Any]], words: Seque
     return tags_from_spans(spans, len(words), task.scheme)
 
 
-def _read_words(path: Path) -> Iterator[list[str]]:
-    with open(path, encoding="utf-8-sig") as lines:
-        first = next((line for line in lines if line.strip() and not line.startswith("# ")), "")
-    columns = [f"column_{number}" for number in range(len(first.rstrip("\r\n").split("\t" if "\t" in first else None)))]
-    for sentence in read_conll(path, columns):
-        yield sentence["column_0"]
-
-
 def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         content = json.loads(line)
@@ -125,5 +113,11 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
         raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
     if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
         raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
-    keys = ("tokens",) if "tokens" in content else ("text", "text_pair")
-    return {key: content[key] for key in keys if key in content}
+    if "tokens" in content:
+        if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
+            raise DataError(f'{path}, line {number}: "tokens" should be a list of strings. Found {line.strip():.80}.')
+        return {"tokens": content["tokens"]}
+    texts = {key: content[key] for key in ("text", "text_pair") if content.get(key) is not None}
+    if "text" not in texts or not all(isinstance(text, str) for text in texts.values()):
+        raise DataError(f'{path}, line {number}: "text" should be a string. Found {line.strip():.80}.')
+    return texts

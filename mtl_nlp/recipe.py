@@ -36,8 +36,9 @@ class DatasetRecipe(BaseModel):
     """One dataset. Keys beside these are handed to `datasets.load_dataset`.
 
     Attributes:
-        path: a Hub id, `json`, `csv`, `parquet`, …, or `conll` (columns) and `conllu` (Universal Dependencies).
-        data_files: split -> file, glob or list of them.
+        path: a Hub id, a folder, or with `data_files` their format: `json`, `csv`, `parquet`, …, `conll` (columns) or
+            `conllu` (Universal Dependencies).
+        data_files: split -> file, glob or list of them; of a Hub id or folder: relative to that.
         columns: for `conll`: the names of the files' columns.
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
@@ -84,11 +85,28 @@ class DatasetRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _columns_for_conll(self) -> DatasetRecipe:
+        if self.path in {"conll", "conllu"}:
+            for key in self.model_extra or {}:
+                raise ValueError(f"unknown key {key!r}. {did_you_mean(key, type(self).model_fields)}")
+            if self.data_files is None:
+                raise ValueError(f"`path: {self.path}` needs `data_files`")
         if (self.path == "conll") != (self.columns is not None):
             raise ValueError("`columns` is needed for `path: conll`, and only there")
-        if self.path in {"conll", "conllu"} and self.data_files is None:
-            raise ValueError(f"`path: {self.path}` needs `data_files`")
         return self
+
+    @model_validator(mode="after")
+    def _files_of_known_splits(self) -> DatasetRecipe:
+        for key in self.data_files or {}:
+            if key not in SPLITS and key not in self.splits.values():
+                raise ValueError(
+                    f"`data_files` has no split {key!r}, unless `splits` maps one to it. {did_you_mean(key, SPLITS)}"
+                )
+        return self
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether `path` is the format of `data_files`, not a Hub id or a folder."""
+        return self.data_files is not None and "/" not in self.path
 
 
 class MixtureRecipe(_Section):
@@ -150,6 +168,9 @@ class Recipe(_Section):
         for name, options in tasks.items():
             if "labels" in options or "name" in options:
                 raise ValueError(f"task {name!r}: labels come from the data and the name is the key; leave them out")
+            for key, value in options.items():
+                if not isinstance(value, str | None):
+                    raise ValueError(f"task {name!r}: `{key}` should be a string. Found {value!r:.80}")
             task_from_dict({**options, "name": name})
         return tasks
 
@@ -203,6 +224,8 @@ class Recipe(_Section):
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise RecipeError(f"Recipe {path} cannot be read: {error.strerror or error}.") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"Recipe {path} is not UTF-8: {error.reason} at byte {error.start}.") from error
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -276,7 +299,8 @@ def _expand(value: Any, key: str) -> Any:
 def _explain(error: ValidationError) -> str:
     """The first problem as one line: where, what, and the nearest valid key."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    # pydantic adds the branch of a union that it tried last, such as `list[str]`, to the key's path.
+    where = ".".join(str(part) for part in first["loc"]).removesuffix(".str").removesuffix(".list[str]")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])
@@ -285,8 +309,7 @@ def _explain(error: ValidationError) -> str:
         message = "this key is missing"
     elif first["type"] not in {"value_error", "assertion_error"}:
         message = f"{message}. Found {first['input']!r:.80}"
-    more = len(error.errors()) - 1
-    return f"{where}: {message}".removeprefix(": ") + (f" (and {more} more problems)" if more else "")
+    return f"{where}: {message}".removeprefix(": ")
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
@@ -307,12 +330,15 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     datasets = {}
     for name, dataset in recipe.datasets.items():
-        files = {
-            split: [resolve(path) for path in ([paths] if isinstance(paths, str) else paths)]
-            for split, paths in (dataset.data_files or {}).items()
-        }
-        path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
-        datasets[name] = dataset.model_copy(update={"data_files": files or None, "path": path})
+        if dataset.reads_files:
+            files = {
+                split: [resolve(path) for path in ([paths] if isinstance(paths, str) else paths)]
+                for split, paths in (dataset.data_files or {}).items()
+            }
+            datasets[name] = dataset.model_copy(update={"data_files": files})
+        else:
+            path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
+            datasets[name] = dataset.model_copy(update={"path": path})
     encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
     return recipe.model_copy(
         update={"datasets": datasets, "encoder": encoder, "output_dir": str((folder / recipe.output_dir).resolve())}

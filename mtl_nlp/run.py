@@ -56,7 +56,7 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report: `test` where every task has one, else `validation`.
+        """The split to report: `test` where a dataset has one, else `validation`.
 
         Raises:
             RecipeError: if there is neither.
@@ -127,7 +127,7 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
         if name not in model.tasks or model.tasks[name].type != recipe.task(name).type:
             raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
     config = model.config
-    tokenizer = load_tokenizer(folder, reads_words=config.reads_words)
+    tokenizer = load_model_tokenizer(folder, model)
     loaded = {}
     for name, dataset in recipe.datasets.items():
         data = load_splits(name, dataset, model.tasks)
@@ -239,7 +239,7 @@ def load_model(folder: str) -> MultitaskModel:
             raise ModelError(
                 f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
             )
-        return MultitaskModel.from_pretrained(folder)
+        model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True)
     except SafetensorError as error:
         raise ModelError(
             f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
@@ -248,6 +248,24 @@ def load_model(folder: str) -> MultitaskModel:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: the weights file lacks {len(missing)} of the model's weights, such as {missing[0]}."
+        )
+    return model
+
+
+def load_model_tokenizer(folder: str, model: MultitaskModel) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a trained model.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    try:
+        return load_tokenizer(folder, reads_words=model.config.reads_words)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split()):.300}") from error
 
 
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
@@ -63,7 +63,8 @@ class MultitaskTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.tasks = model.tasks
-        unknown = set(args.loss_weights or {}) - set(self.tasks)
+        self.loss_weights = cast("dict[str, float]", args.loss_weights or {})
+        unknown = set(self.loss_weights) - set(self.tasks)
         if unknown:
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
@@ -88,17 +89,18 @@ class MultitaskTrainer(Trainer):
         """Batches of the mixture."""
         if self.train_dataset is None:
             raise ValueError("Training needs a `train_dataset`, a TaskMixture.")
-        sampler = MixtureBatchSampler(self.train_dataset, self._train_batch_size, self.args.data_seed or self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampler = MixtureBatchSampler(self.train_dataset, self._train_batch_size, seed)
         return self.accelerator.prepare(self._data_loader(self.train_dataset, sampler))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, with groups of their own for the heads if `head_learning_rate` is given."""
+        """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
         optimizer = super().create_optimizer(model)
         if self.args.head_learning_rate is not None:
-            heads = {id(parameter) for parameter in self.model.heads.parameters()}
+            new = {id(parameter) for head in self.model.heads for parameter in head.new_parameters()}
             for group in list(optimizer.param_groups):
-                moved = [parameter for parameter in group["params"] if id(parameter) in heads]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in heads]
+                moved = [parameter for parameter in group["params"] if id(parameter) in new]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in new]
                 optimizer.add_param_group({**group, "params": moved, "lr": self.args.head_learning_rate})
         return optimizer
 
@@ -127,7 +129,7 @@ class MultitaskTrainer(Trainer):
         """
         counts = num_items_in_batch or count_step([inputs], list(self.tasks))
         output = model(**inputs)
-        loss = joint_loss(output.loss_sums, counts, self.args.loss_weights, self.args.loss_scale)
+        loss = joint_loss(output.loss_sums, counts, self.loss_weights, self.args.loss_scale)
         if model.training:
             own = count_step([inputs], list(self.tasks))
             for task, loss_sum in output.loss_sums.items():
@@ -174,7 +176,7 @@ class MultitaskTrainer(Trainer):
         metrics = score(predictions, datasets, self.tasks).flat()
         metrics |= {f"{task}_loss": sums[task] / units for task, units in counts.units.items() if units}
         tensors = {task: torch.tensor(value) for task, value in sums.items()}
-        metrics["loss"] = float(joint_loss(tensors, counts, self.args.loss_weights, self.args.loss_scale))
+        metrics["loss"] = float(joint_loss(tensors, counts, self.loss_weights, self.args.loss_scale))
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         metrics |= speed_metrics(metric_key_prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
         self.log(metrics)

@@ -17,20 +17,21 @@ class MultitaskTrainingArguments(TrainingArguments):
         loss_weights: w_t of each task in the joint loss, 1 where a task is not named.
         loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
             how much a dataset counts; `per_task` does not.
-        head_learning_rate: learning rate of the heads, where it should differ from the encoder's `learning_rate`.
+        head_learning_rate: learning rate of the heads' new layers, where it should differ from `learning_rate`, that of
+            all pretrained ones (the encoder, and the pooler in the heads of BERT and its kin).
         early_stopping_patience: stop after this many evaluations without a better `metric_for_best_model`.
 
     Raises:
         ValueError: if a value is out of its range.
     """
 
-    # Given as JSON on a command line (HfArgumentParser).
+    # Given as JSON on a command line (HfArgumentParser), hence also a `str`; a dict or None once it is read.
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "loss_weights"]
 
     # The batch is made by the collator and its labels by task: nothing may be dropped, and evaluate() must find them.
     remove_unused_columns: bool = field(default=False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
-    loss_weights: dict[str, float] | None = field(
+    loss_weights: dict[str, float] | str | None = field(
         default=None, metadata={"help": "Weight of each task in the joint loss, 1 where a task is not named."}
     )
     loss_scale: str = field(
@@ -38,7 +39,7 @@ class MultitaskTrainingArguments(TrainingArguments):
         metadata={"help": "Whether a task's loss is scaled by its share of rows.", "choices": ["rows", "per_task"]},
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the heads; the encoder's if not given."}
+        default=None, metadata={"help": "Learning rate of the heads' new layers; the encoder's if not given."}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without improvement after which training stops."}
@@ -47,9 +48,22 @@ class MultitaskTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         # Without an accelerator the processor is the only choice, but Trainer refuses bf16 there unless it is chosen:
         # one recipe should run on both kinds of machine.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
         super().__post_init__()
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
-        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
-            raise ValueError("`early_stopping_patience` needs `load_best_model_at_end: true`.")
+        if isinstance(self.loss_weights, str):
+            raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
+        for task, weight in (self.loss_weights or {}).items():
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"`loss_weights` should be finite and at least 0. Found {weight} for {task!r}.")
+        if self.head_learning_rate is not None and not self.head_learning_rate >= 0.0:
+            raise ValueError(f"`head_learning_rate` should be at least 0. Found {self.head_learning_rate}.")
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(
+                    f"`early_stopping_patience` should be at least 1. Found {self.early_stopping_patience}."
+                )
+            if not self.load_best_model_at_end:
+                raise ValueError("`early_stopping_patience` needs `load_best_model_at_end: true`.")

@@ -111,6 +111,7 @@ def joint_run(seed: int) -> dict[str, dict[str, float]]:
     run = prepare_run(recipe)
     trainer = build_trainer(run, build_model(run), training_arguments(recipe))
     trainer.train()
+    trainer.save_model()
     scores: dict[str, dict[str, float]] = {task: {} for task in TASKS}
     for split in SPLITS:
         encoded = run.splits[split]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 # Before transformers is imported: whatever asks the Hub fails at once and tells.
@@ -14,6 +14,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from mtl_nlp import MultitaskConfig, MultitaskModel, Task
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE_CORPUS = REPOSITORY / "recipes" / "sample_corpus"
@@ -83,7 +85,9 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
         trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]")
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -109,6 +113,12 @@ def build_config(family: str, **changes: object) -> AutoConfig:
     }
     values = {"vocab_size": 500, "max_position_embeddings": 64, **SHAPE, **dropout, **EXTRA.get(family, {}), **changes}
     return AutoConfig.for_model(family, **values)
+
+
+def build_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
+    """A tiny random multitask model, the same one for the same arguments, in evaluation mode."""
+    torch.manual_seed(0)
+    return MultitaskModel(MultitaskConfig(text_config=build_config(family, **changes), tasks=list(tasks))).eval()
 
 
 @pytest.fixture(scope="session")

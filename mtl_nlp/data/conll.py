@@ -95,9 +95,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
-def _sentences(
-    path: str | Path, opens_comment: re.Pattern[str]
-) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+def _sentences(path: str | Path, opens_comment: re.Pattern[str]) -> Iterator[tuple[int, dict[str, str], list[str]]]:
     """(number of the first word's line, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []

@@ -12,8 +12,8 @@ from datasets import Column, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, progress_bars_from
-from mtl_nlp.modeling.encoding_multitask import Window, encode_texts, encode_words
+from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, canonical_rows, progress_bars_from
+from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words
 
@@ -68,6 +68,45 @@ class EncodedDataset:
     @property
     def _distinct_rows(self) -> int:
         return pc.count_distinct(self.windows.data.column("row")).as_py()
+
+
+def encode(
+    dataset: Dataset,
+    *,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, str],
+    tasks: Sequence[Task],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    stride: int | None = None,
+    name: str = "dataset",
+) -> EncodedDataset:
+    """Check and encode a `datasets.Dataset` for training or evaluation: what a recipe does, for Python.
+
+    Args:
+        dataset: the raw rows.
+        inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
+        labels: task -> column.
+        tasks: all tasks of the model, with their label spaces.
+        tokenizer: see `load_tokenizer`.
+        max_length: sub-words the encoder reads at once; by default what the tokenizer says.
+        stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
+        name: how to call it in messages.
+
+    Raises:
+        DataError: if a column is missing or a row is not valid.
+    """
+    by_name = {task.name: task for task in tasks}
+    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name)
+    return encode_dataset(
+        name,
+        rows,
+        by_name,
+        tokenizer,
+        reads_words=any(task.level == "token" for task in tasks),
+        max_length=max_length or default_max_length(tokenizer, None),
+        stride=stride,
+    )
 
 
 def encode_dataset(

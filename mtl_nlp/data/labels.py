@@ -50,14 +50,17 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
     spaces = LabelSpaces({})
     for name, task in tasks.items():
         feeders = {key: data for key, data in loaded.items() if name in data.class_names}
+        unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
         if not any(_has_labels(data, name) for data in feeders.values()):
-            raise DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
+            raise unlabelled
         if not task.has_label_space:
             spaces.tasks[name] = task
             continue
         names = {
             key: data.class_names[name] or label_names(data.splits["train"], task) for key, data in feeders.items()
         }
+        if not any(names.values()):  # empty lists only
+            raise unlabelled
         spaces.notes += _differences(name, names)
         spaces.tasks[name] = task.with_labels(dict.fromkeys(label for labels in names.values() for label in labels))
     return spaces

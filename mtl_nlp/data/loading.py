@@ -219,10 +219,10 @@ def _to_names(value: Any, names: Sequence[str]) -> Any:
 
 def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
     """All splits, raw."""
-    for patterns in (recipe.data_files or {}).values():
+    for split, patterns in (recipe.data_files or {}).items() if recipe.reads_files else ():
         for pattern in patterns:
             if "://" not in pattern and not glob.glob(pattern):
-                raise DataError(f"datasets.{name}.data_files: no file {pattern}.")
+                raise DataError(f"datasets.{name}.data_files.{split}: no file {pattern}.")
     try:
         if recipe.path in _READERS:
             return DatasetDict(
@@ -258,10 +258,8 @@ def _one_line(error: BaseException) -> str:
 
 def _rows_to_expect(recipe: DatasetRecipe) -> int:
     """About how many rows the dataset's local files have; `_SLOW_ROWS` if it is not made of such."""
-    if recipe.data_files is None:
-        return _SLOW_ROWS
-    patterns = [pattern for patterns in recipe.data_files.values() for pattern in patterns]
-    if any("://" in pattern for pattern in patterns):
+    patterns = [pattern for patterns in (recipe.data_files or {}).values() for pattern in patterns]
+    if not recipe.reads_files or any("://" in pattern for pattern in patterns):
         return _SLOW_ROWS
     return sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(pattern)) // _BYTES_A_ROW
 
@@ -293,13 +291,15 @@ def _conll_rows(
 ) -> Iterator[dict[str, Any]]:
     """The wanted columns of every sentence; a sentence may lack a comment, but not every one of a file may."""
     arguments = () if columns is None else (columns,)
-    if not any(size for _, size, _ in sources):
-        raise DataError(f"{sources[0][0]}: the split has no rows.")
+    count = 0
     for path, *_ in sources:
         seen: set[str] = set()
         for row in _READERS[reader](path, *arguments):
+            count += 1
             seen.update(row)
             yield {column: row.get(column) for column in wanted}
         for column in wanted:
             if seen and column not in seen:
                 raise DataError(f"{path}: no column or comment {column!r}. {did_you_mean(column, seen)}")
+    if not count:
+        raise DataError(f"{', '.join(path for path, *_ in sources)}: there is no sentence; the split has no rows.")

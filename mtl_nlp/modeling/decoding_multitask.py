@@ -57,7 +57,7 @@ def tags_from_spans(spans: Sequence[Span], length: int, scheme: str) -> list[str
     tags = ["O"] * length
     for span in spans:
         tags[span.start : span.end] = [f"I-{span.label}"] * (span.end - span.start)
-        touches_same_label = span.start > 0 and tags[span.start - 1].endswith(f"-{span.label}")
+        touches_same_label = span.start > 0 and split_tag(tags[span.start - 1])[1] == span.label
         if scheme != "iob1" or touches_same_label:
             tags[span.start] = f"B-{span.label}"
         if scheme == "bioes":
@@ -71,10 +71,16 @@ def repair_tags(tags: Sequence[str], scheme: str) -> list[str]:
 
 
 def scheme_labels(tags: Sequence[str], scheme: str) -> list[str]:
-    """The tags given, in their order, completed so that every span label can be written in the scheme."""
+    """The tags given, in their order, completed so that every span label can be written in the scheme.
+
+    Raises:
+        ValueError: if a tag is none of the scheme's.
+    """
     complete = dict.fromkeys(["O", *tags] if "O" not in tags else tags)
     for tag in list(complete):
-        _, label = split_tag(tag)
+        prefix, label = split_tag(tag)
+        if label and prefix not in SCHEMES[scheme]:
+            raise ValueError(f"Scheme {scheme} has the prefixes {', '.join(SCHEMES[scheme])}. Found {tag!r}.")
         if label:
             complete.update(dict.fromkeys(f"{prefix}-{label}" for prefix in SCHEMES[scheme]))
     return list(complete)

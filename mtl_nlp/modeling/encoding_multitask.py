@@ -50,7 +50,7 @@ def encode_texts(
 ) -> list[list[Window]]:
     """Encode raw texts, or pairs of them, one window each, truncated to `max_length` sub-words."""
     encoding = tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
-    return [[window] for window in _single_windows(tokenizer, encoding, texts, pairs, max_length)]
+    return [[window] for window, _, _ in _single_windows(tokenizer, encoding, texts, pairs, max_length)]
 
 
 def encode_words(
@@ -65,7 +65,8 @@ def encode_words(
 
     Every word of a text belongs to exactly one of its windows: the one in which it has most context on its shorter
     side. A word from which the tokenizer makes no sub-word (an empty or zero-width one) is read as the unknown token,
-    so it too has a place. A pair is one window, truncated: both sides must be read together.
+    so it too has a place. A pair is one window, truncated, since both sides must be read together; words cut off there
+    have no place.
 
     Args:
         tokenizer: a fast tokenizer.
@@ -87,8 +88,9 @@ def encode_words(
         encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
     texts, pairs = sides[0], sides[1] if len(sides) == 2 else None
     encoded: list[list[Window]] = []
-    for row, window in enumerate(_single_windows(tokenizer, encoding, texts, pairs, max_length if pairs else None)):
-        word_ids = window_word_ids(encoding, row)[: len(window.input_ids)]
+    truncated_to = None if pairs is None else max_length
+    for window, source, row in _single_windows(tokenizer, encoding, texts, pairs, truncated_to):
+        word_ids = window_word_ids(source, row)
         if pairs is None and max_length is not None and len(window.input_ids) > max_length:
             encoded.append(_cut(window, word_ids, max_length, stride))
         else:
@@ -126,8 +128,11 @@ def _single_windows(
     texts: Sequence,
     pairs: Sequence | None,
     max_length: int | None,
-) -> list[Window]:
-    """One window a row; rows longer than `max_length` are tokenized again with truncation."""
+) -> list[tuple[Window, BatchEncoding, int]]:
+    """One window a row, with the encoding it is from and its row there.
+
+    Rows longer than `max_length` are tokenized again with truncation.
+    """
     windows = []
     for row, input_ids in enumerate(encoding["input_ids"]):
         source, lost, at = encoding, 0, row
@@ -141,7 +146,7 @@ def _single_windows(
             )
             lost, at = len(input_ids) - len(source["input_ids"][0]), 0
         type_ids = source["token_type_ids"][at] if "token_type_ids" in source else None
-        windows.append(Window(list(source["input_ids"][at]), type_ids, lost=lost))
+        windows.append((Window(list(source["input_ids"][at]), type_ids, lost=lost), source, at))
     return windows
 
 

@@ -8,6 +8,7 @@ forward, initialisation and weight names, and a task trained here can be handed 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -103,6 +104,11 @@ class TaskHead(nn.Module):
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
         """The stock class's pass-through, which holds the pooler where the family has one."""
         return self.stock.base_model if self.has_stock_class else None
+
+    def new_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that no pretraining has seen: all but those of the pooler."""
+        pooler = set() if self.encoder_stand_in is None else set(self.encoder_stand_in.parameters())
+        return (parameter for parameter in self.parameters() if parameter not in pooler)
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits of the task.

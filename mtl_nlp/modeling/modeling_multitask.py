@@ -215,8 +215,10 @@ class MultitaskModel(PreTrainedModel):
         for name in heads if tasks is None else tasks:
             index = slice(None) if rows is None else rows[name]
             logits[name] = heads[name](hidden[index], attention_mask[index])
-        if labels is None or rows is None:
+        if labels is None:
             return MultitaskOutput(logits=logits)
+        if rows is None:
+            rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
         loss_sums = {name: heads[name].loss_sum(logits[name], labels[name]) for name in logits}
         counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)

@@ -35,7 +35,7 @@ class MultitaskPipeline(ChunkPipeline):
     `[{"label", "score"}]` for the others. Offsets of `tokens` count in the words joined by blanks.
 
     Texts longer than the encoder takes are read in overlapping windows for tasks on words. Tasks on whole texts read
-    the first window. Of a pair, tasks on words answer for the first text.
+    the first window. A pair is truncated to one window, and tasks on words answer for its words of the first text.
 
     Args:
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
@@ -52,16 +52,16 @@ class MultitaskPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def _sanitize_parameters(
-        self, tasks: Sequence[str] | None = None, top_k: int | None = 1, **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        if kwargs:
-            raise ValueError(f"The multitask pipeline takes `tasks` and `top_k`. Found {', '.join(kwargs)}.")
-        for task in tasks or ():
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        unknown = options.keys() - {"tasks", "top_k"}
+        if unknown:
+            raise ValueError(f"The multitask pipeline takes `tasks` and `top_k`. Found {', '.join(sorted(unknown))}.")
+        for task in options.get("tasks") or ():
             if task not in self.model.tasks:
                 raise ValueError(f"No task {task!r} in this model. It has {', '.join(self.model.tasks)}.")
-        chosen = {} if tasks is None else {"tasks": list(tasks)}
-        return {}, chosen, {"top_k": top_k}
+        # Only what this call was given: the rest stays as the pipeline was built with.
+        forward, answer = ({key: options[key] for key in (name,) if key in options} for name in ("tasks", "top_k"))
+        return {}, forward, answer
 
     def preprocess(self, inputs: str | dict[str, Any], **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Split, tokenise and cut one input; yields a model input a window."""
@@ -98,11 +98,12 @@ class MultitaskPipeline(ChunkPipeline):
     ) -> dict[str, list[dict[str, Any]]]:
         """Put the windows of one text together and let every task answer."""
         source = model_outputs[0]["source"]
+        words = [source.words[index] for index in sorted(_answered_words(model_outputs))]
         answers = {}
         for name, task in self.model.tasks.items():
             if _LOGITS + name in model_outputs[0]:
                 logits = _task_logits(task, model_outputs)
-                answers[name] = task.answer(logits, source.words, source.text, top_k)
+                answers[name] = task.answer(logits, words, source.text, top_k)
         return answers
 
 
@@ -117,16 +118,22 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     strings = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
     if strings and "text" in inputs and inputs.keys() <= {"text", "text_pair"}:
         return inputs["text"], split_words(inputs["text"])
-    if isinstance(inputs, dict) and inputs.keys() == {"tokens"} and all(isinstance(t, str) for t in inputs["tokens"]):
+    tokens = inputs.get("tokens") if isinstance(inputs, dict) and inputs.keys() == {"tokens"} else None
+    if isinstance(tokens, list | tuple) and all(isinstance(token, str) for token in tokens):
         words, start = [], 0
-        for token in inputs["tokens"]:
+        for token in tokens:
             words.append(Word(token, start, start + len(token)))
             start += len(token) + 1
-        return " ".join(inputs["tokens"]), words
+        return " ".join(tokens), words
     raise ValueError(
         'The multitask pipeline reads a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
         f"Found {inputs!r:.80}."
     )
+
+
+def _answered_words(windows: Sequence[dict[str, Any]]) -> list[int]:
+    """The words for which the windows of one text answer, in the windows' order."""
+    return [word for window in windows for word in window["source"].window.words]
 
 
 def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -134,6 +141,5 @@ def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
     values = [window[_LOGITS + task.name][0].cpu().numpy() for window in windows]
     if task.level == "sequence":
         return values[0]
-    words = np.concatenate([window["source"].window.words for window in windows])
     logits = np.concatenate([v[window["source"].window.positions] for v, window in zip(values, windows, strict=True)])
-    return logits[np.argsort(words)]
+    return logits[np.argsort(_answered_words(windows))]

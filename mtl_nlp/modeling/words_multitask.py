@@ -3,12 +3,14 @@
 The rules, in order, at each position of the text:
 
 1. URLs, e-mail addresses, @mentions, #hashtags and emoticons are one word, without sentence punctuation at their end.
-2. Numbers keep their separators: `1,000.50`, `10:30`, `2/3`.
-3. Abbreviations keep their period: `Mr.`, `e.g.`, `U.S.`, single initials such as `J.`.
+2. Numbers keep their separators and endings: `1,000.50`, `10:30`, `2/3`, `2021-03-04`, `555-0142`, `22nd`, `1990s`,
+   `14C`. Units are words of their own: `5 kg`, `10 am`.
+3. Abbreviations keep their period: `Mr.`, `e.g.`, `U.S.`, `Ph.D.`, single initials such as `J.` (not the pronoun `I`).
 4. Runs of letters and digits are words; apostrophes inside them stay, except for the clitics
    `n't 's 're 've 'll 'd 'm`, which are words of their own (`do n't`, `John 's`), as are the parts of `cannot`,
    `gonna`, `wanna`, `gotta`. Combining marks, zero-width joiners and variation selectors stay with their letter.
-5. Repeated periods, hyphens, exclamation and question marks are one word (`...`, `--`, `?!`).
+   `AT&T` and `e-mail` are one word.
+5. Repeated periods, hyphens, exclamation and question marks are one word (`...`, `--`, `?!`), as are emoji in a row.
 6. Every other character that is not white space is a word (so are Chinese, Japanese and Korean ideographs).
    Hyphenated words are split: `five - star`.
 """
@@ -16,30 +18,38 @@ The rules, in order, at each position of the text:
 from __future__ import annotations
 
 import re
+import unicodedata
+from itertools import pairwise
 from typing import NamedTuple
 
 _ABBREVIATIONS = (
     r"Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|No|vs|etc|approx|Dept|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Ave|"
     r"Blvd|Rd|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec|Mon|Tue|Wed|Thu|Fri|Sat|Sun"
 )
+_ADDRESS = r"[^\s<>\"]*[^\s<>\".,;:!?')\]}]"
 _LETTER = r"[^\W_]"
-_MARKS = r"[\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u093a-\u094f\u200c\u200d\ufe0e\ufe0f]"
+# The combining marks of all scripts: accents, vowel signs, variation selectors; and the two zero-width joiners.
+_MARKS = f"[{''.join(chr(c) for c in range(0x300, 0x1F000) if unicodedata.category(chr(c))[0] == 'M')}\u200c\u200d]"
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 _EMOJI = r"[\U0001f1e6-\U0001faff\u2600-\u27bf]"
+# Lengths are bounded (as they are in addresses), so that no text takes quadratic time.
 _WORD = re.compile(
     "|".join(
         (
-            r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?')\]}]",
-            r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
-            r"(?:[\w-]+\.)+(?:com|org|net|edu|gov|io|co\.uk)(?:/[^\s<>\"]*[^\s<>\".,;:!?')\]}])?\b",
+            rf"(?:https?://|www\.){_ADDRESS}",
+            r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",
+            rf"(?:[\w-]{{1,63}}\.){{1,8}}(?:(?:com|org|net|edu|gov|io|co\.uk)\b|[a-z]{{2,}}(?=/))(?:/(?:{_ADDRESS})?)?",
             r"[@#]\w+",
-            r"[:;=8][-^']?[)(\]\[DPpOo/\\|*](?!\w)|<3",
-            r"\d+(?:[.,:/]\d+)*",
-            rf"(?:{_ABBREVIATIONS})\.(?=\s)|(?:[eE]\.g|[iI]\.e|[aApP]\.m)\.|(?:[A-Z]\.){{2,}}|\b[A-Z]\.(?=\s+[A-Z])",
+            r"(?<!\d)(?:[:;=][-^']?|8-)[)(\]\[DPpOo/\\|*](?!\w)|<3",
+            r"\d{4}-\d\d-\d\d\b|(?:\d{3}-)?\d{3}-\d{4}\b|\d+(?:st|nd|rd|th|s|[A-Z])\b",
+            rf"\d+(?:[.,:/]\d+)*{_MARKS}*",
+            rf"(?:{_ABBREVIATIONS})\.(?=\s)",
+            r"(?:[eE]\.g|[iI]\.e|[aApP]\.m)\.|(?:[A-Z]\.){2,}|Ph\.D\.|\b[A-HJ-Z]\.(?=\s+[A-Z])",
             rf"{_EMOJI}(?:{_MARKS}*{_EMOJI})*{_MARKS}*",
             _IDEOGRAPH,
+            r"[A-Z]+&[A-Z]+\b|[eE]-[a-z]+",
             rf"(?:(?!{_IDEOGRAPH}){_LETTER}{_MARKS}*|_)+(?:['’](?:(?!{_IDEOGRAPH}){_LETTER}{_MARKS}*)+)*",
-            r"['’](?:s|re|ve|ll|d|m)\b",
+            r"['’](?:s|re|ve|ll|d|m|em|til|tis|cause)\b",
             r"\.{2,}|-{2,}|[!?]{2,}",
             r"\S",
         )
@@ -67,9 +77,8 @@ def split_words(text: str) -> list[Word]:
     for match in _WORD.finditer(text):
         word, start = match.group(), match.start()
         cut = _CONTRACTIONS.get(word.lower(), 0)
-        clitic = _CLITICS.match(word)
-        if clitic:
-            cut = clitic.start("clitic")
-        pieces = [(0, cut), (cut, len(word))] if cut else [(0, len(word))]
-        words += [Word(word[a:b], start + a, start + b) for a, b in pieces]
+        borders = [cut, len(word)] if cut else [len(word)]
+        while len(borders) < 3 and (clitic := _CLITICS.match(word, 0, borders[0])):  # two in `should n't 've`
+            borders.insert(0, clitic.start("clitic"))
+        words += [Word(word[a:b], start + a, start + b) for a, b in pairwise([0, *borders])]
     return words

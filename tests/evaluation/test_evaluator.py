@@ -5,8 +5,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from mtl_nlp import Regression, TextClassification, TokenClassification, canonical_rows, encode_dataset
-from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp import Regression, TextClassification, TokenClassification
+from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
+from mtl_nlp.data.loading import canonical_rows
 from mtl_nlp.evaluation.evaluator import Evaluation, Piece, decode_pieces, evaluation_batches, pieces_of_batch, score
 
 POS = TokenClassification(name="pos", labels=["A", "B"])

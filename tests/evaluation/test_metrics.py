@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,24 +150,29 @@ def test_every_task_type_and_scheme_names_a_metric_and_one_of_its_scores():
     assert {task.metric for task in tasks} == set(METRICS)
 
 
-def run_python(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_scoring_needs_no_network_and_no_written_cache(tmp_path):
+@pytest.fixture(scope="module")
+def fresh_process(tmp_path_factory) -> tuple[list[str], Path]:
+    """What a process without a network prints that imports mtl_nlp and then scores, and its cache folder."""
     code = (
+        "import sys, mtl_nlp\n"
+        "print(sorted({'evaluate', 'seqeval', 'sklearn'} & set(sys.modules)))\n"
         "from mtl_nlp.evaluation.metrics import compute\n"
         "print(compute('span_f1_iob2', [['B-X', 'O']], [['B-X', 'O']])['f1'], compute('accuracy', [['a']], [['b']]))"
     )
-    closed = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    assert run_python(code, **closed) == "1.0 {'accuracy': 0.0}"
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    home = tmp_path_factory.mktemp("home")
+    closed = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **closed}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), home
 
 
-def test_importing_the_package_does_not_import_what_only_scores_need():
-    code = "import sys, mtl_nlp; print(sorted({'evaluate', 'seqeval', 'sklearn'} & set(sys.modules)))"
-    assert run_python(code) == "[]"
+def test_importing_the_package_does_not_import_what_only_scores_need(fresh_process):
+    assert fresh_process[0][0] == "[]"
+
+
+def test_scoring_needs_no_network_and_writes_no_file(fresh_process):
+    lines, home = fresh_process
+    assert lines[1] == "1.0 {'accuracy': 0.0}"
+    assert not [path for path in home.rglob("*") if path.is_file()]

@@ -1,0 +1,63 @@
+"""How far a model trained on English-EWT agrees with the sample corpus: python scripts/check_sample_corpus.py runs/ewt
+
+Prints the share of equal UPOS tags and the strict F1 of the model's entities against the corpus's, by topic and in
+all, and with --disagreements every word on which they differ, for reading. The model is one of recipes/ewt.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+from transformers import AutoTokenizer, pipeline
+
+from mtl_nlp.data.conll import read_conll
+from mtl_nlp.evaluation.metrics import compute
+from mtl_nlp.modeling.decoding_multitask import repair_tags
+from mtl_nlp.modeling.pipeline_multitask import parse_input
+from mtl_nlp.predict import word_tags
+from mtl_nlp.run import load_model
+
+CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
+
+
+def main() -> None:
+    """Tag the corpus and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--disagreements", action="store_true", help="print every word on which both differ")
+    options = parser.parse_args()
+    files = sorted(CORPUS.glob("*/*.conll"))
+    sentences = [row for file in files for row in read_conll(file, ["tokens", "upos", "ner"])]
+    answer = pipeline(
+        "multitask", model=load_model(options.model), tokenizer=AutoTokenizer.from_pretrained(options.model)
+    )
+    tagged: dict[str, dict[str, list]] = {"pos": defaultdict(list), "ner": defaultdict(list)}
+    inputs = [{"tokens": row["tokens"]} for row in sentences]
+    for row, answers in zip(sentences, answer(inputs, batch_size=32), strict=True):
+        _, words = parse_input({"tokens": row["tokens"]})
+        tags = {name: word_tags(answer.model.tasks[name], answers[name], words) for name in ("pos", "ner")}
+        for name, gold in (("pos", row["upos"]), ("ner", repair_tags(row["ner"], "iob2"))):
+            for key in (row["topic"], "all"):
+                tagged[name][key].append((tags[name], gold))
+        if options.disagreements:
+            print_differences(row, tags)
+    for key in tagged["pos"]:
+        accuracy = compute("accuracy", *map(list, zip(*tagged["pos"][key], strict=True)))["accuracy"]
+        f1 = compute("span_f1_iob2", *map(list, zip(*tagged["ner"][key], strict=True)))["f1"]
+        print(
+            f"{key:8}  UPOS agreement {100 * accuracy:.2f} %  entity F1 {f1:.3f}  ({len(tagged['pos'][key])} sentences)"
+        )
+
+
+def print_differences(row: dict, tags: dict[str, list[str]]) -> None:
+    """A line a word: where, the word, what the corpus says, what the model says."""
+    words = zip(row["tokens"], row["upos"], tags["pos"], row["ner"], tags["ner"], strict=True)
+    for word, upos, predicted_upos, ner, predicted_ner in words:
+        if upos != predicted_upos or ner != predicted_ner:
+            print(f"{row['sent_id']}\t{word}\t{upos} {predicted_upos}\t{ner} {predicted_ner}\t{row['text']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict, Features, List, Value
+
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.data.labels import LabelSpaces, label_names, unite_label_spaces
+from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset
+from mtl_nlp.modeling.tasks_multitask import task_from_dict
+
+
+def unite(task: dict[str, Any], *datasets: tuple[list[Any], list[str] | None]) -> LabelSpaces:
+    """The label space of task `t` over datasets `d0`, `d1`, … given as their training labels and ClassLabel names."""
+    t = task_from_dict({"name": "t", **task})
+    kind = Value("float64") if not t.has_label_space else Value("string")
+    if t.level == "token" or t.problem_type == "multi_label_classification":
+        kind = List(kind)
+    loaded = {}
+    for number, (labels, names) in enumerate(datasets):
+        rows = Dataset.from_dict({LABEL_PREFIX + "t": labels}, features=Features({LABEL_PREFIX + "t": kind}))
+        loaded[f"d{number}"] = LoadedDataset(DatasetDict(train=rows), {"t": names})
+    return unite_label_spaces(loaded, {"t": t})
+
+
+POS, NER = {"type": "token-classification"}, {"type": "token-classification", "scheme": "iob2"}
+TOPIC, TAGS, SCORE = ({"type": t} for t in ("text-classification", "multi-label-classification", "regression"))
+
+
+def test_labels_of_one_dataset_are_sorted():
+    spaces = unite(POS, ([["b", "a"], None, ["c", "a"]], None))
+    assert spaces.tasks["t"].labels == ("a", "b", "c")
+    assert spaces.notes == []
+
+
+@pytest.mark.parametrize(("task", "labels"), [(TOPIC, ["b", None, "a"]), (TAGS, [["b"], [], ["a", "b"]])])
+def test_every_type_of_task_gives_its_names(task, labels):
+    assert unite(task, (labels, None)).tasks["t"].labels == ("a", "b")
+
+
+def test_a_class_label_keeps_its_order_and_its_unused_names():
+    assert unite(TOPIC, (["a"], ["z", "a", "m"])).tasks["t"].labels == ("z", "a", "m")
+
+
+def test_label_spaces_are_united_in_the_recipes_order_and_differences_told():
+    spaces = unite(TOPIC, (["c", "a"], None), (["a", "b"], None))
+    assert spaces.tasks["t"].labels == ("a", "c", "b")
+    assert spaces.notes == ["Task t: d0 has no b", "Task t: d1 has no c"]
+
+
+def test_span_labels_are_completed_by_their_scheme():
+    assert set(unite(NER, ([["O", "B-PER"]], None)).tasks["t"].labels) == {"O", "B-PER", "I-PER"}
+
+
+def test_a_number_has_no_label_space():
+    spaces = unite(SCORE, ([1.0, None], None))
+    assert (spaces.tasks["t"].labels, spaces.tasks["t"].num_labels) == ((), 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "second"),
+    [(TOPIC, ["a"], ["b"]), (NER, [["O", "B-PER"]], [["O", "B-person"]])],
+)
+def test_datasets_of_a_task_must_share_a_label(task, first, second):
+    with pytest.raises(DataError, match=r"Task 't': its datasets have no label in common \(d0: .*; d1: .*\)"):
+        unite(task, (first, None), (second, None))
+
+
+@pytest.mark.parametrize(("task", "labels"), [(TOPIC, [None, None]), (SCORE, [None]), (POS, [None])])
+def test_a_task_without_any_training_label_is_named(task, labels):
+    with pytest.raises(DataError, match=r"Task 't': no training row of d0 has a label"):
+        unite(task, (labels, None))
+
+
+@pytest.mark.parametrize(("task", "labels"), [(POS, [[]]), (TAGS, [[], []])])
+def test_empty_lists_are_no_labels_either(task, labels):
+    with pytest.raises(DataError, match=r"Task 't': no training row of d0 has a label"):
+        unite(task, (labels, None))
+
+
+def test_label_names_leave_missing_labels_out():
+    task = task_from_dict({"name": "t", **POS})
+    assert label_names(Dataset.from_dict({LABEL_PREFIX + "t": [None, ["b", "a"]]}), task) == ["a", "b"]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from mtl_nlp.data.tokenizer import load_tokenizer
+
+
+@pytest.fixture
+def without_prefix_space(tokenizers, tmp_path):
+    """A folder with a byte-level BPE tokenizer that puts no blank before the first word, as RoBERTa's."""
+    tokenizers["bpe"].save_pretrained(tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text()
+    assert '"add_prefix_space": true' in text
+    (tmp_path / "tokenizer.json").write_text(text.replace('"add_prefix_space": true', '"add_prefix_space": false'))
+    return str(tmp_path)
+
+
+def pieces(tokenizer: PreTrainedTokenizerFast, words: list[str]) -> list[list[str]]:
+    encoding = tokenizer(words, is_split_into_words=True)
+    return [
+        [token for token, word in zip(encoding.tokens(), encoding.word_ids(), strict=True) if word == index]
+        for index in range(len(words))
+    ]
+
+
+def test_words_of_a_byte_level_tokenizer_read_the_same_wherever_they_stand(without_prefix_space):
+    first, second = pieces(load_tokenizer(without_prefix_space, reads_words=True), ["river", "river"])
+    assert first == second
+    assert first[0].startswith("Ġ")
+    inside = pieces(PreTrainedTokenizerFast.from_pretrained(without_prefix_space), ["river", "river"])
+    assert not inside[0][0].startswith("Ġ")
+
+
+def test_a_tokenizer_for_raw_texts_is_left_as_it_is(without_prefix_space):
+    tokenizer = load_tokenizer(without_prefix_space, reads_words=False)
+    assert not tokenizer.tokenize("river")[0].startswith("Ġ")
+
+
+def test_the_prefix_space_outlasts_saving(without_prefix_space, tmp_path):
+    load_tokenizer(without_prefix_space, reads_words=True).save_pretrained(tmp_path / "saved")
+    first, second = pieces(load_tokenizer(str(tmp_path / "saved"), reads_words=True), ["river", "river"])
+    assert first == second
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_other_tokenizers_are_loaded_unchanged(tokenizers, tmp_path, kind):
+    tokenizers[kind].save_pretrained(tmp_path)
+    loaded = load_tokenizer(str(tmp_path), reads_words=True)
+    words = ["river", "river", "Ada"]
+    assert pieces(loaded, words) == pieces(tokenizers[kind], words)
+
+
+def test_a_slow_tokenizer_is_refused(tmp_path):
+    vocabulary = {"<pad>": 0, "<unk>": 1, "a": 2}
+    from transformers import CanineTokenizer
+
+    assert vocabulary
+    CanineTokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is not a fast one"):
+        load_tokenizer(str(tmp_path), reads_words=True)

@@ -1,0 +1,44 @@
+"""The configuration: what it keeps, in which order, and what it refuses."""
+
+import pytest
+from conftest import build_config
+from transformers import AutoConfig
+
+from mtl_nlp import MultiLabelClassification, MultitaskConfig, Regression, TextClassification, TokenClassification
+
+TASKS = [
+    TextClassification(name="zebra", labels=["x", "y"]),
+    TokenClassification(name="ner", labels=["O", "B-PER", "I-PER"], scheme="iob2"),
+    Regression(name="a.b"),
+    MultiLabelClassification(name="train", labels=["u", "v"], pooling="mean"),
+]
+
+
+def test_tasks_come_back_equal_and_in_order(tmp_path):
+    MultitaskConfig(text_config=build_config("bert"), tasks=TASKS).save_pretrained(tmp_path)
+    assert MultitaskConfig.from_pretrained(tmp_path).get_tasks() == TASKS
+
+
+def test_auto_config_loads_it_with_the_encoders_own_configuration(tmp_path):
+    config = MultitaskConfig(text_config=build_config("roberta"), tasks=TASKS, max_length=40, stride=7)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is MultitaskConfig
+    assert type(loaded.text_config) is type(build_config("roberta"))
+    assert loaded.text_config.hidden_size == 32
+    assert (loaded.max_length, loaded.stride) == (40, 7)
+
+
+def test_tasks_may_be_plain_data():
+    config = MultitaskConfig(text_config=build_config("bert"), tasks=[task.to_dict() for task in TASKS])
+    assert config.get_tasks() == TASKS
+
+
+def test_two_tasks_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"Task names must be unique. Found \['pos', 'pos'\]"):
+        MultitaskConfig(text_config=build_config("bert"), tasks=[Regression(name="pos"), Regression(name="pos")])
+
+
+@pytest.mark.parametrize(("tasks", "reads_words"), [(TASKS, True), (TASKS[:1], False), (TASKS[2:], False), ([], False)])
+def test_texts_are_split_as_soon_as_one_task_labels_words(tasks, reads_words):
+    assert MultitaskConfig(text_config=build_config("bert"), tasks=tasks).reads_words is reads_words

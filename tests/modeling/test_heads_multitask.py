@@ -1,0 +1,145 @@
+"""One head is the stock class: same logits, same loss, same gradients."""
+
+import pytest
+import torch
+from conftest import FAMILIES, build_config, build_model
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+
+from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units
+
+POS = TokenClassification(name="pos", labels=["a", "b", "c"])
+TOPIC = TextClassification(name="topic", labels=["a", "b", "c"])
+TAGS = MultiLabelClassification(name="tags", labels=["a", "b", "c"])
+SCORE = Regression(name="score")
+WITHOUT_STOCK_CLASSES = "splinter"
+
+
+def inputs():
+    """Three rows, the last two padded."""
+    torch.manual_seed(1)
+    attention_mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7])
+    return {"input_ids": torch.randint(3, 500, (3, 9)) * attention_mask, "attention_mask": attention_mask}
+
+
+def labels_for(task):
+    if task is POS:
+        labels = torch.randint(0, 3, (3, 9))
+        return labels.masked_fill((torch.rand(3, 9) < 0.4) | (inputs()["attention_mask"] == 0), -100)
+    return {"topic": torch.tensor([2, 0, 1]), "tags": torch.eye(3), "score": torch.tensor([0.5, -1.0, 2.0])}[task.name]
+
+
+def stock_model(model, task):
+    """The stock class with the multitask model's weights."""
+    config = model.config.text_config.__class__.from_dict(model.config.text_config.to_dict())
+    config.num_labels, config.problem_type = task.num_labels, task.problem_type
+    auto_class = AutoModelForTokenClassification if task.level == "token" else AutoModelForSequenceClassification
+    stock = auto_class.from_config(config).eval()
+    of_head = stock.load_state_dict(model.heads[0].stock.state_dict(), strict=False)
+    of_encoder = stock.base_model.load_state_dict(model.encoder.state_dict(), strict=False)
+    assert of_head.unexpected_keys == of_encoder.unexpected_keys == []
+    assert all(key.startswith(stock.base_model_prefix) for key in of_head.missing_keys)
+    assert all(key.startswith("pooler") for key in of_encoder.missing_keys)
+    return stock
+
+
+CASES = [(family, task) for family in FAMILIES for task in (POS, TOPIC)] + [("bert", TAGS), ("bert", SCORE)]
+
+
+@pytest.mark.parametrize(("family", "task"), CASES, ids=lambda value: value if isinstance(value, str) else value.name)
+def test_one_task_alone_equals_the_stock_class(family, task):
+    model = build_model([task], family)
+    stock, labels = stock_model(model, task), labels_for(task)
+    ours = model(**inputs(), rows={task.name: torch.arange(3)}, labels={task.name: labels})
+    theirs = stock(**inputs(), labels=labels)
+    assert torch.equal(ours.logits[task.name], theirs.logits)
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=0, atol=1e-6)
+
+    ours.loss.backward()
+    theirs.loss.backward()
+    stock_parameters = dict(stock.named_parameters())
+    prefix = stock.base_model_prefix
+    own_parameters = {f"{prefix}.{name}": p for name, p in model.encoder.named_parameters()}
+    own_parameters |= dict(model.heads[0].stock.named_parameters())
+    assert own_parameters.keys() == stock_parameters.keys()
+    for name, parameter in own_parameters.items():
+        expected = stock_parameters[name].grad
+        assert (parameter.grad is None) == (expected is None), name
+        if expected is not None:
+            torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
+def test_mean_pooling_reads_the_mean_in_place_of_the_text(family):
+    task = TextClassification(name="topic", labels=["a", "b", "c"], pooling="mean")
+    model = build_model([task], family)
+    mask = inputs()["attention_mask"]
+    hidden = model.encoder(**inputs()).last_hidden_state
+    for row in range(3):
+        mean = hidden[row, mask[row] == 1].mean(0)
+        expected = model.heads[0].stock(inputs_embeds=mean[None, None], attention_mask=torch.ones(1, 1)).logits[0]
+        torch.testing.assert_close(model(**inputs()).logits["topic"][row], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", [POS, TOPIC], ids=["token", "sequence"])
+def test_a_family_without_a_stock_class_gets_a_plain_head(task):
+    model = build_model([task], WITHOUT_STOCK_CLASSES)
+    (head,) = model.heads
+    assert not head.has_stock_class
+    assert head.encoder_stand_in is None
+    hidden = model.encoder(**inputs()).last_hidden_state
+    expected = head.plain.classifier(hidden if task is POS else hidden[:, 0])
+    assert torch.equal(model(**inputs()).logits[task.name], expected)
+
+
+@pytest.mark.parametrize(("level", "shape"), [("token", (2, 5, 3)), ("sequence", (2, 3))])
+def test_a_plain_heads_logits_have_the_shape_of_its_level(level, shape):
+    config = build_config("bert", num_labels=3)
+    assert PlainHead(config, level)(torch.zeros(2, 5, 32)).shape == shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_holds_no_encoder(family):
+    head = TaskHead(TOPIC, build_config(family))
+    words = ("embed", "encoder", "attention", "layer.0", "layers.0", "albert_layer")
+    assert not [name for name, _ in head.named_parameters() if any(word in name for word in words)]
+
+
+def test_the_encoders_own_configuration_is_left_alone():
+    config = build_config("bert")
+    before = config.to_dict()
+    TaskHead(SCORE, config)
+    assert config.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        (POS, torch.zeros(0, 9, dtype=torch.long)),
+        (TOPIC, torch.zeros(0, dtype=torch.long)),
+        (TAGS, torch.zeros(0, 3)),
+        (SCORE, torch.zeros(0)),
+    ],
+    ids=lambda value: "" if isinstance(value, torch.Tensor) else value.name,
+)
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert", "modernbert", WITHOUT_STOCK_CLASSES])
+def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, labels):
+    (head,) = build_model([task], family).heads
+    loss = head.loss_sum(head(torch.zeros(0, 9, 32), torch.zeros(0, 9, dtype=torch.long)), labels)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("labels", "units"),
+    [
+        (torch.tensor([[1, -100], [0, 2]]), 3),
+        (torch.tensor([1, -100]), 1),
+        (torch.zeros(2, 3), 6),
+        (torch.zeros(4), 4),
+        (torch.zeros(0, dtype=torch.long), 0),
+    ],
+)
+def test_units_are_what_the_mean_loss_divides_by(labels, units):
+    assert int(count_units(labels)) == units

@@ -1,0 +1,359 @@
+"""The multitask model: one encoder, shared and stored once, and the joint loss."""
+
+import pytest
+import torch
+from conftest import build_config, build_model
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertForSequenceClassification
+
+from mtl_nlp import (
+    MultiLabelClassification,
+    MultitaskConfig,
+    MultitaskModel,
+    Regression,
+    TextClassification,
+    TokenClassification,
+    joint_loss,
+)
+from mtl_nlp.modeling.modeling_multitask import StepCounts, count_step
+
+TASKS = [
+    TokenClassification(name="train", labels=["a", "b", "c"]),
+    TextClassification(name="a.b", labels=["x", "y"]),
+    MultiLabelClassification(name="tags", labels=["u", "v", "w"]),
+    Regression(name="forward"),
+]
+NAMES = [task.name for task in TASKS]
+
+
+def a_batch(seed=0, rows=None):
+    """Six rows; each task labels some of them."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = {"train": [0, 1, 4], "a.b": [1, 2, 3, 4], "tags": [4], "forward": [5, 0]} if rows is None else rows
+    attention_mask = (torch.arange(8) < torch.tensor([[8], [3], [5], [2], [8], [6]])).long()
+    words = torch.randint(0, 3, (len(rows["train"]), 8), generator=generator)
+    labels = {
+        "train": words.masked_fill(attention_mask[rows["train"]] == 0, -100),
+        "a.b": torch.randint(0, 2, (len(rows["a.b"]),), generator=generator),
+        "tags": torch.randint(0, 2, (len(rows["tags"]), 3), generator=generator).float(),
+        "forward": torch.randn(len(rows["forward"]), generator=generator),
+    }
+    return {
+        "input_ids": torch.randint(3, 500, (6, 8), generator=generator) * attention_mask,
+        "attention_mask": attention_mask,
+        "rows": {task: torch.tensor(index, dtype=torch.long) for task, index in rows.items()},
+        "labels": labels,
+    }
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def assert_same(one, other, tolerance=1e-6):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
+
+
+# Saving and loading
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "deberta-v2"])
+def test_a_saved_model_comes_back_bit_equal(family, tmp_path):
+    model, batch = build_model(TASKS, family), a_batch()
+    model.save_pretrained(tmp_path)
+    loaded = MultitaskModel.from_pretrained(tmp_path).eval()
+    assert list(loaded.tasks.values()) == TASKS
+    ours, theirs = model(**batch), loaded(**batch)
+    assert all(torch.equal(ours.logits[name], theirs.logits[name]) for name in NAMES)
+    assert torch.equal(ours.loss, theirs.loss)
+
+
+def test_the_encoder_is_stored_once_and_still_shared(tmp_path):
+    model = build_model(TASKS)
+    model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as stored:
+        sizes = {name: stored.get_tensor(name).numel() for name in stored.keys()}  # noqa: SIM118
+    of_encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    assert sum(size for name, size in sizes.items() if name.startswith("encoder.")) == of_encoder
+    assert sum(name.endswith("word_embeddings.weight") for name in sizes) == 1
+    assert sum(sizes.values()) == sum(parameter.numel() for parameter in model.parameters())
+    loaded = MultitaskModel.from_pretrained(tmp_path)
+    encoders = [module for module in loaded.modules() if type(module) is type(model.encoder)]
+    assert encoders == [loaded.encoder]
+
+
+def test_the_auto_classes_load_it(tmp_path):
+    build_model(TASKS).save_pretrained(tmp_path)
+    assert type(AutoConfig.from_pretrained(tmp_path)) is MultitaskConfig
+    assert type(AutoModel.from_pretrained(tmp_path)) is MultitaskModel
+
+
+def test_resized_embeddings_stay_in_step_with_the_configuration(tmp_path):
+    model = build_model(TASKS)
+    model.resize_token_embeddings(507)
+    assert model.config.text_config.vocab_size == 507
+    assert model.encoder.embeddings.word_embeddings.num_embeddings == 507
+    model.save_pretrained(tmp_path)
+    loaded = MultitaskModel.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[1, 506, 2]])
+    assert torch.equal(loaded(ids).logits["a.b"], model(ids).logits["a.b"])
+
+
+# Building from an encoder
+
+
+@pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "modernbert", "distilbert"])
+def test_the_pretrained_weights_are_kept(family, encoder_folder):
+    model = MultitaskModel.from_encoder(encoder_folder(family), TASKS, max_length=20, stride=5)
+    pretrained = AutoModel.from_pretrained(encoder_folder(family)).state_dict()
+    kept = model.encoder.state_dict()
+    assert all(torch.equal(kept[name], pretrained[name]) for name in kept)
+    assert pretrained.keys() - kept.keys() <= {name for name in pretrained if name.startswith("pooler")}
+    assert (model.config.max_length, model.config.stride) == (20, 5)
+    assert model.config.text_config._name_or_path == ""
+
+
+@pytest.mark.parametrize("family", ["bert", "albert"])
+def test_heads_start_from_the_pretrained_pooler_as_the_stock_class_does(family, encoder_folder):
+    model = MultitaskModel.from_encoder(encoder_folder(family), TASKS)
+    stock = AutoModelForSequenceClassification.from_pretrained(encoder_folder(family))
+    expected = stock.base_model.pooler.state_dict()
+    for head in list(model.heads)[1:]:
+        own = head.encoder_stand_in.pooler.state_dict()
+        assert all(torch.equal(own[name], expected[name]) for name in expected)
+    poolers = [head.encoder_stand_in.pooler for head in list(model.heads)[1:]]
+    assert len({id(pooler) for pooler in poolers}) == 3
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_dtype_and_attention_are_handed_through(implementation, encoder_folder, tmp_path):
+    options = {"dtype": torch.bfloat16, "attn_implementation": implementation}
+    model = MultitaskModel.from_encoder(encoder_folder("bert"), TASKS, **options)
+    model.save_pretrained(tmp_path)
+    for built in (model, MultitaskModel.from_pretrained(tmp_path, **options)):
+        assert {parameter.dtype for parameter in built.parameters()} == {torch.bfloat16}
+        assert built.encoder.config._attn_implementation == implementation
+        assert built.config._attn_implementation == implementation
+        output = built(**a_batch())
+        assert output.logits["a.b"].dtype == torch.bfloat16
+        assert output.loss.dtype == torch.float32
+        assert output.loss.isfinite()
+
+
+def test_eager_and_sdpa_attention_agree(encoder_folder):
+    one, other = (
+        MultitaskModel.from_encoder(encoder_folder("bert"), TASKS, attn_implementation=name)
+        for name in ("eager", "sdpa")
+    )
+    other.load_state_dict(one.state_dict())
+    assert_same(one.eval()(**a_batch()).logits, other.eval()(**a_batch()).logits)
+
+
+def assert_freshly_initialised(module, initializer_range=0.02):
+    for name, parameter in module.named_parameters():
+        assert parameter.isfinite().all(), name
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif "norm" in name.lower():
+            assert (parameter == 1).all(), name
+        else:
+            assert 0.6 * initializer_range < parameter.std() < 1.5 * initializer_range, name
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "splinter"])
+def test_new_heads_are_initialised_as_the_family_does(family):
+    for head in build_model(TASKS, family).heads:
+        assert_freshly_initialised(head)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "deberta-v2", "modernbert", "splinter"])
+def test_heads_missing_in_a_checkpoint_are_initialised_too(family, tmp_path):
+    model = build_model(TASKS[:1], family)
+    model.save_pretrained(tmp_path)
+    config = MultitaskConfig(text_config=model.config.text_config, tasks=TASKS)
+    loaded, report = MultitaskModel.from_pretrained(tmp_path, config=config, output_loading_info=True)
+    assert report["missing_keys"]
+    assert all(key.startswith(("heads.1.", "heads.2.", "heads.3.")) for key in report["missing_keys"])
+    for head in list(loaded.heads)[1:]:
+        if family == "modernbert":  # scales its initialisation down with depth
+            assert all(p.isfinite().all() and p.abs().max() < 1.5 for p in head.parameters())
+        else:
+            assert_freshly_initialised(head)
+    kept = model.state_dict()
+    assert all(torch.equal(loaded.state_dict()[name], kept[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([], "needs at least one task. Found none"),
+        ([TokenClassification(name="pos")], "Task 'pos' has no labels. Give its label space before building the model"),
+    ],
+)
+def test_a_model_without_tasks_or_labels_is_refused(tasks, message):
+    with pytest.raises(ValueError, match=message):
+        MultitaskModel(MultitaskConfig(text_config=build_config("bert"), tasks=tasks))
+
+
+# The forward pass
+
+
+@pytest.mark.parametrize("chosen", [1, 4])
+def test_one_encoder_pass_serves_all_tasks(chosen):
+    model, passes = build_model(TASKS), []
+    model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    output = model(**a_batch(), tasks=NAMES[:chosen])
+    assert list(output.logits) == NAMES[:chosen]
+    assert passes == [1]
+
+
+def test_a_batch_of_different_tasks_equals_a_batch_for_each():
+    model, batch = build_model(TASKS), a_batch()
+    output = model(**batch)
+    for name in NAMES:
+        index = batch["rows"][name]
+        alone = model(
+            batch["input_ids"][index],
+            batch["attention_mask"][index],
+            rows={name: torch.arange(len(index))},
+            labels={name: batch["labels"][name]},
+            tasks=[name],
+        )
+        torch.testing.assert_close(output.logits[name], alone.logits[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(output.loss_sums[name], alone.loss_sums[name], rtol=1e-6, atol=1e-6)
+
+
+def test_without_rows_every_task_answers_for_every_row():
+    model, batch = build_model(TASKS), a_batch()
+    logits = model(batch["input_ids"], batch["attention_mask"]).logits
+    assert {name: tuple(values.shape) for name, values in logits.items()} == {
+        "train": (6, 8, 3),
+        "a.b": (6, 2),
+        "tags": (6, 3),
+        "forward": (6, 1),
+    }
+    labels = torch.tensor([0, 1, 1, 0, 0, 1])
+    loss = model(batch["input_ids"], batch["attention_mask"], labels={"a.b": labels}, tasks=["a.b"]).loss
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits["a.b"], labels))
+
+
+def test_no_attention_mask_means_nothing_is_padding():
+    model, ids = build_model(TASKS), torch.randint(3, 500, (2, 7))
+    assert_same(model(ids).logits, model(ids, torch.ones_like(ids)).logits, 0)
+
+
+def test_token_type_ids_reach_the_encoder():
+    model, ids = build_model(TASKS), torch.randint(3, 500, (2, 7))
+    first = model(ids, token_type_ids=torch.zeros_like(ids)).logits["a.b"]
+    assert torch.equal(first, model(ids).logits["a.b"])
+    assert not torch.equal(first, model(ids, token_type_ids=torch.ones_like(ids)).logits["a.b"])
+
+
+def test_tasks_without_rows_give_no_loss_but_touch_their_parameters():
+    model = build_model(TASKS)
+    batch = a_batch(rows={"train": [], "a.b": [0, 3], "tags": [], "forward": []})
+    output = model(**batch)
+    assert [output.loss_sums[name].item() for name in ("train", "tags", "forward")] == [0, 0, 0]
+    gradient = gradients(model, output.loss)
+    idle = [values for name, values in gradient.items() if name.startswith(("heads.0.", "heads.2.", "heads.3."))]
+    assert idle
+    assert not any(values.any() for values in idle)
+    assert gradient["heads.1.stock.classifier.weight"].any()
+
+
+def test_a_batch_that_labels_nothing_is_a_zero_loss_that_touches_everything():
+    model = build_model(TASKS)
+    output = model(**a_batch(rows=dict.fromkeys(NAMES, [])))
+    assert output.loss.item() == 0
+    assert not any(values.any() for values in gradients(model, output.loss).values())
+
+
+def test_gradient_checkpointing_changes_nothing():
+    model = build_model(TASKS).train()
+    expected = gradients(model, model(**a_batch()).loss)
+    model.gradient_checkpointing_enable()
+    assert model.is_gradient_checkpointing
+    assert_same(gradients(model, model(**a_batch()).loss), expected)
+
+
+def test_one_task_alone_has_the_stock_loss_with_ignored_words():
+    model = build_model(TASKS[:1])
+    batch = a_batch()
+    batch = {**batch, "rows": {"train": batch["rows"]["train"]}, "labels": {"train": batch["labels"]["train"]}}
+    index = batch["rows"]["train"]
+    batch |= {"input_ids": batch["input_ids"][index], "attention_mask": batch["attention_mask"][index]}
+    batch["rows"]["train"] = torch.arange(3)
+    output = model(**batch)
+    expected = torch.nn.functional.cross_entropy(
+        output.logits["train"].flatten(0, 1), batch["labels"]["train"].flatten()
+    )
+    torch.testing.assert_close(output.loss, expected)
+
+
+# The joint loss
+
+
+def test_the_joint_loss_follows_its_formula():
+    sums = {"pos": torch.tensor(12.0), "topic": torch.tensor(3.0), "idle": torch.tensor(0.0)}
+    counts = StepCounts(rows=8, task_rows={"pos": 2, "topic": 6, "idle": 0}, units={"pos": 30, "topic": 6, "idle": 0})
+    # 2/8 · 12/30 + 6/8 · 3/6
+    assert joint_loss(sums, counts).item() == pytest.approx(0.1 + 0.375)
+    assert joint_loss(sums, counts, {"pos": 2.0, "idle": 9.0}).item() == pytest.approx(0.2 + 0.375)
+    assert joint_loss(sums, counts, scale="per_task").item() == pytest.approx(0.4 + 0.5)
+    assert joint_loss(sums, counts, {"topic": 0.5}, "per_task").item() == pytest.approx(0.4 + 0.25)
+
+
+def test_the_loss_of_a_word_task_does_not_depend_on_the_length_of_texts():
+    counts = StepCounts(rows=4, task_rows={"pos": 4}, units={"pos": 10})
+    longer = StepCounts(rows=4, task_rows={"pos": 4}, units={"pos": 1000})
+    short, long = (joint_loss({"pos": torch.tensor(0.7 * c.units["pos"])}, c) for c in (counts, longer))
+    torch.testing.assert_close(short, long)
+
+
+def test_counts_of_a_step_add_up():
+    batches = [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})]
+    one, other = (count_step([batch], NAMES) for batch in batches)
+    both = count_step(batches, NAMES)
+    assert one + other == both
+    assert both.rows == 12
+    assert both.task_rows == {"train": 4, "a.b": 4, "tags": 3, "forward": 3}
+    assert both.units == {"train": 8 + 3 + 8 + 5, "a.b": 4, "tags": 9, "forward": 3}
+
+
+@pytest.mark.parametrize("scale", ["rows", "per_task"])
+def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
+    model, batches = (
+        build_model(TASKS),
+        [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})],
+    )
+    counts = count_step(batches, NAMES)
+    weights = {"train": 0.5, "tags": 3.0}
+    shares = [joint_loss(model(**batch).loss_sums, counts, weights, scale) for batch in batches]
+    whole = {
+        "input_ids": torch.cat([batch["input_ids"] for batch in batches]),
+        "attention_mask": torch.cat([batch["attention_mask"] for batch in batches]),
+        "rows": {name: torch.cat([batches[0]["rows"][name], batches[1]["rows"][name] + 6]) for name in NAMES},
+        "labels": {name: torch.cat([batch["labels"][name] for batch in batches]) for name in NAMES},
+    }
+    loss = joint_loss(model(**whole).loss_sums, count_step([whole], NAMES), weights, scale)
+    torch.testing.assert_close(sum(shares), loss)
+    assert_same(gradients(model, sum(shares)), gradients(model, loss))
+
+
+def test_the_models_own_loss_is_the_joint_loss_of_its_batch():
+    model, batch = build_model(TASKS), a_batch()
+    output = model(**batch)
+    assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], NAMES)))
+
+
+def test_a_head_can_be_handed_to_its_stock_class():
+    model = build_model(TASKS)
+    stock = BertForSequenceClassification(build_config("bert", num_labels=2)).eval()
+    stock.load_state_dict(model.heads[1].stock.state_dict(), strict=False)
+    stock.bert.load_state_dict(model.encoder.state_dict(), strict=False)
+    ids = torch.randint(3, 500, (2, 7))
+    assert torch.equal(stock(ids).logits, model(ids).logits["a.b"])

@@ -1,0 +1,160 @@
+"""The task types: what a label is, what a prediction and an answer look like, what is refused."""
+
+import numpy as np
+import pytest
+
+from mtl_nlp import TASK_TYPES, MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp.modeling.tasks_multitask import IGNORED, sigmoid, softmax, task_from_dict
+from mtl_nlp.modeling.words_multitask import split_words
+
+POS = TokenClassification(name="pos", labels=["NOUN", "VERB"])
+NER = TokenClassification(name="ner", labels=["O", "B-PER", "I-PER"], scheme="iob2")
+TOPIC = TextClassification(name="topic", labels=["news", "sport", "travel"])
+TAGS = MultiLabelClassification(name="tags", labels=["urgent", "angry"])
+SCORE = Regression(name="score")
+ALL = [POS, NER, TOPIC, TAGS, SCORE]
+TEXT = "Ada Lovelace sleeps"
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_a_task_comes_back_from_plain_data(task):
+    assert task_from_dict(task.to_dict()) == task
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES.values(), ids=TASK_TYPES)
+def test_every_type_says_what_the_package_asks(task_type):
+    task = task_type(name="t", labels=[] if task_type is Regression else ["a", "b"])
+    assert task.num_labels == (1 if task_type is Regression else 2)
+    assert task.level in {"token", "sequence"}
+    assert task.metric
+    assert task.primary_score
+    assert TASK_TYPES[task.type] is task_type
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "message"),
+    [
+        (POS, "NOUN", "expected a list of label names, one for each word; found 'NOUN'"),
+        (POS, ["NOUN", 3], "expected a list of label names, one for each word; found"),
+        (NER, ["O", "X-PER"], "A span tag is O, or B-, I-, E- or S- and a label. Found 'X-PER'"),
+        (TOPIC, 1.5, "expected a class name or number; found 1.5"),
+        (TOPIC, ["news"], "expected a class name or number; found"),
+        (TAGS, "urgent", "expected a list of class names; found 'urgent'"),
+        (TAGS, [1], "expected a list of class names; found"),
+        (SCORE, "2", "expected a finite number; found '2'"),
+        (SCORE, float("nan"), "expected a finite number; found nan"),
+        (SCORE, True, "expected a finite number; found True"),
+    ],
+)
+def test_a_wrong_label_is_refused_with_what_was_expected_and_found(task, value, message):
+    with pytest.raises(ValueError, match=message):
+        task.check(value)
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "canonical", "encoded"),
+    [
+        (POS, ["VERB", "ADJ"], ["VERB", "ADJ"], [1, IGNORED]),
+        (NER, ["I-PER", "I-PER", "O"], ["B-PER", "I-PER", "O"], [1, 2, 0]),
+        (TOPIC, "sport", "sport", 1),
+        (TOPIC, "unseen", "unseen", IGNORED),
+        (TextClassification(name="stars", labels=["1", "2"]), 2, "2", 1),
+        (TAGS, ["urgent", "angry", "urgent"], ["angry", "urgent"], [1.0, 1.0]),
+        (TAGS, ["unseen"], ["unseen"], [0.0, 0.0]),
+        (SCORE, 3, 3.0, 3.0),
+    ],
+)
+def test_labels_become_canonical_and_then_numbers(task, value, canonical, encoded):
+    assert task.check(value) == canonical
+    assert task.encode(task.check(value)) == encoded
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "predicted"),
+    [
+        (POS, [[0, 1], [2, 1], [0, 3]], ["VERB", "NOUN", "VERB"]),
+        (NER, [[0, 1, 5], [0, 1, 2], [4, 0, 0]], ["B-PER", "I-PER", "O"]),
+        (TOPIC, [0, 2, 1], "sport"),
+        (TAGS, [0, -1], ["urgent"]),
+        (SCORE, [1.5], 1.5),
+    ],
+)
+def test_predictions_are_canonical_labels(task, logits, predicted):
+    assert task.decode(np.array(logits, dtype=np.float32)) == predicted
+    assert task.check(predicted) == predicted
+
+
+def test_words_are_answered_one_by_one_with_offsets():
+    answer = POS.answer(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), split_words(TEXT), TEXT, 1)
+    assert [entry["label"] for entry in answer] == ["NOUN", "NOUN", "VERB"]
+    assert [entry["index"] for entry in answer] == [1, 2, 3]
+    assert answer[0] == {"word": "Ada", "label": "NOUN", "score": 0.5, "start": 0, "end": 3, "index": 1}
+
+
+def test_spans_are_answered_with_their_mean_probability():
+    logits = np.array([[0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
+    (span,) = NER.answer(logits, split_words(TEXT), TEXT, 1)
+    assert span.pop("score") == pytest.approx(softmax(logits)[0, 1])
+    assert span == {"entity_group": "PER", "word": "Ada Lovelace", "start": 0, "end": 12}
+
+
+@pytest.mark.parametrize(
+    ("top_k", "labels"), [(1, ["sport"]), (2, ["sport", "travel"]), (None, ["sport", "travel", "news"])]
+)
+def test_classes_are_answered_best_first(top_k, labels):
+    answer = TOPIC.answer(np.array([0.0, 2.0, 1.0]), [], "", top_k)
+    assert [entry["label"] for entry in answer] == labels
+    assert answer[0].keys() == {"label", "score"}
+
+
+def test_a_number_is_answered_under_the_tasks_name():
+    assert SCORE.answer(np.array([0.25]), [], "", None) == [{"label": "score", "score": 0.25}]
+
+
+def test_every_class_of_a_multi_label_task_has_its_own_probability():
+    answer = TAGS.answer(np.array([-1.0, 1.0]), [], "", None)
+    assert [entry["label"] for entry in answer] == ["angry", "urgent"]
+    assert sum(entry["score"] for entry in answer) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("task", [POS, NER], ids=lambda task: task.name)
+def test_a_text_without_words_has_no_labels(task):
+    logits = np.zeros((0, task.num_labels), dtype=np.float32)
+    assert task.decode(logits) == []
+    assert task.answer(logits, [], "", 1) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "n", "type": "tagging"}, "Task 'n': `type` should be one of token-classification, .*Found 'tagging'"),
+        ({"name": "n"}, "Task 'n': `type` should be one of .*Found None"),
+        ({"name": "n", "type": "token-classification", "sheme": "iob2"}, "no option 'sheme'. Did you mean 'scheme'"),
+        ({"name": "n", "type": "regression", "label": ["a"]}, "no option 'label'. Did you mean 'labels'"),
+        (
+            {"name": "n", "type": "token-classification", "scheme": "iob"},
+            "Task 'n': `scheme` should be one of iob2, iob1, bioes. Found 'iob'",
+        ),
+        (
+            {"name": "n", "type": "text-classification", "pooling": "max"},
+            "Task 'n': `pooling` should be one of cls, mean. Found 'max'",
+        ),
+        ({"name": "n", "type": "text-classification", "labels": ["a", "a"]}, "labels must be unique. Found"),
+    ],
+)
+def test_a_wrong_task_is_refused_with_the_nearest_valid_option(fields, message):
+    with pytest.raises(ValueError, match=message):
+        task_from_dict(fields)
+
+
+def test_span_labels_are_completed_to_what_the_scheme_can_write():
+    task = TokenClassification(name="ner", labels=["B-PER", "O"], scheme="bioes")
+    assert task.labels == ("B-PER", "O", "I-PER", "E-PER", "S-PER")
+    assert task.with_labels(["I-LOC"]).labels == ("O", "I-LOC", "B-LOC", "E-LOC", "S-LOC")
+
+
+def test_probabilities_do_not_overflow():
+    logits = np.array([-1e4, 0.0, 1e4], dtype=np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert softmax(logits).tolist() == [0.0, 0.0, 1.0]
+        assert sigmoid(logits).tolist() == [0.0, 0.5, 1.0]

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
+
+PLAIN: dict[str, Any] = {
+    "encoder": "bert-base-cased",
+    "output_dir": "runs/x",
+    "tasks": {"pos": {"type": "token-classification"}, "genre": {"type": "text-classification"}},
+    "datasets": {
+        "ewt": {
+            "path": "json",
+            "data_files": {"train": "train.jsonl", "test": ["a.jsonl", "b/*.jsonl"]},
+            "inputs": {"tokens": "tokens"},
+            "labels": {"pos": "upos", "genre": "genre"},
+        }
+    },
+}
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The plain recipe with one key set, or removed if the value is `...`."""
+    data = copy.deepcopy(PLAIN)
+    *parents, last = key.split(".")
+    section = data
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    return data
+
+
+def write(folder: Path, data: Any) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_a_recipe_loads_with_defaults(tmp_path):
+    recipe = Recipe.load(write(tmp_path, PLAIN))
+    assert list(recipe.tasks) == ["pos", "genre"]
+    assert recipe.task("pos").level == "token"
+    assert recipe.mixture.temperature == 1.0
+    assert recipe.loss.scale == "rows"
+
+
+def test_relative_paths_are_taken_from_the_recipes_folder(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    recipe = Recipe.load(write(tmp_path, changed("encoder", "encoder")))
+    files = recipe.datasets["ewt"].data_files
+    assert files == {
+        "train": [str(tmp_path / "train.jsonl")],
+        "test": [str(tmp_path / "a.jsonl"), str(tmp_path / "b/*.jsonl")],
+    }
+    assert recipe.output_dir == str(tmp_path / "runs/x")
+    assert recipe.encoder == str(tmp_path / "encoder")
+
+
+def test_absolute_paths_urls_and_hub_ids_stay_as_they_are(tmp_path):
+    data = changed("datasets.ewt.data_files", {"train": "/data/x.jsonl", "test": "https://host/y.jsonl"})
+    data["datasets"]["hub"] = {**data["datasets"]["ewt"], "path": "user/set", "data_files": {"train": "x.jsonl"}}
+    recipe = Recipe.load(write(tmp_path, data))
+    assert recipe.encoder == "bert-base-cased"
+    assert recipe.datasets["ewt"].data_files == {"train": ["/data/x.jsonl"], "test": ["https://host/y.jsonl"]}
+    assert recipe.datasets["hub"].data_files == {"train": "x.jsonl"}
+
+
+def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
+    (tmp_path / "json").mkdir()
+    assert Recipe.load(write(tmp_path, PLAIN)).datasets["ewt"].path == "json"
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("mixture.temperature=2.5", lambda recipe: recipe.mixture.temperature == 2.5),
+        ("training.learning_rate=2.0e-4", lambda recipe: recipe.training == {"learning_rate": 2.0e-4}),
+        ("datasets.ewt.labels.genre=topic", lambda recipe: recipe.datasets["ewt"].labels["genre"] == "topic"),
+        ("loss.weights={genre: 0.5}", lambda recipe: recipe.loss.weights == {"genre": 0.5}),
+        ("encoder=a=b", lambda recipe: recipe.encoder == "a=b"),
+        ("stride=null", lambda recipe: recipe.stride is None),
+    ],
+)
+def test_set_overrides_one_key(tmp_path, override, read):
+    assert read(Recipe.load(write(tmp_path, PLAIN), [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("mixture.temperature", r"--set takes key\.path=value\. Found 'mixture\.temperature'"),
+        ("=3", r"--set takes key\.path=value"),
+        ("encoder.name=3", "'encoder' is a value, not a section"),
+        ("encoder=[", "the value is not valid YAML"),
+        ("mixture.temprature=2", r"^mixture\.temprature: unknown key\. Did you mean 'temperature'"),
+    ],
+)
+def test_a_bad_override_is_explained(tmp_path, override, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, PLAIN), [override])
+
+
+def test_environment_variables_are_read_with_their_defaults(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_ENCODER", "from-environment")
+    monkeypatch.delenv("MTL_UNSET", raising=False)
+    data = changed("encoder", "${MTL_ENCODER}") | {"output_dir": "runs/${MTL_UNSET:-a}/${MTL_ENCODER:-b}"}
+    recipe = Recipe.load(write(tmp_path, data))
+    assert recipe.encoder == "from-environment"
+    assert recipe.output_dir == str(tmp_path / "runs/a/from-environment")
+
+
+def test_an_unset_variable_is_named_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.delenv("MTL_UNSET", raising=False)
+    data = changed("datasets.ewt.data_files.test", ["x", "${MTL_UNSET}/y"])
+    message = r"^datasets\.ewt\.data_files\.test\[1\]: the environment variable MTL_UNSET is not set"
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encodr", 1, r"^encodr: unknown key\. Did you mean 'encoder'"),
+        ("mixture.temperatur", 1, r"^mixture\.temperatur: unknown key\. Did you mean 'temperature'"),
+        ("loss.wieghts", {}, r"^loss\.wieghts: unknown key\. Did you mean 'weights'"),
+        ("tasks.pos.shceme", "iob2", r"^tasks: Task 'pos': .* no option 'shceme'\. Did you mean 'scheme'"),
+        ("tasks.pos.labels", ["A"], "labels come from the data and the name is the key"),
+        ("tasks.pos.name", "x", "labels come from the data and the name is the key"),
+        ("datasets.ewt.inputs", {"token": "x"}, r"^datasets\.ewt\.inputs: no such input 'token'.*'tokens'"),
+        ("datasets.ewt.splits", {"valid": "x"}, r"^datasets\.ewt\.splits: no such split 'valid'.*'validation'"),
+        ("datasets.ewt.data_files.dev", "x", r"^datasets\.ewt: `data_files` has no split 'dev'"),
+        ("datasets.ewt.labels.gnre", "x", r"^datasets\.ewt\.labels\.gnre: no such task\. Did you mean 'genre'"),
+        ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed(key, value))
+
+
+def test_an_unknown_key_of_a_conll_dataset_is_refused():
+    data = changed("datasets.ewt.path", "conllu")
+    data["datasets"]["ewt"]["spilts"] = {}
+    with pytest.raises(RecipeError, match=r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"):
+        Recipe.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encoder", 3, r"^encoder: .*string\. Found 3"),
+        ("mixture.temperature", "hot", r"^mixture\.temperature: .*number.*'hot'"),
+        ("mixture.temperature", 0.5, r"^mixture\.temperature: .*greater than or equal to 1"),
+        ("mixture", 3, r"^mixture: .*dictionary.*Found 3"),
+        ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
+        ("loss.weights", {"pos": -1}, r"^loss\.weights: the weight of 'pos' .* found -1"),
+        ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: the weight of 'pos' .* found nan"),
+        ("max_length", 4, r"^max_length: .*greater than or equal to 8"),
+        ("training", [1], r"^training: .*dictionary"),
+        ("tasks.pos", None, r"^tasks\.pos: .*dictionary\. Found None"),
+        ("tasks.pos.type", ["x"], r"^tasks: task 'pos': `type` should be a string"),
+        ("tasks.pos.type", "tagging", r"^tasks: Task 'pos': `type` should be one of .*'tagging'"),
+        ("tasks.pos.scheme", "bio", r"^tasks: Task 'pos': `scheme` should be one of iob2.*'bio'"),
+        ("tasks.pos.scheme", 2, r"^tasks: task 'pos': `scheme` should be a string"),
+        ("datasets.ewt", "x", r"^datasets\.ewt: .*dictionary"),
+        ("datasets.ewt.data_files", "x.jsonl", r"^datasets\.ewt\.data_files: .*dictionary"),
+        ("datasets.ewt.data_files.train", 3, r"^datasets\.ewt\.data_files\.train: .*string\. Found 3"),
+        ("datasets.ewt.labels", {}, r"^datasets\.ewt\.labels: name at least one task"),
+        ("datasets.ewt.validation_size", 0, r"^datasets\.ewt\.validation_size.*greater than 0"),
+        ("datasets.ewt.path", ..., r"^datasets\.ewt\.path: this key is missing"),
+        ("tasks", ..., r"^tasks: this key is missing"),
+        ("tasks", {}, r"^tasks: .*at least 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"text": "text"}, r"^datasets\.ewt\.labels\.pos: a token-classification task needs the input `tokens`.*text"),
+        ({"text": "a", "tokens": "b"}, "give either `tokens` or `text`"),
+        ({"text_pair": "a"}, "give either `tokens` or `text`"),
+        ({"tokens": "a", "text_pair": "b"}, "`text_pair` goes with `text`"),
+    ],
+)
+def test_inputs_must_suit_the_tasks(inputs, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed("datasets.ewt.inputs", inputs))
+
+
+def test_a_task_that_no_dataset_feeds_is_named():
+    with pytest.raises(RecipeError, match=r"^tasks\.ner: no dataset feeds it"):
+        Recipe.from_dict(changed("tasks.ner", {"type": "token-classification"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "conll"}, "`columns` is needed for `path: conll`"),
+        ({"columns": ["tokens"]}, "and only there"),
+        ({"path": "conllu", "data_files": None}, "`path: conllu` needs `data_files`"),
+    ],
+)
+def test_column_files_need_their_keys(changes, message):
+    data = copy.deepcopy(PLAIN)
+    data["datasets"]["ewt"].update(changes)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encoder: [", "is not valid YAML"),
+        ("- encoder", "should be a mapping of keys. Found list"),
+        ("", "should be a mapping of keys. Found NoneType"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_explained_in_one_line(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as caught:
+        Recipe.load(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml cannot be read: No such file"):
+        Recipe.load(tmp_path / "nowhere.yaml")
+    (tmp_path / "latin.yaml").write_bytes("encoder: café".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.yaml is not UTF-8"):
+        Recipe.load(tmp_path / "latin.yaml")
+
+
+def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_ENCODER", "from-environment")
+    data = changed("datasets.ewt.sep", ";") | {
+        "encoder": "${MTL_ENCODER}",
+        "mixture": {"temperature": 2},
+        "loss": {"weights": {"pos": 0.5}},
+        "training": {"learning_rate": 3.0e-4, "report_to": ["none"]},
+    }
+    first = Recipe.load(write(tmp_path, data), ["max_length=64"])
+    monkeypatch.delenv("MTL_ENCODER")
+    (tmp_path / "elsewhere").mkdir()
+    again = Recipe.load(write(tmp_path / "elsewhere", first.to_yaml()))
+    assert again == first
+    assert again.sha256() == first.sha256()
+
+
+def test_the_fingerprint_changes_with_any_key():
+    assert Recipe.from_dict(PLAIN).sha256() != Recipe.from_dict(changed("max_length", 64)).sha256()
+
+
+def test_the_nearest_name_comes_with_all_names_if_they_are_few():
+    assert did_you_mean("tain", ["train", "test"]) == "Did you mean 'train'? Valid: test, train."
+    assert did_you_mean("x", []) == "There is none."
+    assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])

@@ -1,0 +1,475 @@
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import build_config
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import AutoModelForTokenClassification, Trainer, TrainerCallback, TrainingArguments
+
+from mtl_nlp import (
+    EncodedDataset,
+    MultitaskConfig,
+    MultitaskDataCollator,
+    MultitaskModel,
+    MultitaskTrainer,
+    MultitaskTrainingArguments,
+    Regression,
+    TaskMixture,
+    TextClassification,
+    TokenClassification,
+)
+from mtl_nlp.data.encoding import encode_dataset
+from mtl_nlp.data.loading import canonical_rows
+
+TASKS = {
+    task.name: task
+    for task in (
+        TokenClassification(name="pos", labels=["A", "B", "C"]),
+        TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2"),
+        TextClassification(name="topic", labels=["news", "sport"]),
+        Regression(name="score"),
+    )
+}
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "ada", "lives", "in", "paris"]
+
+
+def build_split(
+    tokenizer: Any, seed: int, lengths: list[int], labels: dict[str, Callable[[int], bool]]
+) -> EncodedDataset:
+    """Random texts of the given lengths; `labels` says for each task which lengths carry its label."""
+    rng = np.random.default_rng(seed)
+    make = {
+        "pos": lambda n: rng.choice(["A", "B", "C"], size=n).tolist(),
+        "ner": lambda n: rng.choice(["O", "B-X"], size=n).tolist(),
+        "topic": lambda n: str(rng.choice(["news", "sport"])),
+        "score": lambda n: float(rng.normal()),
+    }
+    columns = {"tokens": [rng.choice(WORDS, size=n).tolist() for n in lengths]}
+    columns |= {task: [make[task](n) if has(n) else None for n in lengths] for task, has in labels.items()}
+    named = {task: task for task in labels}
+    rows = canonical_rows(Dataset.from_dict(columns), "d", inputs={"tokens": "tokens"}, labels=named, tasks=TASKS)
+    return encode_dataset("d", rows, TASKS, tokenizer, reads_words=True, max_length=48)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizers):
+    return tokenizers["wordpiece"]
+
+
+@pytest.fixture(scope="module")
+def unequal(tokenizer) -> EncodedDataset:
+    """32 texts; only the six longest have a topic, so short micro-batches have none."""
+    lengths = np.random.default_rng(0).permutation(np.arange(2, 34) // 2).tolist()
+    has = {"pos": lambda n: True, "ner": lambda n: n % 3 > 0, "topic": lambda n: n > 13, "score": lambda n: n % 2 == 0}
+    return build_split(tokenizer, 1, lengths, has)
+
+
+@pytest.fixture(scope="module")
+def disjoint(tokenizer) -> dict[str, EncodedDataset]:
+    """Two datasets without a task in common, of 16 and 24 texts."""
+    words = build_split(tokenizer, 2, [3 + n % 5 for n in range(16)], {"pos": lambda n: True, "ner": lambda n: True})
+    texts = build_split(
+        tokenizer, 3, [2 + n % 7 for n in range(24)], {"topic": lambda n: True, "score": lambda n: True}
+    )
+    return {"words": words, "texts": texts}
+
+
+def build_model(tasks: list | None = None, **config: Any) -> MultitaskModel:
+    torch.manual_seed(0)
+    return MultitaskModel(MultitaskConfig(text_config=build_config("bert", **config), tasks=tasks or [*TASKS.values()]))
+
+
+class OrderedTrainer(MultitaskTrainer):
+    """Trains on the batches given, in their order."""
+
+    batches: list[list[int]]
+
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+
+
+class Recorder(TrainerCallback):
+    """Copies the gradients before, and the weights after every optimizer step."""
+
+    def __init__(self) -> None:
+        self.gradients: list[dict[str, torch.Tensor | None]] = []
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        self.gradients.append({name: copy.deepcopy(p.grad) for name, p in model.named_parameters()})
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.weights.append(copy.deepcopy(model.state_dict()))
+
+
+@pytest.fixture
+def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
+    """(train, validation, batches, …) -> a trainer on a tiny model; other arguments are training arguments."""
+
+    def build(train=None, validation=None, *, batches=None, model=None, callbacks=None, **arguments):
+        defaults = {
+            "output_dir": str(tmp_path / "run"),
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "max_grad_norm": 0.0,
+        }
+        trainer = (MultitaskTrainer if batches is None else OrderedTrainer)(
+            model or build_model(),
+            MultitaskTrainingArguments(**{**defaults, **arguments}),
+            tokenizer,
+            None if train is None else TaskMixture(train),
+            validation,
+            callbacks=callbacks,
+        )
+        trainer.batches = batches
+        return trainer
+
+    return build
+
+
+def logged(trainer: Trainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    others = other.state_dict()
+    assert all(torch.equal(value, others[name]) for name, value in model.state_dict().items())
+
+
+# The step
+
+
+@pytest.mark.parametrize("loss_scale", ["rows", "per_task"])
+def test_accumulated_micro_batches_give_the_gradients_of_the_whole_batch(trainer_of, unequal, loss_scale):
+    found = []
+    for size, accumulation in ((32, 1), (16, 2), (8, 4)):
+        recorder, sizes = Recorder(), {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        weights = {"pos": 0.3, "score": 2.0}
+        settings = {"max_steps": 1, "loss_scale": loss_scale, "loss_weights": weights, "logging_steps": 1, **sizes}
+        trainer = trainer_of({"d": unequal}, callbacks=[recorder], **settings)
+        batches = list(trainer.get_train_dataloader())
+        assert len(batches) == accumulation
+        assert accumulation == 1 or any(len(batch["rows"]["topic"]) == 0 for batch in batches)
+        trainer.train()
+        gradients = torch.cat([gradient.flatten() for gradient in recorder.gradients[0].values()])
+        found.append((gradients, logged(trainer, "loss")[0]))
+    (whole, loss), *rest = found
+    for gradients, other_loss in rest:
+        assert (gradients - whole).norm() <= 1e-6 * whole.norm()
+        assert other_loss == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
+def test_one_task_trains_as_stock_trainer_and_class_do(trainer_of, unequal, encoder_folder, tmp_path, optim):
+    task = TASKS["pos"]
+    torch.manual_seed(0)
+    stock = AutoModelForTokenClassification.from_pretrained(encoder_folder("bert"), num_labels=task.num_labels)
+    model = MultitaskModel.from_encoder(encoder_folder("bert"), [task])
+    model.heads[0].stock.classifier.load_state_dict(stock.classifier.state_dict())
+    settings = {
+        "optim": optim, "learning_rate": 0.01, "weight_decay": 0.1, "num_train_epochs": 1, "logging_steps": 1,
+        "max_grad_norm": 1.0,
+    }  # fmt: skip
+    ours = trainer_of({"d": unequal}, model=model, per_device_train_batch_size=6, **settings)
+    batches = [
+        {
+            **{key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")},
+            "labels": batch["labels"]["pos"],
+        }
+        for batch in ours.get_train_dataloader()
+    ]
+    theirs = Trainer(
+        stock,
+        TrainingArguments(
+            str(tmp_path / "stock"), use_cpu=True, disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+            per_device_train_batch_size=1, train_sampling_strategy="sequential", **settings,
+        ),
+        train_dataset=batches,
+        data_collator=lambda batch: batch[0],
+    )  # fmt: skip
+    ours.train()
+    theirs.train()
+    assert len(logged(ours, "loss")) == len(batches) > 3
+    assert logged(ours, "loss") == pytest.approx(logged(theirs, "loss"), rel=1e-5)
+    assert logged(ours, "grad_norm") == pytest.approx(logged(theirs, "grad_norm"), rel=1e-4)
+    torch.testing.assert_close(model.encoder.state_dict(), stock.bert.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_adamw_does_not_move_a_head_that_no_row_of_the_step_used(trainer_of, disjoint, accumulation):
+    words = [[0, 1], [2, 3]][:accumulation]
+    steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
+    recorder, batches = Recorder(), [batch for step in steps for batch in step]
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(disjoint, batches=batches, callbacks=[recorder], num_train_epochs=1, **settings)
+    trainer.train()
+    used = {"pos": [True, True, accumulation == 2, True], "topic": [False, False, True, False]}
+    used |= {"ner": used["pos"], "score": used["topic"]}
+    for number, task in enumerate(TASKS):
+        for name in [name for name in trainer.model.state_dict() if name.startswith(f"heads.{number}.")]:
+            values = [weights[name] for weights in recorder.weights]
+            moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
+            assert moved == used[task]
+
+
+# The loss
+
+
+@pytest.mark.parametrize("weights", [None, {"pos": 0.5, "score": 3.0, "ner": 0.0}])
+@pytest.mark.parametrize("scale", ["rows", "per_task"])
+def test_the_loss_is_the_weighted_sum_of_the_tasks_means(trainer_of, unequal, scale, weights):
+    trainer = trainer_of({"d": unequal}, loss_weights=weights, loss_scale=scale, per_device_train_batch_size=12)
+    (batch, *_) = trainer.get_train_dataloader()
+    loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    means = {
+        task: F.cross_entropy(output.logits[task].flatten(0, -2), batch["labels"][task].flatten())
+        for task in ("pos", "ner", "topic")
+        if len(batch["rows"][task])
+    }
+    means["score"] = F.mse_loss(output.logits["score"][:, 0], batch["labels"]["score"])
+    share = {task: len(batch["rows"][task]) / 12 if scale == "rows" else 1.0 for task in means}
+    expected = sum((weights or {}).get(task, 1.0) * share[task] * means[task] for task in means)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_logged_loss_of_a_task_is_the_mean_over_labelled_units_since_the_last_log(trainer_of, disjoint):
+    batches = [[0, 1, 2], [3, 16], [4, 5, 6, 7], [8, 9]]
+    settings = {"optim": "sgd", "learning_rate": 0.0, "num_train_epochs": 1, "logging_steps": 2}
+    trainer = trainer_of(disjoint, batches=batches, **settings)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry, positions in zip(logs, ([0, 1, 2, 3, 16], [4, 5, 6, 7, 8, 9]), strict=True):
+        batch = trainer.data_collator(trainer.train_dataset.__getitems__(positions))
+        logits, labels = trainer.model(**batch).logits["pos"], batch["labels"]["pos"]
+        assert entry["loss_pos"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), labels.flatten()).item())
+    assert {"loss_topic", "loss_score"} <= set(logs[0])
+    assert not {"loss_topic", "loss_score"} & set(logs[1])
+
+
+def test_a_loss_weight_of_an_unknown_task_is_refused(trainer_of):
+    with pytest.raises(ValueError, match=r"`loss_weights` should name tasks of the model \(pos, ner, .*Found {'pso'}"):
+        trainer_of(loss_weights={"pso": 1.0})
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def long_texts(tokenizer) -> EncodedDataset:
+    """Texts of up to 150 words, many of them several windows."""
+    has = {"pos": lambda n: True, "ner": lambda n: n != 9, "topic": lambda n: n != 150, "score": lambda n: n > 1}
+    return build_split(tokenizer, 4, [9, 150, 1, 60, 30, 2, 70], has)
+
+
+@pytest.fixture(scope="module")
+def decided_model() -> MultitaskModel:
+    """A model whose random heads give different answers to different texts."""
+    model = build_model()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_evaluate_returns_scores_losses_and_their_means(trainer_of, disjoint):
+    trainer = trainer_of(validation=disjoint)
+    metrics = trainer.evaluate()
+    scores = ["pos_accuracy", "ner_f1", "ner_precision", "ner_recall", "topic_accuracy", "topic_macro_f1"]
+    scores += ["score_pearson", "score_spearman", "score_mse", "mtl_score", "loss", *(f"{task}_loss" for task in TASKS)]
+    trainers = {"eval_runtime", "eval_samples_per_second", "epoch"}
+    assert set(metrics) == {f"eval_{score}" for score in scores} | trainers
+    primary = [metrics[f"eval_{key}"] for key in ("pos_accuracy", "ner_f1", "topic_accuracy", "score_pearson")]
+    assert metrics["eval_mtl_score"] == pytest.approx(np.mean(primary))
+    shares = {"pos": 16 / 40, "ner": 16 / 40, "topic": 24 / 40, "score": 24 / 40}
+    joint = sum(share * metrics[f"eval_{task}_loss"] for task, share in shares.items())
+    assert metrics["eval_loss"] == pytest.approx(joint, rel=1e-5)
+    assert trainer.state.log_history[-1]["eval_mtl_score"] == metrics["eval_mtl_score"]
+
+
+def test_evaluate_takes_other_data_and_another_prefix(trainer_of, disjoint):
+    metrics = trainer_of(validation=disjoint).evaluate({"words": disjoint["words"]}, metric_key_prefix="test")
+    assert {"test_pos_accuracy", "test_mtl_score", "test_loss"} <= set(metrics)
+    assert "test_topic_accuracy" not in metrics
+
+
+def test_predictions_are_in_the_order_of_the_texts_and_those_of_each_text_alone(
+    trainer_of, tokenizer, long_texts, decided_model
+):
+    trainer = trainer_of(model=decided_model)
+    predictions = trainer.predict_rows(long_texts)
+    collator = MultitaskDataCollator(tokenizer, TASKS)
+    distinct = {task: set() for task in TASKS}
+    for window in long_texts.windows:
+        with torch.no_grad():
+            logits = decided_model(**collator([window])).logits
+        for task, row_logits in logits.items():
+            if not len(row_logits):
+                continue
+            row = predictions[task][window["row"]]
+            if task == "pos":
+                best = [TASKS[task].labels[i] for i in row_logits[0, window["positions"]].argmax(-1)]
+                assert [row[word] for word in window["words"]] == best
+                distinct[task] |= set(best)
+            elif task == "topic":
+                assert row == TASKS[task].labels[row_logits[0].argmax()]
+                distinct[task].add(row)
+            elif task == "score":
+                assert row == pytest.approx(row_logits[0, 0].item(), abs=1e-5)
+    assert len(distinct["pos"]) > 1
+    assert len(distinct["topic"]) > 1
+
+
+def test_every_word_of_every_text_has_one_prediction_however_long_the_text(trainer_of, long_texts, decided_model):
+    predictions = trainer_of(model=decided_model).predict_rows(long_texts)
+    assert len(long_texts.windows) > long_texts.num_rows
+    for task in ("pos", "ner"):
+        for predicted, reference in zip(predictions[task], long_texts.references[task], strict=True):
+            assert (predicted is None) == (reference is None)
+            assert predicted is None or len(predicted) == len(reference)
+    assert [row is None for row in predictions["topic"]] == [row is None for row in long_texts.references["topic"]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_does_not_change_predictions_scores_or_losses(trainer_of, long_texts, decided_model, batch_size):
+    small, large = (
+        trainer_of(model=decided_model, validation={"d": long_texts}, per_device_eval_batch_size=size)
+        for size in (batch_size, 64)
+    )
+    few, many = small.predict_rows(long_texts), large.predict_rows(long_texts)
+    for score, other in zip(few.pop("score"), many.pop("score"), strict=True):
+        assert score == other or score == pytest.approx(other, abs=1e-5)
+    assert few == many
+    few, many = small.evaluate(), large.evaluate()
+    same = [key for key in few if "runtime" not in key and "per_second" not in key]
+    assert [few[key] for key in same] == pytest.approx([many[key] for key in same], rel=1e-4)
+
+
+def test_training_without_training_data_is_refused(trainer_of):
+    with pytest.raises(ValueError, match="Training needs a `train_dataset`, a TaskMixture"):
+        trainer_of().train()
+
+
+def test_evaluation_without_data_is_refused(trainer_of):
+    with pytest.raises(ValueError, match="Evaluation needs an `eval_dataset`, encoded splits by dataset"):
+        trainer_of().evaluate()
+
+
+# Best model, early stopping, optimizer
+
+
+class Spoiler(TrainerCallback):
+    """Makes the model worse from the fourth step on."""
+
+    def on_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step >= 3:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.copy_(torch.randn_like(parameter))
+
+
+BEST = {"load_best_model_at_end": True, "metric_for_best_model": "mtl_score", "eval_strategy": "steps", "eval_steps": 1}
+
+
+def test_the_best_model_by_mtl_score_is_loaded_at_the_end(trainer_of, disjoint):
+    settings = {**BEST, "save_strategy": "steps", "save_steps": 1, "max_steps": 6, "learning_rate": 0.01}
+    trainer = trainer_of(disjoint, disjoint, callbacks=[Spoiler()], **settings)
+    trainer.train()
+    history = logged(trainer, "eval_mtl_score")
+    assert len(history) == 6
+    assert trainer.state.best_metric == max(history) > history[-1]
+    assert trainer.evaluate()["eval_mtl_score"] == pytest.approx(max(history))
+
+
+def test_training_stops_when_patience_is_over(trainer_of, disjoint):
+    settings = {**BEST, "save_strategy": "steps", "save_steps": 1, "max_steps": 20, "learning_rate": 0.0}
+    trainer = trainer_of(disjoint, disjoint, early_stopping_patience=2, **settings)
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_heads_have_their_own_learning_rate_and_every_parameter_is_in_one_group(trainer_of, disjoint):
+    settings = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "weight_decay": 0.1}
+    trainer = trainer_of(disjoint, max_steps=2, lr_scheduler_type="constant", **settings)
+    trainer.train()
+    trainer.train()  # does not split the groups again
+    groups = trainer.optimizer.param_groups
+    assert sorted((group["lr"], group["weight_decay"]) for group in groups) == [
+        (1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1)
+    ]  # fmt: skip
+    rates = [(id(parameter), group["lr"]) for group in groups for parameter in group["params"]]
+    assert sorted(rates) == sorted(
+        (id(parameter), 1e-2 if name.startswith("heads.") else 1e-3)
+        for name, parameter in trainer.model.named_parameters()
+    )
+
+
+# Resuming, precision, workers, mixtures
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(trainer_of, disjoint, tmp_path, accumulation):
+    settings = {
+        "num_train_epochs": 3, "per_device_train_batch_size": 8 // accumulation, "learning_rate": 0.01, "save_steps": 1,
+        "gradient_accumulation_steps": accumulation, "save_strategy": "steps", "head_learning_rate": 0.02,
+    }  # fmt: skip
+    dropout = {"hidden_dropout_prob": 0.2}
+    whole = trainer_of(disjoint, model=build_model(**dropout), **settings)
+    whole.train()
+    assert whole.state.global_step == 15
+    for step in (5, 7, 10):  # epoch border, middle of the second epoch, epoch border
+        resumed = trainer_of(disjoint, model=build_model(**dropout), **{**settings, "save_strategy": "no"})
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"activation_checkpointing": True}, {"dataloader_num_workers": 2}, {"data_seed": 42}]
+)
+def test_what_should_not_change_the_weights_does_not(trainer_of, disjoint, setting):
+    plain, other = (trainer_of(disjoint, max_steps=6, learning_rate=0.01, **s) for s in ({}, setting))
+    plain.train()
+    other.train()
+    torch.testing.assert_close(other.model.state_dict(), plain.model.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_workers_give_the_same_batches(trainer_of, disjoint):
+    loaders = [trainer_of(disjoint, dataloader_num_workers=n).get_train_dataloader() for n in (0, 2)]
+    for one, other in zip(*loaders, strict=True):
+        torch.testing.assert_close(dict(one), dict(other), rtol=0, atol=0)
+
+
+def test_the_data_seed_sets_the_order_of_the_batches_and_may_be_zero(trainer_of, disjoint):
+    first = [next(iter(trainer_of(disjoint, **s).get_train_dataloader())) for s in ({}, {"data_seed": 0}, {"seed": 0})]
+    assert torch.equal(first[1]["input_ids"], first[2]["input_ids"])
+    assert first[0]["input_ids"].shape != first[1]["input_ids"].shape or not torch.equal(
+        first[0]["input_ids"], first[1]["input_ids"]
+    )
+
+
+def test_training_and_evaluation_run_in_bfloat16_on_a_processor(trainer_of, disjoint):
+    settings = {"max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
+    plain, low = (trainer_of(disjoint, disjoint, bf16=bf16, **settings) for bf16 in (False, True))
+    plain.train()
+    low.train()
+    assert {parameter.dtype for parameter in low.model.parameters()} == {torch.float32}
+    assert logged(low, "loss") == pytest.approx(logged(plain, "loss"), rel=0.05)
+    assert logged(low, "loss") != logged(plain, "loss")
+    assert low.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=0.05)
+
+
+def test_a_mixture_of_datasets_without_a_common_task_learns_all_tasks(trainer_of, disjoint):
+    settings = {"num_train_epochs": 40, "learning_rate": 5e-3, "per_device_train_batch_size": 16}
+    trainer = trainer_of(disjoint, disjoint, lr_scheduler_type="constant", **settings)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    for task in TASKS:
+        assert after[f"eval_{task}_loss"] < 0.7 * before[f"eval_{task}_loss"]
+    assert after["eval_mtl_score"] > before["eval_mtl_score"] + 0.2

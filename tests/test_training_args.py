@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+from transformers import HfArgumentParser, TrainingArguments
+
+from mtl_nlp import MultitaskTrainingArguments
+
+
+def test_they_are_training_arguments_with_their_defaults_and_four_fields_more():
+    ours, stock = ({f.name: f.default for f in fields(c)} for c in (MultitaskTrainingArguments, TrainingArguments))
+    assert set(ours) - set(stock) == {"loss_weights", "loss_scale", "head_learning_rate", "early_stopping_patience"}
+    changed = {name for name, default in stock.items() if ours[name] is not default}
+    assert changed == {"remove_unused_columns", "label_names"}
+
+
+def test_no_column_is_dropped_and_the_labels_are_found_and_nothing_is_reported(tmp_path):
+    args = MultitaskTrainingArguments(str(tmp_path))
+    assert args.remove_unused_columns is False
+    assert args.label_names == ["labels"]
+    assert args.report_to == []
+
+
+def test_a_command_line_sets_every_field(tmp_path):
+    line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": 0.5}', "--loss_scale", "per_task"]
+    line += ["--head_learning_rate", "0.01", "--early_stopping_patience", "3", "--load_best_model_at_end"]
+    line += ["--eval_strategy", "epoch", "--save_strategy", "epoch"]
+    (args,) = HfArgumentParser(MultitaskTrainingArguments).parse_args_into_dataclasses(line)
+    assert (args.loss_weights, args.loss_scale) == ({"pos": 0.5}, "per_task")
+    assert (args.head_learning_rate, args.early_stopping_patience) == (0.01, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"loss_scale": "rwos"}, "`loss_scale` should be 'rows' or 'per_task'. Found 'rwos'"),
+        ({"loss_weights": {"pos": -1.0}}, "`loss_weights` should be finite and at least 0. Found -1.0 for 'pos'"),
+        ({"loss_weights": {"pos": float("nan")}}, "`loss_weights` should be finite and at least 0"),
+        ({"loss_weights": "weights.json"}, "`loss_weights` should map tasks to weights. Found 'weights.json'"),
+        ({"head_learning_rate": -0.1}, "`head_learning_rate` should be at least 0. Found -0.1"),
+        ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),
+    ],
+)
+def test_values_out_of_range_are_refused(tmp_path, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        MultitaskTrainingArguments(str(tmp_path), **wrong)
+
+
+def test_patience_of_no_evaluation_is_refused(tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    with pytest.raises(ValueError, match="`early_stopping_patience` should be at least 1"):
+        MultitaskTrainingArguments(str(tmp_path), early_stopping_patience=0, **best)
