@@ -83,7 +83,8 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     _check_numbers(recipe.training)
     try:
         return MultitaskTrainingArguments(
-            **recipe.training,
+            # YAML 1.1 reads an unquoted `no` as False, and Trainer's strategies are called so.
+            **{k: "no" if v is False and k.endswith("_strategy") else v for k, v in recipe.training.items()},
             output_dir=recipe.output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,

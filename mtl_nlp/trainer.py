@@ -95,8 +95,9 @@ class MultitaskTrainer(Trainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
+        is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if self.args.head_learning_rate is not None:
+        if is_new and self.args.head_learning_rate is not None:
             new = {id(parameter) for head in self.model.heads for parameter in head.new_parameters()}
             for group in list(optimizer.param_groups):
                 moved = [parameter for parameter in group["params"] if id(parameter) in new]

@@ -274,7 +274,8 @@ def decided_model() -> MultitaskModel:
     """A model whose random heads give different answers to different texts."""
     model = build_model()
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
@@ -348,7 +349,7 @@ def test_the_batch_size_does_not_change_predictions_scores_or_losses(trainer_of,
     assert few == many
     few, many = small.evaluate(), large.evaluate()
     same = [key for key in few if "runtime" not in key and "per_second" not in key]
-    assert [few[key] for key in same] == pytest.approx([many[key] for key in same], rel=1e-4)
+    assert [few[key] for key in same] == pytest.approx([many[key] for key in same], rel=1e-4, abs=1e-5)
 
 
 def test_training_without_training_data_is_refused(trainer_of):

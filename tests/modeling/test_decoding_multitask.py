@@ -125,5 +125,5 @@ def test_what_is_no_tag_is_refused(tag):
 
 
 def test_labels_of_another_scheme_are_refused():
-    with pytest.raises(ValueError, match="Scheme iob2 has the prefixes B, I. Found 'S-PER'"):
+    with pytest.raises(ValueError, match=r"Scheme iob2 has the prefixes B, I\. Found 'S-PER'"):
         scheme_labels(["O", "B-PER", "S-PER"], "iob2")

@@ -267,7 +267,7 @@ def test_tasks_without_rows_give_no_loss_but_touch_their_parameters():
 
 def test_a_batch_that_labels_nothing_is_a_zero_loss_that_touches_everything():
     model = build_model(TASKS)
-    output = model(**a_batch(rows=dict.fromkeys(NAMES, [])))
+    output = model(**a_batch(rows={name: [] for name in NAMES}))
     assert output.loss.item() == 0
     assert not any(values.any() for values in gradients(model, output.loss).values())
 
