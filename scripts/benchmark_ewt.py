@@ -87,6 +87,8 @@ def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
             processing_class=run.tokenizer,
         )
         trainer.train()
+        # It would group the evaluation by length too, and predictions would come in another order than the rows.
+        trainer.args.train_sampling_strategy = "random"
         scores = {}
         for split in SPLITS:
             encoded = run.splits[split]["ewt"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 
@@ -25,12 +25,15 @@ def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrai
     tokenizer = AutoTokenizer.from_pretrained(encoder, **kwargs)
     if not tokenizer.is_fast:
         raise ValueError(f"The tokenizer of {encoder} is not a fast one, which the alignment of words needs.")
-    if reads_words and _lacks_prefix_space(tokenizer):
+    if reads_words and _steps_without_prefix_space(tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(encoder, add_prefix_space=True, **kwargs)
+        # Classes of their own (RoBERTa's) obey the argument; the generic one (ModernBERT's) reads its file alone.
+        for step in _steps_without_prefix_space(tokenizer):
+            step.add_prefix_space = True
     return tokenizer
 
 
-def _lacks_prefix_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    pre_tokenizer = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {}
-    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    return any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space", True) for step in steps)
+def _steps_without_prefix_space(tokenizer: PreTrainedTokenizerBase) -> list[pre_tokenizers.ByteLevel]:
+    whole = tokenizer.backend_tokenizer.pre_tokenizer
+    steps = whole if isinstance(whole, pre_tokenizers.Sequence) else [whole]
+    return [step for step in steps if isinstance(step, pre_tokenizers.ByteLevel) and not step.add_prefix_space]

@@ -162,8 +162,14 @@ class MultitaskModel(PreTrainedModel):
             **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `dtype`, `attn_implementation`, …).
         """
         pretrained = AutoModel.from_pretrained(encoder, **kwargs)
-        config = MultitaskConfig(text_config=pretrained.config, tasks=list(tasks), max_length=max_length, stride=stride)
-        config._attn_implementation = pretrained.config._attn_implementation
+        config = MultitaskConfig(
+            text_config=pretrained.config,
+            tasks=list(tasks),
+            max_length=max_length,
+            stride=stride,
+            # A composite configuration sets its parts' implementation too, to None without this.
+            attn_implementation=pretrained.config._attn_implementation,
+        )
         model = cls(config).to(pretrained.dtype)
         state = pretrained.state_dict()
         kept = model.encoder.state_dict().keys()
@@ -175,6 +181,15 @@ class MultitaskModel(PreTrainedModel):
         model.config.text_config._name_or_path = ""  # a local path is nobody else's business
         config.dtype = pretrained.dtype
         return model
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False, since all parts are initialised through `transformers.initialization`, which keeps loaded weights.
+
+        In custom code transformers passes over modules without parameters of their own, and so over every class that
+        initialises its children: ModernBERT's heads, [`PlainHead`].
+        """
+        return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
