@@ -117,7 +117,10 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
         if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
             raise DataError(f'{path}, line {number}: "tokens" should be a list of strings. Found {line.strip():.80}.')
         return {"tokens": content["tokens"]}
-    texts = {key: content[key] for key in ("text", "text_pair") if content.get(key) is not None}
-    if "text" not in texts or not all(isinstance(text, str) for text in texts.values()):
+    if not isinstance(content["text"], str):
         raise DataError(f'{path}, line {number}: "text" should be a string. Found {line.strip():.80}.')
-    return texts
+    if content.get("text_pair") is None:
+        return {"text": content["text"]}
+    if not isinstance(content["text_pair"], str):
+        raise DataError(f'{path}, line {number}: "text_pair" should be a string. Found {line.strip():.80}.')
+    return {"text": content["text"], "text_pair": content["text_pair"]}

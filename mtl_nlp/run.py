@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import DatasetDict
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
@@ -56,14 +55,17 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report: `test` where a dataset has one, else `validation`.
+        """The split to report: `test` if it has rows for every task, else `validation` if that has, else what there is.
 
         Raises:
             RecipeError: if there is neither.
         """
-        for split in ("test", "validation"):
-            if split in self.splits:
+        present = [split for split in ("test", "validation") if split in self.splits]
+        for split in present:
+            if all(any(task in rows.references for rows in self.splits[split].values()) for task in self.tasks):
                 return split
+        if present:
+            return present[0]
         raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
 
 
@@ -81,10 +83,13 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
         if key in reserved:
             raise RecipeError(f"training.{key}: give it as `{reserved[key]}`.")
     _check_numbers(recipe.training)
+    # YAML 1.1 reads an unquoted `no` as False, and Trainer's strategies are called so.
+    training: dict[str, Any] = {
+        key: "no" if value is False and key.endswith("_strategy") else value for key, value in recipe.training.items()
+    }
     try:
         return MultitaskTrainingArguments(
-            # YAML 1.1 reads an unquoted `no` as False, and Trainer's strategies are called so.
-            **{k: "no" if v is False and k.endswith("_strategy") else v for k, v in recipe.training.items()},
+            **training,
             output_dir=recipe.output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
@@ -129,11 +134,8 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
             raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
     config = model.config
     tokenizer = load_model_tokenizer(folder, model)
-    loaded = {}
-    for name, dataset in recipe.datasets.items():
-        data = load_splits(name, dataset, model.tasks)
-        if split in data.splits:
-            loaded[name] = LoadedDataset(DatasetDict({split: data.splits[split]}), data.class_names)
+    found = {name: load_splits(name, dataset, model.tasks, only=split) for name, dataset in recipe.datasets.items()}
+    loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
         raise RecipeError(f"datasets: none has a split {split!r}.")
     recipe = recipe.model_copy(update={"stride": config.stride})
@@ -156,7 +158,15 @@ def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrai
         raise RecipeError(
             f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}."
         )
-    return tokenizer, recipe.max_length or limit
+    max_length = recipe.max_length or limit
+    if max_length is not None and recipe.stride is not None:
+        capacity = max_length - tokenizer.num_special_tokens_to_add()
+        if recipe.stride >= capacity:
+            raise RecipeError(
+                f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
+                f"Found {recipe.stride}."
+            )
+    return tokenizer, max_length
 
 
 def _encode(
@@ -240,7 +250,7 @@ def load_model(folder: str) -> MultitaskModel:
             raise ModelError(
                 f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
             )
-        model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True)
+        model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
     except SafetensorError as error:
         raise ModelError(
             f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
@@ -249,11 +259,9 @@ def load_model(folder: str) -> MultitaskModel:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder}: the weights file lacks {len(missing)} of the model's weights, such as {missing[0]}."
-        )
+    wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
+    if wrong:
+        raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
     return model
 
 

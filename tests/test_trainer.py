@@ -306,7 +306,7 @@ def test_predictions_are_in_the_order_of_the_texts_and_those_of_each_text_alone(
     trainer = trainer_of(model=decided_model)
     predictions = trainer.predict_rows(long_texts)
     collator = MultitaskDataCollator(tokenizer, TASKS)
-    distinct = {task: set() for task in TASKS}
+    distinct = {"pos": set(), "score": set()}
     for window in long_texts.windows:
         with torch.no_grad():
             logits = decided_model(**collator([window])).logits
@@ -317,14 +317,14 @@ def test_predictions_are_in_the_order_of_the_texts_and_those_of_each_text_alone(
             if task == "pos":
                 best = [TASKS[task].labels[i] for i in row_logits[0, window["positions"]].argmax(-1)]
                 assert [row[word] for word in window["words"]] == best
-                distinct[task] |= set(best)
+                distinct["pos"] |= set(best)
             elif task == "topic":
                 assert row == TASKS[task].labels[row_logits[0].argmax()]
-                distinct[task].add(row)
             elif task == "score":
                 assert row == pytest.approx(row_logits[0, 0].item(), abs=1e-5)
+                distinct["score"].add(round(row, 3))
     assert len(distinct["pos"]) > 1
-    assert len(distinct["topic"]) > 1
+    assert len(distinct["score"]) > 3
 
 
 def test_every_word_of_every_text_has_one_prediction_however_long_the_text(trainer_of, long_texts, decided_model):
@@ -366,30 +366,35 @@ def test_evaluation_without_data_is_refused(trainer_of):
 
 
 class Spoiler(TrainerCallback):
-    """Makes the model worse from the fourth step on."""
+    """Lets the model answer the same to everything after 30 steps."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
-        if state.global_step >= 3:
+        if state.global_step >= 30:
             with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.copy_(torch.randn_like(parameter))
+                for parameter in model.heads.parameters():
+                    parameter.zero_()
 
 
-BEST = {"load_best_model_at_end": True, "metric_for_best_model": "mtl_score", "eval_strategy": "steps", "eval_steps": 1}
+BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mtl_score",
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+}
 
 
 def test_the_best_model_by_mtl_score_is_loaded_at_the_end(trainer_of, disjoint):
-    settings = {**BEST, "save_strategy": "steps", "save_steps": 1, "max_steps": 6, "learning_rate": 0.01}
+    settings = {**BEST, "eval_steps": 10, "save_steps": 10, "max_steps": 40, "learning_rate": 5e-3}
     trainer = trainer_of(disjoint, disjoint, callbacks=[Spoiler()], **settings)
     trainer.train()
     history = logged(trainer, "eval_mtl_score")
-    assert len(history) == 6
+    assert len(history) == 4
     assert trainer.state.best_metric == max(history) > history[-1]
     assert trainer.evaluate()["eval_mtl_score"] == pytest.approx(max(history))
 
 
 def test_training_stops_when_patience_is_over(trainer_of, disjoint):
-    settings = {**BEST, "save_strategy": "steps", "save_steps": 1, "max_steps": 20, "learning_rate": 0.0}
+    settings = {**BEST, "eval_steps": 1, "save_steps": 1, "max_steps": 20, "learning_rate": 0.0}
     trainer = trainer_of(disjoint, disjoint, early_stopping_patience=2, **settings)
     trainer.train()
     assert trainer.state.global_step == 3

@@ -74,8 +74,8 @@ def _has_labels(data: LoadedDataset, task: str) -> bool:
 def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:
     """What each dataset of a task lacks of the united label space."""
     united = {label for labels in names.values() for label in labels}
-    sets = [set(labels) for labels in names.values()]
-    if len(sets) > 1 and not set.intersection(*sets) - {"O"}:
+    sets = [set(labels) - {"O"} for labels in names.values() if set(labels) - {"O"}]
+    if len(sets) > 1 and not set.intersection(*sets):
         spaces = "; ".join(f"{dataset}: {', '.join(labels[:8])}" for dataset, labels in names.items())
         raise DataError(
             f"Task {task!r}: its datasets have no label in common ({spaces}). Rename the labels, or make two tasks."

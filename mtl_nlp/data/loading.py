@@ -47,44 +47,55 @@ class LoadedDataset:
     class_names: dict[str, list[str] | None]
 
 
-def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task]) -> LoadedDataset:
-    """Load a dataset and bring each of its splits into canonical form.
+def load_splits(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None
+) -> LoadedDataset:
+    """Load a dataset and bring its splits into canonical form.
 
     Args:
         name: the dataset's name in the recipe, for messages.
         recipe: where it is and what it feeds.
         tasks: all tasks by name.
+        only: one split to load alone; all of `train`, `validation`, `test` that the dataset has by default.
 
     Returns:
-        The splits among `train`, `validation`, `test` that the dataset has.
+        The dataset; without any split if it has not the one asked for.
 
     Raises:
-        DataError: if something cannot be found or read, a split is empty, or a row is not valid.
+        DataError: if something cannot be found or read, there is nothing to train on, a split is empty, or a row is not
+            valid.
     """
-    loaded = _load(name, recipe)
-    wanted = {split: recipe.splits.get(split, split) for split in SPLITS}
+    raw = _raw_splits(name, recipe, _load(name, recipe))
+    if only is None and "train" not in raw:
+        raise DataError(f"datasets.{name}: no split {recipe.splits.get('train', 'train')!r} to train on.")
+    if only is not None:
+        raw = {split: rows for split, rows in raw.items() if split == only}
+    canonical = {
+        split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+        for split, rows in raw.items()
+    }
+    class_names = {
+        task: _class_names(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
+    }
+    return LoadedDataset(DatasetDict(canonical), class_names)
+
+
+def _raw_splits(name: str, recipe: DatasetRecipe, loaded: DatasetDict) -> dict[str, Dataset]:
+    """This project's splits, of which `validation` may be a part of the dataset's training split."""
     for split, own in recipe.splits.items():
         if own not in loaded:
             raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, loaded)}")
-    if wanted["train"] not in loaded:
-        raise DataError(f"datasets.{name}: no split {wanted['train']!r} to train on; it has {', '.join(loaded)}.")
-    splits = {split: loaded[own] for split, own in wanted.items() if own in loaded}
-    if recipe.validation_size is not None:
-        if "validation" in splits:
-            raise DataError(
-                f"datasets.{name}.validation_size: the dataset has a validation split already; leave it out."
-            )
-        try:
-            parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
-        except ValueError as error:
-            raise DataError(f"datasets.{name}.validation_size: {_one_line(error)}") from error
-        splits |= {"train": parts["train"], "validation": parts["test"]}
-    canonical = {
-        split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
-        for split, rows in splits.items()
-    }
-    features = splits["train"].features
-    return LoadedDataset(DatasetDict(canonical), {task: _class_names(features[c]) for task, c in recipe.labels.items()})
+    names = {split: recipe.splits.get(split, split) for split in SPLITS}
+    splits = {split: loaded[own] for split, own in names.items() if own in loaded}
+    if recipe.validation_size is None:
+        return splits
+    if "validation" in splits or "train" not in splits:
+        raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split; leave it out.")
+    try:
+        parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
+    except ValueError as error:
+        raise DataError(f"datasets.{name}.validation_size: {_one_line(error)}") from error
+    return splits | {"train": parts["train"], "validation": parts["test"]}
 
 
 def canonical_rows(

@@ -53,8 +53,8 @@ class MixtureBatchSampler(Sampler[list[int]]):
             inside = inside[np.argsort(self.mixture.lengths[inside], kind="stable")]
             batches = [inside[i : i + self.rows_per_batch] for i in range(0, len(inside), self.rows_per_batch)]
             # A short batch, the epoch's last, stays last: resuming counts in whole batches.
-            order = [*rng.permutation(len(batches) - 1).tolist(), len(batches) - 1]
-            for index in order:
+            full = len(inside) // self.rows_per_batch
+            for index in [*rng.permutation(full), *range(full, len(batches))]:
                 yield batches[index].tolist()
 
     def _rows(self) -> np.ndarray:

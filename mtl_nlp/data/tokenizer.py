@@ -35,5 +35,5 @@ def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrai
 
 def _steps_without_prefix_space(tokenizer: PreTrainedTokenizerBase) -> list[pre_tokenizers.ByteLevel]:
     whole = tokenizer.backend_tokenizer.pre_tokenizer
-    steps = whole if isinstance(whole, pre_tokenizers.Sequence) else [whole]
+    steps = list(whole) if isinstance(whole, pre_tokenizers.Sequence) else [whole]  # type: ignore[call-overload]
     return [step for step in steps if isinstance(step, pre_tokenizers.ByteLevel) and not step.add_prefix_space]

@@ -124,7 +124,7 @@ class TaskHead(nn.Module):
             mask = attention_mask[..., None].to(hidden_states.dtype)
             # A text of one sub-word, the mean: whatever the family's head reads of a text, it reads this.
             hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-            attention_mask = attention_mask[:, :1]
+            attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
             return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
         return self.plain(hidden_states)

@@ -60,7 +60,8 @@ class MultitaskPipeline(ChunkPipeline):
             if task not in self.model.tasks:
                 raise ValueError(f"No task {task!r} in this model. It has {', '.join(self.model.tasks)}.")
         # Only what this call was given: the rest stays as the pipeline was built with.
-        forward, answer = ({key: options[key] for key in (name,) if key in options} for name in ("tasks", "top_k"))
+        forward = {"tasks": list(options["tasks"])} if options.get("tasks") is not None else {}
+        answer = {"top_k": options["top_k"]} if "top_k" in options else {}
         return {}, forward, answer
 
     def preprocess(self, inputs: str | dict[str, Any], **kwargs: Any) -> Iterator[dict[str, Any]]:
@@ -98,7 +99,7 @@ class MultitaskPipeline(ChunkPipeline):
     ) -> dict[str, list[dict[str, Any]]]:
         """Put the windows of one text together and let every task answer."""
         source = model_outputs[0]["source"]
-        words = [source.words[index] for index in sorted(_answered_words(model_outputs))]
+        words = [source.words[index] for output in model_outputs for index in output["source"].window.words]
         answers = {}
         for name, task in self.model.tasks.items():
             if _LOGITS + name in model_outputs[0]:
@@ -131,15 +132,9 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     )
 
 
-def _answered_words(windows: Sequence[dict[str, Any]]) -> list[int]:
-    """The words for which the windows of one text answer, in the windows' order."""
-    return [word for window in windows for word in window["source"].window.words]
-
-
 def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
-    """A task's logits for one text: those of its words in order, or those of its first window."""
+    """A task's logits for one text: those of its words (the windows share them out in order), or its first window's."""
     values = [window[_LOGITS + task.name][0].cpu().numpy() for window in windows]
     if task.level == "sequence":
         return values[0]
-    logits = np.concatenate([v[window["source"].window.positions] for v, window in zip(values, windows, strict=True)])
-    return logits[np.argsort(_answered_words(windows))]
+    return np.concatenate([v[window["source"].window.positions] for v, window in zip(values, windows, strict=True)])

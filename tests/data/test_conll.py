@@ -84,7 +84,7 @@ def test_a_broken_line_is_named_with_file_and_number(tmp_path, text, message):
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
-    content = "word\tO\n".encode() * 3000 + "café\tO\n".encode("latin-1")
+    content = b"word\tO\n" * 3000 + "café\tO\n".encode("latin-1")
     with pytest.raises(DataError, match=r"file\.conll, line 3001: not UTF-8: .* byte 3"):
         conll(tmp_path, content)
 

@@ -112,7 +112,10 @@ def test_texts_that_no_task_on_words_labels_are_truncated_and_counted(tokenizers
     long = " ".join(["river"] * 60)
     for reads_words in (False, True):
         encoded = encode(
-            tokenizers["wordpiece"], {"text": ["fox", long], "topic": ["a", "b"]}, reads_words=reads_words, max_length=16
+            tokenizers["wordpiece"],
+            {"text": ["fox", long], "topic": ["a", "b"]},
+            reads_words=reads_words,
+            max_length=16,
         )
         assert (len(encoded.windows), encoded.truncated, encoded.extra_windows) == (2, 1, 0)
         assert max(encoded.lengths) <= 16

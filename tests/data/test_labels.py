@@ -67,6 +67,10 @@ def test_datasets_of_a_task_must_share_a_label(task, first, second):
         unite(task, (first, None), (second, None))
 
 
+def test_a_dataset_without_spans_goes_with_any_other():
+    assert len(unite(NER, ([["O", "B-PER"]], None), ([["O"]], None)).tasks["t"].labels) == 3
+
+
 @pytest.mark.parametrize(("task", "labels"), [(TOPIC, [None, None]), (SCORE, [None]), (POS, [None])])
 def test_a_task_without_any_training_label_is_named(task, labels):
     with pytest.raises(DataError, match=r"Task 't': no training row of d0 has a label"):

@@ -85,7 +85,9 @@ def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path)
 
 def test_a_word_without_a_class_label_is_refused(tmp_path):
     features = Features({"tokens": List(Value("string")), "upos": List(ClassLabel(names=["VERB"]))})
-    Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(tmp_path / "a.parquet")
+    Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(
+        tmp_path / "a.parquet"
+    )
     with pytest.raises(DataError, match=r"d/train, row 0, column 'upos': expected a list of label names.*None"):
         load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
 
@@ -93,9 +95,7 @@ def test_a_word_without_a_class_label_is_refused(tmp_path):
 def test_conll_takes_word_columns_and_comments(tmp_path):
     write(tmp_path / "a.conll", "# topic = x", "Ada\tPROPN", "", "runs\tVERB")
     labels = {"pos": "upos", "topic": "topic"}
-    loaded = load(
-        tmp_path, TOKENS, labels, path="conll", columns=["tokens", "upos"], data_files={"train": "a.conll"}
-    )
+    loaded = load(tmp_path, TOKENS, labels, path="conll", columns=["tokens", "upos"], data_files={"train": "a.conll"})
     assert loaded.splits["train"]["label:pos"][:] == [["PROPN"], ["VERB"]]
     assert loaded.splits["train"]["label:topic"][:] == ["x", None]
 

@@ -50,7 +50,7 @@ def test_several_rows_come_in_the_order_asked_for():
 
 
 def test_a_mixture_needs_a_dataset_and_a_temperature_of_at_least_one():
-    with pytest.raises(ValueError, match="at least one dataset. Found none"):
+    with pytest.raises(ValueError, match=r"at least one dataset\. Found none"):
         TaskMixture({})
     for temperature in (0.5, float("nan")):
         with pytest.raises(ValueError, match=f"`temperature` should be at least 1. Found {temperature}"):

@@ -81,6 +81,13 @@ def test_mean_pooling_reads_the_mean_in_place_of_the_text(family):
         torch.testing.assert_close(model(**inputs()).logits["topic"][row], expected, rtol=0, atol=1e-6)
 
 
+def test_mean_pooling_does_not_depend_on_the_side_of_the_padding():
+    task = TextClassification(name="topic", labels=["a", "b", "c"], pooling="mean")
+    (head,) = build_model([task], "modernbert", classifier_pooling="mean").heads
+    hidden, mask = torch.randn(3, 9, 32), inputs()["attention_mask"]
+    torch.testing.assert_close(head(hidden, mask), head(hidden.flip(1), mask.flip(1)))
+
+
 @pytest.mark.parametrize("task", [POS, TOPIC], ids=["token", "sequence"])
 def test_a_family_without_a_stock_class_gets_a_plain_head(task):
     model = build_model([task], WITHOUT_STOCK_CLASSES)

@@ -1,0 +1,199 @@
+"""The pipeline: every input shape, every task, every word answered, from one encoder pass a batch."""
+
+import itertools
+
+import pytest
+from conftest import build_model, build_tokenizer
+from transformers import pipeline
+
+from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp.modeling.encoding_multitask import encode_words
+from mtl_nlp.modeling.pipeline_multitask import parse_input
+from mtl_nlp.modeling.words_multitask import split_words
+
+TASKS = [
+    TokenClassification(name="pos", labels=["NOUN", "VERB", "ADJ"]),
+    TokenClassification(name="ner", labels=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], scheme="iob2"),
+    TextClassification(name="topic", labels=["news", "sport", "travel"]),
+    MultiLabelClassification(name="tags", labels=["urgent", "angry"]),
+    Regression(name="score"),
+]
+LONG = "Ada Lovelace can't live in Paris, near the river bank. " * 12
+INPUTS = [
+    "The quick brown fox jumps.",
+    {"text": "Ada lives in Paris.", "text_pair": "She works there."},
+    {"tokens": ["Ada", "lives", "", "in", "Paris", "."]},
+    "",
+    LONG,
+    {"text": LONG, "text_pair": LONG},
+    "ünïcode 😀 עולם \u200b cafe\u0301",
+    {"tokens": []},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("multitask")
+    model = build_model(TASKS)
+    for head in model.heads:  # far from even, so that spans are found
+        head.stock.classifier.weight.data *= 40
+    model.save_pretrained(folder)
+    build_tokenizer("wordpiece").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def answer(folder):
+    return pipeline("multitask", model=folder, device="cpu")
+
+
+def assert_close(one, other):
+    """Equal answers, scores to 1e-5."""
+    assert one.keys() == other.keys()
+    for name in one:
+        without_scores = [[{k: v for k, v in entry.items() if k != "score"} for entry in a[name]] for a in (one, other)]
+        assert without_scores[0] == without_scores[1]
+        scores = [[entry["score"] for entry in a[name]] for a in (one, other)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
+def test_all_tasks_answer_in_their_order(answer):
+    answers = answer(INPUTS[0])
+    assert list(answers) == [task.name for task in TASKS]
+    assert [entry["word"] for entry in answers["pos"]] == ["The", "quick", "brown", "fox", "jumps", "."]
+    assert answers["pos"][0].keys() == {"word", "label", "score", "start", "end", "index"}
+    assert answers["topic"][0].keys() == {"label", "score"}
+    assert answers["score"][0]["label"] == "score"
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_lists_and_generators_in_any_batch_size_answer_as_single_inputs_do(answer, batch_size):
+    single = [answer(item) for item in INPUTS]
+    listed = answer(INPUTS, batch_size=batch_size)
+    generated = list(answer((item for item in INPUTS), batch_size=batch_size))
+    assert len(single) == len(listed) == len(generated) == len(INPUTS)
+    for one, other, third in zip(single, listed, generated, strict=True):
+        assert_close(one, other)
+        assert_close(one, third)
+
+
+def test_one_encoder_pass_serves_a_batch_and_all_tasks(answer):
+    passes = []
+    hook = answer.model.encoder.register_forward_hook(lambda *_: passes.append(1))
+    answer(["Ada lives in Paris."] * 16, batch_size=8)
+    hook.remove()
+    assert len(passes) == 2
+
+
+@pytest.mark.parametrize("item", INPUTS, ids=range(len(INPUTS)))
+def test_offsets_slice_the_text(answer, item):
+    text, _ = parse_input(item)
+    answers = answer(item)
+    for entry in answers["pos"] + answers["ner"]:
+        assert text[entry["start"] : entry["end"]] == entry["word"]
+
+
+def test_every_word_of_a_long_text_is_answered_once_and_in_order(answer):
+    words = split_words(LONG)
+    entries = answer(LONG)["pos"]
+    assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == words
+    assert [entry["index"] for entry in entries] == list(range(1, len(words) + 1))
+
+
+def test_windows_are_those_of_the_models_configuration(answer, monkeypatch):
+    monkeypatch.setattr(answer.model.config, "max_length", 20)
+    monkeypatch.setattr(answer.model.config, "stride", 9)
+    words = [word.text for word in split_words(LONG)]
+    expected = encode_words(answer.tokenizer, [words], max_length=20, stride=9)[0]
+    assert [model_inputs["source"].window for model_inputs in answer.preprocess(LONG)] == expected
+
+
+def test_what_follows_a_window_does_not_change_its_words(answer):
+    short, long = (answer(LONG + tail)["pos"][:20] for tail in ("", "fox " * 100))
+    assert_close({"pos": short}, {"pos": long})
+
+
+def test_a_truncated_pair_answers_for_the_words_it_holds(answer):
+    entries = answer({"text": LONG, "text_pair": LONG})["pos"]
+    words = split_words(LONG)
+    assert 0 < len(entries) < len(words)
+    assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == words[: len(entries)]
+
+
+def test_the_second_text_of_a_pair_is_read(answer):
+    one, other = (answer({"text": "Ada lives.", "text_pair": pair})["score"] for pair in ("Yes .", "Not in Paris ."))
+    assert one != other
+
+
+def test_tokens_are_not_split_any_further(answer):
+    entries = answer({"tokens": ["can't", "New York", ""]})["pos"]
+    assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == [
+        ("can't", 0, 5),
+        ("New York", 6, 14),
+        ("", 15, 15),
+    ]
+
+
+def test_spans_are_found_and_legal(answer):
+    spans = answer(LONG)["ner"]
+    assert spans
+    assert all(span.keys() == {"entity_group", "score", "word", "start", "end"} for span in spans)
+    assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(spans))
+
+
+def test_an_empty_text_has_no_words_but_a_class(answer):
+    answers = answer("")
+    assert answers["pos"] == answers["ner"] == []
+    assert len(answers["topic"]) == 1
+
+
+@pytest.mark.parametrize("tasks", [["score"], ["ner", "topic"]])
+def test_only_the_tasks_asked_for_answer(answer, tasks):
+    assert list(answer(INPUTS[0], tasks=tasks)) == tasks
+    assert set(answer(INPUTS[0])) == {task.name for task in TASKS}
+
+
+@pytest.mark.parametrize(("top_k", "count"), [(1, 1), (2, 2), (None, 3), (9, 3)])
+def test_top_k_classes_are_shown_best_first(answer, top_k, count):
+    classes = answer(INPUTS[0], top_k=top_k)["topic"]
+    assert len(classes) == count
+    assert classes == sorted(classes, key=lambda entry: -entry["score"])
+    if count == 3:
+        assert sum(entry["score"] for entry in classes) == pytest.approx(1)
+
+
+def test_options_given_when_building_stay_until_a_call_overrides_them(folder):
+    answer = pipeline("multitask", model=folder, device="cpu", tasks=["topic"], top_k=None)
+    assert {name: len(entries) for name, entries in answer(INPUTS[0]).items()} == {"topic": 3}
+    assert {name: len(entries) for name, entries in answer(INPUTS[0], top_k=2).items()} == {"topic": 2}
+    assert list(answer(INPUTS[0], tasks=["score"])) == ["score"]
+
+
+def test_a_model_without_word_tasks_reads_raw_texts(tmp_path):
+    build_model(TASKS[2:]).save_pretrained(tmp_path)
+    build_tokenizer("wordpiece").save_pretrained(tmp_path)
+    answer = pipeline("multitask", model=str(tmp_path), device="cpu")
+    single = [answer(item) for item in INPUTS]
+    for one, other in zip(single, answer(INPUTS, batch_size=8), strict=True):
+        assert_close(one, other)
+    ids = answer.tokenizer(INPUTS[0], return_tensors="pt")
+    assert single[0]["score"][0]["score"] == pytest.approx(answer.model(**ids).logits["score"].item(), abs=1e-5)
+
+
+def test_an_unknown_task_is_refused_with_the_valid_ones(answer):
+    with pytest.raises(ValueError, match=r"No task 'pso' in this model\. It has pos, ner, topic, tags, score"):
+        answer("Hi", tasks=["pso"])
+
+
+def test_an_unknown_option_is_refused(answer):
+    with pytest.raises(ValueError, match=r"takes `tasks` and `top_k`\. Found topk"):
+        answer("Hi", topk=3)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [3, None, {}, {"txt": "a"}, {"text": 3}, {"tokens": "abc"}, {"tokens": None}, {"tokens": [1]}, {"text_pair": "a"}],
+)
+def test_a_wrong_input_is_refused_with_the_valid_shapes(item):
+    with pytest.raises(ValueError, match=r'reads a text, {"text": …, "text_pair": …} or {"tokens": \[...\]}. Found'):
+        parse_input(item)

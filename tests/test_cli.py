@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+
+from mtl_nlp.cli import main
+from mtl_nlp.data.conll import DataError, read_conll
+from mtl_nlp.recipe import RecipeError
+
+CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
+COMMANDS = ("plan", "train", "evaluate", "predict")
+
+
+def small_recipe(encoder: str, output: Path) -> dict[str, Any]:
+    """The sample corpus on a tiny encoder, two steps."""
+    files = {split: str(CORPUS / split / "*.conll") for split in ("train", "validation", "test")}
+    return {
+        "encoder": encoder,
+        "output_dir": str(output),
+        "tasks": {
+            "pos": {"type": "token-classification"},
+            "ner": {"type": "token-classification", "scheme": "iob2"},
+            "topic": {"type": "text-classification"},
+        },
+        "datasets": {
+            "sample": {
+                "path": "conll",
+                "columns": ["tokens", "upos", "ner"],
+                "data_files": files,
+                "inputs": {"tokens": "tokens"},
+                "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
+            }
+        },
+        "training": {"max_steps": 2, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
+    }
+
+
+def write(path: Path, recipe: Any) -> str:
+    path.write_text(recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `recipe.yaml` and, in `run`, the model that the train command made of it."""
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        recipe = write(folder / "recipe.yaml", small_recipe(encoder_folder("bert"), folder / "run"))
+        assert main(["train", recipe]) == 0
+    return folder
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a command that refuses its input."""
+    capsys.readouterr()
+    assert main(list(arguments)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("mtl-nlp: error: ")
+    return lines[0]
+
+
+def test_training_leaves_model_tokenizer_recipe_and_results(trained):
+    names = {path.name for path in (trained / "run").iterdir()}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "results.json"}
+    results = json.loads((trained / "run" / "results.json").read_text())
+    assert list(results) == ["split", "tasks", "mtl_score", "provenance"]
+    assert results["split"] == "test"
+    assert {task: set(scores) for task, scores in results["tasks"].items()} == {
+        "pos": {"accuracy"},
+        "ner": {"f1", "precision", "recall"},
+        "topic": {"accuracy", "macro_f1"},
+    }
+    assert set(results["provenance"]) == {"mtl_nlp", "versions", "commit", "recipe_sha256", "data_fingerprints"}
+
+
+def test_evaluation_prints_and_writes_the_scores_of_training(trained, tmp_path, capsys):
+    arguments = ["evaluate", str(trained / "run"), "--recipe", str(trained / "run" / "recipe.yaml")]
+    assert main([*arguments, "--output", str(tmp_path / "again.json")]) == 0
+    first = json.loads((trained / "run" / "results.json").read_text())
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert (again["tasks"], again["mtl_score"]) == (first["tasks"], first["mtl_score"])
+    printed = capsys.readouterr().out
+    assert f"{first['tasks']['pos']['accuracy']:.4f}" in printed
+    assert f"mtl_score   {first['mtl_score']:.4f}" in printed
+
+
+def test_a_plan_is_printed_and_nothing_is_written(trained, tmp_path, capsys):
+    output = tmp_path / "none"
+    assert main(["plan", str(trained / "recipe.yaml"), "--set", f"output_dir={output}"]) == 0
+    assert "label space" in capsys.readouterr().out
+    assert not output.exists()
+
+
+def test_texts_are_answered_on_standard_output(trained, tmp_path, capsys):
+    source = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n👩‍👩‍👧 e\u0301 \u200b مرحبا\n" + "x" * 3000 + "\n")
+    capsys.readouterr()
+    assert main(["predict", str(trained / "run"), source]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 4
+    assert rows[1] == {"text": "", "answers": {"pos": [], "ner": [], "topic": rows[1]["answers"]["topic"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"tokens": ["Ada", "runs"]}\n'),
+        ("a.conll", "Ada O\nruns O\n"),
+        ("a.conllu", "1\tAda" + "\t_" * 8 + "\n2\truns" + "\t_" * 8 + "\n"),
+    ],
+)
+def test_the_input_format_follows_the_files_ending(trained, tmp_path, name, content):
+    source, target = write(tmp_path / name, content), tmp_path / "out.conll"
+    assert main(["predict", str(trained / "run"), source, "--output", str(target), "--output-format", "conll"]) == 0
+    (sentence,) = read_conll(target, ["tokens", "pos", "ner"])
+    assert sentence["tokens"] == ["Ada", "runs"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"example:\n  mtl-nlp {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encodr=x", r"encodr: unknown key. Did you mean 'encoder'"),
+        ("datasets.sample.data_files.test=/no/file", "datasets.sample.data_files.test: no file /no/file"),
+        ("datasets.sample.labels.pos=upso", "no column or comment 'upso'. Did you mean 'upos'"),
+        ("tasks.x={type: regression}", "tasks.x: no dataset feeds it"),
+        ("encoder=/no/encoder", "encoder: /no/encoder cannot be loaded"),
+        ("training.lr=1", "training.lr: no such training argument"),
+        ("stride=47", "stride: windows hold 46"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(trained, tmp_path, capsys, override, message):
+    more = ["--set", f"output_dir={tmp_path}", "--set", override]
+    for command in ("plan", "train"):
+        assert message in fails(capsys, command, str(trained / "recipe.yaml"), *more)
+
+
+def test_a_missing_recipe_is_refused_in_one_line(capsys):
+    assert "Recipe /no/recipe.yaml cannot be read" in fails(capsys, "plan", "/no/recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "task", "message"),
+    [
+        ("a.jsonl", '{"tokens": ["a", "b"], "y": ["X"]}', "token-classification", "row 0, column 'y': 2 tokens but 1"),
+        ("a.jsonl", "", "token-classification", "a file is empty"),
+        ("a.jsonl", '{"tokens": ["a"], "z": 1}', "regression", "no column 'y' (for t). Did you mean 'z'"),
+        ("a.jsonl", '{"tokens": ["a"], "y": [1]}', "token-classification", "expected a list of label names"),
+        ("a.jsonl", '{"tokens": ["a"], "y": "x"}', "regression", "expected a finite number; found 'x'"),
+        ("a.jsonl", '{"tokens": ["a"], "y": NaN}', "regression", "expected a finite number; found nan"),
+        ("a.jsonl", '{"tokens": ["a"], "y": null}', "regression", "no training row of d has a label"),
+        ("a.jsonl", '{"tokens": ["a"', "regression", "datasets.d: cannot be read"),
+        ("a.conll", "a X\nb", "token-classification", "a.conll, line 2: expected 2 columns"),
+        ("a.conll", "", "token-classification", "the split has no rows"),
+    ],
+)
+def test_bad_data_is_refused_in_one_line(encoder_folder, tmp_path, capsys, file, content, task, message):
+    conll = {"path": "conll", "columns": ["tokens", "y"]} if file.endswith("conll") else {"path": "json"}
+    data = write(tmp_path / file, content + "\n" if content else "")
+    dataset = {**conll, "data_files": {"train": data}, "inputs": {"tokens": "tokens"}, "labels": {"t": "y"}}
+    recipe = small_recipe(encoder_folder("bert"), tmp_path / "run")
+    recipe |= {"tasks": {"t": {"type": task}}, "datasets": {"d": dataset}}
+    assert message in fails(capsys, "plan", write(tmp_path / "recipe.yaml", recipe))
+
+
+def test_a_folder_without_a_multitask_model_is_refused_in_one_line(trained, encoder_folder, tmp_path, capsys):
+    encoder, texts = encoder_folder("bert"), write(tmp_path / "a.txt", "Hi\n")
+    message = "holds a bert model without multitask heads"
+    assert message in fails(capsys, "predict", encoder, texts)
+    more = ["--output", str(tmp_path / "out.json")]
+    assert message in fails(capsys, "evaluate", encoder, "--recipe", str(trained / "recipe.yaml"), *more)
+
+
+def test_a_cut_off_weights_file_is_refused_in_one_line(trained, tmp_path, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    weights = tmp_path / "run" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    texts = write(tmp_path / "a.txt", "Hi\n")
+    assert "the weights file is damaged or cut off" in fails(capsys, "predict", str(tmp_path / "run"), texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n{"text":\n', "a.jsonl, line 2: not JSON"),
+        ('["a"]\n', 'line 1: expected an object with "text" or "tokens"'),
+        ('{"text": 3}\n', 'line 1: "text" should be a string'),
+    ],
+)
+def test_a_bad_input_line_is_refused_in_one_line(trained, tmp_path, capsys, content, message):
+    source = write(tmp_path / "a.jsonl", content)
+    assert message in fails(capsys, "predict", str(trained / "run"), source)
+
+
+def test_files_that_are_not_there_are_refused_in_one_line(trained, tmp_path, capsys):
+    model, texts = str(trained / "run"), write(tmp_path / "a.txt", "Hi\n")
+    assert "There is no file /no/texts" in fails(capsys, "predict", model, "/no/texts")
+    assert "--output /no/folder/x" in fails(capsys, "predict", model, texts, "--output", "/no/folder/x")
+    recipe = str(trained / "recipe.yaml")
+    assert "--output /no/folder/x" in fails(capsys, "evaluate", model, "--recipe", recipe, "--output", "/no/folder/x")
+    more = ["--resume", "--set", f"output_dir={tmp_path}"]
+    assert "--resume: there is no checkpoint" in fails(capsys, "train", recipe, *more)
+
+
+def test_debug_raises_the_error(trained, capsys):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        main(["plan", "/no/recipe.yaml", "--debug"])
+    with pytest.raises(DataError, match="There is no file"):
+        main(["predict", str(trained / "run"), "/no/texts", "--debug"])
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_batch_has_at_least_one_text(capsys, size):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "model", "file", "--batch-size", size])
+    assert stopped.value.code == 2
+    assert f"should be a whole number of at least 1. Found '{size}'" in capsys.readouterr().err

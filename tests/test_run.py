@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+
+from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.run import (
+    ModelError,
+    build_model,
+    build_trainer,
+    load_model,
+    load_model_tokenizer,
+    prepare_evaluation,
+    prepare_run,
+    training_arguments,
+)
+
+
+@pytest.fixture
+def run(quick_recipe):
+    return prepare_run(Recipe.from_dict(quick_recipe))
+
+
+@pytest.fixture
+def saved(run, tmp_path):
+    """A folder with an untrained model and its tokenizer."""
+    build_model(run).save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
+    assert {name: task.num_labels for name, task in run.tasks.items()} == {"pos": 17, "ner": 7, "topic": 6}
+    assert list(run.splits) == ["train", "validation", "test"]
+    assert all(list(datasets) == ["sample"] for datasets in run.splits.values())
+    assert len(run.mixture) == len(run.splits["train"]["sample"].windows)
+    assert (run.max_length, run.held_out) == (48, "test")
+
+
+def test_the_same_recipe_gives_the_same_run_and_the_same_heads(run, quick_recipe):
+    again = prepare_run(Recipe.from_dict(quick_recipe))
+    assert again.tasks == run.tasks
+    first, second = build_model(run).state_dict(), build_model(again).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for split, encoded in run.splits.items():
+        assert encoded["sample"].windows._fingerprint == again.splits[split]["sample"].windows._fingerprint
+
+
+def test_validation_is_reported_where_there_is_no_test_split(quick_recipe):
+    files = quick_recipe["datasets"]["sample"]["data_files"]
+    del files["test"]
+    assert prepare_run(Recipe.from_dict(quick_recipe)).held_out == "validation"
+    del files["validation"]
+    with pytest.raises(RecipeError, match="neither a test nor a validation split"):
+        assert prepare_run(Recipe.from_dict(quick_recipe)).held_out
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"learning_rat": 1}, r"^training\.learning_rat: no such training argument\. Did you mean 'learning_rate'"),
+        ({"learning_rate": "2e-4"}, r"^training\.learning_rate: expected a number, .*'2e-4'\. YAML wants 2\.0e-4"),
+        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: expected a number, found the string 'many'"),
+        ({"output_dir": "x"}, r"^training\.output_dir: give it as `output_dir`"),
+        ({"loss_weights": {}}, r"^training\.loss_weights: give it as `loss\.weights`"),
+        ({"loss_scale": "rows"}, r"^training\.loss_scale: give it as `loss\.scale`"),
+        ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
+        ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),
+    ],
+)
+def test_a_bad_training_argument_is_named(quick_recipe, training, message):
+    quick_recipe["training"] |= training
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(Recipe.from_dict(quick_recipe))
+
+
+def test_training_and_loss_sections_become_arguments(quick_recipe):
+    quick_recipe["training"]["learning_rate"] = 2.0e-4
+    quick_recipe["loss"] = {"weights": {"pos": 0.5}, "scale": "per_task"}
+    arguments = training_arguments(Recipe.from_dict(quick_recipe))
+    assert (arguments.learning_rate, arguments.max_steps) == (2.0e-4, 4)
+    assert (arguments.loss_weights, arguments.loss_scale) == ({"pos": 0.5}, "per_task")
+    assert arguments.output_dir == quick_recipe["output_dir"]
+
+
+def test_evaluation_in_training_needs_a_validation_split(quick_recipe):
+    del quick_recipe["datasets"]["sample"]["data_files"]["validation"]
+    quick_recipe["training"]["eval_strategy"] = "epoch"
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    with pytest.raises(RecipeError, match=r"^training\.eval_strategy: there is no validation split"):
+        build_trainer(run, build_model(run), training_arguments(recipe))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "/nowhere/at/all"}, r"^encoder: /nowhere/at/all cannot be loaded"),
+        ({"max_length": 100}, r"^max_length: the encoder reads at most 48 sub-words at once\. Found 100"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_named(quick_recipe, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        prepare_run(Recipe.from_dict({**quick_recipe, **changes}))
+
+
+def test_an_encoder_without_weights_is_named(run, encoder_folder, tmp_path):
+    shutil.copytree(encoder_folder("bert"), tmp_path / "empty")
+    (tmp_path / "empty" / "model.safetensors").unlink()
+    run.recipe = run.recipe.model_copy(update={"encoder": str(tmp_path / "empty")})
+    with pytest.raises(RecipeError, match=r"^encoder: .*/empty cannot be loaded"):
+        build_model(run)
+
+
+@pytest.mark.parametrize("stride", [46, 47])
+def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, stride):
+    (tmp_path / "long.conll").write_text("# topic = a\n" + "fox\tNOUN\tO\n" * 100)
+    quick_recipe["datasets"]["sample"]["data_files"] = {"train": str(tmp_path / "long.conll")}
+    with pytest.raises(RecipeError, match=rf"^stride: windows hold 46 sub-words .* Found {stride}"):
+        prepare_run(Recipe.from_dict({**quick_recipe, "stride": stride}))
+
+
+def test_a_saved_model_loads_with_its_tokenizer(saved, run):
+    model = load_model(str(saved))
+    assert model.tasks == run.tasks
+    tokenizer = load_model_tokenizer(str(saved), model)
+    assert tokenizer(["Ada"], is_split_into_words=True) == run.tokenizer(["Ada"], is_split_into_words=True)
+
+
+def test_an_evaluation_takes_labels_and_limits_from_the_model(saved, quick_recipe):
+    evaluation = prepare_evaluation(Recipe.from_dict(quick_recipe), load_model(str(saved)), str(saved), "validation")
+    assert list(evaluation.splits) == ["validation"]
+    assert evaluation.tasks["topic"].num_labels == 6
+    assert evaluation.max_length == 48
+
+
+def test_an_evaluation_on_new_labels_tells_and_does_not_crash(saved, quick_recipe, tmp_path):
+    (tmp_path / "new.conll").write_text("# topic = new\nfox\tNEW\tB-NEW\n\n# topic = travel\ndog\tNOUN\tO\n")
+    quick_recipe["datasets"]["sample"]["data_files"] |= {"test": str(tmp_path / "new.conll")}
+    recipe = Recipe.from_dict(quick_recipe)
+    model = load_model(str(saved))
+    run = prepare_evaluation(recipe, model, str(saved), "test")
+    assert [note.split(";")[0] for note in run.notes] == [
+        f"sample/test: 1 labels of {task} do not occur in training" for task in ("pos", "ner", "topic")
+    ]
+    predictions = build_trainer(run, model, training_arguments(recipe)).predict_rows(run.splits["test"]["sample"])
+    assert all(label != "NEW" for row in predictions["pos"] for label in row)
+
+
+def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe):
+    model = load_model(str(saved))
+    del quick_recipe["datasets"]["sample"]["data_files"]["test"]
+    recipe = Recipe.from_dict(quick_recipe)
+    with pytest.raises(RecipeError, match="none has a split 'test'"):
+        prepare_evaluation(recipe, model, str(saved), "test")
+    quick_recipe["tasks"]["topic"] = {"type": "multi-label-classification"}
+    with pytest.raises(RecipeError, match=r"^tasks\.topic: the model in .* has no such task\. It has pos, ner, topic"):
+        prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
+
+
+def test_a_plain_encoder_is_no_multitask_model(encoder_folder):
+    with pytest.raises(ModelError, match="holds a bert model without multitask heads"):
+        load_model(encoder_folder("bert"))
+
+
+def test_weights_that_are_cut_off_are_named(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="the weights file is damaged or cut off"):
+        load_model(str(saved))
+
+
+def test_weights_that_lack_a_head_are_not_made_up(saved):
+    weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"the weights file lacks, .*, heads\.0\."):
+        load_model(str(saved))
+
+
+def test_weights_of_another_shape_are_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["tasks"][-1]["labels"].pop()
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"in another shape, heads\.2\..*"):
+        load_model(str(saved))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_explained(saved, file):
+    (saved / file).unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(saved))
+
+
+def test_a_model_without_a_tokenizer_is_named(saved):
+    for file in saved.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+        load_model_tokenizer(str(saved), load_model(str(saved)))
+
+
+def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):
+    columns = {
+        "a": ["fox", "dog", "river"],
+        "b": ["the dog", "", "Ada"],
+        "y": [1.5, None, 3.0],
+        "tags": [["x"], [], ["x", "y"]],
+    }
+    Dataset.from_dict(columns).to_parquet(tmp_path / "pairs.parquet")
+    quick_recipe["tasks"] |= {"score": {"type": "regression"}, "tags": {"type": "multi-label-classification"}}
+    quick_recipe["datasets"]["pairs"] = {
+        "path": "parquet",
+        "data_files": {"train": str(tmp_path / "pairs.parquet"), "test": str(tmp_path / "pairs.parquet")},
+        "inputs": {"text": "a", "text_pair": "b"},
+        "labels": {"score": "y", "tags": "tags"},
+    }
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    trainer = build_trainer(run, build_model(run), training_arguments(recipe))
+    predictions = trainer.predict_rows(run.splits["test"]["pairs"])
+    assert [value is None for value in predictions["score"]] == [False, True, False]
+    assert len(predictions["tags"]) == 3
