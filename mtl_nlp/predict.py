@@ -97,9 +97,10 @@ def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]
 
 
 def word_tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
-    """A tag a word: of spans, by the characters at which they start and end."""
+    """A tag a word: of spans, by the characters at which they start and end; `_` for words cut off from a pair."""
     if task.scheme is None:
-        return [entry["label"] for entry in entries]
+        labels = {entry["index"]: entry["label"] for entry in entries}
+        return [labels.get(index, "_") for index in range(1, len(words) + 1)]
     starts = {word.start: index for index, word in enumerate(words)}
     ends = {word.end: index + 1 for index, word in enumerate(words)}
     spans = [Span(entry["entity_group"], starts[entry["start"]], ends[entry["end"]]) for entry in entries]

@@ -153,7 +153,7 @@ def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrai
         config = AutoConfig.from_pretrained(encoder, **hub)
     except (OSError, ValueError) as error:
         raise RecipeError(f"encoder: {encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
-    limit = default_max_length(tokenizer, config.to_dict().get("max_position_embeddings"))
+    limit = default_max_length(tokenizer, config)
     if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
         raise RecipeError(
             f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}."
@@ -281,15 +281,18 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
     """The trainer of a run.
 
     Raises:
-        RecipeError: if the arguments ask for an evaluation that no data is there for.
+        RecipeError: if the arguments ask for what is not there: validation data, a package.
     """
     validation = run.splits.get("validation")
     if validation is None and arguments.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
-    return MultitaskTrainer(
-        model=model,
-        args=arguments,
-        processing_class=run.tokenizer,
-        train_dataset=run.mixture if "train" in run.splits else None,
-        eval_dataset=validation,
-    )
+    try:
+        return MultitaskTrainer(
+            model=model,
+            args=arguments,
+            processing_class=run.tokenizer,
+            train_dataset=run.mixture if "train" in run.splits else None,
+            eval_dataset=validation,
+        )
+    except (ImportError, RuntimeError, ValueError) as error:  # a reporter that is not installed, arguments at odds
+        raise RecipeError(f"training: {' '.join(str(error).split()):.300}") from error

@@ -78,6 +78,8 @@ class MultitaskTrainer(Trainer):
             data_collator=data_collator or MultitaskDataCollator(processing_class, self.tasks),
             **kwargs,
         )
+        for head in model.heads:
+            head.label_smoothing = args.label_smoothing_factor
         self._step_counts: StepCounts | None = None
         self._logged_sums = dict.fromkeys(self.tasks, 0.0)
         self._logged_units = dict.fromkeys(self.tasks, 0)
@@ -108,9 +110,10 @@ class MultitaskTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, StepCounts]:
-        """The micro-batches of an optimizer step, and the counts over all of them, the denominators of its loss."""
+        """This process's micro-batches of an optimizer step, and the counts over those of all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._step_counts = count_step(batches, list(self.tasks))
+        shares = gather_object([count_step(batches, list(self.tasks))])
+        self._step_counts = sum(shares, StepCounts(0, {}, {}))
         return batches, self._step_counts
 
     def compute_loss(
@@ -131,6 +134,8 @@ class MultitaskTrainer(Trainer):
         counts = num_items_in_batch or count_step([inputs], list(self.tasks))
         output = model(**inputs)
         loss = joint_loss(output.loss_sums, counts, self.loss_weights, self.args.loss_scale)
+        if num_items_in_batch is not None:
+            loss = loss * self.args.world_size  # data parallelism takes the mean over processes: now it is their sum
         if model.training:
             own = count_step([inputs], list(self.tasks))
             for task, loss_sum in output.loss_sums.items():

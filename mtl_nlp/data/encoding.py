@@ -104,7 +104,7 @@ def encode(
         by_name,
         tokenizer,
         reads_words=any(task.level == "token" for task in tasks),
-        max_length=max_length or default_max_length(tokenizer, None),
+        max_length=max_length or default_max_length(tokenizer),
         stride=stride,
     )
 

@@ -47,9 +47,7 @@ class LoadedDataset:
     class_names: dict[str, list[str] | None]
 
 
-def load_splits(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None
-) -> LoadedDataset:
+def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None) -> LoadedDataset:
     """Load a dataset and bring its splits into canonical form.
 
     Args:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 _UNLIMITED = 1_000_000
 """Tokenizers without a limit report a model_max_length of about 1e30."""
+_NUMBERED_FROM_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 
 
 @dataclass
@@ -30,14 +42,18 @@ class Window:
     lost: int = 0
 
 
-def default_max_length(tokenizer: PreTrainedTokenizerBase, max_position_embeddings: int | None) -> int | None:
+def default_max_length(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig | None = None) -> int | None:
     """Sub-words the encoder can read at once, or None if neither tokenizer nor encoder sets a limit.
 
-    RoBERTa-like encoders number their positions from the padding id + 1; their tokenizers know the smaller limit.
+    Encoders of RoBERTa's kind number their positions from the padding id + 1, so they read that many fewer than they
+    have positions.
     """
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNLIMITED else []
-    if max_position_embeddings is not None and max_position_embeddings > 0:
-        limits.append(max_position_embeddings)
+    encoder = {} if text_config is None else text_config.to_dict()
+    positions = encoder.get("max_position_embeddings")
+    if positions is not None and positions > 0:
+        numbered_from = encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0
+        limits.append(positions - numbered_from)
     return min(limits, default=None)
 
 

@@ -81,6 +81,9 @@ class PlainHead(nn.Module):
 class TaskHead(nn.Module):
     """The head of one task.
 
+    `label_smoothing`, which the trainer sets, is the share of the target that cross-entropy spreads over all classes
+    in training (Szegedy et al. 2016).
+
     Args:
         task: the task.
         text_config: the encoder's configuration.
@@ -90,6 +93,7 @@ class TaskHead(nn.Module):
         super().__init__()
         self.pools_mean = task.level == "sequence" and task.to_dict()["pooling"] == "mean"
         self.problem_type = task.problem_type
+        self.label_smoothing = 0.0
         config = copy.deepcopy(text_config)
         config.num_labels = task.num_labels
         config.problem_type = task.problem_type
@@ -142,7 +146,10 @@ class TaskHead(nn.Module):
         if self.problem_type == "single_label_classification":
             # Labels come first: logits over zero rows have no shape to infer -1 from.
             flat = logits.reshape(labels.numel(), logits.shape[-1])
-            return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            smoothing = self.label_smoothing if self.training else 0.0
+            return F.cross_entropy(
+                flat, labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+            )
         if self.problem_type == "multi_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
         return F.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")

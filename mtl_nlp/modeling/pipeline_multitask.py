@@ -69,9 +69,7 @@ class MultitaskPipeline(ChunkPipeline):
         text, words = parse_input(inputs)
         pair = inputs.get("text_pair") if isinstance(inputs, dict) else None
         config = self.model.config
-        limit = config.max_length or default_max_length(
-            self.tokenizer, config.text_config.to_dict().get("max_position_embeddings")
-        )
+        limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         windows: list[Window]
         if config.reads_words or (isinstance(inputs, dict) and "tokens" in inputs):
             pairs = None if pair is None else [[word.text for word in split_words(pair)]]

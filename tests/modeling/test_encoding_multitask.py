@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from conftest import TEXTS
+from conftest import TEXTS, build_config
 from transformers import PreTrainedTokenizerFast
 
 from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
@@ -206,4 +206,11 @@ def test_an_empty_text_is_one_window_without_words(tokenizer):
 )
 def test_the_smaller_limit_of_tokenizer_and_encoder_counts(tokenizers, monkeypatch, of_tokenizer, of_encoder, limit):
     monkeypatch.setattr(tokenizers["bpe"], "model_max_length", of_tokenizer)
-    assert default_max_length(tokenizers["bpe"], of_encoder) == limit
+    config = None if of_encoder is None else build_config("bert", max_position_embeddings=of_encoder)
+    assert default_max_length(tokenizers["bpe"], config) == limit
+
+
+def test_roberta_reads_fewer_sub_words_than_it_has_positions(tokenizers, monkeypatch):
+    monkeypatch.setattr(tokenizers["bpe"], "model_max_length", int(1e30))
+    config = build_config("roberta", max_position_embeddings=514, pad_token_id=1)
+    assert default_max_length(tokenizers["bpe"], config) == 512
