@@ -42,7 +42,8 @@ class MultitaskTrainer(Trainer):
         train_dataset: the mixture.
         eval_dataset: encoded splits by dataset.
         data_collator: [`MultitaskDataCollator`] by default.
-        **kwargs: further arguments of `transformers.Trainer`.
+        callbacks: as Trainer's.
+        optimizers: as Trainer's.
     """
 
     # compute_loss returns this micro-batch's share of the whole step's mean: nothing is left to divide.
@@ -60,7 +61,8 @@ class MultitaskTrainer(Trainer):
         train_dataset: TaskMixture | None = None,
         eval_dataset: Mapping[str, EncodedDataset] | None = None,
         data_collator: MultitaskDataCollator | None = None,
-        **kwargs: Any,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
         self.tasks = model.tasks
         self.loss_weights = cast("dict[str, float]", args.loss_weights or {})
@@ -76,7 +78,8 @@ class MultitaskTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=None if eval_dataset is None else dict(eval_dataset),
             data_collator=data_collator or MultitaskDataCollator(processing_class, self.tasks),
-            **kwargs,
+            callbacks=callbacks,
+            optimizers=optimizers,
         )
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor

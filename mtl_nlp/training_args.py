@@ -51,6 +51,11 @@ class MultitaskTrainingArguments(TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
         super().__post_init__()
+        if self.train_sampling_strategy != "random" or self.dataloader_drop_last:
+            raise ValueError(
+                "The mixture orders and groups its batches itself and drops none: leave out `train_sampling_strategy` "
+                "and `dataloader_drop_last`."
+            )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if isinstance(self.loss_weights, str):

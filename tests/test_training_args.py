@@ -51,3 +51,9 @@ def test_patience_of_no_evaluation_is_refused(tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
     with pytest.raises(ValueError, match="`early_stopping_patience` should be at least 1"):
         MultitaskTrainingArguments(str(tmp_path), early_stopping_patience=0, **best)
+
+
+@pytest.mark.parametrize("setting", [{"train_sampling_strategy": "group_by_length"}, {"dataloader_drop_last": True}])
+def test_what_the_mixture_decides_itself_is_refused(tmp_path, setting):
+    with pytest.raises(ValueError, match="The mixture orders and groups its batches itself"):
+        MultitaskTrainingArguments(str(tmp_path), **setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -215,7 +216,8 @@ def _encode_batch(
                 labels[column] = _window_label(task, batch[column][position], window, number)
             if all(label is None for label in labels.values()):
                 continue
-            row = {key: getattr(window, key) for key in keys} | {"row": index, "length": len(window.input_ids)}
+            fields = dataclasses.asdict(window)
+            row = {key: fields[key] for key in keys} | {"row": index, "length": len(window.input_ids)}
             for key, value in (row | labels).items():
                 columns[key].append(value)
     return columns

@@ -145,10 +145,14 @@ def test_a_validation_split_can_be_set_aside(tmp_path, size, rows):
     [
         ({"train": "a.jsonl"}, {"validation_size": 1.5}, r"^datasets\.d\.validation_size: .*test_size=1\.5"),
         ({"train": "a.jsonl"}, {"validation_size": 9}, r"^datasets\.d\.validation_size: "),
-        ({"train": "a.jsonl", "validation": "a.jsonl"}, {"validation_size": 1}, "has a validation split already"),
+        (
+            {"train": "a.jsonl", "validation": "a.jsonl"},
+            {"validation_size": 1},
+            "needs a train split and no val",
+        ),
         ({"train": "b.jsonl"}, {}, r"^datasets\.d\.data_files\.train: no file .*/b\.jsonl"),
         ({"train": ["a.jsonl", "b/*.x"]}, {}, r"^datasets\.d\.data_files\.train: no file .*/b/\*\.x"),
-        ({"test": "a.jsonl"}, {}, r"^datasets\.d: no split 'train' to train on; it has test"),
+        ({"test": "a.jsonl"}, {}, r"^datasets\.d: no split 'train' to train on"),
         ({"train": "a.jsonl"}, {"splits": {"test": "tets"}}, r"^datasets\.d\.splits\.test: no split 'tets'.*'train'"),
         ({"train": "a.jsonl"}, {"labl": 1}, r"^datasets\.d\.labl: neither .* Did you mean 'labels'"),
         ({"train": "a.jsonl"}, {"split": "train"}, "expected all splits of a dataset"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import FAMILIES, build_config, build_model
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from transformers.trainer_pt_utils import LabelSmoother
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units
@@ -150,3 +151,14 @@ def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, lab
 )
 def test_units_are_what_the_mean_loss_divides_by(labels, units):
     assert int(count_units(labels)) == units
+
+
+def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation():
+    head = build_model([POS]).heads[0]
+    head.label_smoothing = 0.1
+    torch.manual_seed(2)
+    logits, labels = torch.randn(3, 9, 3), labels_for(POS)
+    smoothed = LabelSmoother(epsilon=0.1)({"logits": logits}, labels)
+    assert torch.allclose(head.train().loss_sum(logits, labels) / count_units(labels), smoothed)
+    plain = LabelSmoother(epsilon=0.0)({"logits": logits}, labels)
+    assert torch.allclose(head.eval().loss_sum(logits, labels) / count_units(labels), plain)
