@@ -43,7 +43,7 @@ def main() -> None:
                 tagged[name][key].append((tags[name], gold))
         if options.disagreements:
             print_differences(row, tags)
-    for key in tagged["pos"]:
+    for key in sorted(tagged["pos"], key=lambda name: (name == "all", name)):
         accuracy = compute("accuracy", *map(list, zip(*tagged["pos"][key], strict=True)))["accuracy"]
         f1 = compute("span_f1_iob2", *map(list, zip(*tagged["ner"][key], strict=True)))["f1"]
         print(
