@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from mtl_nlp._version import __version__
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.evaluation.evaluator import Evaluation, score
+from mtl_nlp.evaluation.evaluator import Evaluation
 from mtl_nlp.evaluation.results import results, write_results
 from mtl_nlp.plan import describe_notes, describe_plan, table
 from mtl_nlp.predict import answer_file
@@ -27,15 +27,15 @@ from mtl_nlp.run import (
     Run,
     build_model,
     build_trainer,
+    check_splits,
     load_model,
     load_model_tokenizer,
     prepare_evaluation,
     prepare_run,
     training_arguments,
 )
-from mtl_nlp.trainer import MultitaskTrainer
 
-INPUT_FORMATS = {".jsonl": "jsonl", ".conll": "conll", ".conllu": "conllu"}
+INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conllu": "conllu"}
 """What `predict` takes a file for by its ending; `text` otherwise."""
 
 
@@ -68,7 +68,9 @@ def plan(options: argparse.Namespace) -> None:
     """Validate and load everything, and print what training would do."""
     recipe = Recipe.load(options.recipe, options.set)
     arguments = training_arguments(recipe)
-    print(describe_plan(prepare_run(recipe), arguments))
+    run = prepare_run(recipe)
+    print(describe_plan(run, arguments))
+    check_splits(run, arguments)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -80,16 +82,21 @@ def train(options: argparse.Namespace) -> None:
     if options.resume and checkpoint is None:
         raise RecipeError(f"--resume: there is no checkpoint in {output}. Leave out --resume to start.")
     run = prepare_run(recipe)
-    held_out = run.held_out
+    check_splits(run, arguments)
     if arguments.process_index == 0:
         print(describe_plan(run, arguments), flush=True)
+        # Before training, so that a folder that cannot be written to is told in time.
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"output_dir: {output} cannot be written to: {error.strerror}.") from error
     trainer = build_trainer(run, build_model(run), arguments)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
-    evaluation = _evaluate(trainer, run, held_out)
+    evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
-        (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        _report(evaluation, run, held_out, output / "results.json")
+        _report(evaluation, run, run.held_out, output / "results.json")
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
 
 
@@ -103,7 +110,7 @@ def evaluate(options: argparse.Namespace) -> None:
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     print(describe_notes(run), end="\n" if run.notes else "")
-    evaluation = _evaluate(build_trainer(run, model, arguments), run, options.split)
+    evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
     _report(evaluation, run, options.split, output)
 
 
@@ -112,16 +119,14 @@ def predict(options: argparse.Namespace) -> None:
     source = Path(options.file)
     if not source.is_file():
         raise DataError(f"There is no file {source}.")
+    if options.output is not None and Path(options.output).exists() and source.samefile(options.output):
+        raise DataError(f"--output {options.output} is the input file. Name another.")
     input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
     model = load_model(options.model)
     answer = pipeline("multitask", model=model, tokenizer=load_model_tokenizer(options.model, model))
     with _opened(options.output) as target:
-        answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
-
-
-def _evaluate(trainer: MultitaskTrainer, run: Run, split: str) -> Evaluation:
-    predictions = {name: trainer.predict_rows(encoded) for name, encoded in run.splits[split].items()}
-    return score(predictions, run.splits[split], run.tasks)
+        count = answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
+    print(f"{count} texts answered.", file=sys.stderr)
 
 
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path) -> None:
@@ -193,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("model", help="folder or Hub id of a trained model")
     sub.add_argument("--recipe", required=True, help="the recipe that names the data")
     sub.add_argument("--split", choices=SPLITS, default="test")
-    sub.add_argument("--output", help="where to write results.json (default: beside the model)")
+    sub.add_argument("--output", help="where to write results.json (default: the model's folder, or here for a Hub id)")
     takes_overrides(sub)
 
     sub = command(predict, "answer a file of texts", "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mtl_nlp.modeling.tasks_multitask import reads_words
 from mtl_nlp.run import Run
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
@@ -50,7 +51,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
                 int(lengths.max()),
             )
         )
-    words = " Texts are split into words." if any(task.level == "token" for task in run.tasks.values()) else ""
+    words = " Texts are split into words." if reads_words(run.tasks.values()) else ""
     parts = [
         f"encoder: {run.recipe.encoder}, reads at most {run.max_length or 'any number of'} sub-words at once.{words}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),

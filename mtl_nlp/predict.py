@@ -68,7 +68,7 @@ def answer_file(
     """
     count = 0
     inputs, asked = itertools.tee(read_inputs(source, input_format))
-    answers = pipeline((item for item in asked), batch_size=batch_size)
+    answers = pipeline((_question(item) for item in asked), batch_size=batch_size)
     pairs = zip(inputs, answers, strict=True)
     # disable=None: a bar on a terminal, silence in a log.
     for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
@@ -76,7 +76,7 @@ def answer_file(
             content = {"text": item} if isinstance(item, str) else item
             target.write(json.dumps({**content, "answers": answer}, ensure_ascii=False) + "\n")
         else:
-            target.write(_as_conll(item, answer, pipeline.model.tasks))
+            target.write(_as_conll(_question(item), answer, pipeline.model.tasks))
         count += 1
     return count
 
@@ -117,11 +117,17 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
     if "tokens" in content:
         if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
             raise DataError(f'{path}, line {number}: "tokens" should be a list of strings. Found {line.strip():.80}.')
-        return {"tokens": content["tokens"]}
+        return content
     if not isinstance(content["text"], str):
         raise DataError(f'{path}, line {number}: "text" should be a string. Found {line.strip():.80}.')
-    if content.get("text_pair") is None:
-        return {"text": content["text"]}
-    if not isinstance(content["text_pair"], str):
+    if not isinstance(content.get("text_pair", ""), str | None):
         raise DataError(f'{path}, line {number}: "text_pair" should be a string. Found {line.strip():.80}.')
-    return {"text": content["text"], "text_pair": content["text_pair"]}
+    return content
+
+
+def _question(item: str | dict[str, Any]) -> str | dict[str, Any]:
+    """What the pipeline reads of an input; other keys, such as an id, are only carried to the answer."""
+    if isinstance(item, str):
+        return item
+    keys = ("tokens",) if "tokens" in item else ("text", "text_pair")
+    return {key: item[key] for key in keys if item.get(key) is not None}

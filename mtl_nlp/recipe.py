@@ -110,19 +110,27 @@ class DatasetRecipe(BaseModel):
 
 
 class MixtureRecipe(_Section):
-    """How datasets are mixed: p_d ∝ n_d^(1/temperature); 1 is proportional to size, large is uniform."""
+    """How datasets are mixed.
+
+    Attributes:
+        temperature: p_d ∝ n_d^(1/temperature); 1 is proportional to size, large is uniform.
+        batching: `mixed`, a batch holds rows of any dataset.
+    """
 
     temperature: float = Field(default=1.0, ge=1.0)
+    batching: Literal["mixed"] = "mixed"
 
 
 class LossRecipe(_Section):
     """How task losses are weighted.
 
     Attributes:
+        weighting: `static`, the weights stay as given.
         weights: w_t of each task, 1 where it is not named.
         scale: `rows`, the share n_t / N of rows that carry the task's label scales its loss; `per_task`, it does not.
     """
 
+    weighting: Literal["static"] = "static"
     weights: dict[str, float] = Field(default_factory=dict)
     scale: Literal["rows", "per_task"] = "rows"
 
@@ -173,6 +181,18 @@ class Recipe(_Section):
                     raise ValueError(f"task {name!r}: `{key}` should be a string. Found {value!r:.80}")
             task_from_dict({**options, "name": name})
         return tasks
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Recipe:
+        sections: dict[str, Mapping[str, Any]] = {
+            "model_init_kwargs": self.model_init_kwargs,
+            "training": self.training,
+            **{f"datasets.{name}": dataset.model_extra or {} for name, dataset in self.datasets.items()},
+        }
+        for section, values in sections.items():
+            for key in values.keys() & {"token", "hub_token"}:
+                raise ValueError(f"{section}.{key}: a recipe is saved with its model. Set HF_TOKEN in the environment")
+        return self
 
     @model_validator(mode="after")
     def _tasks_and_datasets_meet(self) -> Recipe:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
 from mtl_nlp.data.labels import unite_label_spaces
-from mtl_nlp.data.loading import LoadedDataset, load_splits
+from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoding_multitask import default_max_length
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
 from mtl_nlp.trainer import MultitaskTrainer
 from mtl_nlp.training_args import MultitaskTrainingArguments
@@ -55,18 +55,12 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report: `test` if it has rows for every task, else `validation` if that has, else what there is.
-
-        Raises:
-            RecipeError: if there is neither.
-        """
+        """The split to report: `test` if it feeds every task, else `validation` if that does, else what there is."""
         present = [split for split in ("test", "validation") if split in self.splits]
         for split in present:
             if all(any(task in rows.references for rows in self.splits[split].values()) for task in self.tasks):
                 return split
-        if present:
-            return present[0]
-        raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
+        return present[0]
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
@@ -82,31 +76,48 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
             raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
         if key in reserved:
             raise RecipeError(f"training.{key}: give it as `{reserved[key]}`.")
-    _check_numbers(recipe.training)
-    # YAML 1.1 reads an unquoted `no` as False, and Trainer's strategies are called so.
-    training: dict[str, Any] = {
-        key: "no" if value is False and key.endswith("_strategy") else value for key, value in recipe.training.items()
-    }
     try:
         return MultitaskTrainingArguments(
-            **training,
+            **_checked_values(recipe.training),
             output_dir=recipe.output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
         )
     except (ValueError, TypeError) as error:
+        if isinstance(error, RecipeError):
+            raise
         raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 
-def _check_numbers(training: Mapping[str, Any]) -> None:
-    """YAML reads `2e-4` as a string and TrainingArguments takes it: name the key before it fails deep inside."""
-    types = {f.name: str(f.type) for f in dataclasses.fields(MultitaskTrainingArguments)}
+_NUMBERS: dict[Any, type[int] | type[float]] = {int: int, float: float, int | None: int, float | None: float}
+_AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+
+
+def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with their types: TrainingArguments takes anything, and what is wrong fails deep inside.
+
+    YAML 1.1 reads an unquoted `no` as False, as which no strategy is known, and `2e-4` as a string.
+    """
+    types = get_type_hints(MultitaskTrainingArguments)
+    values: dict[str, Any] = {}
     for key, value in training.items():
-        numeric = ("int" in types[key] or "float" in types[key]) and "str" not in types[key]
-        if numeric and isinstance(value, str):
-            raise RecipeError(
-                f"training.{key}: expected a number, found the string {value!r}. YAML wants 2.0e-4, not 2e-4."
-            )
+        if value is False and key.endswith("_strategy"):
+            value = "no"
+        number = _NUMBERS.get(types[key])
+        if number is not None and not (value is None and types[key] is not number):
+            try:
+                value = number(value) if isinstance(value, str) else value
+            except ValueError:
+                raise RecipeError(f"training.{key}: expected a number, found {value!r}.") from None
+            if isinstance(value, bool) or not isinstance(value, int | number):
+                kind = "whole number" if number is int else "number"
+                raise RecipeError(f"training.{key}: expected a {kind}, found {value!r}.")
+        if key in _AT_LEAST_ONE and value < 1:
+            raise RecipeError(f"training.{key}: should be at least 1, found {value}.")
+        values[key] = value
+    if values.get("num_train_epochs", 1) <= 0:
+        raise RecipeError(f"training.num_train_epochs: should be above 0, found {values['num_train_epochs']}.")
+    return values
 
 
 def prepare_run(recipe: Recipe) -> Run:
@@ -116,8 +127,7 @@ def prepare_run(recipe: Recipe) -> Run:
         RecipeError, DataError: see there.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    reads_words = any(task.level == "token" for task in tasks.values())
-    tokenizer, max_length = _tokenizer(recipe.encoder, recipe, reads_words)
+    tokenizer, max_length = _tokenizer(recipe, reads_words(tasks.values()))
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
     return _encode(recipe, spaces.tasks, tokenizer, max_length, loaded, spaces.notes)
@@ -142,14 +152,15 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     return _encode(recipe, model.tasks, tokenizer, config.max_length, loaded, [])
 
 
-def _tokenizer(encoder: str, recipe: Recipe, reads_words: bool) -> tuple[PreTrainedTokenizerBase, int | None]:
+def _tokenizer(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBase, int | None]:
+    encoder = recipe.encoder
     hub = {
         key: value
         for key, value in recipe.model_init_kwargs.items()
-        if key in {"revision", "token", "cache_dir", "trust_remote_code"}
+        if key in {"revision", "cache_dir", "trust_remote_code"}
     }
     try:
-        tokenizer = load_tokenizer(encoder, reads_words=reads_words, **hub)
+        tokenizer = load_tokenizer(encoder, reads_words=split_words, **hub)
         config = AutoConfig.from_pretrained(encoder, **hub)
     except (OSError, ValueError) as error:
         raise RecipeError(f"encoder: {encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
@@ -177,22 +188,28 @@ def _encode(
     loaded: Mapping[str, LoadedDataset],
     notes: list[str],
 ) -> Run:
-    reads_words = any(task.level == "token" for task in tasks.values())
     splits: dict[str, dict[str, EncodedDataset]] = {}
     notes = list(notes)
     for name, data in loaded.items():
         for split, rows in data.splits.items():
+            if split != "train" and not any(has_labels(rows, task) for task in data.class_names):
+                notes.append(f"{name}/{split}: no row has a label; the split is not used")
+                continue
             encoded = encode_dataset(
                 f"{name}/{split}",
                 rows,
                 tasks,
                 tokenizer,
-                reads_words=reads_words,
+                reads_words=reads_words(tasks.values()),
                 max_length=max_length,
                 stride=recipe.stride,
             )
             splits.setdefault(split, {})[name] = encoded
             notes += describe_losses(encoded, tasks, max_length)
+    for split, datasets in splits.items():
+        unscored = [task for task in tasks if not any(task in encoded.references for encoded in datasets.values())]
+        if unscored:
+            notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score leaves them out")
     return Run(recipe, tasks, tokenizer, max_length, splits, notes)
 
 
@@ -202,6 +219,9 @@ def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_leng
     if encoded.repaired:
         notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags, repaired as seqeval reads them")
     for name in encoded.references:
+        missing = encoded.missing(name) - encoded.unlabelled
+        if missing:
+            notes.append(f"{encoded.name}: {missing} rows lack a label for {name}; the others of the row are used")
         unseen = count_unseen(encoded, tasks[name])
         if unseen:
             notes.append(
@@ -277,15 +297,25 @@ def load_model_tokenizer(folder: str, model: MultitaskModel) -> PreTrainedTokeni
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split()):.300}") from error
 
 
+def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
+    """See that there are splits for what the arguments ask for and for the final scores.
+
+    Raises:
+        RecipeError: if there are none.
+    """
+    if "validation" not in run.splits and arguments.eval_strategy != "no":
+        raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
+    if not run.splits.keys() & {"test", "validation"}:
+        raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
+
+
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:
     """The trainer of a run.
 
     Raises:
-        RecipeError: if the arguments ask for what is not there: validation data, a package.
+        RecipeError: if the arguments are at odds, or ask for a package that is not there.
     """
     validation = run.splits.get("validation")
-    if validation is None and arguments.eval_strategy != "no":
-        raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
     try:
         return MultitaskTrainer(
             model=model,

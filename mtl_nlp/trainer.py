@@ -24,7 +24,7 @@ from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
-from mtl_nlp.evaluation.evaluator import decode_pieces, evaluation_batches, pieces_of_batch, score
+from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
@@ -192,6 +192,10 @@ class MultitaskTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def score(self, datasets: Mapping[str, EncodedDataset]) -> Evaluation:
+        """The scores of every task on encoded splits by dataset, without logging them."""
+        return score({name: self.predict_rows(encoded) for name, encoded in datasets.items()}, datasets, self.tasks)
+
     def predict_rows(self, encoded: EncodedDataset) -> dict[str, list[Any]]:
         """Predictions for each task that the dataset feeds, in the dataset's order; None where a row has no label."""
         return self._predict(encoded)[0]
@@ -205,6 +209,9 @@ class MultitaskTrainer(Trainer):
         self.callback_handler.eval_dataloader = loader
         fed = {name: self.tasks[name] for name in encoded.references}
         model = self.model.eval()
+        if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
+            model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+        model.to(self.args.device)
         pieces, sums, counts = [], dict.fromkeys(self.tasks, 0.0), StepCounts(0, {}, {})
         for features, batch in loader:
             batch = self._prepare_inputs(batch)

@@ -13,6 +13,8 @@ from transformers import TrainingArguments
 class MultitaskTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of the joint loss.
 
+    `metric_for_best_model` is `mtl_score` unless given.
+
     Args:
         loss_weights: w_t of each task in the joint loss, 1 where a task is not named.
         loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
@@ -31,6 +33,9 @@ class MultitaskTrainingArguments(TrainingArguments):
     # The batch is made by the collator and its labels by task: nothing may be dropped, and evaluate() must find them.
     remove_unused_columns: bool = field(default=False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    metric_for_best_model: str | None = field(
+        default=None, metadata={"help": "What picks the best model; mtl_score if not given and it is asked for."}
+    )
     loss_weights: dict[str, float] | str | None = field(
         default=None, metadata={"help": "Weight of each task in the joint loss, 1 where a task is not named."}
     )
@@ -50,6 +55,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         # one recipe should run on both kinds of machine.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            self.metric_for_best_model = "mtl_score"
         super().__post_init__()
         if self.train_sampling_strategy != "random" or self.dataloader_drop_last:
             raise ValueError(

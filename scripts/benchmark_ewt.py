@@ -116,8 +116,7 @@ def joint_run(seed: int) -> dict[str, dict[str, float]]:
     trainer.save_model()
     scores: dict[str, dict[str, float]] = {task: {} for task in TASKS}
     for split in SPLITS:
-        encoded = run.splits[split]
-        evaluation = score({name: trainer.predict_rows(rows) for name, rows in encoded.items()}, encoded, run.tasks)
+        evaluation = trainer.score(run.splits[split])
         for task in TASKS:
             scores[task][split] = 100 * evaluation.scores[task][run.tasks[task].primary_score]
     return scores

@@ -230,3 +230,28 @@ def test_a_batch_has_at_least_one_text(capsys, size):
         main(["predict", "model", "file", "--batch-size", size])
     assert stopped.value.code == 2
     assert f"should be a whole number of at least 1. Found '{size}'" in capsys.readouterr().err
+
+
+def test_predict_does_not_write_over_its_input(trained, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Ada\n")
+    assert main(["predict", str(trained), str(texts), "--output", str(texts)]) == 2
+    assert "is the input file" in capsys.readouterr().err
+    assert texts.read_text() == "Ada\n"
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_before_training(quick_recipe, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(quick_recipe | {"output_dir": str(tmp_path / "file" / "run")}))
+    assert main(["train", str(recipe)]) == 2
+    assert "output_dir" in capsys.readouterr().err
+
+
+def test_a_token_in_a_recipe_is_refused(quick_recipe, tmp_path, capsys):
+    quick_recipe["training"]["hub_token"] = "hf_secret"
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(quick_recipe))
+    assert main(["plan", str(tmp_path / "r.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "training.hub_token: a recipe is saved with its model" in error
+    assert "hf_secret" not in error

@@ -80,14 +80,15 @@ def test_any_text_is_answered_word_by_word(answer, tmp_path, output_format, batc
 
 def test_json_lines_take_texts_pairs_and_tokens(answer, tmp_path):
     inputs = [
-        {"text": "Ada"},
+        {"text": "Ada", "id": 7},
         {"text": "Ada", "text_pair": "a fox"},
-        {"tokens": ["New York", "", "fox"]},
+        {"tokens": ["New York", "", "fox"], "text": "the words count"},
         {"tokens": []},
+        {"text": "x", "text_pair": None},
     ]
-    lines = [json.dumps(item | {"id": 7}) for item in inputs] + ['{"text": "x", "text_pair": null}']
+    lines = [json.dumps(item) for item in inputs]
     rows = [json.loads(line) for line in answers(answer, write(tmp_path / "a.jsonl", *lines), "jsonl").splitlines()]
-    assert [{key: row[key] for key in row if key != "answers"} for row in rows] == [*inputs, {"text": "x"}]
+    assert [{key: row[key] for key in row if key != "answers"} for row in rows] == inputs
     assert [entry["word"] for entry in rows[2]["answers"]["pos"]] == ["New York", "", "fox"]
     assert rows[3]["answers"]["pos"] == []
 

@@ -13,6 +13,7 @@ from mtl_nlp.run import (
     ModelError,
     build_model,
     build_trainer,
+    check_splits,
     load_model,
     load_model_tokenizer,
     prepare_evaluation,
@@ -56,16 +57,21 @@ def test_validation_is_reported_where_there_is_no_test_split(quick_recipe):
     del files["test"]
     assert prepare_run(Recipe.from_dict(quick_recipe)).held_out == "validation"
     del files["validation"]
+    recipe = Recipe.from_dict(quick_recipe)
     with pytest.raises(RecipeError, match="neither a test nor a validation split"):
-        assert prepare_run(Recipe.from_dict(quick_recipe)).held_out
+        check_splits(prepare_run(recipe), training_arguments(recipe))
 
 
 @pytest.mark.parametrize(
     ("training", "message"),
     [
         ({"learning_rat": 1}, r"^training\.learning_rat: no such training argument\. Did you mean 'learning_rate'"),
-        ({"learning_rate": "2e-4"}, r"^training\.learning_rate: expected a number, .*'2e-4'\. YAML wants 2\.0e-4"),
-        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: expected a number, found the string 'many'"),
+        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: expected a number, found 'many'"),
+        ({"num_train_epochs": [1]}, r"^training\.num_train_epochs: expected a number, found \[1\]"),
+        ({"num_train_epochs": 0}, r"^training\.num_train_epochs: should be above 0, found 0"),
+        ({"seed": None}, r"^training\.seed: expected a whole number, found None"),
+        ({"per_device_train_batch_size": 1.5}, r"^training\.per_device_train_batch_size: expected a whole number"),
+        ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1, found 0"),
         ({"output_dir": "x"}, r"^training\.output_dir: give it as `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: give it as `loss\.weights`"),
         ({"loss_scale": "rows"}, r"^training\.loss_scale: give it as `loss\.scale`"),
@@ -88,13 +94,33 @@ def test_training_and_loss_sections_become_arguments(quick_recipe):
     assert arguments.output_dir == quick_recipe["output_dir"]
 
 
+def test_numbers_that_yaml_reads_as_strings_are_numbers_and_no_is_a_strategy(quick_recipe):
+    quick_recipe["training"] |= {"learning_rate": "2e-4", "num_train_epochs": "3", "eval_strategy": False}
+    arguments = training_arguments(Recipe.from_dict(quick_recipe))
+    assert (arguments.learning_rate, arguments.num_train_epochs, arguments.eval_strategy) == (2e-4, 3, "no")
+
+
+def test_a_split_without_labels_is_left_out_and_missing_labels_are_told(quick_recipe, tmp_path):
+    train = [{"t": "a", "x": "p", "y": 1.0}, {"t": "b", "x": None, "y": 2.0}, {"t": "c", "x": "q", "y": None}]
+    hidden = [{"t": "d", "x": None, "y": None}]
+    for name, rows in (("train", train), ("validation", train), ("test", hidden)):
+        (tmp_path / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick_recipe["tasks"] = {"x": {"type": "text-classification"}, "y": {"type": "regression"}}
+    files = {name: str(tmp_path / f"{name}.json") for name in ("train", "validation", "test")}
+    labels = {"x": "x", "y": "y"}
+    quick_recipe["datasets"] = {"d": {"path": "json", "data_files": files, "inputs": {"text": "t"}, "labels": labels}}
+    run = prepare_run(Recipe.from_dict(quick_recipe))
+    assert run.held_out == "validation"
+    assert "d/test: no row has a label; the split is not used" in run.notes
+    assert "d/train: 1 rows lack a label for x; the others of the row are used" in run.notes
+
+
 def test_evaluation_in_training_needs_a_validation_split(quick_recipe):
     del quick_recipe["datasets"]["sample"]["data_files"]["validation"]
     quick_recipe["training"]["eval_strategy"] = "epoch"
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
     with pytest.raises(RecipeError, match=r"^training\.eval_strategy: there is no validation split"):
-        build_trainer(run, build_model(run), training_arguments(recipe))
+        check_splits(prepare_run(recipe), training_arguments(recipe))
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,11 @@ def test_patience_of_no_evaluation_is_refused(tmp_path):
 def test_what_the_mixture_decides_itself_is_refused(tmp_path, setting):
     with pytest.raises(ValueError, match="The mixture orders and groups its batches itself"):
         MultitaskTrainingArguments(str(tmp_path), **setting)
+
+
+def test_the_best_model_is_that_with_the_best_mtl_score_unless_told_otherwise(tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    assert MultitaskTrainingArguments(str(tmp_path), **best).metric_for_best_model == "mtl_score"
+    assert MultitaskTrainingArguments(str(tmp_path), **best).greater_is_better
+    named = MultitaskTrainingArguments(str(tmp_path), **best, metric_for_best_model="loss")
+    assert named.metric_for_best_model == "loss"

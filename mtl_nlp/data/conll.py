@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
     Raises:
         DataError: on a line with another number of columns.
     """
-    for first_line, comments, lines in _sentences(path, _OPENS_COMMENT):
+
+    def is_comment(line: str) -> bool:
+        return bool(_OPENS_COMMENT.match(line)) and (bool(_COMMENT.match(line)) or len(_split(line)) != len(columns))
+
+    for first_line, comments, lines in _sentences(path, is_comment):
         rows = [_split(line) for line in lines]
         for number, row in enumerate(rows, start=first_line):
             if len(row) != len(columns):
@@ -56,7 +60,7 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: on a line that has not ten tab-separated columns, or an id that is none.
     """
-    for first_line, comments, lines in _sentences(path, re.compile("#")):
+    for first_line, comments, lines in _sentences(path, re.compile("#").match):
         words = []
         for number, line in enumerate(lines, start=first_line):
             row = line.split("\t")
@@ -74,7 +78,7 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
 
 def read_first_column(path: str | Path) -> Iterator[list[str]]:
     """The words of each sentence of a file of columns, as `read_conll` reads it, whatever the other columns are."""
-    for _, _, lines in _sentences(path, _OPENS_COMMENT):
+    for _, _, lines in _sentences(path, _OPENS_COMMENT.match):
         yield [_split(line)[0] for line in lines]
 
 
@@ -95,7 +99,9 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
-def _sentences(path: str | Path, opens_comment: re.Pattern[str]) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+def _sentences(
+    path: str | Path, is_comment: Callable[[str], object]
+) -> Iterator[tuple[int, dict[str, str], list[str]]]:
     """(number of the first word's line, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []
@@ -105,7 +111,7 @@ def _sentences(path: str | Path, opens_comment: re.Pattern[str]) -> Iterator[tup
             if lines:
                 yield first_line, comments, lines
                 comments, lines = {}, []
-        elif not lines and opens_comment.match(line):
+        elif not lines and is_comment(line):
             comment = _COMMENT.match(line)
             if comment:
                 comments[comment["key"]] = comment["value"].strip()

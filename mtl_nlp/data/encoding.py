@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import Column, Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, canonical_rows, progress_bars_from
+from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, canonical_rows, code_fingerprint, progress_bars_from
 from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
-from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words
 
 
@@ -46,6 +45,10 @@ class EncodedDataset:
         """Rows of the source (long ones are several windows)."""
         return len(next(iter(self.references.values())))
 
+    def missing(self, task: str) -> int:
+        """Rows without a label for the task."""
+        return sum(reference is None for reference in self.references[task])
+
     @property
     def lengths(self) -> np.ndarray:
         """Sub-words of each window, shape (windows,)."""
@@ -64,11 +67,11 @@ class EncodedDataset:
     @property
     def truncated(self) -> int:
         """Texts of which no window holds every sub-word."""
-        return pc.sum(pc.greater(self.windows.data.column("lost"), 0)).as_py() or 0
+        return int((self.windows.data.column("lost").to_numpy() > 0).sum())
 
     @property
     def _distinct_rows(self) -> int:
-        return pc.count_distinct(self.windows.data.column("row")).as_py()
+        return len(np.unique(self.windows.data.column("row").to_numpy()))
 
 
 def encode(
@@ -104,7 +107,7 @@ def encode(
         rows,
         by_name,
         tokenizer,
-        reads_words=any(task.level == "token" for task in tasks),
+        reads_words=reads_words(tasks),
         max_length=max_length or default_max_length(tokenizer),
         stride=stride,
     )
@@ -161,13 +164,14 @@ def encode_dataset(
                 "reads_words": reads_words,
                 "max_length": max_length,
                 "stride": stride,
+                "code": code_fingerprint(),
             },
             desc=f"Tokenizing {name}",
         )
     if len(windows) == 0:
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
     references = {task: rows[LABEL_PREFIX + task] for task in fed}
-    repaired = pc.sum(rows.data.column(REPAIRED)).as_py()
+    repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
     return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint)
@@ -191,19 +195,21 @@ def _encode_batch(
     reads_words: bool,
     max_length: int | None,
     stride: int | None,
+    code: str,
 ) -> dict[str, list]:
     fed = [task_from_dict(task) for task in tasks]
     labels_words = any(task.level == "token" for task in fed)
     pairs = batch.get("text_pair")
     encoded: list[list[Window]]
-    if reads_words or "tokens" in batch:
+    if reads_words:
         words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
         second = None if pairs is None else _as_words(pairs)
         encoded = encode_words(tokenizer, words, second, max_length=max_length, stride=stride)
         # Without labels for words only the first window is used: then the text is truncated to it.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
     else:
-        encoded = encode_texts(tokenizer, batch["text"], pairs, max_length=max_length)
+        texts = [" ".join(words) for words in batch["tokens"]] if "tokens" in batch else batch["text"]
+        encoded = encode_texts(tokenizer, texts, pairs, max_length=max_length)
     keys = ["input_ids", "words", "positions", "lost"]
     if "token_type_ids" in tokenizer.model_input_names:
         keys.append("token_type_ids")

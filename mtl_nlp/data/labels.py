@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset
+from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset, has_labels
 from mtl_nlp.modeling.tasks_multitask import Task
 
 
@@ -51,7 +51,7 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
     for name, task in tasks.items():
         feeders = {key: data for key, data in loaded.items() if name in data.class_names}
         unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
-        if not any(_has_labels(data, name) for data in feeders.values()):
+        if not any(has_labels(data.splits["train"], name) for data in feeders.values()):
             raise unlabelled
         if not task.has_label_space:
             spaces.tasks[name] = task
@@ -66,16 +66,12 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
     return spaces
 
 
-def _has_labels(data: LoadedDataset, task: str) -> bool:
-    column = data.splits["train"].data.column(LABEL_PREFIX + task)
-    return column.null_count < len(column)
-
-
 def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:
     """What each dataset of a task lacks of the united label space."""
     united = {label for labels in names.values() for label in labels}
     sets = [set(labels) - {"O"} for labels in names.values() if set(labels) - {"O"}]
-    if len(sets) > 1 and not set.intersection(*sets):
+    others = [set().union(*(other for other in sets if other is not own)) for own in sets]
+    if len(sets) > 1 and any(own.isdisjoint(rest) for own, rest in zip(sets, others, strict=True)):
         spaces = "; ".join(f"{dataset}: {', '.join(labels[:8])}" for dataset, labels in names.items())
         raise DataError(
             f"Task {task!r}: its datasets have no label in common ({spaces}). Rename the labels, or make two tasks."

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
+import hashlib
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,6 @@ import datasets
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from mtl_nlp._version import __version__
 from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe import SPLITS, DatasetRecipe, did_you_mean
@@ -32,6 +33,8 @@ _SLOW_ROWS = 20_000
 """From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
 _BYTES_A_ROW = 500
 _VALIDATION_SEED = 0
+_CSV_OPTIONS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+"""pandas would take texts and labels such as `NA`, `None` and `nan` for missing ones."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +66,54 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         DataError: if something cannot be found or read, there is nothing to train on, a split is empty, or a row is not
             valid.
     """
-    raw = _raw_splits(name, recipe, _load(name, recipe))
-    if only is None and "train" not in raw:
-        raise DataError(f"datasets.{name}: no split {recipe.splits.get('train', 'train')!r} to train on.")
-    if only is not None:
-        raw = {split: rows for split, rows in raw.items() if split == only}
-    canonical = {
-        split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
-        for split, rows in raw.items()
-    }
-    class_names = {
-        task: _class_names(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
-    }
-    return LoadedDataset(DatasetDict(canonical), class_names)
-
-
-def _raw_splits(name: str, recipe: DatasetRecipe, loaded: DatasetDict) -> dict[str, Dataset]:
-    """This project's splits, of which `validation` may be a part of the dataset's training split."""
+    loaded = _load(name, recipe)
     for split, own in recipe.splits.items():
         if own not in loaded:
             raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, loaded)}")
     names = {split: recipe.splits.get(split, split) for split in SPLITS}
-    splits = {split: loaded[own] for split, own in names.items() if own in loaded}
-    if recipe.validation_size is None:
-        return splits
-    if "validation" in splits or "train" not in splits:
+    raw = {split: loaded[own] for split, own in names.items() if own in loaded}
+    if only is None and "train" not in raw:
+        raise DataError(f"datasets.{name}: no split {names['train']!r} to train on. It has {', '.join(loaded)}.")
+    from_train = recipe.validation_size is not None
+    if from_train and ("validation" in raw or "train" not in raw):
         raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split; leave it out.")
+    wanted = {"train"} if only == "validation" and from_train else {only}
+    canonical = {
+        split: canonical_rows(rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+        for split, rows in raw.items()
+        if only is None or split in wanted
+    }
+    if from_train and "train" in canonical:
+        canonical |= _set_aside(name, canonical["train"], recipe.validation_size)
+    class_names = {
+        task: _class_names(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
+    }
+    splits = {split: rows for split, rows in canonical.items() if only is None or split == only}
+    return LoadedDataset(DatasetDict(splits), class_names if splits else {})
+
+
+def _set_aside(name: str, rows: Dataset, size: float | int | None) -> dict[str, Dataset]:
+    """A part of the training rows for validation. After they are checked, so that messages have the file's rows."""
     try:
-        parts = splits["train"].train_test_split(test_size=recipe.validation_size, seed=_VALIDATION_SEED)
+        parts = rows.train_test_split(test_size=size, seed=_VALIDATION_SEED)
     except ValueError as error:
         raise DataError(f"datasets.{name}.validation_size: {_one_line(error)}") from error
-    return splits | {"train": parts["train"], "validation": parts["test"]}
+    # Without a mapping of indices, which whole columns would not see.
+    return {"train": parts["train"].flatten_indices(), "validation": parts["test"].flatten_indices()}
+
+
+def has_labels(rows: Dataset, task: str) -> bool:
+    """Whether any canonical row has a label for the task."""
+    column = rows.data.column(LABEL_PREFIX + task)
+    return column.null_count < len(column)
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Fingerprint of the code that makes rows and windows, for the caches' keys: datasets sees only the function."""
+    folder = Path(__file__).parents[1]
+    sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
 
 
 def canonical_rows(
@@ -125,6 +145,9 @@ def canonical_rows(
             raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, dataset.column_names)}")
     if len(dataset) == 0:
         raise DataError(f"{name}: the split has no rows.")
+    for task_name in labels:
+        if tasks[task_name].level == "token" and "tokens" not in inputs:
+            raise DataError(f"{name}: task {task_name!r} labels words and needs the input `tokens`.")
     features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
     for task_name in labels:
         features[LABEL_PREFIX + task_name] = _LABEL_FEATURES[_canonical_type(tasks[task_name])]
@@ -143,6 +166,7 @@ def canonical_rows(
                 # Without label spaces, which checking does not need and which would change the cache's key.
                 "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
                 "class_names": {column: _class_names(dataset.features[column]) for column in labels.values()},
+                "code": code_fingerprint(),
             },
             desc=f"Checking {name}",
         )
@@ -176,6 +200,7 @@ def _canonical_batch(
     labels: Mapping[str, str],
     tasks: Mapping[str, dict[str, Any]],
     class_names: Mapping[str, list[str] | None],
+    code: str,
 ) -> dict[str, list]:
     columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
     for key, values in columns.items():
@@ -238,7 +263,8 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
                 {split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()}
             )
         with progress_bars_from(_rows_to_expect(recipe)):
-            loaded = load_dataset(recipe.path, data_files=recipe.data_files, **(recipe.model_extra or {}))
+            options = (_CSV_OPTIONS if recipe.path == "csv" else {}) | (recipe.model_extra or {})
+            loaded = load_dataset(recipe.path, data_files=recipe.data_files, **options)
     except StopIteration as error:
         raise DataError(f"datasets.{name}: cannot be read: a file is empty.") from error
     except DatasetGenerationError as error:
@@ -290,13 +316,13 @@ def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset:
                 "reader": recipe.path,
                 "columns": None if recipe.columns is None else tuple(recipe.columns),
                 "wanted": tuple(wanted),
-                "version": __version__,
+                "code": code_fingerprint(),
             },
         )
 
 
 def _conll_rows(
-    sources: Sequence[tuple], reader: str, columns: Sequence[str] | None, wanted: Sequence[str], version: str
+    sources: Sequence[tuple], reader: str, columns: Sequence[str] | None, wanted: Sequence[str], code: str
 ) -> Iterator[dict[str, Any]]:
     """The wanted columns of every sentence; a sentence may lack a comment, but not every one of a file may."""
     arguments = () if columns is None else (columns,)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .tasks_multitask import Task, task_from_dict
+from .tasks_multitask import Task, reads_words, task_from_dict
 
 
 class MultitaskConfig(PreTrainedConfig):
@@ -51,9 +51,5 @@ class MultitaskConfig(PreTrainedConfig):
 
     @property
     def reads_words(self) -> bool:
-        """Whether every text is split into words before tokenization.
-
-        True as soon as one task labels words, so that training, evaluation and the pipeline, in which one encoder
-        pass feeds all tasks, give the encoder the same sub-words for the same text.
-        """
-        return any(task.level == "token" for task in self.get_tasks())
+        """Whether every text is split into words before tokenization, see `reads_words`."""
+        return reads_words(self.get_tasks())

@@ -159,9 +159,10 @@ class MultitaskModel(PreTrainedModel):
             tasks: the tasks with their label spaces, in the order of the heads.
             max_length: sub-words the encoder reads at once, kept in the configuration.
             stride: sub-words that windows of a long text share, kept in the configuration.
-            **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `dtype`, `attn_implementation`, …).
+            **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `attn_implementation`, …). `dtype` is
+                float32 unless given: a checkpoint stored in half precision is not fine to tune in it.
         """
-        pretrained = AutoModel.from_pretrained(encoder, **kwargs)
+        pretrained = AutoModel.from_pretrained(encoder, **{"dtype": torch.float32, **kwargs})
         config = MultitaskConfig(
             text_config=pretrained.config,
             tasks=list(tasks),

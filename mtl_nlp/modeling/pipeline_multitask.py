@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers.pipelines.base import ChunkPipeline
 
+from .configuration_multitask import MultitaskConfig
 from .encoding_multitask import Window, default_max_length, encode_texts, encode_words
-from .tasks_multitask import Task
+from .tasks_multitask import PREDICTED, Task, TopK
 from .words_multitask import Word, split_words
 
 _LOGITS = "logits_"
@@ -39,7 +40,8 @@ class MultitaskPipeline(ChunkPipeline):
 
     Args:
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
-        top_k (`int`, *optional*, defaults to 1): how many classes to show, best first; None for all.
+        top_k (`int`, *optional*): how many classes to show, best first; None for all. By default those predicted: the
+            best one, or for multi-label tasks all those that hold.
 
     Example:
         >>> answer = pipeline("multitask", model="runs/ewt")
@@ -51,6 +53,15 @@ class MultitaskPipeline(ChunkPipeline):
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.model.config.model_type != MultitaskConfig.model_type:
+            raise ValueError(
+                f"The multitask pipeline needs a multitask model. Found a {self.model.config.model_type} model."
+            )
+        # Words are found by their position from the left.
+        self.tokenizer.padding_side = "right"
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = options.keys() - {"tasks", "top_k"}
@@ -71,7 +82,7 @@ class MultitaskPipeline(ChunkPipeline):
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         windows: list[Window]
-        if config.reads_words or (isinstance(inputs, dict) and "tokens" in inputs):
+        if config.reads_words:
             pairs = None if pair is None else [[word.text for word in split_words(pair)]]
             tokens = [[word.text for word in words]]
             (windows,) = encode_words(self.tokenizer, tokens, pairs, max_length=limit, stride=config.stride)
@@ -93,7 +104,7 @@ class MultitaskPipeline(ChunkPipeline):
         return {_LOGITS + name: values.float() for name, values in logits.items()} | carried
 
     def postprocess(
-        self, model_outputs: list[dict[str, Any]], top_k: int | None = 1
+        self, model_outputs: list[dict[str, Any]], top_k: TopK = PREDICTED
     ) -> dict[str, list[dict[str, Any]]]:
         """Put the windows of one text together and let every task answer."""
         source = model_outputs[0]["source"]

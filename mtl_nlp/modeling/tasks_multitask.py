@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
@@ -25,6 +25,10 @@ IGNORED = -100
 POOLINGS = ("cls", "mean")
 THRESHOLD = 0.5
 """A multi-label class is predicted from this probability on."""
+PREDICTED: Final = "predicted"
+"""Show the classes that are predicted: the best one, or all those that hold."""
+TopK = int | Literal["predicted"] | None
+"""How many classes an answer shows: a number, those predicted, or all (None)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +110,7 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: int | None) -> list[dict[str, Any]]:
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """The pipeline's answer; arguments as in `decode`, with the words of the text and how many classes to show."""
 
 
@@ -168,7 +172,7 @@ class TokenClassification(Task):
         best = logits.argmax(axis=-1) if self._constraints is None else self._constraints.decode(logits)
         return [self.labels[index] for index in best]
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: int | None) -> list[dict[str, Any]]:
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """`{"word", "label", "score", "start", "end", "index"}` for every word (index from 1), or for every span
         `{"entity_group", "score", "word", "start", "end"}` with the mean probability of its tags."""
         tags = self.decode(logits)
@@ -235,9 +239,9 @@ class TextClassification(SequenceTask):
         """The most probable class."""
         return self.labels[int(logits.argmax())]
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: int | None) -> list[dict[str, Any]]:
-        """The `top_k` most probable classes (all of them for None) as `{"label", "score"}`, best first."""
-        return _ranked(self.labels, softmax(logits))[:top_k]
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """The `top_k` most probable classes as `{"label", "score"}`, best first."""
+        return _ranked(self.labels, softmax(logits))[: 1 if top_k == PREDICTED else top_k]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,9 +272,12 @@ class MultiLabelClassification(SequenceTask):
         """The classes with a probability of at least a half."""
         return sorted(label for label, score in zip(self.labels, sigmoid(logits), strict=True) if score >= THRESHOLD)
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: int | None) -> list[dict[str, Any]]:
-        """The `top_k` most probable classes, for None all, as `{"label", "score"}`, best first."""
-        return _ranked(self.labels, sigmoid(logits))[:top_k]
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """The `top_k` most probable classes as `{"label", "score"}`, best first."""
+        ranked = _ranked(self.labels, sigmoid(logits))
+        if top_k == PREDICTED:
+            return [entry for entry in ranked if entry["score"] >= THRESHOLD]
+        return ranked[:top_k]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +314,7 @@ class Regression(SequenceTask):
         """The number itself."""
         return float(logits[0])
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: int | None) -> list[dict[str, Any]]:
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """`[{"label": name of the task, "score": number}]`."""
         return [{"label": self.name, "score": float(logits[0])}]
 
@@ -335,6 +342,15 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
             nearest = get_close_matches(key, valid, n=1, cutoff=0.0)[0]
             raise ValueError(f"Task {name!r}: a {type_name} task has no option {key!r}. Did you mean {nearest!r}?")
     return task_type(**fields)
+
+
+def reads_words(tasks: Iterable[Task]) -> bool:
+    """Whether a model of these tasks splits every text into words: as soon as one of them labels words.
+
+    So training, evaluation and the pipeline, in which one encoder pass feeds all tasks, give the encoder the same
+    sub-words for the same text.
+    """
+    return any(task.level == "token" for task in tasks)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

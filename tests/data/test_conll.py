@@ -142,3 +142,10 @@ def test_real_tweets_have_the_words_that_their_source_says(split, sentences, wor
     rows = list(read_conll(REAL_DATA / "wnut17" / f"{split}.conll", ["tokens", "ner"]))
     assert (len(rows), sum(len(row["tokens"]) for row in rows)) == (sentences, words)
     assert sum(row["ner"].count("B-person") for row in rows) == people
+
+
+def test_a_lone_hash_is_a_word_where_it_has_the_columns_of_one(tmp_path):
+    (tmp_path / "a.conll").write_text("# topic = sport\n# O\n1 O\nfan O\n\n# made by hand\ngo O\n")
+    first, second = read_conll(tmp_path / "a.conll", ["tokens", "ner"])
+    assert (first["tokens"], first["topic"]) == (["#", "1", "fan"], "sport")
+    assert second["tokens"] == ["go"]

@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from conftest import build_model, build_tokenizer
-from transformers import pipeline
+from conftest import build_config, build_model, build_tokenizer
+from transformers import AutoModel, pipeline
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.modeling.encoding_multitask import encode_words
@@ -197,3 +197,9 @@ def test_an_unknown_option_is_refused(answer):
 def test_a_wrong_input_is_refused_with_the_valid_shapes(item):
     with pytest.raises(ValueError, match=r'reads a text, {"text": …, "text_pair": …} or {"tokens": \[...\]}. Found'):
         parse_input(item)
+
+
+def test_a_model_without_tasks_is_refused_by_name():
+    encoder = AutoModel.from_config(build_config("bert"))
+    with pytest.raises(ValueError, match="needs a multitask model"):
+        pipeline("multitask", model=encoder, tokenizer=build_tokenizer("wordpiece"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_nlp import TASK_TYPES, MultiLabelClassification, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.tasks_multitask import IGNORED, sigmoid, softmax, task_from_dict
+from mtl_nlp.modeling.tasks_multitask import IGNORED, PREDICTED, sigmoid, softmax, task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words
 
 POS = TokenClassification(name="pos", labels=["NOUN", "VERB"])
@@ -158,3 +158,12 @@ def test_probabilities_do_not_overflow():
     with np.errstate(all="raise", under="ignore"):
         assert softmax(logits).tolist() == [0.0, 0.0, 1.0]
         assert sigmoid(logits).tolist() == [0.0, 0.5, 1.0]
+
+
+def test_a_multi_label_answer_shows_what_is_predicted_unless_told_how_many():
+    task = MultiLabelClassification(name="tags", labels=["a", "b", "c"])
+    for logits in (np.array([2.0, -1.0, 3.0]), np.array([-2.0, -1.0, -3.0])):
+        shown = [entry["label"] for entry in task.answer(logits, [], "", PREDICTED)]
+        assert sorted(shown) == task.decode(logits)
+    assert len(task.answer(np.zeros(3), [], "", 2)) == 2
+    assert len(task.answer(np.zeros(3), [], "", None)) == 3
