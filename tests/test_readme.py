@@ -1,0 +1,37 @@
+"""What the documents say is what the files hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+
+
+def test_the_recipe_shown_in_the_readme_is_the_quickstart_recipe():
+    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    shown, real = yaml.safe_load(block), yaml.safe_load((REPOSITORY / "recipes" / "quickstart.yaml").read_text())
+    assert (shown["encoder"], shown["tasks"]) == (real["encoder"], real["tasks"])
+    assert shown["training"].items() <= real["training"].items()
+
+
+def test_the_first_snippet_ends_by_line_40():
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    fences = [number for number, line in enumerate(lines, start=1) if line.startswith("```")]
+    assert lines[fences[2] - 1] == "```python"
+    assert fences[3] <= 40
+
+
+@pytest.mark.parametrize("document", ["README.md", "recipes/README.md", "recipes/sample_corpus/README.md"])
+def test_no_placeholder_is_left(document):
+    assert not re.search(r"\b[A-Z]{3,}_(?:ROW|OUTPUT)\b|^[A-Z]{5,}$", (REPOSITORY / document).read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_says_what_it_reached(recipe):
+    (reached,) = re.findall(r"^# reached: (.*)", recipe.read_text(), re.MULTILINE)
+    assert re.search(r"\d\d\.\d", reached)
