@@ -76,16 +76,15 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
             raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
         if key in reserved:
             raise RecipeError(f"training.{key}: give it as `{reserved[key]}`.")
+    values = _checked_values(recipe.training)
     try:
         return MultitaskTrainingArguments(
-            **_checked_values(recipe.training),
+            **values,
             output_dir=recipe.output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
         )
     except (ValueError, TypeError) as error:
-        if isinstance(error, RecipeError):
-            raise
         raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 

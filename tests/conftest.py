@@ -144,12 +144,11 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
     return build
 
 
-@pytest.fixture
-def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
+def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
     """A recipe as plain data: the sample corpus on a tiny encoder, a few steps."""
     return {
-        "encoder": encoder_folder("bert"),
-        "output_dir": str(tmp_path / "run"),
+        "encoder": encoder,
+        "output_dir": str(output),
         "tasks": {
             "pos": {"type": "token-classification"},
             "ner": {"type": "token-classification", "scheme": "iob2"},
@@ -166,5 +165,11 @@ def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
                 "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
             }
         },
-        "training": {"max_steps": 4, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
+        "training": {"max_steps": max_steps, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
     }
+
+
+@pytest.fixture
+def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
+    """The sample recipe with a folder of the test's own."""
+    return sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=4)

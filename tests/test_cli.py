@@ -9,37 +9,13 @@ from typing import Any
 import datasets
 import pytest
 import yaml
+from conftest import sample_recipe
 
 from mtl_nlp.cli import main
 from mtl_nlp.data.conll import DataError, read_conll
 from mtl_nlp.recipe import RecipeError
 
-CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
 COMMANDS = ("plan", "train", "evaluate", "predict")
-
-
-def small_recipe(encoder: str, output: Path) -> dict[str, Any]:
-    """The sample corpus on a tiny encoder, two steps."""
-    files = {split: str(CORPUS / split / "*.conll") for split in ("train", "validation", "test")}
-    return {
-        "encoder": encoder,
-        "output_dir": str(output),
-        "tasks": {
-            "pos": {"type": "token-classification"},
-            "ner": {"type": "token-classification", "scheme": "iob2"},
-            "topic": {"type": "text-classification"},
-        },
-        "datasets": {
-            "sample": {
-                "path": "conll",
-                "columns": ["tokens", "upos", "ner"],
-                "data_files": files,
-                "inputs": {"tokens": "tokens"},
-                "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
-            }
-        },
-        "training": {"max_steps": 2, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
-    }
 
 
 def write(path: Path, recipe: Any) -> str:
@@ -53,7 +29,7 @@ def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        recipe = write(folder / "recipe.yaml", small_recipe(encoder_folder("bert"), folder / "run"))
+        recipe = write(folder / "recipe.yaml", sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2))
         assert main(["train", recipe]) == 0
     return folder
 
@@ -173,7 +149,7 @@ def test_bad_data_is_refused_in_one_line(encoder_folder, tmp_path, capsys, file,
     conll = {"path": "conll", "columns": ["tokens", "y"]} if file.endswith("conll") else {"path": "json"}
     data = write(tmp_path / file, content + "\n" if content else "")
     dataset = {**conll, "data_files": {"train": data}, "inputs": {"tokens": "tokens"}, "labels": {"t": "y"}}
-    recipe = small_recipe(encoder_folder("bert"), tmp_path / "run")
+    recipe = sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=2)
     recipe |= {"tasks": {"t": {"type": task}}, "datasets": {"d": dataset}}
     assert message in fails(capsys, "plan", write(tmp_path / "recipe.yaml", recipe))
 
