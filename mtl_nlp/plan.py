@@ -6,10 +6,16 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.tasks_multitask import reads_words
+from mtl_nlp.recipe import RecipeError
 from mtl_nlp.run import Run
+from mtl_nlp.trainer import batch_sampler
 from mtl_nlp.training_args import MultitaskTrainingArguments
+
+_MEASURED_ROWS = 200_000
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -28,25 +34,37 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
-    """Tasks, label spaces, rows, lengths, sampling probabilities, steps, and what is cut or lost."""
+    """Tasks, label spaces, rows, lengths, sampling, steps, processes, padding, and what is cut or lost.
+
+    Raises:
+        RecipeError: if the mixture or its batches cannot be made.
+    """
     mixture = run.mixture
-    batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    steps = math.ceil(len(mixture) / batch)
-    total = arguments.max_steps if arguments.max_steps > 0 else math.ceil(steps * arguments.num_train_epochs)
+    try:
+        sampler = batch_sampler(mixture, arguments)
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
     tasks = [
         (name, task.type, task.num_labels, _shortened(task.labels) or "a number", ", ".join(_feeders(run, name)))
         for name, task in run.tasks.items()
     ]
+    # Over the training, where the temperature moves.
+    probabilities = np.mean([mixture.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
+    epochs = sampler.total_batches / len(sampler)
+    mean_lengths = np.array([encoded.lengths.mean() for encoded in mixture.datasets.values()])
+    tokens = probabilities * mean_lengths / (probabilities @ mean_lengths)
     datasets = []
-    for (name, encoded), probability in zip(mixture.datasets.items(), mixture.probabilities, strict=True):
+    for number, (name, encoded) in enumerate(mixture.datasets.items()):
         rows = {split: run.splits.get(split, {}).get(name) for split in ("train", "validation", "test")}
         lengths = encoded.lengths
         datasets.append(
             (
                 name,
                 *(0 if split is None else split.num_rows for split in rows.values()),
-                round(float(probability), 4),
-                round(float(probability) * len(mixture)),
+                round(float(probabilities[number]), 4),
+                round(float(probabilities[number]) * len(mixture)),
+                round(float(probabilities[number]) * len(mixture) * epochs / encoded.num_windows, 2),
+                f"{tokens[number]:.1%}",
                 int(np.median(lengths)),
                 int(lengths.max()),
             )
@@ -56,13 +74,52 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         f"encoder: {run.recipe.encoder}, reads at most {run.max_length or 'any number of'} sub-words at once.{words}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
-            ("dataset", "train", "validation", "test", "probability", "rows/epoch", "median length", "longest"),
+            (
+                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
+                *("median length", "longest"),
+            ),
             datasets,
         ),
-        f"{steps} steps an epoch of {batch} rows each, {total} in all.",
+        f"{_steps(sampler, arguments)}\n{_processes(arguments)} {_padding(sampler):.1%} of the sub-words are padding.",
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+    accumulated = arguments.gradient_accumulation_steps
+    batches = accumulated * arguments.world_size
+    size = f"{arguments.per_device_train_batch_size * batches} rows"
+    if arguments.max_tokens_per_batch is not None:
+        size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
+    steps = math.ceil(len(sampler) / accumulated)
+    return f"{steps} steps an epoch of {size} each, {sampler.total_batches // accumulated} in all."
+
+
+def _processes(arguments: MultitaskTrainingArguments) -> str:
+    if arguments.world_size > 1:
+        return f"{arguments.world_size} processes."
+    devices = 1 if arguments.use_cpu else torch.accelerator.device_count()
+    if devices > 1:
+        return (
+            f"1 process, on one of {devices} devices. To use all: "
+            f"accelerate launch --num_processes {devices} -m mtl_nlp train RECIPE."
+        )
+    return "1 process."
+
+
+def _padding(sampler: MixtureBatchSampler) -> float:
+    """The share of padding in the first batches of the first epoch, those of all processes."""
+    rows = sub_words = places = 0
+    for step in sampler.steps():
+        for process in range(sampler.num_processes):
+            lengths = sampler.mixture.lengths[step[process :: sampler.num_processes]]
+            sub_words += int(lengths.sum())
+            places += int(lengths.max()) * len(lengths)
+        rows += len(step)
+        if rows >= _MEASURED_ROWS:
+            break
+    return 1.0 - sub_words / places
 
 
 def describe_notes(run: Run) -> str:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.sampling import check_sampling
 
 SPLITS = ("train", "validation", "test")
 INPUTS = ("tokens", "text", "text_pair")
@@ -110,15 +111,23 @@ class DatasetRecipe(BaseModel):
 
 
 class MixtureRecipe(_Section):
-    """How datasets are mixed.
+    """How datasets are mixed: p_d ∝ min(n_d, size_cap)^(1/temperature), see `TaskMixture`.
 
     Attributes:
-        temperature: p_d ∝ n_d^(1/temperature); 1 is proportional to size, large is uniform.
-        batching: `mixed`, a batch holds rows of any dataset.
+        temperature: 1 is proportional to size, large (`.inf`) is uniform; `[5, 1]` moves from 5 to 1 over the training.
+        size_cap: rows of a dataset that count at most.
+        max_repeats: passes over a dataset in one epoch at most; the share it gives up goes to the others.
+        probabilities: p_d of every dataset, in place of the above.
+        batching: `mixed`, a batch holds rows of any dataset; `homogeneous`, of one, the same in all processes.
+        length_window: batches inside which rows are grouped by length.
     """
 
-    temperature: float = Field(default=1.0, ge=1.0)
-    batching: Literal["mixed"] = "mixed"
+    temperature: float | list[float] = 1.0
+    size_cap: int | None = None
+    max_repeats: float | None = None
+    probabilities: dict[str, float] | None = None
+    batching: Literal["mixed", "homogeneous"] = "mixed"
+    length_window: int = Field(default=100, ge=1)
 
 
 class LossRecipe(_Section):
@@ -213,6 +222,20 @@ class Recipe(_Section):
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_can_be_mixed(self) -> Recipe:
+        mixture = self.mixture
+        for name in mixture.probabilities or {}:
+            if name not in self.datasets:
+                raise ValueError(f"mixture.probabilities.{name}: no such dataset. {did_you_mean(name, self.datasets)}")
+        try:
+            check_sampling(
+                self.datasets, mixture.temperature, mixture.size_cap, mixture.max_repeats, mixture.probabilities
+            )
+        except ValueError as error:
+            raise ValueError(f"mixture: {error}") from error
         return self
 
     def task(self, name: str) -> Task:
@@ -320,7 +343,7 @@ def _explain(error: ValidationError) -> str:
     """The first problem as one line: where, what, and the nearest valid key."""
     first = error.errors()[0]
     # pydantic adds the branch of a union that it tried last, such as `list[str]`, to the key's path.
-    where = ".".join(str(part) for part in first["loc"]).removesuffix(".str").removesuffix(".list[str]")
+    where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])

@@ -51,7 +51,10 @@ class Run:
     @property
     def mixture(self) -> TaskMixture:
         """The training splits as the recipe mixes them."""
-        return TaskMixture(self.splits["train"], self.recipe.mixture.temperature)
+        try:
+            return TaskMixture(self.splits["train"], **dict(self.recipe.mixture))
+        except ValueError as error:
+            raise RecipeError(f"mixture: {error}") from error
 
     @property
     def held_out(self) -> str:

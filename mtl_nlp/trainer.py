@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -32,7 +33,8 @@ from mtl_nlp.training_args import MultitaskTrainingArguments
 class MultitaskTrainer(Trainer):
     """Trains a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
-    It logs `loss_<task>` beside `loss`. `evaluate` scores every task on its own rows and adds `mtl_score`, the mean
+    It logs `loss_<task>`, the mean over all processes' labelled units, and `padding`, the share of sub-words that are
+    none, beside `loss`. `evaluate` scores every task on its own rows and adds `mtl_score`, the mean
     of the tasks' primary scores, for `metric_for_best_model`.
 
     Args:
@@ -83,20 +85,22 @@ class MultitaskTrainer(Trainer):
         )
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
+        self._sampler: MixtureBatchSampler | None = None
         self._step_counts: StepCounts | None = None
-        self._logged_sums = dict.fromkeys(self.tasks, 0.0)
-        self._logged_units = dict.fromkeys(self.tasks, 0)
-        self.add_callback(_IdleHeads(self))
+        self._reset_logged()
+        self.add_callback(_StepHooks(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the mixture."""
+        """This process's batches of the mixture.
+
+        Not prepared by accelerate, whose sharding would top up or drop batches: the sampler knows its process.
+        """
         if self.train_dataset is None:
             raise ValueError("Training needs a `train_dataset`, a TaskMixture.")
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampler = MixtureBatchSampler(self.train_dataset, self._train_batch_size, seed)
-        return self.accelerator.prepare(self._data_loader(self.train_dataset, sampler))
+        self._sampler = batch_sampler(self.train_dataset, self.args)
+        return self._data_loader(self.train_dataset, self._sampler)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
@@ -115,8 +119,18 @@ class MultitaskTrainer(Trainer):
     ) -> tuple[list, StepCounts]:
         """This process's micro-batches of an optimizer step, and the counts over those of all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        shares = gather_object([count_step(batches, list(self.tasks))])
-        self._step_counts = sum(shares, StepCounts(0, {}, {}))
+        own = count_step(batches, list(self.tasks))
+        sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        places = sum(batch["attention_mask"].numel() for batch in batches)
+        numbers = [sub_words, places, own.rows, *own.task_rows.values(), *own.units.values()]
+        total = self.accelerator.reduce(torch.tensor(numbers, device=device), "sum").tolist()
+        task_rows, units = total[3 : 3 + len(self.tasks)], total[3 + len(self.tasks) :]
+        self._step_counts = StepCounts(
+            total[2], dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
+        )
+        self._logged_counts += self._step_counts
+        self._logged_sub_words += total[0]
+        self._logged_places += total[1]
         return batches, self._step_counts
 
     def compute_loss(
@@ -140,21 +154,24 @@ class MultitaskTrainer(Trainer):
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data parallelism takes the mean over processes: now it is their sum
         if model.training:
-            own = count_step([inputs], list(self.tasks))
-            for task, loss_sum in output.loss_sums.items():
-                self._logged_sums[task] += loss_sum.detach()
-                self._logged_units[task] += own.units[task]
+            self._logged_sums += torch.stack(list(output.loss_sums.values())).detach()
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's log, with the mean loss of each task since the last."""
+        """Trainer's log, with the mean loss of each task and the share of padding since the last."""
         if "loss" in logs:
-            for task, units in self._logged_units.items():
-                if units:
-                    logs[f"loss_{task}"] = float(self._logged_sums[task]) / units
-            self._logged_sums = dict.fromkeys(self.tasks, 0.0)
-            self._logged_units = dict.fromkeys(self.tasks, 0)
+            sums = self.accelerator.reduce(self._logged_sums, "sum").tolist()
+            for task, loss_sum in zip(self.tasks, sums, strict=True):
+                if units := self._logged_counts.units.get(task):
+                    logs[f"loss_{task}"] = loss_sum / units
+            logs["padding"] = 1.0 - self._logged_sub_words / max(self._logged_places, 1)
+            self._reset_logged()
         super().log(logs, start_time)
+
+    def _reset_logged(self) -> None:
+        self._logged_sums = torch.zeros(len(self.tasks), device=self.args.device)
+        self._logged_counts = StepCounts(0, {}, {})
+        self._logged_sub_words = self._logged_places = 0
 
     def evaluate(
         self,
@@ -177,12 +194,11 @@ class MultitaskTrainer(Trainer):
         if datasets is None:
             raise ValueError("Evaluation needs an `eval_dataset`, encoded splits by dataset.")
         started = time.time()
-        sums, counts, predictions = dict.fromkeys(self.tasks, 0.0), StepCounts(0, {}, {}), {}
-        for name, encoded in datasets.items():
-            predictions[name], own_sums, own_counts = self._predict(encoded)
-            sums = {task: sums[task] + own_sums[task] for task in sums}
-            counts = counts + own_counts
-        metrics = score(predictions, datasets, self.tasks).flat()
+        split = {name: self._predict(encoded) for name, encoded in datasets.items()}
+        metrics = score({name: part[0] for name, part in split.items()}, datasets, self.tasks).flat()
+        counts = sum((part[2] for part in split.values()), StepCounts(0, {}, {}))
+        # Summed exactly, so that how many processes there are makes no difference.
+        sums = {task: math.fsum(value for part in split.values() for value in part[1][task]) for task in self.tasks}
         metrics |= {f"{task}_loss": sums[task] / units for task, units in counts.units.items() if units}
         tensors = {task: torch.tensor(value) for task, value in sums.items()}
         metrics["loss"] = float(joint_loss(tensors, counts, self.loss_weights, self.args.loss_scale))
@@ -201,8 +217,8 @@ class MultitaskTrainer(Trainer):
         return self._predict(encoded)[0]
 
     @torch.no_grad()
-    def _predict(self, encoded: EncodedDataset) -> tuple[dict[str, list[Any]], dict[str, float], StepCounts]:
-        """Predictions, summed losses and counts of a split. Every process takes its share of the batches."""
+    def _predict(self, encoded: EncodedDataset) -> tuple[dict[str, list[Any]], dict[str, list[float]], StepCounts]:
+        """Predictions, each batch's summed losses, and counts of a split, of which every process takes a share."""
         batches = evaluation_batches(encoded, self.args.eval_batch_size)
         own = batches[self.args.process_index :: self.args.world_size]
         loader = self._data_loader(encoded.windows, own, _WithFeatures(self.data_collator))
@@ -212,20 +228,25 @@ class MultitaskTrainer(Trainer):
         if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
             model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
         model.to(self.args.device)
-        pieces, sums, counts = [], dict.fromkeys(self.tasks, 0.0), StepCounts(0, {}, {})
+        pieces, sums, counts = [], [], StepCounts(0, {}, {})
         for features, batch in loader:
             batch = self._prepare_inputs(batch)
             # The same precision whether evaluate() runs in training, when accelerate has wrapped the model, or alone.
             with self.accelerator.autocast():
                 output = model(**batch)
             pieces += pieces_of_batch(features, batch["rows"], output.logits, fed)
-            sums = {task: sums[task] + float(output.loss_sums[task]) for task in sums}
+            sums.append(torch.stack(list(output.loss_sums.values())).tolist())
             counts = counts + count_step([batch], list(self.tasks))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         shares = gather_object([(pieces, sums, counts)])
         pieces = [piece for share, _, _ in shares for piece in share]
-        total = {task: sum(share_sums[task] for _, share_sums, _ in shares) for task in sums}
-        return decode_pieces(pieces, encoded, fed), total, sum((c for _, _, c in shares), StepCounts(0, {}, {}))
+        by_task = {task: [batch[t] for _, share, _ in shares for batch in share] for t, task in enumerate(self.tasks)}
+        return decode_pieces(pieces, encoded, fed), by_task, sum((c for _, _, c in shares), StepCounts(0, {}, {}))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # What comes next, trainer_state.json, tells that the files of all processes are there.
+        self.accelerator.wait_for_everyone()
 
     def _data_loader(self, dataset: Any, batch_sampler: Any, collate: Any = None) -> DataLoader:
         return DataLoader(
@@ -249,18 +270,48 @@ class _WithFeatures:
         return features, self.collator(features)
 
 
-class _IdleHeads(TrainerCallback):
-    """Gives heads that no row of the step used no gradient at all.
+def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> MixtureBatchSampler:
+    """The batches that training with these arguments takes from a mixture.
 
-    Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
+    Raises:
+        ValueError: if there are more processes than rows, or a row is longer than the token budget.
     """
+    sampler = MixtureBatchSampler(
+        mixture,
+        args.per_device_train_batch_size,
+        max_tokens=args.max_tokens_per_batch,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        process_index=args.process_index,
+        num_processes=args.world_size,
+    )
+    accumulated = args.gradient_accumulation_steps
+    steps = args.max_steps
+    if steps <= 0:
+        steps = math.ceil(args.num_train_epochs * math.ceil(len(sampler) / accumulated))
+    sampler.total_batches = steps * accumulated
+    return sampler
+
+
+class _StepHooks(TrainerCallback):
+    """What must happen around steps."""
 
     def __init__(self, trainer: MultitaskTrainer) -> None:
         self.trainer = trainer
 
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell the sampler its epoch, which Trainer's own way does not when it resumes in the middle of one."""
+        if self.trainer._sampler is not None:
+            self.trainer._sampler.set_epoch(int(state.epoch or 0))
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Give heads that no row of the step used no gradient at all.
+
+        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
+        """
         counts = self.trainer._step_counts
         for task, head in zip(self.trainer.tasks, self.trainer.model.heads, strict=True):
             if counts is not None and counts.task_rows[task] == 0:

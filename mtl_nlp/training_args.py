@@ -19,6 +19,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         loss_weights: w_t of each task in the joint loss, 1 where a task is not named.
         loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
             how much a dataset counts; `per_task` does not.
+        max_tokens_per_batch: sub-words of a training batch on one device at most, padding counted, in place of
+            `per_device_train_batch_size`.
         head_learning_rate: learning rate of the heads' new layers, where it should differ from `learning_rate`, that of
             all pretrained ones (the encoder, and the pooler in the heads of BERT and its kin).
         early_stopping_patience: stop after this many evaluations without a better `metric_for_best_model`.
@@ -33,6 +35,10 @@ class MultitaskTrainingArguments(TrainingArguments):
     # The batch is made by the collator and its labels by task: nothing may be dropped, and evaluate() must find them.
     remove_unused_columns: bool = field(default=False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    # The model touches all of its parameters at every step, whatever tasks a process has.
+    ddp_find_unused_parameters: bool | None = field(default=False)
+    # A resumed run goes on counting towards early stopping.
+    restore_callback_states_from_checkpoint: bool = field(default=True)
     metric_for_best_model: str | None = field(
         default=None, metadata={"help": "What picks the best model; mtl_score if not given and it is asked for."}
     )
@@ -42,6 +48,10 @@ class MultitaskTrainingArguments(TrainingArguments):
     loss_scale: str = field(
         default="rows",
         metadata={"help": "Whether a task's loss is scaled by its share of rows.", "choices": ["rows", "per_task"]},
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "B · L of a training batch at most, in place of per_device_train_batch_size."},
     )
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the heads' new layers; the encoder's if not given."}
@@ -70,6 +80,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         for task, weight in (self.loss_weights or {}).items():
             if not 0.0 <= weight < float("inf"):
                 raise ValueError(f"`loss_weights` should be finite and at least 0. Found {weight} for {task!r}.")
+        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
+            raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
         if self.head_learning_rate is not None and not self.head_learning_rate >= 0.0:
             raise ValueError(f"`head_learning_rate` should be at least 0. Found {self.head_learning_rate}.")
         if self.early_stopping_patience is not None:
@@ -79,3 +91,8 @@ class MultitaskTrainingArguments(TrainingArguments):
                 )
             if not self.load_best_model_at_end:
                 raise ValueError("`early_stopping_patience` needs `load_best_model_at_end: true`.")
+
+    @property
+    def n_gpu(self) -> int:
+        """At most 1: a process uses one device. DataParallel, Trainer's choice for more, cuts batches wrongly."""
+        return min(super().n_gpu, 1)

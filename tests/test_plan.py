@@ -20,8 +20,9 @@ def test_the_plan_tells_tasks_rows_lengths_probabilities_and_steps(quick_recipe)
     assert words["ner"][:6] == ["ner", "token-classification", "7", "B-LOC", "B-ORG", "B-PER"]
     assert words["topic"][1:3] == ["text-classification", "6"]
     assert words["topic"][-1] == "sample"
-    name, train, validation, test, probability, rows, median, longest = words["sample"]
-    assert (name, train, probability) == ("sample", "504", "1.0")
+    name, train, validation, test, probability, rows, passes, tokens, median, longest = words["sample"]
+    assert (name, train, probability, tokens) == ("sample", "504", "1.0", "100.0%")
+    assert float(passes) == round(4 / -(-int(rows) // 8), 2)
     assert int(rows) > int(train)  # windows: the toy tokenizer makes long texts of sentences
     assert min(int(validation), int(test)) > 0
     assert 2 < int(median) < int(longest) <= 48

@@ -45,6 +45,11 @@ class EncodedDataset:
         """Rows of the source (long ones are several windows)."""
         return len(next(iter(self.references.values())))
 
+    @property
+    def num_windows(self) -> int:
+        """Windows, what is sampled in training."""
+        return len(self.windows)
+
     def missing(self, task: str) -> int:
         """Rows without a label for the task."""
         return sum(reference is None for reference in self.references[task])
@@ -62,7 +67,7 @@ class EncodedDataset:
     @property
     def extra_windows(self) -> int:
         """Windows beyond one a row."""
-        return len(self.windows) - self._distinct_rows
+        return self.num_windows - self._distinct_rows
 
     @property
     def truncated(self) -> int:

@@ -9,33 +9,77 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.sampling import BATCHINGS, check_sampling, temperature_probabilities
 
 
 class TaskMixture(TorchDataset):
-    """Datasets that are trained on together, p_d ∝ n_d^(1/T).
+    """Datasets that are trained on together, p_d ∝ min(n_d, cap)^(1/T).
 
-    The temperature is that of mBERT and T5's mixtures (Raffel et al. 2020, section 3.5.2): T = 1 draws in proportion
-    to size, a large T uniformly.
+    The temperature is that of mBERT and T5's mixtures (Raffel et al. 2020, section 3.5.2), the cap T5's too,
+    `max_repeats` that of UniMax (Chung et al. 2023).
 
     Args:
         datasets: encoded training splits by name.
-        temperature: T, at least 1.
+        temperature: T: 1 draws in proportion to size, a large one (`inf`) uniformly. Two values: T moves from the first
+            to the second, linearly over the training.
+        size_cap: rows of a dataset that count at most.
+        max_repeats: passes over a dataset in one epoch at most, 1 or more; the share it gives up goes to the others.
+        probabilities: p_d of every dataset, in place of all the above.
+        batching: `mixed`, a batch holds rows of any dataset in the proportions of p_d; `homogeneous`, of one dataset,
+            the same one in all processes, and p_d is its share of the batches.
+        length_window: batches inside which rows are grouped by length: more pads less, fewer is more random.
 
     Raises:
-        ValueError: if there is no dataset, or T is below 1.
+        ValueError: if there is no dataset, or a value is out of its range; the message has the argument's name.
     """
 
-    def __init__(self, datasets: Mapping[str, EncodedDataset], temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        datasets: Mapping[str, EncodedDataset],
+        temperature: float | Sequence[float] = 1.0,
+        *,
+        size_cap: int | None = None,
+        max_repeats: float | None = None,
+        probabilities: Mapping[str, float] | None = None,
+        batching: str = "mixed",
+        length_window: int = 100,
+    ) -> None:
         if not datasets:
             raise ValueError("A TaskMixture needs at least one dataset. Found none.")
-        if not temperature >= 1.0:
-            raise ValueError(f"Parameter `temperature` should be at least 1. Found {temperature}.")
+        if batching not in BATCHINGS:
+            raise ValueError(f"`batching` should be {' or '.join(BATCHINGS)}. Found {batching!r}.")
+        if length_window < 1:
+            raise ValueError(f"`length_window` should be at least 1. Found {length_window}.")
+        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities)
         self.datasets = dict(datasets)
-        self.sizes = np.array([len(dataset.windows) for dataset in datasets.values()])
+        self.batching = batching
+        self.length_window = length_window
+        self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
-        scaled = self.sizes ** (1.0 / temperature)
-        self.probabilities = scaled / scaled.sum()
         self.lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
+        self._temperatures = np.broadcast_to(np.asarray(temperature, dtype=float), 2)
+        self._size_cap = size_cap
+        self._max_repeats = max_repeats
+        self._explicit = None if probabilities is None else np.array([probabilities[name] for name in datasets])
+        for progress in (0.0, 1.0):
+            for name, probability in zip(datasets, self.probabilities_at(progress), strict=True):
+                if probability == 0.0:
+                    raise ValueError(f"`temperature` is so low that {name!r} would never be drawn. Raise it.")
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """p_d at the start of training, shape (datasets,)."""
+        return self.probabilities_at(0.0)
+
+    def probabilities_at(self, progress: float) -> np.ndarray:
+        """p_d when a share of the training, 0 to 1, is done; shape (datasets,)."""
+        if self._explicit is not None:
+            return self._explicit / self._explicit.sum()
+        start, end = self._temperatures
+        # Equal ends first: inf - inf is no number.
+        temperature = start if start == end else start + (end - start) * progress
+        limits = None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
+        return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, limits)
 
     def __len__(self) -> int:
         """Rows (windows) of all datasets, which is also the length of an epoch."""
@@ -50,10 +94,10 @@ class TaskMixture(TorchDataset):
         positions = np.asarray(indices)
         which = np.searchsorted(self.offsets, positions, side="right") - 1
         rows: list[dict[str, Any]] = [{}] * len(positions)
-        for number, dataset in enumerate(self.datasets.values()):
+        datasets = list(self.datasets.values())
+        for number in np.unique(which):
             places = np.flatnonzero(which == number)
-            if len(places):
-                fetched = dataset.windows[(positions[places] - self.offsets[number]).tolist()]
-                for place, values in zip(places, zip(*fetched.values(), strict=True), strict=True):
-                    rows[place] = dict(zip(fetched, values, strict=True))
+            fetched = datasets[number].windows[(positions[places] - self.offsets[number]).tolist()]
+            for place, values in zip(places, zip(*fetched.values(), strict=True), strict=True):
+                rows[place] = dict(zip(fetched, values, strict=True))
         return rows

@@ -157,7 +157,9 @@ class TaskHead(nn.Module):
 
 def count_units(labels: torch.Tensor) -> torch.Tensor:
     """How many labelled units (words, texts, decisions) a task's labels hold, the denominator of its mean loss."""
-    return labels.ne(IGNORED).sum() if not labels.is_floating_point() else torch.tensor(labels.numel())
+    if labels.is_floating_point():
+        return torch.full((), labels.numel(), device=labels.device)
+    return labels.ne(IGNORED).sum()
 
 
 def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedModel:

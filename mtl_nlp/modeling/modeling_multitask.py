@@ -59,10 +59,16 @@ class StepCounts:
 
 def count_step(batches: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> StepCounts:
     """Count rows and labelled units of the given batches (each as the collator makes it)."""
+    present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
+    # All of them at once: one wait for the device.
+    found = torch.stack([count_units(labels) for _, labels in present]).tolist() if present else []
+    units = dict.fromkeys(tasks, 0)
+    for (task, _), count in zip(present, found, strict=True):
+        units[task] += count
     return StepCounts(
         rows=sum(len(batch["input_ids"]) for batch in batches),
         task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
-        units={task: sum(int(count_units(batch["labels"][task])) for batch in batches) for task in tasks},
+        units=units,
     )
 
 
@@ -87,11 +93,26 @@ def joint_loss(
     Returns:
         A scalar; the shares of a step's micro-batches add up to its loss.
     """
-    terms = []
-    for task, loss_sum in loss_sums.items():
+    factors = []
+    for task in loss_sums:
         share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
-        terms.append(loss_sum * ((weights or {}).get(task, 1.0) * share / max(counts.units[task], 1)))
-    return torch.stack(terms).sum()
+        factors.append((weights or {}).get(task, 1.0) * share / max(counts.units[task], 1))
+    sums = torch.stack(list(loss_sums.values()))
+    return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
+
+
+class _ZeroLoss(torch.autograd.Function):
+    """Zero, with a gradient of zero for every input."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        # Not the inputs: FSDP frees parameters between forward and backward.
+        ctx.likes = [(value.shape, value.dtype, value.device) for value in inputs]
+        return torch.zeros((), device=inputs[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
 
 
 class MultitaskModel(PreTrainedModel):
@@ -228,14 +249,24 @@ class MultitaskModel(PreTrainedModel):
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **type_ids).last_hidden_state
         heads = dict(zip(self.tasks, self.heads, strict=True))
         logits: dict[str, torch.Tensor] = {}
+        idle = []
         for name in heads if tasks is None else tasks:
-            index = slice(None) if rows is None else rows[name]
-            logits[name] = heads[name](hidden[index], attention_mask[index])
+            if rows is not None and len(rows[name]) == 0:
+                idle.append(name)
+                words = [hidden.shape[1]] if self.tasks[name].level == "token" else []
+                logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
+            else:
+                index = slice(None) if rows is None else rows[name]
+                logits[name] = heads[name](hidden[index], attention_mask[index])
         if labels is None:
             return MultitaskOutput(logits=logits)
         if rows is None:
             rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
-        loss_sums = {name: heads[name].loss_sum(logits[name], labels[name]) for name in logits}
+        # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
+        zero = _ZeroLoss.apply(hidden, *(parameter for name in idle for parameter in heads[name].parameters()))
+        loss_sums = {
+            name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
+        }
         counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
 
