@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TextIO
 
 import datasets
+from safetensors import SafetensorError
 from transformers import pipeline
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from mtl_nlp._version import __version__
+from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, describe_changes, last_checkpoint
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.evaluation.evaluator import Evaluation
 from mtl_nlp.evaluation.results import results, write_results
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         options.command(options)
-    except (RecipeError, DataError, ModelError) as error:
+    except (RecipeError, DataError, ModelError, CheckpointError) as error:
         if options.debug:
             raise
         print(f"mtl-nlp: error: {error}", file=sys.stderr)
@@ -78,25 +79,27 @@ def train(options: argparse.Namespace) -> None:
     recipe = Recipe.load(options.recipe, options.set)
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
-    checkpoint = get_last_checkpoint(str(output)) if options.resume and output.is_dir() else None
-    if options.resume and checkpoint is None:
-        raise RecipeError(f"--resume: there is no checkpoint in {output}. Leave out --resume to start.")
+    checkpoint = last_checkpoint(output) if options.resume else None
     run = prepare_run(recipe)
     check_splits(run, arguments)
     if arguments.process_index == 0:
         print(describe_plan(run, arguments), flush=True)
+        if checkpoint is not None:
+            changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
+            for note in [*checkpoint.skipped, *changes, f"going on from {checkpoint.path.name}"]:
+                print(f"note: --resume: {note}", flush=True)
         # Before training, so that a folder that cannot be written to is told in time.
-        try:
+        with _writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
-            (output / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"output_dir: {output} cannot be written to: {error.strerror}.") from error
+            (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
     trainer = build_trainer(run, build_model(run), arguments)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+    with _writing_to(output):
+        trainer.save_model()
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
-        _report(evaluation, run, run.held_out, output / "results.json")
+        with _writing_to(output):
+            _report(evaluation, run, run.held_out, output / "results.json")
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
 
 
@@ -137,6 +140,16 @@ def _report(evaluation: Evaluation, run: Run, split: str, path: Path) -> None:
     print()
     print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
     write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256()))
+
+
+@contextlib.contextmanager
+def _writing_to(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RecipeError(f"output_dir: {output} cannot be written to: {' '.join(str(error).split()):.200}.") from error
 
 
 @contextlib.contextmanager
@@ -187,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
         "  accelerate launch -m mtl_nlp train recipes/quickstart.yaml",
     )
     sub.add_argument("recipe")
-    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint in output_dir")
+    sub.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint in output_dir")
     takes_overrides(sub)
 
     sub = command(

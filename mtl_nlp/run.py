@@ -319,7 +319,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
     """
     validation = run.splits.get("validation")
     try:
-        return MultitaskTrainer(
+        trainer = MultitaskTrainer(
             model=model,
             args=arguments,
             processing_class=run.tokenizer,
@@ -328,3 +328,5 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
         )
     except (ImportError, RuntimeError, ValueError) as error:  # a reporter that is not installed, arguments at odds
         raise RecipeError(f"training: {' '.join(str(error).split()):.300}") from error
+    trainer.recipe = run.recipe.to_yaml()
+    return trainer

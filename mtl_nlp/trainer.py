@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -19,8 +22,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import speed_metrics
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 
+from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.mixture import TaskMixture
@@ -46,6 +50,9 @@ class MultitaskTrainer(Trainer):
         data_collator: [`MultitaskDataCollator`] by default.
         callbacks: as Trainer's.
         optimizers: as Trainer's.
+
+    Attributes:
+        recipe: the recipe's text, written to every checkpoint; empty for none.
     """
 
     # compute_loss returns this micro-batch's share of the whole step's mean: nothing is left to divide.
@@ -85,12 +92,29 @@ class MultitaskTrainer(Trainer):
         )
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
+        self.recipe = ""
         self._sampler: MixtureBatchSampler | None = None
         self._step_counts: StepCounts | None = None
         self._reset_logged()
         self.add_callback(_StepHooks(self))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+        """Train.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder; True for the newest whole one of `output_dir`.
+            **kwargs: as Trainer's.
+
+        Raises:
+            CheckpointError: if there is no such checkpoint, it is of another model, or one cannot be written.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
+        if resume_from_checkpoint:
+            check_same_model(Path(resume_from_checkpoint), self.model)
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """This process's batches of the mixture.
@@ -242,6 +266,23 @@ class MultitaskTrainer(Trainer):
         pieces = [piece for share, _, _ in shares for piece in share]
         by_task = {task: [batch[t] for _, share, _ in shares for batch in share] for t, task in enumerate(self.tasks)}
         return decode_pieces(pieces, encoded, fed), by_task, sum((c for _, _, c in shares), StepCounts(0, {}, {}))
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            if self.args.should_save:
+                if folder.exists():  # an earlier run's: half of it overwritten would look whole
+                    shutil.rmtree(folder)
+                folder.mkdir(parents=True)
+                (folder / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
+            shutil.rmtree(folder, ignore_errors=True)
+            raise CheckpointError(
+                f"{folder} cannot be written ({' '.join(str(error).split()):.200}). Make room, then go on from the "
+                f"checkpoint before with --resume."
+            ) from error
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -25,7 +25,7 @@ LAYERS = [
     {"recipe"},
     {"data"},
     {"evaluation"},
-    {"training_args"},
+    {"training_args", "checkpoints"},
     {"trainer"},
     {"run"},
     {"plan", "predict"},

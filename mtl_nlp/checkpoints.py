@@ -1,0 +1,154 @@
+"""Checkpoints: which of them are whole, and what a run that goes on from one keeps, changes and loses."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe import Recipe
+
+RECIPE_NAME = "recipe.yaml"
+
+_IN_THE_OPTIMIZER = ("training.learning_rate", "training.head_learning_rate", "training.weight_decay", "training.adam_")
+_IN_THE_WEIGHTS = ("encoder", "model_init_kwargs")
+_IN_THE_ORDER = (
+    *("datasets.", "mixture.", "max_length", "stride", "training.seed", "training.data_seed"),
+    *("training.per_device_train_batch_size", "training.max_tokens_per_batch", "training.gradient_accumulation_steps"),
+)
+_NOT_OF_THE_RUN = ("output_dir",)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or gone on from."""
+
+
+class LastCheckpoint(NamedTuple):
+    """What a resumed run goes on from.
+
+    Attributes:
+        path: the newest whole checkpoint.
+        skipped: for newer ones, what is wrong with them, a sentence each.
+    """
+
+    path: Path
+    skipped: list[str]
+
+
+def last_checkpoint(folder: Path) -> LastCheckpoint:
+    """Find the newest whole checkpoint of a run.
+
+    Args:
+        folder: the run's `output_dir`.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    # By time, not by number: a folder may also hold those of an earlier, longer run.
+    found = sorted(folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=lambda path: (_written_at(path), path), reverse=True)
+    skipped: list[str] = []
+    for path in found:
+        flaw = flaw_of(path)
+        if flaw is None:
+            return LastCheckpoint(path, skipped)
+        skipped.append(f"{path.name} is not whole ({flaw})")
+    what = f": {'; '.join(skipped)}" if skipped else ""
+    raise CheckpointError(f"--resume: there is no whole checkpoint in {folder}{what}. Leave out --resume to start.")
+
+
+def flaw_of(checkpoint: Path) -> str | None:
+    """What makes a checkpoint unusable to go on from, such as that its writing was interrupted; None if it is whole."""
+    state = checkpoint / TRAINER_STATE_NAME
+    # Written last, when the files of all processes are there.
+    if not state.is_file():
+        return f"{state.name} is missing"
+    try:
+        json.loads(state.read_text(encoding="utf-8"))
+    except ValueError:
+        return f"{state.name} is cut off"
+    for file in checkpoint.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            return f"{file.name} is cut off"
+    for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
+        if not zipfile.is_zipfile(file):
+            return f"{file.name} is cut off"
+    # DeepSpeed keeps optimizers in folders of its own.
+    if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
+        return "it holds no optimizer state; was it saved with save_only_model?"
+    return None
+
+
+def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
+    """See that a checkpoint is of this model.
+
+    Raises:
+        CheckpointError: if its tasks, or its weights' names or shapes, are others.
+    """
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    theirs = {task["name"]: task for task in config.get("tasks") or []}
+    ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
+    other = f"{checkpoint} is of another model: "
+    if list(theirs) != list(ours):
+        raise CheckpointError(f"{other}its tasks are {', '.join(theirs) or 'none'}, here {', '.join(ours)}.")
+    for name, task in ours.items():
+        for key, value in task.items():
+            if theirs[name].get(key) != value:
+                raise CheckpointError(f"{other}{key} of task {name!r} was {theirs[name].get(key)!r}, here {value!r}.")
+    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
+                shape = weights.get_slice(name).get_shape()
+                if shapes.get(name) != shape:
+                    raise CheckpointError(f"{other}{name} has shape {shape}, here {shapes.get(name)}.")
+
+
+def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> list[str]:
+    """What differs from the run that wrote a checkpoint, and what it means for going on; a sentence each."""
+    notes = []
+    saved = checkpoint / RECIPE_NAME
+    changed: dict[str, str] = {}
+    if saved.is_file():
+        old = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")))
+        new = _flat(yaml.safe_load(recipe.to_yaml()))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) and not key.startswith(_NOT_OF_THE_RUN):
+                changed[key] = f"{key} (was {old.get(key, 'not given')}, is {new.get(key, 'not given')})"
+    processes = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
+    if processes != num_processes:
+        changed["mixture.processes"] = f"the number of processes (was {processes}, is {num_processes})"
+    groups = {
+        "kept from the checkpoint, so without effect": (*_IN_THE_OPTIMIZER, *_IN_THE_WEIGHTS),
+        "weights, optimizer and steps go on, but rows come in another order, so that some of the epoch may come again "
+        "or not at all": _IN_THE_ORDER,
+        "in effect from here on": ("",),
+    }
+    for meaning, keys in groups.items():
+        members = [key for key in changed if key.startswith(keys)]
+        if members:
+            notes.append(f"changed since {checkpoint.name}: {', '.join(map(changed.pop, members))}: {meaning}")
+    return notes
+
+
+def _written_at(checkpoint: Path) -> int:
+    state = checkpoint / TRAINER_STATE_NAME
+    return (state if state.is_file() else checkpoint).stat().st_mtime_ns
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a.b": value}` of nested mappings."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
