@@ -55,12 +55,13 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     tokens = probabilities * mean_lengths / (probabilities @ mean_lengths)
     datasets = []
     for number, (name, encoded) in enumerate(mixture.datasets.items()):
-        rows = {split: run.splits.get(split, {}).get(name) for split in ("train", "validation", "test")}
+        held_out = [run.splits.get(split, {}).get(name) for split in ("validation", "test")]
         lengths = encoded.lengths
         datasets.append(
             (
                 name,
-                *(0 if split is None else split.num_rows for split in rows.values()),
+                encoded.num_rows,
+                *(0 if split is None else split.num_rows for split in held_out),
                 round(float(probabilities[number]), 4),
                 round(float(probabilities[number]) * len(mixture)),
                 round(float(probabilities[number]) * len(mixture) * epochs / encoded.num_windows, 2),
@@ -80,7 +81,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             ),
             datasets,
         ),
-        f"{_steps(sampler, arguments)}\n{_processes(arguments)} {_padding(sampler):.1%} of the sub-words are padding.",
+        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -108,8 +109,10 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
     return "1 process."
 
 
-def _padding(sampler: MixtureBatchSampler) -> float:
+def _padding(sampler: MixtureBatchSampler) -> str:
     """The share of padding in the first batches of the first epoch, those of all processes."""
+    if sampler.mixture.is_streamed:
+        return ""
     rows = sub_words = places = 0
     for step in sampler.steps():
         for process in range(sampler.num_processes):
@@ -119,7 +122,7 @@ def _padding(sampler: MixtureBatchSampler) -> float:
         rows += len(step)
         if rows >= _MEASURED_ROWS:
             break
-    return 1.0 - sub_words / places
+    return f" {1.0 - sub_words / places:.1%} of the sub-words are padding."
 
 
 def describe_notes(run: Run) -> str:
@@ -128,7 +131,7 @@ def describe_notes(run: Run) -> str:
 
 
 def _feeders(run: Run, task: str) -> list[str]:
-    return [name for name, encoded in run.splits["train"].items() if task in encoded.references]
+    return [name for name, encoded in run.train.items() if task in encoded.feeds]
 
 
 def _shortened(labels: Sequence[str], most: int = 60) -> str:

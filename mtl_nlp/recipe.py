@@ -44,6 +44,9 @@ class DatasetRecipe(BaseModel):
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
         splits: this project's split -> the dataset's own, where they differ, such as `{validation: dev}`.
+        streaming: read the training split while training, in place of before; it may be larger than memory and disk.
+        num_rows: rows of a streamed training split; else it is read once to count them and to find its labels.
+        buffer_size: rows of a stream that are shuffled at once.
         validation_size: share (or number) of training rows to set aside, if the dataset has no validation split.
     """
 
@@ -55,6 +58,9 @@ class DatasetRecipe(BaseModel):
     inputs: dict[str, str]
     labels: dict[str, str]
     splits: dict[str, str] = Field(default_factory=dict)
+    streaming: bool = False
+    num_rows: int | None = Field(default=None, ge=1)
+    buffer_size: int = Field(default=1000, ge=1)
     validation_size: float | int | None = Field(default=None, gt=0)
 
     @field_validator("inputs")
@@ -93,6 +99,15 @@ class DatasetRecipe(BaseModel):
                 raise ValueError(f"`path: {self.path}` needs `data_files`")
         if (self.path == "conll") != (self.columns is not None):
             raise ValueError("`columns` is needed for `path: conll`, and only there")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_are_read_once(self) -> DatasetRecipe:
+        for key in {"num_rows", "buffer_size"} & self.model_fields_set:
+            if not self.streaming:
+                raise ValueError(f"`{key}` goes with `streaming: true`")
+        if self.streaming and self.validation_size is not None:
+            raise ValueError("no rows can be set aside of a stream: leave out `validation_size` or `streaming`")
         return self
 
     @model_validator(mode="after")

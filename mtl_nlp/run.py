@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
-from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen, encode_dataset, encode_stream
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
@@ -38,6 +38,7 @@ class Run:
         tokenizer: the encoder's.
         max_length: sub-words the encoder reads at once; None for no limit.
         splits: split -> dataset -> its encoded rows.
+        streams: dataset -> its training split, if that is streamed.
         notes: what the user should be told about the data, a sentence each.
     """
 
@@ -46,13 +47,20 @@ class Run:
     tokenizer: PreTrainedTokenizerBase
     max_length: int | None
     splits: dict[str, dict[str, EncodedDataset]]
+    streams: dict[str, EncodedStream]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def train(self) -> dict[str, EncodedDataset | EncodedStream]:
+        """The training splits in the recipe's order; none for an evaluation."""
+        found: dict[str, EncodedDataset | EncodedStream] = {**self.splits.get("train", {}), **self.streams}
+        return {name: found[name] for name in self.recipe.datasets if name in found}
 
     @property
     def mixture(self) -> TaskMixture:
         """The training splits as the recipe mixes them."""
         try:
-            return TaskMixture(self.splits["train"], **dict(self.recipe.mixture))
+            return TaskMixture(self.train, **dict(self.recipe.mixture))
         except ValueError as error:
             raise RecipeError(f"mixture: {error}") from error
 
@@ -61,7 +69,7 @@ class Run:
         """The split to report: `test` if it feeds every task, else `validation` if that does, else what there is."""
         present = [split for split in ("test", "validation") if split in self.splits]
         for split in present:
-            if all(any(task in rows.references for rows in self.splits[split].values()) for task in self.tasks):
+            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.tasks):
                 return split
         return present[0]
 
@@ -191,28 +199,40 @@ def _encode(
     notes: list[str],
 ) -> Run:
     splits: dict[str, dict[str, EncodedDataset]] = {}
+    streams: dict[str, EncodedStream] = {}
     notes = list(notes)
+    encoding: dict[str, Any] = {
+        "reads_words": reads_words(tasks.values()),
+        "max_length": max_length,
+        "stride": recipe.stride,
+    }
     for name, data in loaded.items():
+        if data.stream is not None:
+            stream = encode_stream(
+                f"{name}/train",
+                data.stream,
+                tasks,
+                tokenizer,
+                **encoding,
+                num_rows=data.num_rows,
+                buffer_size=recipe.datasets[name].buffer_size,
+            )
+            streams[name] = stream
+            how = "counted; `num_rows` spares it" if recipe.datasets[name].num_rows is None else "as given"
+            notes.append(f"{stream.name}: streamed, {data.num_rows} rows ({how})")
         for split, rows in data.splits.items():
             if split != "train" and not any(has_labels(rows, task) for task in data.class_names):
                 notes.append(f"{name}/{split}: no row has a label; the split is not used")
                 continue
-            encoded = encode_dataset(
-                f"{name}/{split}",
-                rows,
-                tasks,
-                tokenizer,
-                reads_words=reads_words(tasks.values()),
-                max_length=max_length,
-                stride=recipe.stride,
-            )
+            encoded = encode_dataset(f"{name}/{split}", rows, tasks, tokenizer, **encoding)
             splits.setdefault(split, {})[name] = encoded
             notes += describe_losses(encoded, tasks, max_length)
     for split, datasets in splits.items():
-        unscored = [task for task in tasks if not any(task in encoded.references for encoded in datasets.values())]
+        feeders = [*datasets.values(), *(streams.values() if split == "train" else ())]
+        unscored = [task for task in tasks if not any(task in encoded.feeds for encoded in feeders)]
         if unscored:
             notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score leaves them out")
-    return Run(recipe, tasks, tokenizer, max_length, splits, notes)
+    return Run(recipe, tasks, tokenizer, max_length, splits, streams, notes)
 
 
 def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:
@@ -220,7 +240,7 @@ def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_leng
     notes = []
     if encoded.repaired:
         notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags, repaired as seqeval reads them")
-    for name in encoded.references:
+    for name in encoded.feeds:
         missing = encoded.missing(name) - encoded.unlabelled
         if missing:
             notes.append(f"{encoded.name}: {missing} rows lack a label for {name}; the others of the row are used")
@@ -323,7 +343,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             model=model,
             args=arguments,
             processing_class=run.tokenizer,
-            train_dataset=run.mixture if "train" in run.splits else None,
+            train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # a reporter that is not installed, arguments at odds

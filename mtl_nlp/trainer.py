@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -29,6 +30,7 @@ from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
+from mtl_nlp.data.streaming import MixtureStream
 from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
 from mtl_nlp.training_args import MultitaskTrainingArguments
@@ -94,6 +96,8 @@ class MultitaskTrainer(Trainer):
             head.label_smoothing = args.label_smoothing_factor
         self.recipe = ""
         self._sampler: MixtureBatchSampler | None = None
+        self._stream: MixtureStream | None = None
+        self._stream_state: dict[str, Any] | None = None
         self._step_counts: StepCounts | None = None
         self._reset_logged()
         self.add_callback(_StepHooks(self))
@@ -112,9 +116,21 @@ class MultitaskTrainer(Trainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
+        self._stream_state = None
         if resume_from_checkpoint:
             check_same_model(Path(resume_from_checkpoint), self.model)
+            state = Path(resume_from_checkpoint) / self._stream_state_name
+            if state.is_file():
+                self._stream_state = json.loads(state.read_text(encoding="utf-8"))
         return super().train(resume_from_checkpoint, **kwargs)
+
+    @property
+    def _stream_state_name(self) -> str:
+        return f"streams_{self.args.process_index}_of_{self.args.world_size}.json"
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Rows in an epoch."""
+        return len(self.train_dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """This process's batches of the mixture.
@@ -124,7 +140,12 @@ class MultitaskTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("Training needs a `train_dataset`, a TaskMixture.")
         self._sampler = batch_sampler(self.train_dataset, self.args)
-        return self._data_loader(self.train_dataset, self._sampler)
+        if not self.train_dataset.is_streamed:
+            return self._data_loader(self.train_dataset, self._sampler)
+        if self.args.dataloader_num_workers > 1:
+            raise ValueError("Streamed datasets are read by one process: set `dataloader_num_workers` to 0 or 1.")
+        self._stream = MixtureStream(self._sampler)
+        return self._data_loader(self._stream, None, _WithState(self.data_collator))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
@@ -143,6 +164,9 @@ class MultitaskTrainer(Trainer):
     ) -> tuple[list, StepCounts]:
         """This process's micro-batches of an optimizer step, and the counts over those of all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._stream is not None:
+            self._stream_state = batches[-1][1]
+            batches = [batch for batch, _ in batches]
         own = count_step(batches, list(self.tasks))
         sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
         places = sum(batch["attention_mask"].numel() for batch in batches)
@@ -286,19 +310,32 @@ class MultitaskTrainer(Trainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
+        if self._stream_state is not None:
+            text = json.dumps(self._stream_state)
+            (Path(output_dir) / self._stream_state_name).write_text(text, encoding="utf-8")
         # What comes next, trainer_state.json, tells that the files of all processes are there.
         self.accelerator.wait_for_everyone()
 
     def _data_loader(self, dataset: Any, batch_sampler: Any, collate: Any = None) -> DataLoader:
         return DataLoader(
             dataset,
-            batch_sampler=batch_sampler,
+            **({"batch_size": None} if batch_sampler is None else {"batch_sampler": batch_sampler}),
             collate_fn=collate or self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
+
+
+class _WithState:
+    """A collator for the batches of a stream, each with the state after which to go on; None for those passed over."""
+
+    def __init__(self, collator: Any) -> None:
+        self.collator = collator
+
+    def __call__(self, batch: tuple[list[dict[str, Any]], dict[str, Any]] | None) -> Any:
+        return None if batch is None else (self.collator(batch[0]), batch[1])
 
 
 class _WithFeatures:
@@ -343,8 +380,12 @@ class _StepHooks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell the sampler its epoch, which Trainer's own way does not when it resumes in the middle of one."""
-        if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int(state.epoch or 0))
+        trainer, epoch = self.trainer, int(state.epoch or 0)
+        if trainer._sampler is not None:
+            trainer._sampler.set_epoch(epoch)
+        if trainer._stream is not None:
+            batches = round(((state.epoch or 0) - epoch) * len(trainer._stream))
+            trainer._stream.start_at(epoch, batches, trainer._stream_state)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Column, Dataset, Features, List, Value
+from datasets import Column, Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.conll import DataError
@@ -16,6 +17,8 @@ from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, canonical_rows, code_fi
 from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words
+
+_SAMPLED_WINDOWS = 1000
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class EncodedDataset:
     def num_rows(self) -> int:
         """Rows of the source (long ones are several windows)."""
         return len(next(iter(self.references.values())))
+
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The tasks that it has labels for."""
+        return tuple(self.references)
 
     @property
     def num_windows(self) -> int:
@@ -77,6 +85,33 @@ class EncodedDataset:
     @property
     def _distinct_rows(self) -> int:
         return len(np.unique(self.windows.data.column("row").to_numpy()))
+
+
+@dataclass(frozen=True)
+class EncodedStream:
+    """A training split that is read, checked and encoded while training.
+
+    Attributes:
+        name: dataset and split, for messages.
+        windows: rows with the columns of `EncodedDataset.windows`.
+        feeds: the tasks that it has labels for.
+        num_windows: rows, as given or counted, from which its probability and the length of an epoch are computed. A
+            pass ends where the rows end, whatever this says.
+        lengths: sub-words of its first windows, shape (windows,).
+        buffer_size: rows that are read at once and shuffled.
+    """
+
+    name: str
+    windows: IterableDataset
+    feeds: tuple[str, ...]
+    num_windows: int
+    lengths: np.ndarray
+    buffer_size: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, as given or counted."""
+        return self.num_windows
 
 
 def encode(
@@ -145,7 +180,69 @@ def encode_dataset(
     Raises:
         DataError: if no row has a label.
     """
-    fed = {task: tasks[task] for task in tasks if LABEL_PREFIX + task in rows.column_names}
+    fed = _fed_by(rows, tasks)
+    with progress_bars_from(len(rows)):
+        windows = rows.map(
+            **_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride), desc=f"Tokenizing {name}"
+        )
+    if len(windows) == 0:
+        raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
+    references = {task: rows[LABEL_PREFIX + task] for task in fed}
+    repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
+    special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
+    empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
+    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint)
+
+
+def encode_stream(
+    name: str,
+    rows: IterableDataset,
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    reads_words: bool,
+    max_length: int | None,
+    stride: int | None,
+    num_rows: int,
+    buffer_size: int,
+) -> EncodedStream:
+    """Encode a stream of canonical rows as it is read.
+
+    Args:
+        name: dataset and split, for messages.
+        rows: the stream.
+        tasks: as in `encode_dataset`, and all up to `stride`.
+        tokenizer: see there.
+        reads_words: see there.
+        max_length: see there.
+        stride: see there.
+        num_rows: rows, as given or counted.
+        buffer_size: rows to shuffle at once.
+
+    Raises:
+        DataError: if none of the first rows has a label.
+    """
+    fed = _fed_by(rows, tasks)
+    windows = rows.map(**_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride))
+    lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
+    if not len(lengths):
+        raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
+    return EncodedStream(name, windows, tuple(fed), num_rows, lengths, buffer_size)
+
+
+def _fed_by(rows: Dataset | IterableDataset, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    return {task: tasks[task] for task in tasks if LABEL_PREFIX + task in (rows.column_names or ())}
+
+
+def _encoding_map(
+    rows: Dataset | IterableDataset,
+    fed: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    reads_words: bool,
+    max_length: int | None,
+    stride: int | None,
+) -> dict[str, Any]:
+    """The arguments of `map` that make windows of canonical rows."""
     features = {
         "input_ids": List(Value("int32")),
         "row": Value("int32"),
@@ -156,30 +253,21 @@ def encode_dataset(
     }
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = List(Value("int8"))
-    with progress_bars_from(len(rows)):
-        windows = rows.map(
-            _encode_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            features=Features(features | {LABEL_PREFIX + task: _label_feature(fed[task]) for task in fed}),
-            fn_kwargs={
-                "tokenizer": tokenizer,
-                "tasks": [task.to_dict() for task in fed.values()],
-                "reads_words": reads_words,
-                "max_length": max_length,
-                "stride": stride,
-                "code": code_fingerprint(),
-            },
-            desc=f"Tokenizing {name}",
-        )
-    if len(windows) == 0:
-        raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
-    references = {task: rows[LABEL_PREFIX + task] for task in fed}
-    repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
-    special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
-    empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
-    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint)
+    return {
+        "function": _encode_batch,
+        "batched": True,
+        "with_indices": True,
+        "remove_columns": rows.column_names,
+        "features": Features(features | {LABEL_PREFIX + task: _label_feature(fed[task]) for task in fed}),
+        "fn_kwargs": {
+            "tokenizer": tokenizer,
+            "tasks": [task.to_dict() for task in fed.values()],
+            "reads_words": reads_words,
+            "max_length": max_length,
+            "stride": stride,
+            "code": code_fingerprint(),
+        },
+    }
 
 
 def _label_feature(task: Task) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset, has_labels
+from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset
 from mtl_nlp.modeling.tasks_multitask import Task
 
 
@@ -51,7 +51,7 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
     for name, task in tasks.items():
         feeders = {key: data for key, data in loaded.items() if name in data.class_names}
         unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
-        if not any(has_labels(data.splits["train"], name) for data in feeders.values()):
+        if not any(data.can_train(name) for data in feeders.values()):
             raise unlabelled
         if not task.has_label_space:
             spaces.tasks[name] = task

@@ -11,10 +11,20 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    List,
+    Value,
+    load_dataset,
+)
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
@@ -28,6 +38,8 @@ REPAIRED = "repaired"
 _LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("string")), float: Value("float64")}
 
 
+_AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
+_SCHEMA_ROWS = 100
 _READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}
 _SLOW_ROWS = 20_000
 """From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
@@ -43,11 +55,20 @@ class LoadedDataset:
 
     Attributes:
         splits: see `canonical_rows`.
-        class_names: for each task the names of its ClassLabel column in their order, None if it is none.
+        class_names: for each task the names of its ClassLabel column in their order, None if it is none; of a streamed
+            one those that occur.
+        stream: the training split in place of one in `splits`, if it is streamed.
+        num_rows: its rows, as given or counted.
     """
 
-    splits: DatasetDict
+    splits: dict[str, Dataset]
     class_names: dict[str, list[str] | None]
+    stream: IterableDataset | None = None
+    num_rows: int = 0
+
+    def can_train(self, task: str) -> bool:
+        """Whether a training row may have a label for the task."""
+        return self.stream is not None or has_labels(self.splits["train"], task)
 
 
 def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None) -> LoadedDataset:
@@ -72,6 +93,13 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
             raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, loaded)}")
     names = {split: recipe.splits.get(split, split) for split in SPLITS}
     raw = {split: loaded[own] for split, own in names.items() if own in loaded}
+    if recipe.streaming and only == "train":
+        raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
+    stream = raw.pop("train", None) if recipe.streaming else None
+    if stream is not None:
+        raw = {split: Dataset.from_list(list(rows), features=rows.features) for split, rows in raw.items()}
+    if only is None and stream is not None:
+        return _load_stream(name, recipe, tasks, stream, raw)
     if only is None and "train" not in raw:
         raise DataError(f"datasets.{name}: no split {names['train']!r} to train on. It has {', '.join(loaded)}.")
     from_train = recipe.validation_size is not None
@@ -89,7 +117,49 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         task: _class_names(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
     }
     splits = {split: rows for split, rows in canonical.items() if only is None or split == only}
-    return LoadedDataset(DatasetDict(splits), class_names if splits else {})
+    return LoadedDataset(splits, class_names if splits else {})
+
+
+def _load_stream(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, raw: Mapping[str, Dataset]
+) -> LoadedDataset:
+    """A dataset whose training split is streamed; read through once unless the number of its rows is given."""
+    if stream.features is None:  # files without a schema tell theirs with the first row
+        stream = stream.cast(Dataset.from_list(list(stream.take(_SCHEMA_ROWS))).features)
+    rows, *others = (
+        canonical_rows(split_rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+        for split, split_rows in [("train", stream), *raw.items()]
+    )
+    fed = {task: tasks[task] for task in recipe.labels if tasks[task].has_label_space}
+    class_names = {task: _class_names(stream.features[recipe.labels[task]]) for task in fed}
+    num_rows = recipe.num_rows
+    if num_rows is None:
+        num_rows, found = _read_through(f"{name}/train", rows, fed)
+        class_names = {task: class_names[task] or found[task] for task in fed}
+    for task, names in class_names.items():
+        if names is None:
+            raise DataError(
+                f"datasets.{name}.num_rows: the label names of task {task!r} are only known when all rows are read. "
+                f"Leave `num_rows` out, then they are."
+            )
+    return LoadedDataset(
+        dict(zip(raw, others, strict=True)), class_names | dict.fromkeys(recipe.labels.keys() - fed), rows, num_rows
+    )
+
+
+def _read_through(name: str, rows: IterableDataset, tasks: Mapping[str, Task]) -> tuple[int, dict[str, list[str]]]:
+    """Check all rows of a stream once.
+
+    Returns:
+        The number of rows, and for each task the label names that occur, sorted.
+    """
+    count, names = 0, {task: set[str]() for task in tasks}
+    for row in datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows"):
+        count += 1
+        for name_of_task, task in tasks.items():
+            if row[LABEL_PREFIX + name_of_task] is not None:
+                names[name_of_task].update(task.names_in(row[LABEL_PREFIX + name_of_task]))
+    return count, {task: sorted(found) for task, found in names.items()}
 
 
 def _set_aside(name: str, rows: Dataset, size: float | int | None) -> dict[str, Dataset]:
@@ -117,20 +187,20 @@ def code_fingerprint() -> str:
 
 
 def canonical_rows(
-    dataset: Dataset,
+    dataset: _AnyDataset,
     name: str,
     *,
     inputs: Mapping[str, str],
     labels: Mapping[str, str],
     tasks: Mapping[str, Task],
-) -> Dataset:
+) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
     Class labels become names, span tags are repaired to legal ones (their number in column `repaired`). A row may lack
     any label (null), but not its input.
 
     Args:
-        dataset: the raw rows.
+        dataset: the raw rows; those of an `IterableDataset` are checked as they are read.
         name: how to call it in messages.
         inputs: canonical input -> column.
         labels: task -> column.
@@ -140,10 +210,12 @@ def canonical_rows(
         DataError: if a column is missing, there are no rows, or a row is not valid; the message has the row's number,
             counted from 0.
     """
+    columns = dataset.column_names or []
     for key, column in [*inputs.items(), *labels.items()]:
-        if column not in dataset.column_names:
-            raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, dataset.column_names)}")
-    if len(dataset) == 0:
+        if column not in columns:
+            raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, columns)}")
+    is_stream = isinstance(dataset, IterableDataset)
+    if not is_stream and len(dataset) == 0:
         raise DataError(f"{name}: the split has no rows.")
     for task_name in labels:
         if tasks[task_name].level == "token" and "tokens" not in inputs:
@@ -152,24 +224,26 @@ def canonical_rows(
     for task_name in labels:
         features[LABEL_PREFIX + task_name] = _LABEL_FEATURES[_canonical_type(tasks[task_name])]
     features[REPAIRED] = Value("int32")
+    arguments: dict[str, Any] = {
+        "function": _canonical_batch,
+        "batched": True,
+        "with_indices": True,
+        "remove_columns": columns,
+        "features": Features(features),
+        "fn_kwargs": {
+            "name": name,
+            "inputs": dict(inputs),
+            "labels": dict(labels),
+            # Without label spaces, which checking does not need and which would change the cache's key.
+            "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
+            "class_names": {column: _class_names(dataset.features[column]) for column in labels.values()},
+            "code": code_fingerprint(),
+        },
+    }
+    if is_stream:
+        return dataset.map(**arguments)
     with progress_bars_from(len(dataset)):
-        return dataset.map(
-            _canonical_batch,
-            batched=True,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            features=Features(features),
-            fn_kwargs={
-                "name": name,
-                "inputs": dict(inputs),
-                "labels": dict(labels),
-                # Without label spaces, which checking does not need and which would change the cache's key.
-                "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
-                "class_names": {column: _class_names(dataset.features[column]) for column in labels.values()},
-                "code": code_fingerprint(),
-            },
-            desc=f"Checking {name}",
-        )
+        return dataset.map(**arguments, desc=f"Checking {name}")
 
 
 @contextlib.contextmanager
@@ -251,7 +325,7 @@ def _to_names(value: Any, names: Sequence[str]) -> Any:
     return None if value is None or value < 0 else names[value]
 
 
-def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
+def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict:
     """All splits, raw."""
     for split, patterns in (recipe.data_files or {}).items() if recipe.reads_files else ():
         for pattern in patterns:
@@ -264,6 +338,7 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
             )
         with progress_bars_from(_rows_to_expect(recipe)):
             options = (_CSV_OPTIONS if recipe.path == "csv" else {}) | (recipe.model_extra or {})
+            options |= {"streaming": True} if recipe.streaming else {}
             loaded = load_dataset(recipe.path, data_files=recipe.data_files, **options)
     except StopIteration as error:
         raise DataError(f"datasets.{name}: cannot be read: a file is empty.") from error
@@ -282,8 +357,8 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict:
                     f"{recipe.path}. {did_you_mean(key, set(valid))}"
                 ) from error
         raise DataError(f"datasets.{name}: cannot be loaded: {_one_line(error)}") from error
-    if not isinstance(loaded, DatasetDict):
-        raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split` and `streaming`.")
+    if not isinstance(loaded, DatasetDict | IterableDatasetDict):
+        raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
     return loaded
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
-from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.sampling import BATCHINGS, check_sampling, temperature_probabilities
 
 
@@ -19,7 +20,7 @@ class TaskMixture(TorchDataset):
     `max_repeats` that of UniMax (Chung et al. 2023).
 
     Args:
-        datasets: encoded training splits by name.
+        datasets: encoded training splits by name, some of them streams.
         temperature: T: 1 draws in proportion to size, a large one (`inf`) uniformly. Two values: T moves from the first
             to the second, linearly over the training.
         size_cap: rows of a dataset that count at most.
@@ -35,7 +36,7 @@ class TaskMixture(TorchDataset):
 
     def __init__(
         self,
-        datasets: Mapping[str, EncodedDataset],
+        datasets: Mapping[str, EncodedDataset | EncodedStream],
         temperature: float | Sequence[float] = 1.0,
         *,
         size_cap: int | None = None,
@@ -56,7 +57,6 @@ class TaskMixture(TorchDataset):
         self.length_window = length_window
         self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
-        self.lengths = np.concatenate([dataset.lengths for dataset in datasets.values()])
         self._temperatures = np.broadcast_to(np.asarray(temperature, dtype=float), 2)
         self._size_cap = size_cap
         self._max_repeats = max_repeats
@@ -65,6 +65,16 @@ class TaskMixture(TorchDataset):
             for name, probability in zip(datasets, self.probabilities_at(progress), strict=True):
                 if probability == 0.0:
                     raise ValueError(f"`temperature` is so low that {name!r} would never be drawn. Raise it.")
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether a dataset is read while training, so that there are no lengths."""
+        return any(isinstance(dataset, EncodedStream) for dataset in self.datasets.values())
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Sub-words of every row, shape (rows,)."""
+        return np.concatenate([dataset.lengths for dataset in self.datasets.values()])
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -72,9 +72,14 @@ class MixtureBatchSampler(Sampler[list[int]]):
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
+        if mixture.is_streamed and max_tokens is not None:
+            raise ValueError(
+                "`max_tokens_per_batch` needs the lengths of all rows, which a streamed dataset has not. Leave it out."
+            )
         if len(mixture) < num_processes:
             raise ValueError(f"There are {num_processes} processes and only {len(mixture)} rows to train on.")
         self.mixture = mixture
+        self.rows_per_batch = rows_per_batch
         self.max_tokens = max_tokens
         self.seed = seed
         self.process_index = process_index
@@ -111,7 +116,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         skip, left = self.epoch * self._steps, self._steps
         for window in self.windows():
             if self.max_tokens is None:  # then how many steps a window makes is known without looking at its rows
-                count = len(portions(int(window.counts.sum()), self._step_rows, self.num_processes))
+                count = self.num_steps(window)
                 if skip >= count:
                     skip -= count
                     continue
@@ -121,6 +126,10 @@ class MixtureBatchSampler(Sampler[list[int]]):
             skip = max(0, skip - len(steps))
             if left <= 0:
                 return
+
+    def num_steps(self, window: Window) -> int:
+        """How many steps a window makes, without a token budget."""
+        return len(portions(int(window.counts.sum()), self._step_rows, self.num_processes))
 
     def windows(self) -> Iterator[Window]:
         """All windows from the start of training on, without end."""
@@ -247,7 +256,7 @@ def next_turns(done: np.ndarray, due: np.ndarray, rates: np.ndarray, count: int)
     """
     whole = np.floor(due).astype(np.int64)
     turns = np.maximum(whole - done, 0)
-    waiting = np.flatnonzero(done + turns <= whole)
+    waiting = np.flatnonzero(done + turns < due)
     soonest = waiting[np.argsort((whole + 1 - due)[waiting] / rates[waiting], kind="stable")]
     turns[soonest[: count - turns.sum()]] += 1
     return turns

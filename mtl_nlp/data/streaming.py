@@ -1,0 +1,181 @@
+"""Datasets that are read while training, mixed with others in the schedule of the sampler."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import IterableDataset as TorchIterableDataset
+
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.data.encoding import EncodedStream
+from mtl_nlp.data.sampler import MixtureBatchSampler, Window, portions
+
+
+class StreamReader:
+    """One process's share of a stream, pass after pass without end.
+
+    Files come in another order in each pass; rows are shuffled in blocks of `buffer_size`. Its state is that of the
+    stream at the start of a block, so that to go on costs reading one block, however far it is.
+
+    Args:
+        stream: the stream.
+        seed: what the order depends on, together with pass and block.
+        process_index: which process this is.
+        num_processes: how many there are. If they do not divide the number of files, each reads all rows and keeps its
+            share.
+    """
+
+    def __init__(self, stream: EncodedStream, seed: list[int], process_index: int, num_processes: int) -> None:
+        self.stream = stream
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self._block: list[dict[str, Any]] = []
+        self._open(0)
+
+    def take(self, count: int) -> list[dict[str, Any]]:
+        """The next rows.
+
+        Raises:
+            DataError: if there are none for this process.
+        """
+        rows: list[dict[str, Any]] = []
+        while len(rows) < count:
+            if self._used == len(self._block):
+                self._read_block()
+            part = self._block[self._used : self._used + count - len(rows)]
+            self._used += len(part)
+            rows += part
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, as JSON."""
+        return {"pass": self._pass, "block": self._number, "source": self._block_start, "used": self._used}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another reader of the same stream was."""
+        self._open(state["pass"])
+        if state["block"] > 1:
+            self._source.load_state_dict(state["source"])
+            self._rows = iter(self._source)
+            self._number = state["block"] - 1
+        if state["block"] > 0:
+            self._read_block()
+            self._used = state["used"]
+
+    def _open(self, number: int) -> None:
+        source = self.stream.windows
+        if source.num_shards > 1:
+            order = int(np.random.default_rng([*self.seed, number]).integers(2**31))
+            # For the order of files only: rows in its own buffer would be lost when a run is resumed.
+            source = source.shuffle(seed=order, buffer_size=1, max_buffer_input_shards=1)
+        self._source = split_dataset_by_node(source, self.process_index, self.num_processes)
+        self._rows = iter(self._source)
+        self._pass, self._number, self._used, self._block = number, 0, 0, []
+        self._block_start: dict[str, Any] | None = None
+
+    def _read_block(self) -> None:
+        start = self._source.state_dict() if self._number else None
+        rows = list(itertools.islice(self._rows, self.stream.buffer_size))
+        if not rows:
+            if self._number == 0:
+                raise DataError(
+                    f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no row of it. "
+                    f"Leave out `streaming`, or use fewer processes."
+                )
+            self._open(self._pass + 1)
+            self._read_block()
+            return
+        rng = np.random.default_rng([*self.seed, self._pass, self._number])
+        self._block = [rows[index] for index in rng.permutation(len(rows))]
+        self._block_start, self._used = start, 0
+        self._number += 1
+
+
+class MixtureStream(TorchIterableDataset):
+    """The batches of a mixture with streams, as lists of rows, each with the state that it needs to go on from there.
+
+    They follow the windows of the sampler. Every process takes its share of each dataset's rows of a window, groups
+    them by length by itself, and yields as many batches as the others, in the same order of length.
+
+    Args:
+        sampler: the schedule.
+    """
+
+    def __init__(self, sampler: MixtureBatchSampler) -> None:
+        self.sampler = sampler
+        self.start_at(0, 0, None)
+
+    def start_at(self, epoch: int, batches: int, state: Mapping[str, Any] | None) -> None:
+        """Where to begin.
+
+        Args:
+            epoch: the epoch.
+            batches: batches of it that were trained on; None is yielded for each.
+            state: what came with the last batch trained on; None begins with the streams' first rows.
+        """
+        self._epoch, self._batches, self._state = epoch, batches, state
+
+    def __len__(self) -> int:
+        """This process's batches in an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]] | None]:
+        """The epoch's batches."""
+        yield from itertools.repeat(None, self._batches)
+        sampler = self.sampler
+        readers = {
+            number: StreamReader(dataset, [sampler.seed, number], sampler.process_index, sampler.num_processes)
+            for number, dataset in enumerate(sampler.mixture.datasets.values())
+            if isinstance(dataset, EncodedStream)
+        }
+        start, end, position = self._epoch * len(self) + self._batches, (self._epoch + 1) * len(self), 0
+        first = None
+        if self._state is not None:
+            first = self._state["window"]
+            for number, reader in readers.items():
+                reader.load_state_dict(self._state["readers"][str(number)])
+        for window in sampler.windows():
+            begun, position = position, position + sampler.num_steps(window)
+            if position <= start if first is None else window.number < first:
+                continue
+            state = {"window": window.number, "readers": {str(n): r.state_dict() for n, r in readers.items()}}
+            for index, rows in enumerate(self._batches_of(window, readers), start=begun):
+                if start <= index < end:
+                    yield rows, state
+            if position >= end:
+                return
+
+    def _batches_of(self, window: Window, readers: Mapping[int, StreamReader]) -> list[list[dict[str, Any]]]:
+        """This process's batches of a window in their order."""
+        sampler, mixture = self.sampler, self.sampler.mixture
+        pools: list[list[dict[str, Any]]] = []
+        totals: list[int] = []
+        dealt = 0
+        for number in np.flatnonzero(window.counts).tolist():
+            count = int(window.counts[number])
+            own = range((sampler.process_index - dealt) % sampler.num_processes, count, sampler.num_processes)
+            if number in readers:
+                rows = readers[number].take(len(own))
+            else:
+                walked = sampler.walk(number, int(window.drawn[number]), count)[own]
+                rows = mixture.__getitems__(walked + mixture.offsets[number])
+            if mixture.batching == "homogeneous" or not pools:
+                pools.append(rows)
+                totals.append(count)
+            else:
+                pools[0] += rows
+                totals[0] += count
+            dealt = totals[-1]
+        batches = []
+        for pool, total in zip(pools, totals, strict=True):
+            pool.sort(key=lambda row: -row["length"])
+            steps = len(portions(total, sampler.rows_per_batch * sampler.num_processes, sampler.num_processes))
+            starts = [sampler.rows_per_batch * step for step in range(steps)]
+            batches += [pool[start:end] for start, end in itertools.zip_longest(starts, starts[1:])]
+        rng = np.random.default_rng([sampler.seed, window.number])
+        return [batches[index] for index in rng.permutation(len(batches))]
