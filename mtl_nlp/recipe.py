@@ -7,7 +7,6 @@ the environment, and `--set a.b.c=value` overrides one key.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -18,15 +17,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe_file import RecipeError, read_yaml
 from mtl_nlp.sampling import check_sampling
 
 SPLITS = ("train", "validation", "test")
 INPUTS = ("tokens", "text", "text_pair")
-_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the key and what to do."""
 
 
 class _Section(BaseModel):
@@ -278,21 +273,7 @@ class Recipe(_Section):
             RecipeError: if the file cannot be read or a key is not valid.
         """
         path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"Recipe {path} cannot be read: {error.strerror or error}.") from error
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"Recipe {path} is not UTF-8: {error.reason} at byte {error.start}.") from error
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
-        if not isinstance(data, dict):
-            raise RecipeError(f"Recipe {path} should be a mapping of keys. Found {type(data).__name__}.")
-        for override in overrides:
-            _override(data, override)
-        return cls.from_dict(_expand(data, ""), folder=path.parent)
+        return cls.from_dict(read_yaml(path, overrides), folder=path.parent)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
@@ -314,44 +295,6 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
     hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
     return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set takes key.path=value. Found {override!r}.")
-    *parents, last = key.split(".")
-    section = data
-    for parent in parents:
-        if section.get(parent) is None:
-            section[parent] = {}
-        section = section[parent]
-        if not isinstance(section, dict):
-            raise RecipeError(f"--set {override}: {parent!r} is a value, not a section.")
-    try:
-        section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: the value is not valid YAML.") from error
-
-
-def _expand(value: Any, key: str) -> Any:
-    """Put environment variables in place of `${VAR}` in all strings."""
-    if isinstance(value, dict):
-        return {name: _expand(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item, f"{key}[{index}]") for index, item in enumerate(value)]
-    if not isinstance(value, str):
-        return value
-
-    def look_up(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"]) or match["default"]
-        if found is None:
-            raise RecipeError(
-                f"{key}: the environment variable {match['name']} is not set. Set it: export {match['name']}=…"
-            )
-        return found
-
-    return _VARIABLE.sub(look_up, value)
 
 
 def _explain(error: ValidationError) -> str:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 
 from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
-from mtl_nlp.data.collator import MultitaskDataCollator
+from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
@@ -145,7 +145,7 @@ class MultitaskTrainer(Trainer):
         if self.args.dataloader_num_workers > 1:
             raise ValueError("Streamed datasets are read by one process: set `dataloader_num_workers` to 0 or 1.")
         self._stream = MixtureStream(self._sampler)
-        return self._data_loader(self._stream, None, _WithState(self.data_collator))
+        return self._data_loader(self._stream, None, WithState(self.data_collator))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
@@ -269,7 +269,7 @@ class MultitaskTrainer(Trainer):
         """Predictions, each batch's summed losses, and counts of a split, of which every process takes a share."""
         batches = evaluation_batches(encoded, self.args.eval_batch_size)
         own = batches[self.args.process_index :: self.args.world_size]
-        loader = self._data_loader(encoded.windows, own, _WithFeatures(self.data_collator))
+        loader = self._data_loader(encoded.windows, own, WithFeatures(self.data_collator))
         self.callback_handler.eval_dataloader = loader
         fed = {name: self.tasks[name] for name in encoded.references}
         model = self.model.eval()
@@ -326,26 +326,6 @@ class MultitaskTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
-
-
-class _WithState:
-    """A collator for the batches of a stream, each with the state after which to go on; None for those passed over."""
-
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
-
-    def __call__(self, batch: tuple[list[dict[str, Any]], dict[str, Any]] | None) -> Any:
-        return None if batch is None else (self.collator(batch[0]), batch[1])
-
-
-class _WithFeatures:
-    """A collator that returns the rows beside the batch made of them."""
-
-    def __init__(self, collator: Any) -> None:
-        self.collator = collator
-
-    def __call__(self, features: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return features, self.collator(features)
 
 
 def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> MixtureBatchSampler:

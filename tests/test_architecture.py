@@ -21,7 +21,7 @@ MODELING = sorted((PACKAGE / "modeling").glob("*_multitask.py"))
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAYERS = [
     {"modeling"},
-    {"sampling"},
+    {"sampling", "recipe_file"},
     {"recipe"},
     {"data"},
     {"evaluation"},

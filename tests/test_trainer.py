@@ -26,8 +26,8 @@ from mtl_nlp import (
     TextClassification,
     TokenClassification,
 )
+from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import encode_dataset
-from mtl_nlp.data.loading import canonical_rows
 
 TASKS = {
     task.name: task

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mtl_nlp.data.loading import LABEL_PREFIX
+from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.modeling.tasks_multitask import IGNORED, Task
 
 
@@ -64,6 +64,26 @@ class MultitaskDataCollator:
                 dtype = torch.float32 if task.problem_type == "regression" else torch.long
                 batch["labels"][name] = torch.tensor(values, dtype=dtype)
         return batch
+
+
+class WithState:
+    """A collator for the batches of a stream, each with the state after which to go on; None for those passed over."""
+
+    def __init__(self, collator: MultitaskDataCollator) -> None:
+        self.collator = collator
+
+    def __call__(self, batch: tuple[list[dict[str, Any]], dict[str, Any]] | None) -> Any:
+        return None if batch is None else (self.collator(batch[0]), batch[1])
+
+
+class WithFeatures:
+    """A collator that returns the rows beside the batch made of them."""
+
+    def __init__(self, collator: MultitaskDataCollator) -> None:
+        self.collator = collator
+
+    def __call__(self, features: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        return features, self.collator(features)
 
 
 def _pad(sequences: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:

@@ -12,8 +12,8 @@ import numpy as np
 from datasets import Column, Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
+from mtl_nlp.data.canonical import LABEL_PREFIX, REPAIRED, canonical_rows, code_fingerprint, progress_bars_from
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, REPAIRED, canonical_rows, code_fingerprint, progress_bars_from
 from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words

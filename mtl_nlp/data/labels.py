@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from datasets import Dataset
 
+from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset
+from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.modeling.tasks_multitask import Task
 
 

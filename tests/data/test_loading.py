@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
+from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.loading import LABEL_PREFIX, LoadedDataset, load_splits
+from mtl_nlp.data.loading import LoadedDataset, load_splits
 from mtl_nlp.recipe import Recipe
 
 TYPES = {

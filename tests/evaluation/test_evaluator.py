@@ -6,8 +6,8 @@ import torch
 from datasets import Dataset
 
 from mtl_nlp import Regression, TextClassification, TokenClassification
+from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
-from mtl_nlp.data.loading import canonical_rows
 from mtl_nlp.evaluation.evaluator import Evaluation, Piece, decode_pieces, evaluation_batches, pieces_of_batch, score
 
 POS = TokenClassification(name="pos", labels=["A", "B"])

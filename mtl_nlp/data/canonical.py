@@ -1,0 +1,173 @@
+"""Rows in canonical form: inputs, and one checked label column for each task."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
+
+from mtl_nlp.data.conll import DataError
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe import did_you_mean
+
+LABEL_PREFIX = "label:"
+"""Label columns are `label:<task>`, so that no task's name meets an input's."""
+REPAIRED = "repaired"
+"""Column: how many of a row's span tags were illegal and were rewritten."""
+SLOW_ROWS = 20_000
+"""From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
+_LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("string")), float: Value("float64")}
+_AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Fingerprint of the code that makes rows and windows, for the caches' keys: datasets sees only the function."""
+    folder = Path(__file__).parents[1]
+    sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+
+
+def canonical_rows(
+    dataset: _AnyDataset,
+    name: str,
+    *,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, str],
+    tasks: Mapping[str, Task],
+) -> _AnyDataset:
+    """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
+
+    Class labels become names, span tags are repaired to legal ones (their number in column `repaired`). A row may lack
+    any label (null), but not its input.
+
+    Args:
+        dataset: the raw rows; those of an `IterableDataset` are checked as they are read.
+        name: how to call it in messages.
+        inputs: canonical input -> column.
+        labels: task -> column.
+        tasks: all tasks by name.
+
+    Raises:
+        DataError: if a column is missing, there are no rows, or a row is not valid; the message has the row's number,
+            counted from 0.
+    """
+    columns = dataset.column_names or []
+    for key, column in [*inputs.items(), *labels.items()]:
+        if column not in columns:
+            raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, columns)}")
+    is_stream = isinstance(dataset, IterableDataset)
+    if not is_stream and len(dataset) == 0:
+        raise DataError(f"{name}: the split has no rows.")
+    for task_name in labels:
+        if tasks[task_name].level == "token" and "tokens" not in inputs:
+            raise DataError(f"{name}: task {task_name!r} labels words and needs the input `tokens`.")
+    features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
+    for task_name in labels:
+        features[LABEL_PREFIX + task_name] = _LABEL_FEATURES[_canonical_type(tasks[task_name])]
+    features[REPAIRED] = Value("int32")
+    arguments: dict[str, Any] = {
+        "function": _canonical_batch,
+        "batched": True,
+        "with_indices": True,
+        "remove_columns": columns,
+        "features": Features(features),
+        "fn_kwargs": {
+            "name": name,
+            "inputs": dict(inputs),
+            "labels": dict(labels),
+            # Without label spaces, which checking does not need and which would change the cache's key.
+            "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
+            "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
+            "code": code_fingerprint(),
+        },
+    }
+    if is_stream:
+        return dataset.map(**arguments)
+    with progress_bars_from(len(dataset)):
+        return dataset.map(**arguments, desc=f"Checking {name}")
+
+
+@contextlib.contextmanager
+def progress_bars_from(rows: int) -> Iterator[None]:
+    """Inside, `datasets` shows its progress bars only if `rows` is large enough for a wait."""
+    if rows >= SLOW_ROWS or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def _canonical_type(task: Task) -> type:
+    if not task.has_label_space:
+        return float
+    return str if task.level == "sequence" and task.problem_type == "single_label_classification" else list
+
+
+def _canonical_batch(
+    batch: Mapping[str, list],
+    indices: Sequence[int],
+    *,
+    name: str,
+    inputs: Mapping[str, str],
+    labels: Mapping[str, str],
+    tasks: Mapping[str, dict[str, Any]],
+    class_names: Mapping[str, list[str] | None],
+    code: str,
+) -> dict[str, list]:
+    columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
+    for key, values in columns.items():
+        for index, value in zip(indices, values, strict=True):
+            _check_input(f"{name}, row {index}", key, value)
+    repaired = [0] * len(indices)
+    for task_name, column in labels.items():
+        task, names = task_from_dict(tasks[task_name]), class_names[column]
+        checked: list[Any] = []
+        for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
+            where = f"{name}, row {index}, column {column!r}"
+            given = value if names is None else _to_names(value, names)
+            if given is None:
+                checked.append(None)
+                continue
+            try:
+                canonical = task.check(given)
+            except ValueError as error:
+                raise DataError(f"{where}: {error}.") from error
+            if task.level == "token":
+                words = columns["tokens"][position]
+                if len(canonical) != len(words):
+                    raise DataError(f"{where}: {len(words)} tokens but {len(canonical)} labels.")
+                repaired[position] += sum(old != new for old, new in zip(given, canonical, strict=True))
+            checked.append(canonical)
+        columns[LABEL_PREFIX + task_name] = checked
+    return columns | {REPAIRED: repaired}
+
+
+def _check_input(where: str, key: str, value: Any) -> None:
+    if key == "tokens":
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise DataError(f"{where}: `tokens` should be a list of strings. Found {value!r:.80}.")
+    elif not isinstance(value, str):
+        raise DataError(f"{where}: `{key}` should be a string. Found {value!r:.80}.")
+
+
+def class_names_of(feature: Any) -> list[str] | None:
+    """The names of a ClassLabel column, or of a list of them; None if labels are stored as they are."""
+    inner = feature.feature if isinstance(feature, List) else feature
+    return list(inner.names) if isinstance(inner, ClassLabel) else None
+
+
+def _to_names(value: Any, names: Sequence[str]) -> Any:
+    """ClassLabel indices as names; -1 is datasets' sign for a missing label."""
+    if isinstance(value, list):
+        return [index if index is None else names[index] if index >= 0 else str(index) for index in value]
+    return None if value is None or value < 0 else names[value]
