@@ -31,6 +31,7 @@ from mtl_nlp.run import (
     check_splits,
     load_model,
     load_model_tokenizer,
+    plan_batches,
     prepare_evaluation,
     prepare_run,
     training_arguments,
@@ -82,6 +83,7 @@ def train(options: argparse.Namespace) -> None:
     checkpoint = last_checkpoint(output) if options.resume else None
     run = prepare_run(recipe)
     check_splits(run, arguments)
+    plan_batches(run, arguments)
     if arguments.process_index == 0:
         print(describe_plan(run, arguments), flush=True)
         if checkpoint is not None:

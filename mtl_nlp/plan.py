@@ -10,9 +10,7 @@ import torch
 
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.tasks_multitask import reads_words
-from mtl_nlp.recipe import RecipeError
-from mtl_nlp.run import Run
-from mtl_nlp.trainer import batch_sampler
+from mtl_nlp.run import Run, plan_batches
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
 _MEASURED_ROWS = 200_000
@@ -39,11 +37,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     Raises:
         RecipeError: if the mixture or its batches cannot be made.
     """
-    mixture = run.mixture
-    try:
-        sampler = batch_sampler(mixture, arguments)
-    except ValueError as error:
-        raise RecipeError(f"training: {error}") from error
+    sampler = plan_batches(run, arguments)
+    mixture = sampler.mixture
     tasks = [
         (name, task.type, task.num_labels, _shortened(task.labels) or "a number", ", ".join(_feeders(run, name)))
         for name, task in run.tasks.items()
@@ -82,6 +77,11 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             datasets,
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        "\n".join(
+            f"note: {encoded.name}: its rows ({encoded.num_windows}) are fewer than processes; some have none in a step"
+            for encoded in mixture.datasets.values()
+            if encoded.num_windows < sampler.num_processes
+        ),
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)

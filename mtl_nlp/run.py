@@ -14,13 +14,14 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen, e
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
+from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoding_multitask import default_max_length
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
-from mtl_nlp.trainer import MultitaskTrainer
+from mtl_nlp.trainer import MultitaskTrainer, batch_sampler
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
 
@@ -95,7 +96,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError) as error:  # deepspeed and others are not installed with mtl_nlp
         raise RecipeError(f"training: {' '.join(str(error).split())}") from error
 
 
@@ -329,6 +330,18 @@ def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
         raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
     if not run.splits.keys() & {"test", "validation"}:
         raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
+
+
+def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatchSampler:
+    """The batches that training would take.
+
+    Raises:
+        RecipeError: if the mixture cannot be made, or batches of it.
+    """
+    try:
+        return batch_sampler(run.mixture, arguments)
+    except ValueError as error:
+        raise error if isinstance(error, RecipeError) else RecipeError(f"training: {error}") from error
 
 
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:

@@ -142,8 +142,6 @@ class MultitaskTrainer(Trainer):
         self._sampler = batch_sampler(self.train_dataset, self.args)
         if not self.train_dataset.is_streamed:
             return self._data_loader(self.train_dataset, self._sampler)
-        if self.args.dataloader_num_workers > 1:
-            raise ValueError("Streamed datasets are read by one process: set `dataloader_num_workers` to 0 or 1.")
         self._stream = MixtureStream(self._sampler)
         return self._data_loader(self._stream, None, WithState(self.data_collator))
 
@@ -332,8 +330,14 @@ def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> Mix
     """The batches that training with these arguments takes from a mixture.
 
     Raises:
-        ValueError: if there are more processes than rows, or a row is longer than the token budget.
+        ValueError: if there are more processes than rows, a row is longer than the token budget, or a stream should be
+            read by several workers.
     """
+    if mixture.is_streamed and args.dataloader_num_workers > 1:
+        raise ValueError(
+            f"`dataloader_num_workers` should be 0 or 1, since a streamed dataset is read in one go. "
+            f"Found {args.dataloader_num_workers}."
+        )
     sampler = MixtureBatchSampler(
         mixture,
         args.per_device_train_batch_size,
