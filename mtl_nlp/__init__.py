@@ -6,7 +6,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from mtl_nlp._version import __version__
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.conll import DataError
-from mtl_nlp.data.encoding import EncodedDataset, encode
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -30,6 +30,7 @@ __all__ = [
     "TASK_TYPES",
     "DataError",
     "EncodedDataset",
+    "EncodedStream",
     "MultiLabelClassification",
     "MultitaskConfig",
     "MultitaskDataCollator",

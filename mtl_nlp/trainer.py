@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
+from transformers.utils import logging
 
 from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, WithState
@@ -34,6 +35,8 @@ from mtl_nlp.data.streaming import MixtureStream
 from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
 from mtl_nlp.training_args import MultitaskTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 
 class MultitaskTrainer(Trainer):
@@ -101,6 +104,10 @@ class MultitaskTrainer(Trainer):
         self._step_counts: StepCounts | None = None
         self._reset_logged()
         self.add_callback(_StepHooks(self))
+        if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
+            logger.warning(
+                f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
+            )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
 

@@ -115,7 +115,7 @@ class EncodedStream:
 
 
 def encode(
-    dataset: Dataset,
+    dataset: Dataset | IterableDataset,
     *,
     inputs: Mapping[str, str],
     labels: Mapping[str, str],
@@ -124,11 +124,13 @@ def encode(
     max_length: int | None = None,
     stride: int | None = None,
     name: str = "dataset",
-) -> EncodedDataset:
-    """Check and encode a `datasets.Dataset` for training or evaluation: what a recipe does, for Python.
+    num_rows: int | None = None,
+    buffer_size: int = 1000,
+) -> EncodedDataset | EncodedStream:
+    """Check and encode a dataset for training or evaluation: what a recipe does, for Python.
 
     Args:
-        dataset: the raw rows.
+        dataset: the raw rows; those of an `IterableDataset` are encoded while training.
         inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
         labels: task -> column.
         tasks: all tasks of the model, with their label spaces.
@@ -136,21 +138,26 @@ def encode(
         max_length: sub-words the encoder reads at once; by default what the tokenizer says.
         stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         name: how to call it in messages.
+        num_rows: how many rows an `IterableDataset` has.
+        buffer_size: how many of them to shuffle at once.
 
     Raises:
-        DataError: if a column is missing or a row is not valid.
+        DataError: if a column is missing or a row is not valid, or the number of streamed rows is not given.
     """
     by_name = {task.name: task for task in tasks}
+    arguments: dict[str, Any] = {
+        "tasks": by_name,
+        "tokenizer": tokenizer,
+        "reads_words": reads_words(tasks),
+        "max_length": max_length or default_max_length(tokenizer),
+        "stride": stride,
+    }
     rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name)
-    return encode_dataset(
-        name,
-        rows,
-        by_name,
-        tokenizer,
-        reads_words=reads_words(tasks),
-        max_length=max_length or default_max_length(tokenizer),
-        stride=stride,
-    )
+    if isinstance(rows, Dataset):
+        return encode_dataset(name, rows, **arguments)
+    if num_rows is None:
+        raise DataError(f"{name}: `num_rows` is needed for an IterableDataset.")
+    return encode_stream(name, rows, **arguments, num_rows=num_rows, buffer_size=buffer_size)
 
 
 def encode_dataset(
