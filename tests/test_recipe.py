@@ -79,53 +79,6 @@ def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("override", "read"),
-    [
-        ("mixture.temperature=2.5", lambda recipe: recipe.mixture.temperature == 2.5),
-        ("training.learning_rate=2.0e-4", lambda recipe: recipe.training == {"learning_rate": 2.0e-4}),
-        ("datasets.ewt.labels.genre=topic", lambda recipe: recipe.datasets["ewt"].labels["genre"] == "topic"),
-        ("loss.weights={genre: 0.5}", lambda recipe: recipe.loss.weights == {"genre": 0.5}),
-        ("encoder=a=b", lambda recipe: recipe.encoder == "a=b"),
-        ("stride=null", lambda recipe: recipe.stride is None),
-    ],
-)
-def test_set_overrides_one_key(tmp_path, override, read):
-    assert read(Recipe.load(write(tmp_path, PLAIN), [override]))
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("mixture.temperature", r"--set takes key\.path=value\. Found 'mixture\.temperature'"),
-        ("=3", r"--set takes key\.path=value"),
-        ("encoder.name=3", "'encoder' is a value, not a section"),
-        ("encoder=[", "the value is not valid YAML"),
-        ("mixture.temprature=2", r"^mixture\.temprature: unknown key\. Did you mean 'temperature'"),
-    ],
-)
-def test_a_bad_override_is_explained(tmp_path, override, message):
-    with pytest.raises(RecipeError, match=message):
-        Recipe.load(write(tmp_path, PLAIN), [override])
-
-
-def test_environment_variables_are_read_with_their_defaults(tmp_path, monkeypatch):
-    monkeypatch.setenv("MTL_ENCODER", "from-environment")
-    monkeypatch.delenv("MTL_UNSET", raising=False)
-    data = changed("encoder", "${MTL_ENCODER}") | {"output_dir": "runs/${MTL_UNSET:-a}/${MTL_ENCODER:-b}"}
-    recipe = Recipe.load(write(tmp_path, data))
-    assert recipe.encoder == "from-environment"
-    assert recipe.output_dir == str(tmp_path / "runs/a/from-environment")
-
-
-def test_an_unset_variable_is_named_with_its_key(tmp_path, monkeypatch):
-    monkeypatch.delenv("MTL_UNSET", raising=False)
-    data = changed("datasets.ewt.data_files.test", ["x", "${MTL_UNSET}/y"])
-    message = r"^datasets\.ewt\.data_files\.test\[1\]: the environment variable MTL_UNSET is not set"
-    with pytest.raises(RecipeError, match=message):
-        Recipe.load(write(tmp_path, data))
-
-
-@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("encodr", 1, r"^encodr: unknown key\. Did you mean 'encoder'"),
@@ -139,6 +92,8 @@ def test_an_unset_variable_is_named_with_its_key(tmp_path, monkeypatch):
         ("datasets.ewt.data_files.dev", "x", r"^datasets\.ewt: `data_files` has no split 'dev'"),
         ("datasets.ewt.labels.gnre", "x", r"^datasets\.ewt\.labels\.gnre: no such task\. Did you mean 'genre'"),
         ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
+        ("mixture.size_kap", 1, r"^mixture\.size_kap: unknown key\. Did you mean 'size_cap'"),
+        ("mixture.probabilities", {"etw": 1}, r"^mixture\.probabilities\.etw: no such dataset\. Did you mean 'ewt'"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, message):
@@ -158,7 +113,20 @@ def test_an_unknown_key_of_a_conll_dataset_is_refused():
     [
         ("encoder", 3, r"^encoder: .*string\. Found 3"),
         ("mixture.temperature", "hot", r"^mixture\.temperature: .*number.*'hot'"),
-        ("mixture.temperature", 0.5, r"^mixture\.temperature: .*greater than or equal to 1"),
+        ("mixture.temperature", 0, r"^mixture: `temperature` should be above 0.*Found 0\.0"),
+        ("mixture.temperature", [5, 0], r"^mixture: `temperature` should be above 0.*Found \[5\.0, 0\.0\]"),
+        ("mixture.temperature", [5, 1, 2], r"^mixture: `temperature` .*two such values\. Found \[5\.0, 1\.0, 2\.0\]"),
+        ("mixture.temperature", [5, "hot"], r"^mixture\.temperature: .*\[5, 'hot'\]"),
+        ("mixture.temperature", [1, float("inf")], r"^mixture: `temperature` can only move between finite values"),
+        ("mixture.size_cap", 0, r"^mixture: `size_cap` should be at least 1\. Found 0"),
+        ("mixture.size_cap", 1.5, r"^mixture\.size_cap: .*integer.*Found 1\.5"),
+        ("mixture.max_repeats", 0.5, r"^mixture: `max_repeats` should be at least 1: .*Found 0\.5"),
+        ("mixture.batching", "mixd", r"^mixture\.batching: .*'mixed' or 'homogeneous'\. Found 'mixd'"),
+        ("mixture.length_window", 0, r"^mixture\.length_window: .*greater than or equal to 1\. Found 0"),
+        ("mixture.probabilities", {"ewt": 0.5}, r"^mixture: `probabilities` should sum to 1\. Found 0\.5"),
+        ("mixture.probabilities", {"ewt": 0}, r"^mixture: `probabilities` should be above 0\. Found 0\.0 for 'ewt'"),
+        ("mixture.probabilities", {}, r"^mixture: `probabilities` should name every dataset\. 'ewt' is missing"),
+        ("mixture.probabilities", {"ewt": "all"}, r"^mixture\.probabilities\.ewt: .*number.*Found 'all'"),
         ("mixture", 3, r"^mixture: .*dictionary.*Found 3"),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
         ("loss.weights", {"pos": -1}, r"^loss\.weights: the weight of 'pos' .* found -1"),
@@ -183,6 +151,12 @@ def test_an_unknown_key_of_a_conll_dataset_is_refused():
 def test_a_wrong_value_is_named_with_its_key(key, value, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(changed(key, value))
+
+
+@pytest.mark.parametrize("other", [{"temperature": 2}, {"size_cap": 9}, {"max_repeats": 2}])
+def test_probabilities_are_not_mixed_with_what_they_replace(other):
+    with pytest.raises(RecipeError, match=r"^mixture: `probabilities` stand alone"):
+        Recipe.from_dict(changed("mixture", {"probabilities": {"ewt": 1.0}, **other}))
 
 
 @pytest.mark.parametrize(
@@ -219,33 +193,11 @@ def test_column_files_need_their_keys(changes, message):
         Recipe.from_dict(data)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("encoder: [", "is not valid YAML"),
-        ("- encoder", "should be a mapping of keys. Found list"),
-        ("", "should be a mapping of keys. Found NoneType"),
-    ],
-)
-def test_a_file_that_is_no_recipe_is_explained_in_one_line(tmp_path, text, message):
-    with pytest.raises(RecipeError, match=message) as caught:
-        Recipe.load(write(tmp_path, text))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"nowhere\.yaml cannot be read: No such file"):
-        Recipe.load(tmp_path / "nowhere.yaml")
-    (tmp_path / "latin.yaml").write_bytes("encoder: café".encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"latin\.yaml is not UTF-8"):
-        Recipe.load(tmp_path / "latin.yaml")
-
-
 def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MTL_ENCODER", "from-environment")
     data = changed("datasets.ewt.sep", ";") | {
         "encoder": "${MTL_ENCODER}",
-        "mixture": {"temperature": 2},
+        "mixture": {"temperature": [5, 0.5], "max_repeats": 4, "length_window": 10},
         "loss": {"weights": {"pos": 0.5}},
         "training": {"learning_rate": 3.0e-4, "report_to": ["none"]},
     }

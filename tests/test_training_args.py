@@ -4,15 +4,18 @@ from dataclasses import fields
 
 import pytest
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from mtl_nlp import MultitaskTrainingArguments
 
 
-def test_they_are_training_arguments_with_their_defaults_and_four_fields_more():
+def test_they_are_training_arguments_with_their_defaults_and_five_fields_more():
     ours, stock = ({f.name: f.default for f in fields(c)} for c in (MultitaskTrainingArguments, TrainingArguments))
-    assert set(ours) - set(stock) == {"loss_weights", "loss_scale", "head_learning_rate", "early_stopping_patience"}
+    more = {"loss_weights", "loss_scale", "max_tokens_per_batch", "head_learning_rate", "early_stopping_patience"}
+    assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
-    assert changed == {"remove_unused_columns", "label_names"}
+    restored = "restore_callback_states_from_checkpoint"
+    assert changed == {"remove_unused_columns", "label_names", "ddp_find_unused_parameters", restored}
 
 
 def test_no_column_is_dropped_and_the_labels_are_found_and_nothing_is_reported(tmp_path):
@@ -25,10 +28,11 @@ def test_no_column_is_dropped_and_the_labels_are_found_and_nothing_is_reported(t
 def test_a_command_line_sets_every_field(tmp_path):
     line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": 0.5}', "--loss_scale", "per_task"]
     line += ["--head_learning_rate", "0.01", "--early_stopping_patience", "3", "--load_best_model_at_end"]
-    line += ["--eval_strategy", "epoch", "--save_strategy", "epoch"]
+    line += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_tokens_per_batch", "4096"]
     (args,) = HfArgumentParser(MultitaskTrainingArguments).parse_args_into_dataclasses(line)
     assert (args.loss_weights, args.loss_scale) == ({"pos": 0.5}, "per_task")
     assert (args.head_learning_rate, args.early_stopping_patience) == (0.01, 3)
+    assert args.max_tokens_per_batch == 4096
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,8 @@ def test_a_command_line_sets_every_field(tmp_path):
         ({"loss_weights": {"pos": -1.0}}, "`loss_weights` should be finite and at least 0. Found -1.0 for 'pos'"),
         ({"loss_weights": {"pos": float("nan")}}, "`loss_weights` should be finite and at least 0"),
         ({"loss_weights": "weights.json"}, "`loss_weights` should map tasks to weights. Found 'weights.json'"),
+        ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` should be at least 1. Found 0"),
+        ({"max_tokens_per_batch": -512}, "`max_tokens_per_batch` should be at least 1. Found -512"),
         ({"head_learning_rate": -0.1}, "`head_learning_rate` should be at least 0. Found -0.1"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),
     ],
@@ -51,6 +57,21 @@ def test_patience_of_no_evaluation_is_refused(tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
     with pytest.raises(ValueError, match="`early_stopping_patience` should be at least 1"):
         MultitaskTrainingArguments(str(tmp_path), early_stopping_patience=0, **best)
+
+
+def test_ddp_does_not_look_for_unused_parameters_unless_told_to(tmp_path):
+    assert MultitaskTrainingArguments(str(tmp_path)).ddp_find_unused_parameters is False
+    assert MultitaskTrainingArguments(str(tmp_path), ddp_find_unused_parameters=True).ddp_find_unused_parameters
+
+
+@pytest.mark.parametrize("found", [0, 1, 4])
+def test_a_process_uses_one_device_at_most_and_no_data_parallel(tmp_path, found):
+    args = MultitaskTrainingArguments(str(tmp_path), per_device_train_batch_size=5, per_device_eval_batch_size=6)
+    assert args.n_gpu in {0, 1}
+    args._n_gpu = found
+    assert args.n_gpu == min(found, 1)
+    assert (args.train_batch_size, args.eval_batch_size) == (5, 6)
+    assert args.parallel_mode == ParallelMode.NOT_PARALLEL
 
 
 @pytest.mark.parametrize("setting", [{"train_sampling_strategy": "group_by_length"}, {"dataloader_drop_last": True}])

@@ -56,6 +56,8 @@ class TaskMixture(TorchDataset):
         self.batching = batching
         self.length_window = length_window
         self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
+        if empty := [name for name, dataset in datasets.items() if dataset.num_windows == 0]:
+            raise ValueError(f"The datasets of a TaskMixture should have rows. {empty[0]!r} has none.")
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
         self._temperatures = np.broadcast_to(np.asarray(temperature, dtype=float), 2)
         self._size_cap = size_cap

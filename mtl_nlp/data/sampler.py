@@ -87,6 +87,8 @@ class MixtureBatchSampler(Sampler[list[int]]):
         self.epoch = 0
         self._homogeneous = mixture.batching == "homogeneous"
         self._step_rows = rows_per_batch * num_processes
+        # Where the epoch after the last one begins; any other is planned from the start of training.
+        self._carried: dict[int, tuple[Iterator[Window], list[np.ndarray], int]] = {}
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
         if max_tokens is None:
             self._steps = len(portions(len(mixture), self._step_rows, num_processes))
@@ -113,19 +115,22 @@ class MixtureBatchSampler(Sampler[list[int]]):
 
     def steps(self) -> Iterator[np.ndarray]:
         """The epoch's steps: the rows of all processes, longest first; process i takes every row i, i + n, …"""
-        skip, left = self.epoch * self._steps, self._steps
-        for window in self.windows():
-            if self.max_tokens is None:  # then how many steps a window makes is known without looking at its rows
-                count = self.num_steps(window)
-                if skip >= count:
+        epoch, left = self.epoch, self._steps
+        windows, waiting, skip = self._carried.pop(epoch, (self.windows(), [], epoch * left))
+        while left:
+            if not waiting:
+                window = next(windows)
+                # Without a token budget how many steps a window makes is known without looking at its rows.
+                if self.max_tokens is None and skip >= (count := self.num_steps(window)):
                     skip -= count
                     continue
-            steps = self._steps_of(window)
-            yield from steps[skip : skip + left]
-            left -= max(0, len(steps) - skip)
-            skip = max(0, skip - len(steps))
-            if left <= 0:
-                return
+                planned = self._steps_of(window)
+                waiting, skip = planned[skip:], max(0, skip - len(planned))
+            steps, waiting = waiting[:left], waiting[left:]
+            left -= len(steps)
+            if not left:
+                self._carried = {epoch + 1: (windows, waiting, 0)}
+            yield from steps
 
     def num_steps(self, window: Window) -> int:
         """How many steps a window makes, without a token budget."""
@@ -183,7 +188,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
             return portions(len(lengths), self._step_rows, self.num_processes)
         sizes, start = [], 0
         while start < len(lengths):
-            rows = self.num_processes * int(self.max_tokens // lengths[start])
+            rows = self.num_processes * int(self.max_tokens // max(1, lengths[start]))
             sizes.append(min(rows, len(lengths) - start))
             start += rows
         return sizes
@@ -193,7 +198,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         if steps == 0:
             return 0
         shortest = self._dataset_lengths(number).min()
-        most = steps * (self.max_tokens or 0) // int(shortest)
+        most = steps * (self.max_tokens or 0) // max(1, int(shortest))
 
         def steps_needed(shares: int) -> int:
             rows = self.walk(number, start, shares * self.num_processes)
@@ -240,7 +245,7 @@ def portions(total: int, size: int, least: int) -> list[int]:
 
 
 def next_turns(done: np.ndarray, due: np.ndarray, rates: np.ndarray, count: int) -> np.ndarray:
-    """Give out `count` turns so that no dataset is ever a whole turn off its due, given that none was before.
+    """Give out `count` turns so that no dataset is ever a whole turn off its due, given that it goes on as before.
 
     First those that are overdue; the rest to those that would be overdue soonest (earliest deadline first, which is
     optimal for such schedules; Tijdeman 1980 for the case of one turn at a time).
