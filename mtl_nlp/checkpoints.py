@@ -12,6 +12,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe import Recipe
@@ -19,7 +20,7 @@ from mtl_nlp.recipe import Recipe
 RECIPE_NAME = "recipe.yaml"
 
 _IN_THE_OPTIMIZER = ("training.learning_rate", "training.head_learning_rate", "training.weight_decay", "training.adam_")
-_IN_THE_WEIGHTS = ("encoder", "model_init_kwargs")
+_IN_THE_WEIGHTS = ("encoder", "model_init_kwargs.revision")
 _IN_THE_ORDER = (
     *("datasets.", "mixture.", "max_length", "stride", "training.seed", "training.data_seed"),
     *("training.per_device_train_batch_size", "training.max_tokens_per_batch", "training.gradient_accumulation_steps"),
@@ -66,14 +67,14 @@ def last_checkpoint(folder: Path) -> LastCheckpoint:
 
 def flaw_of(checkpoint: Path) -> str | None:
     """What makes a checkpoint unusable to go on from, such as that its writing was interrupted; None if it is whole."""
-    state = checkpoint / TRAINER_STATE_NAME
-    # Written last, when the files of all processes are there.
-    if not state.is_file():
-        return f"{state.name} is missing"
-    try:
-        json.loads(state.read_text(encoding="utf-8"))
-    except ValueError:
-        return f"{state.name} is cut off"
+    # The state is written last, when the files of all processes are there.
+    for name in (TRAINER_STATE_NAME, CONFIG_NAME):
+        try:
+            json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        except OSError:
+            return f"{name} is missing"
+        except ValueError:
+            return f"{name} is cut off"
     for file in checkpoint.glob("*.safetensors"):
         try:
             with safe_open(file, framework="pt"):
@@ -83,7 +84,9 @@ def flaw_of(checkpoint: Path) -> str | None:
     for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
         if not zipfile.is_zipfile(file):
             return f"{file.name} is cut off"
-    # DeepSpeed keeps optimizers in folders of its own.
+    # FSDP and DeepSpeed keep weights and optimizers in folders of their own.
+    if not [file for kind in ("model*", "pytorch_model*", "global_step*") for file in checkpoint.glob(kind)]:
+        return "it holds no weights"
     if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
         return "it holds no optimizer state; was it saved with save_only_model?"
     return None
@@ -114,17 +117,24 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
                     raise CheckpointError(f"{other}{name} has shape {shape}, here {shapes.get(name)}.")
 
 
+def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:
+    """See that a checkpoint's optimizer state is of use for a recipe.
+
+    Raises:
+        CheckpointError: if the recipe asks for another optimizer, or for other groups of parameters.
+    """
+    for key, (old, new) in _changed(checkpoint, recipe).items():
+        if key.startswith("training.optim") or (key == "training.head_learning_rate" and None in (old, new)):
+            raise CheckpointError(
+                f"{checkpoint} is of another optimizer: {_was_and_is(key, old, new)}. Set it back, or leave out "
+                f"--resume to start."
+            )
+
+
 def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> list[str]:
     """What differs from the run that wrote a checkpoint, and what it means for going on; a sentence each."""
     notes = []
-    saved = checkpoint / RECIPE_NAME
-    changed: dict[str, str] = {}
-    if saved.is_file():
-        old = _flat(yaml.safe_load(saved.read_text(encoding="utf-8")))
-        new = _flat(yaml.safe_load(recipe.to_yaml()))
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key) and not key.startswith(_NOT_OF_THE_RUN):
-                changed[key] = f"{key} (was {old.get(key, 'not given')}, is {new.get(key, 'not given')})"
+    changed = {key: _was_and_is(key, *values) for key, values in _changed(checkpoint, recipe).items()}
     processes = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
     if processes != num_processes:
         changed["mixture.processes"] = f"the number of processes (was {processes}, is {num_processes})"
@@ -139,6 +149,25 @@ def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> li
         if members:
             notes.append(f"changed since {checkpoint.name}: {', '.join(map(changed.pop, members))}: {meaning}")
     return notes
+
+
+def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """`{"a.b": (was, is)}` of the recipe's keys that differ; None for those not given."""
+    saved = checkpoint / RECIPE_NAME
+    text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
+    if not text:  # the trainer was made by hand
+        return {}
+    old, new = _flat(yaml.safe_load(text)), _flat(yaml.safe_load(recipe.to_yaml()))
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not key.startswith(_NOT_OF_THE_RUN)
+    }
+
+
+def _was_and_is(key: str, old: Any, new: Any) -> str:
+    was, now = ("not given" if value is None else value for value in (old, new))
+    return f"{key} (was {was}, is {now})"
 
 
 def _written_at(checkpoint: Path) -> int:

@@ -16,7 +16,13 @@ from transformers import pipeline
 from transformers.utils import logging
 
 from mtl_nlp._version import __version__
-from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, describe_changes, last_checkpoint
+from mtl_nlp.checkpoints import (
+    RECIPE_NAME,
+    CheckpointError,
+    check_same_optimizer,
+    describe_changes,
+    last_checkpoint,
+)
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.evaluation.evaluator import Evaluation
 from mtl_nlp.evaluation.results import results, write_results
@@ -81,6 +87,8 @@ def train(options: argparse.Namespace) -> None:
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     checkpoint = last_checkpoint(output) if options.resume else None
+    if checkpoint is not None:
+        check_same_optimizer(checkpoint.path, recipe)
     run = prepare_run(recipe)
     check_splits(run, arguments)
     plan_batches(run, arguments)
@@ -114,9 +122,11 @@ def evaluate(options: argparse.Namespace) -> None:
     output = _writable(options.output or str(folder / "results.json"))
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
-    print(describe_notes(run), end="\n" if run.notes else "")
+    if arguments.process_index == 0:
+        print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
-    _report(evaluation, run, options.split, output)
+    if arguments.process_index == 0:
+        _report(evaluation, run, options.split, output)
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -1,0 +1,89 @@
+"""A tiny model of four tasks and tiny datasets, the same ones in every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from conftest import build_config
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from mtl_nlp import (
+    EncodedDataset,
+    MultitaskConfig,
+    MultitaskModel,
+    Regression,
+    TextClassification,
+    TokenClassification,
+)
+from mtl_nlp.data.canonical import canonical_rows
+from mtl_nlp.data.encoding import encode_dataset
+
+TASKS = {
+    task.name: task
+    for task in (
+        TokenClassification(name="pos", labels=["A", "B", "C"]),
+        TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2"),
+        TextClassification(name="topic", labels=["news", "sport"]),
+        Regression(name="score"),
+    )
+}
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "ada", "lives", "in", "paris"]
+
+EVALUATED_ROWS = (1, 2, 5, 17)
+
+
+def build_split(
+    tokenizer: PreTrainedTokenizerBase, seed: int, lengths: list[int], labels: dict[str, Callable[[int], bool]]
+) -> EncodedDataset:
+    """Random texts of the given lengths; `labels` says for each task which lengths carry its label."""
+    rng = np.random.default_rng(seed)
+    make = {
+        "pos": lambda n: rng.choice(["A", "B", "C"], size=n).tolist(),
+        "ner": lambda n: rng.choice(["O", "B-X"], size=n).tolist(),
+        "topic": lambda n: str(rng.choice(["news", "sport"])),
+        "score": lambda n: float(rng.normal()),
+    }
+    columns = {"tokens": [rng.choice(WORDS, size=n).tolist() for n in lengths]}
+    columns |= {task: [make[task](n) if has(n) else None for n in lengths] for task, has in labels.items()}
+    named = {task: task for task in labels}
+    rows = canonical_rows(Dataset.from_dict(columns), "d", inputs={"tokens": "tokens"}, labels=named, tasks=TASKS)
+    return encode_dataset("d", rows, TASKS, tokenizer, reads_words=True, max_length=48)
+
+
+def always(length: int) -> bool:
+    return True
+
+
+def unequal_split(tokenizer: PreTrainedTokenizerBase) -> EncodedDataset:
+    """32 texts, longest first: only the first 6 have a topic, only the last 10 a score."""
+    has = {"pos": always, "ner": lambda n: n % 3 > 0, "topic": lambda n: n > 13, "score": lambda n: n < 6}
+    return build_split(tokenizer, 1, sorted((np.arange(2, 34) // 2).tolist(), reverse=True), has)
+
+
+def mixed_splits(tokenizer: PreTrainedTokenizerBase) -> dict[str, EncodedDataset]:
+    """Three datasets of 17, 24 and 32 texts, two of them without a task in common."""
+    words = build_split(tokenizer, 2, [3 + n % 5 for n in range(17)], {"pos": always, "ner": always})
+    texts = build_split(tokenizer, 3, [2 + n % 7 for n in range(24)], {"topic": always, "score": always})
+    return {"words": words, "texts": texts, "all": unequal_split(tokenizer)}
+
+
+def evaluated_splits(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, EncodedDataset]]:
+    """Splits of few rows, some of several windows, that leave any remainder when they are dealt out."""
+    has = {"pos": always, "ner": lambda n: n != 9, "topic": lambda n: n != 150, "score": lambda n: n > 1}
+    lengths = [9, 150, 1, 60, 30, 2, 70, 5, 5, 8, 20, 3, 12, 7, 90, 4, 6]
+    splits = {str(rows): {"d": build_split(tokenizer, 4 + rows, lengths[-rows:], has)} for rows in EVALUATED_ROWS}
+    return {**splits, "two": {"words": splits["5"]["d"], "more": splits["17"]["d"]}}
+
+
+def build_model(std: float | None = None) -> MultitaskModel:
+    """The same random model each time; with a large `std` one that gives different answers to different texts."""
+    torch.manual_seed(0)
+    model = MultitaskModel(MultitaskConfig(text_config=build_config("bert"), tasks=[*TASKS.values()]))
+    if std is not None:
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=std)
+    return model.eval()

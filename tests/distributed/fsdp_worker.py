@@ -1,0 +1,102 @@
+"""Trains a model under FSDP2, each process on tasks of its own: `fsdp_worker.py TOKENIZER FOLDER`.
+
+Trainer cannot be made to use FSDP2 on a processor, so `fully_shard` is called here as accelerate would.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from builders import TASKS, build_model, mixed_splits
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import AutoTokenizer
+
+from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss
+from mtl_nlp.modeling.modeling_multitask import StepCounts, count_step
+
+STEPS = [
+    (("words", range(6)), ("texts", range(9))),  # one has pos and ner, the other topic and score
+    (("texts", range(9, 12)), ("words", range(6, 11))),
+    (("words", range(4)), ("words", range(4, 11))),  # nobody has topic or score
+]
+
+
+def counts_of_all(batch: dict[str, Any]) -> StepCounts:
+    shares: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(shares, count_step([batch], list(TASKS)))
+    return sum(shares, StepCounts(0, {}, {}))
+
+
+def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int) -> dict[str, Any]:
+    """Gradients of each step and the final weights."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found: dict[str, Any] = {"losses": [], "gradients": []}
+    for batch in batches:
+        counts = counts_of_all(batch) if processes > 1 else count_step([batch], list(TASKS))
+        loss = joint_loss(model(**batch).loss_sums, counts) * processes
+        loss.backward()
+        found["losses"].append(loss.item())
+        found["gradients"].append({name: whole(p.grad) for name, p in model.named_parameters()})
+        optimizer.step()
+        optimizer.zero_grad()
+    return {**found, "weights": {name: whole(value) for name, value in model.state_dict().items()}}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def sharded(checkpointing: bool = False, **settings: Any) -> MultitaskModel:
+    """Each encoder layer a group, and the root last, with embeddings and heads."""
+    model = build_model().train()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    for layer in model.encoder.encoder.layer:
+        fully_shard(layer, **settings)
+    fully_shard(model, **settings)
+    return model
+
+
+def main(tokenizer: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    splits, collator = mixed_splits(loaded), MultitaskDataCollator(loaded, TASKS)
+
+    def batch_of(*shares: tuple[str, range]) -> dict[str, Any]:
+        return collator([splits[name].windows[position] for name, positions in shares for position in positions])
+
+    own = [batch_of(step[rank]) for step in STEPS]
+    found: dict[str, Any] = {
+        "world_size": processes,
+        "task_rows": [count_step([batch], list(TASKS)).task_rows for batch in own],
+        "one process": train(build_model().train(), [batch_of(*step) for step in STEPS], 1),
+    }
+    variants: dict[str, dict[str, Any]] = {
+        "sharded": {},
+        "root too after forward": {"reshard_after_forward": True},
+        "checkpointing": {"checkpointing": True},
+        "bf16": {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)},
+    }
+    for name, settings in variants.items():
+        model = sharded(**settings)
+        parameters = dict(model.named_parameters())
+        found[name] = {
+            "all_sharded": all(isinstance(parameter, DTensor) for parameter in parameters.values()),
+            "own_elements": sum(parameter.to_local().numel() for parameter in parameters.values()),
+            "elements": sum(parameter.numel() for parameter in parameters.values()),
+            **train(model, own, processes),
+        }
+    torch.save(found, Path(folder) / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

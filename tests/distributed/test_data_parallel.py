@@ -1,0 +1,197 @@
+"""Training and evaluation on 2 and 3 processes give what one process gives."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+import torch
+from builders import EVALUATED_ROWS, TASKS
+from launching import results_of
+
+pytestmark = pytest.mark.slow
+
+TOPIC = [*TASKS].index("topic")
+
+
+@pytest.fixture(scope="module")
+def found(tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
+    """What train_worker.py found, by number of processes and rank."""
+    folder = tmp_path_factory.mktemp("data_parallel")
+    tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
+    return {
+        n: results_of("train_worker.py", n, str(folder / "tokenizer"), folder / f"{n}_processes") for n in (1, 2, 3)
+    }
+
+
+def runs_of(found: dict[int, list[dict[str, Any]]], processes: int, name: str) -> list[dict[str, Any]]:
+    """One training by rank, after seeing that there really were so many processes with equal weights."""
+    ranks = [rank[name] for rank in found[processes]]
+    assert [rank["world_size"] for rank in found[processes]] == [processes] * processes
+    assert [run["world_size"] for run in ranks] == [processes] * processes
+    assert all(run["wrapped"] == (processes > 1) for run in ranks)
+    for run in ranks[1:]:
+        for own, others in zip(run["weights"], ranks[0]["weights"], strict=True):
+            assert all(torch.equal(value, others[name]) for name, value in own.items())
+    return ranks
+
+
+def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)]).double()
+
+
+def assert_same_training(run: dict[str, Any], reference: dict[str, Any]) -> None:
+    """The same first gradients to 1e-6, losses to 1e-6, and steps (not only weights) to 3e-5."""
+    gradients, expected = (vector(each["gradients"][0]) for each in (run, reference))
+    assert (gradients - expected).norm() <= 1e-6 * expected.norm()
+    losses = [[entry["loss"] for entry in each["logs"]] for each in (run, reference)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    weights, expected = (vector(each["weights"][-1]) for each in (run, reference))
+    assert len(run["weights"]) == len(reference["weights"]) >= 3
+    assert (weights - expected).norm() <= 3e-5 * (expected - vector(reference["start"])).norm()
+
+
+WAYS = [(1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1)]
+"""Processes and micro-batches that a step of 32 rows is dealt out to."""
+
+
+@pytest.mark.parametrize("checkpointing", ["", "-checkpointing"])
+@pytest.mark.parametrize(("processes", "accumulation"), WAYS)
+def test_processes_and_accumulation_give_the_gradients_losses_and_weights_of_one_batch(
+    found, processes, accumulation, checkpointing
+):
+    (reference,) = runs_of(found, 1, "given-1")
+    for run in runs_of(found, processes, f"given-{accumulation}{checkpointing}"):
+        assert run["checkpointing"] == bool(checkpointing)
+        assert_same_training(run, reference)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_weighted_losses_of_several_processes_give_the_gradients_and_weights_of_one(found, processes):
+    (reference,) = runs_of(found, 1, "given-1-weighted")
+    assert_same_training(runs_of(found, processes, "given-1-weighted")[0], reference)
+
+
+def test_the_processes_of_these_trainings_have_unequal_rows_labels_and_tasks(found):
+    runs = {n: runs_of(found, n, "given-1") for n in (1, 2, 3)}
+    assert [run["sizes"][0] for run in runs[1] + runs[2] + runs[3]] == [32, 16, 16, 11, 11, 10]
+    for processes, of_topic, of_score in ((2, [6, 0], [0, 10]), (3, [6, 0, 0], [0, 0, 10])):
+        rows = [run["task_rows"][0] for run in runs[processes]]
+        assert [count["topic"] for count in rows] == of_topic
+        assert [count["score"] for count in rows] == of_score
+        assert len({count["ner"] for count in rows}) > 1
+
+
+@pytest.mark.parametrize("checkpointing", ["", "-checkpointing"])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_no_process_searches_for_unused_parameters(found, processes, checkpointing):
+    for run in runs_of(found, processes, f"given-1{checkpointing}"):
+        assert run["find_unused_parameters"] is False
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), *WAYS])
+def test_a_head_that_no_process_used_in_a_step_is_not_moved(found, processes, accumulation):
+    for run in runs_of(found, processes, f"given-{accumulation}"):
+        history = [run["start"], *run["weights"]]
+        for name in (name for name in run["start"] if name.startswith("heads.")):
+            moved = [not torch.equal(before[name], after[name]) for before, after in itertools.pairwise(history)]
+            assert moved == ([True, False, False] if name.startswith(f"heads.{TOPIC}.") else [True] * 3)
+
+
+@pytest.mark.parametrize("batching", ["mixed", "homogeneous"])
+@pytest.mark.parametrize(("processes", "rows"), [(2, 32), (3, 33)])
+def test_the_mixture_gives_several_processes_the_steps_of_one_with_as_many_rows(found, processes, rows, batching):
+    name = f"mixture-{rows}-{batching}"
+    (reference,), runs = runs_of(found, 1, name), runs_of(found, processes, name)
+    steps = [sorted(itertools.chain(*batches)) for batches in zip(*(run["fetched"] for run in runs), strict=True)]
+    assert steps == [sorted(batch) for batch in reference["fetched"]]
+    assert_same_training(runs[0], reference)
+
+
+def test_bfloat16_training_on_two_processes_stays_near_that_of_one(found):
+    (single,), (reference,) = (runs_of(found, 1, f"mixture-32-{kind}") for kind in ("single", "bf16"))
+    start, end = vector(reference["start"]), vector(reference["weights"][-1])
+    assert (end - vector(single["weights"][-1])).norm() > 1e-4 * (end - start).norm(), "it is no bfloat16"
+    for run in runs_of(found, 2, "mixture-32-bf16"):
+        assert (vector(run["weights"][-1]) - end).norm() <= 0.03 * (end - start).norm()
+        for logs, key in (("logs", "loss"), ("evaluations", "eval_loss")):
+            values, expected = ([entry[key] for entry in each[logs]] for each in (run, reference))
+            assert len(values) >= 2
+            assert values == pytest.approx(expected, rel=0.01)
+
+
+# The log
+
+
+@pytest.mark.parametrize(("processes", "accumulation", "micro_batches"), [(2, 1, 2), (2, 2, 4), (3, 1, 3)])
+def test_losses_of_tasks_and_padding_are_logged_as_by_one_process_with_the_same_micro_batches(
+    found, processes, accumulation, micro_batches
+):
+    (reference,) = runs_of(found, 1, f"given-{micro_batches}")
+    run = runs_of(found, processes, f"given-{accumulation}")[0]
+    expected = [{"loss_pos", "loss_ner", "loss_score"} | ({"loss_topic"} if step == 0 else set()) for step in range(3)]
+    for entry, other, losses in zip(run["logs"], reference["logs"], expected, strict=True):
+        assert {key for key in entry if key.startswith("loss_")} == losses
+        for key in (*losses, "loss", "padding"):
+            assert entry[key] == pytest.approx(other[key], rel=1e-6), key
+
+
+@pytest.mark.parametrize("batching", ["mixed", "homogeneous"])
+@pytest.mark.parametrize(("processes", "rows"), [(1, 33), (2, 32), (3, 33)])
+def test_logs_of_several_steps_are_those_of_all_processes(found, processes, rows, batching):
+    name = f"mixture-{rows}-{batching}"
+    (reference,), runs = runs_of(found, 1, name), runs_of(found, processes, name)
+    assert len(runs[0]["logs"]) == 2
+    for number, (entry, other) in enumerate(zip(runs[0]["logs"], reference["logs"], strict=True)):
+        losses = {key for key in entry if key.startswith("loss_")}
+        assert losses == {key for key in other if key.startswith("loss_")} != set()
+        assert [entry[key] for key in sorted(losses)] == pytest.approx([other[key] for key in sorted(losses)], rel=1e-6)
+        lengths = runs[0]["lengths"]
+        batches = [
+            [lengths[row] for row in batch] for run in runs for batch in run["fetched"][2 * number : 2 * number + 2]
+        ]
+        places = sum(max(batch) * len(batch) for batch in batches)
+        assert entry["padding"] == pytest.approx(1 - sum(map(sum, batches)) / places, rel=1e-6)
+
+
+# Rows
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_in_an_epoch_every_row_is_fetched_by_one_process_once(found, processes):
+    runs = runs_of(found, processes, "epochs")
+    counts = {len(run["fetched"]) for run in runs}
+    assert len(counts) == 1
+    steps = counts.pop() // 2
+    for epoch in (slice(steps), slice(steps, None)):
+        shares = [sorted(itertools.chain(*run["fetched"][epoch])) for run in runs]
+        assert sorted(itertools.chain(*shares)) == list(range(73))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+# Evaluation
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("split", [*map(str, EVALUATED_ROWS), "two"])
+def test_evaluation_and_prediction_are_those_of_one_process_to_the_last_digit(found, processes, split):
+    (reference,) = (rank["evaluation"] for rank in found[1])
+    for rank in found[processes]:
+        assert rank["world_size"] == rank["evaluation"]["world_size"] == processes
+        for what in ("metrics", "predictions"):
+            assert json.dumps(rank["evaluation"][what][split]) == json.dumps(reference[what][split])
+    metrics = reference["metrics"][split]
+    assert {"eval_loss", "eval_mtl_score", *(f"eval_{task}_loss" for task in ("pos", "ner", "score"))} <= set(metrics)
+
+
+def test_predictions_are_as_many_as_the_rows_and_of_as_many_words_as_the_texts_in_their_order(found):
+    for processes, ranks in found.items():
+        for rank in ranks:
+            assert rank["world_size"] == processes
+            predictions = rank["evaluation"]["predictions"]
+            for rows in EVALUATED_ROWS:
+                assert {len(answers) for answers in predictions[str(rows)]["d"].values()} == {rows}
+            words = [len(row) for row in predictions["17"]["d"]["pos"]]
+            assert words == [9, 150, 1, 60, 30, 2, 70, 5, 5, 8, 20, 3, 12, 7, 90, 4, 6]

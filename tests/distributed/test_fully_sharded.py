@@ -1,0 +1,53 @@
+"""FSDP2 on two processes that hold rows of different tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from launching import results_of
+
+
+@pytest.fixture(scope="module")
+def found(tokenizers, tmp_path_factory) -> list[dict[str, Any]]:
+    """What fsdp_worker.py found, by rank."""
+    folder = tmp_path_factory.mktemp("fully_sharded")
+    tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
+    ranks = results_of("fsdp_worker.py", 2, str(folder / "tokenizer"), folder / "2_processes")
+    assert [rank["world_size"] for rank in ranks] == [2, 2]
+    return ranks
+
+
+def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors)]).double()
+
+
+def assert_close(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], relative: float) -> None:
+    assert tensors.keys() == expected.keys()
+    assert (vector(tensors) - vector(expected)).norm() <= relative * vector(expected).norm()
+
+
+def test_the_processes_hold_different_tasks(found):
+    tasks = [[{task for task, rows in step.items() if rows} for step in rank["task_rows"]] for rank in found]
+    words, texts = {"pos", "ner"}, {"topic", "score"}
+    assert tasks == [[words, texts, words], [texts, words, words]]
+
+
+@pytest.mark.parametrize(
+    ("variant", "relative"),
+    [("sharded", 1e-5), ("root too after forward", 1e-5), ("checkpointing", 1e-5), ("bf16", 0.05)],
+)
+def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, variant, relative):
+    for rank in found:
+        run, reference = rank[variant], rank["one process"]
+        assert run["all_sharded"]
+        assert run["own_elements"] < 0.6 * run["elements"]
+        for gradients, expected in zip(run["gradients"], reference["gradients"], strict=True):
+            assert_close(gradients, expected, relative)
+        assert_close(run["weights"], reference["weights"], relative)
+
+
+def test_losses_of_sharded_processes_average_to_that_of_one(found):
+    both = torch.tensor([rank["sharded"]["losses"] for rank in found]).mean(0)
+    torch.testing.assert_close(both, torch.tensor(found[0]["one process"]["losses"]))

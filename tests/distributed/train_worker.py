@@ -1,0 +1,159 @@
+"""Trains and evaluates in one of several processes and writes what it found: `train_worker.py TOKENIZER FOLDER`.
+
+Started with 1, 2 and 3 processes; test_data_parallel.py compares.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from builders import build_model, evaluated_splits, mixed_splits, unequal_split
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, TrainerCallback
+
+from mtl_nlp import EncodedDataset, MultitaskTrainer, MultitaskTrainingArguments, TaskMixture
+
+TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
+
+
+class OrderedTrainer(MultitaskTrainer):
+    """Trains on the batches given, in their order."""
+
+    batches: list[list[int]]
+
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+
+
+class RecordingMixture(TaskMixture):
+    """Writes down which rows this process fetches."""
+
+    def __init__(self, datasets: dict[str, EncodedDataset], **settings: Any) -> None:
+        super().__init__(datasets, **settings)
+        self.fetched: list[list[int]] = []
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        self.fetched.append(list(indices))
+        return super().__getitems__(indices)
+
+
+class Recorder(TrainerCallback):
+    """Copies the gradients before, and the weights after every optimizer step."""
+
+    def __init__(self) -> None:
+        self.start: dict[str, torch.Tensor] = {}
+        self.gradients: list[dict[str, torch.Tensor]] = []
+        self.weights: list[dict[str, torch.Tensor]] = []
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        self.start = copy.deepcopy(model.state_dict())
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        self.gradients.append({name: copy.deepcopy(p.grad) for name, p in model.named_parameters()})
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        self.weights.append(copy.deepcopy(model.state_dict()))
+
+
+def arguments(folder: str, **changes: Any) -> MultitaskTrainingArguments:
+    defaults = {
+        "output_dir": f"{folder}/run", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1,
+        "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    return MultitaskTrainingArguments(**{**defaults, **changes})
+
+
+def found_in(trainer: MultitaskTrainer, recorder: Recorder) -> dict[str, Any]:
+    wrapped = trainer.model_wrapped
+    is_wrapped = isinstance(wrapped, DistributedDataParallel)
+    return {
+        "world_size": trainer.args.world_size,
+        "wrapped": is_wrapped,
+        "find_unused_parameters": is_wrapped and wrapped.find_unused_parameters,
+        "checkpointing": trainer.model.encoder.is_activation_checkpointing,
+        "start": recorder.start,
+        "gradients": recorder.gradients,
+        "weights": recorder.weights,
+        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
+    }
+
+
+def dealt_out(rows: Sequence[int], rank: int, processes: int, accumulation: int) -> list[list[int]]:
+    """This process's micro-batches of a step: neighbours stay together, so that few have the rare tasks."""
+    return [part.tolist() for part in np.array_split(rows, processes * accumulation)][rank::processes]
+
+
+def train_on_given_batches(folder: str, accumulation: int, **changes: Any) -> dict[str, Any]:
+    """Three steps: all rows, then twice those without a topic."""
+    settings = arguments(folder, max_steps=3, gradient_accumulation_steps=accumulation, **changes)
+    recorder, split = Recorder(), unequal_split(TOKENIZER)
+    trainer = OrderedTrainer(build_model(), settings, TOKENIZER, TaskMixture({"d": split}), callbacks=[recorder])
+    steps = [list(range(32)), list(range(31, 5, -1)), list(range(6, 32))]
+    place = (settings.process_index, settings.world_size, accumulation)
+    trainer.batches = [batch for step in steps for batch in dealt_out(step, *place)]
+    trainer.train()
+    first = [trainer.data_collator(trainer.train_dataset.__getitems__(batch)) for batch in trainer.batches]
+    tasks = [{task: len(rows) for task, rows in batch["rows"].items()} for batch in first[:accumulation]]
+    return {**found_in(trainer, recorder), "sizes": [len(batch["input_ids"]) for batch in first], "task_rows": tasks}
+
+
+def train_on_the_mixture(folder: str, rows: int, mixture: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """As everyone trains, `rows` a step over all processes."""
+    probe = arguments(folder)
+    settings = arguments(folder, per_device_train_batch_size=rows // probe.world_size, **changes)
+    recorder, data = Recorder(), RecordingMixture(mixed_splits(TOKENIZER), length_window=2, **mixture)
+    evaluated = evaluated_splits(TOKENIZER)["two"]
+    trainer = MultitaskTrainer(build_model(), settings, TOKENIZER, data, evaluated, callbacks=[recorder])
+    trainer.train()
+    return {**found_in(trainer, recorder), "fetched": data.fetched, "lengths": data.lengths.tolist()}
+
+
+def evaluate(folder: str) -> dict[str, Any]:
+    settings = arguments(folder, per_device_eval_batch_size=2)
+    trainer = MultitaskTrainer(build_model(std=0.3), settings, TOKENIZER)
+    found: dict[str, Any] = {"world_size": settings.world_size, "metrics": {}, "predictions": {}}
+    for name, split in evaluated_splits(TOKENIZER).items():
+        metrics = trainer.evaluate(split)
+        found["metrics"][name] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
+        found["predictions"][name] = {data: trainer.predict_rows(encoded) for data, encoded in split.items()}
+    return found
+
+
+def main(folder: str) -> None:
+    torch.set_num_threads(1)
+    world = arguments(folder).world_size
+    found: dict[str, Any] = {
+        "world_size": torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    }
+    for accumulation in {1: (1, 2, 3, 4), 2: (1, 2), 3: (1,)}[world]:
+        found[f"given-{accumulation}"] = train_on_given_batches(folder, accumulation)
+        found[f"given-{accumulation}-checkpointing"] = train_on_given_batches(
+            folder, accumulation, activation_checkpointing=True
+        )
+    found["given-1-weighted"] = train_on_given_batches(
+        folder, 1, loss_scale="per_task", loss_weights={"pos": 0.3, "score": 2.0}
+    )
+    for rows in {1: (32, 33), 2: (32,), 3: (33,)}[world]:
+        for batching in ("mixed", "homogeneous"):
+            found[f"mixture-{rows}-{batching}"] = train_on_the_mixture(
+                folder, rows, {"batching": batching, "temperature": 2.0}, max_steps=5, logging_steps=2
+            )
+    found["epochs"] = train_on_the_mixture(folder, 4 * world, {}, num_train_epochs=2, learning_rate=0.0)
+    if world < 3:
+        low = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 3}
+        found["mixture-32-single"] = train_on_the_mixture(folder, 32, {}, **low)
+        found["mixture-32-bf16"] = train_on_the_mixture(folder, 32, {}, bf16=True, **low)
+    found["evaluation"] = evaluate(folder)
+    torch.save(found, Path(folder) / f"rank{arguments(folder).process_index}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[2])
