@@ -105,16 +105,23 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
     if list(theirs) != list(ours):
         raise CheckpointError(f"{other}its tasks are {', '.join(theirs) or 'none'}, here {', '.join(ours)}.")
     for name, task in ours.items():
-        for key, value in task.items():
-            if theirs[name].get(key) != value:
-                raise CheckpointError(f"{other}{key} of task {name!r} was {theirs[name].get(key)!r}, here {value!r}.")
-    shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+        for key in sorted({**task, **theirs[name]}, key="labels".__eq__):  # last, since they follow from the others
+            was, now = theirs[name].get(key), task.get(key)
+            if was != now:
+                raise CheckpointError(f"{other}{key} of task {name!r} was {was!r}, here {now!r}.")
+    state = model.state_dict()
+    saved: set[str] = set()
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
-                shape = weights.get_slice(name).get_shape()
-                if shapes.get(name) != shape:
-                    raise CheckpointError(f"{other}{name} has shape {shape}, here {shapes.get(name)}.")
+                was, now = weights.get_slice(name).get_shape(), list(state[name].shape) if name in state else None
+                if was != now:
+                    raise CheckpointError(f"{other}{name} has shape {was}, here {now}.")
+                saved.add(name)
+    memory = {state[name].data_ptr() for name in saved}  # what is tied is saved once
+    for name, tensor in state.items():
+        if saved and name not in saved and tensor.data_ptr() not in memory:
+            raise CheckpointError(f"{other}it has no {name}.")
 
 
 def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:

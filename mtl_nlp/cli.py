@@ -77,7 +77,9 @@ def plan(options: argparse.Namespace) -> None:
     recipe = Recipe.load(options.recipe, options.set)
     arguments = training_arguments(recipe)
     run = prepare_run(recipe)
-    print(describe_plan(run, arguments))
+    text = describe_plan(run, arguments)
+    if arguments.process_index == 0:
+        print(text)
     check_splits(run, arguments)
 
 

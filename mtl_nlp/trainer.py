@@ -14,15 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 from transformers.utils import logging
 
@@ -134,6 +126,19 @@ class MultitaskTrainer(Trainer):
     @property
     def _stream_state_name(self) -> str:
         return f"streams_{self.args.process_index}_of_{self.args.world_size}.json"
+
+    @property
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        stopped = any(
+            each.early_stopping_patience_counter >= each.early_stopping_patience for each in self._early_stopping
+        )
+        # Trainer would train a run that was over when it was interrupted for one more step.
+        is_over = self.state.global_step >= self.state.max_steps or stopped
+        if kwargs["resume_from_checkpoint"] is None or not is_over:
+            super()._run_epoch(**kwargs)
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """Rows in an epoch."""
@@ -328,7 +333,8 @@ class MultitaskTrainer(Trainer):
             collate_fn=collate or self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type != "cpu",
-            persistent_workers=self.args.dataloader_persistent_workers,
+            # Those of a stream would not be told where its next epoch begins.
+            persistent_workers=self.args.dataloader_persistent_workers and dataset is not self._stream,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
 
@@ -367,20 +373,22 @@ class _StepHooks(TrainerCallback):
     def __init__(self, trainer: MultitaskTrainer) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Tell the sampler its epoch, which Trainer's own way does not when it resumes in the middle of one."""
-        trainer, epoch = self.trainer, int(state.epoch or 0)
-        if trainer._sampler is not None:
-            trainer._sampler.set_epoch(epoch)
-        if trainer._stream is not None:
-            batches = round(((state.epoch or 0) - epoch) * len(trainer._stream))
-            trainer._stream.start_at(epoch, batches, trainer._stream_state)
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let what is asked for now be in effect, where Trainer keeps what a checkpoint's state says."""
+        state.compute_steps(args, state.max_steps)
+        for stopping in self.trainer._early_stopping:
+            stopping.early_stopping_patience = args.early_stopping_patience or stopping.early_stopping_patience
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell the sampler its epoch, which Trainer's own way does not when it resumes in the middle of one."""
+        trainer, accumulated = self.trainer, args.gradient_accumulation_steps
+        if trainer._sampler is not None:  # counted as Trainer does, since state.epoch is of the batches before a change
+            epoch, steps = divmod(state.global_step, math.ceil(len(trainer._sampler) / accumulated))
+            trainer._sampler.set_epoch(epoch)
+            if trainer._stream is not None:
+                trainer._stream.start_at(epoch, steps * accumulated, trainer._stream_state)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give heads that no row of the step used no gradient at all.
 
         Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.

@@ -8,15 +8,32 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mtl_nlp.recipe import MixtureRecipe, Recipe
+from mtl_nlp.run import training_arguments
+
 REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 
 
+def yaml_blocks() -> list[dict]:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    return [yaml.safe_load(block) for block in blocks]
+
+
 def test_the_recipe_shown_in_the_readme_is_the_quickstart_recipe():
-    (block,) = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    shown, real = yaml.safe_load(block), yaml.safe_load((REPOSITORY / "recipes" / "quickstart.yaml").read_text())
+    shown, _ = yaml_blocks()
+    real = yaml.safe_load((REPOSITORY / "recipes" / "quickstart.yaml").read_text())
     assert (shown["encoder"], shown["tasks"]) == (real["encoder"], real["tasks"])
     assert shown["training"].items() <= real["training"].items()
+
+
+def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_recipe):
+    _, shown = yaml_blocks()
+    recipe = Recipe.from_dict({**quick_recipe, **shown})
+    assert training_arguments(recipe).per_device_train_batch_size == 32
+    assert {"batching", "length_window"} <= shown["mixture"].keys()
+    for key in ("batching", "length_window"):
+        assert shown["mixture"][key] == MixtureRecipe.model_fields[key].default
 
 
 def test_the_first_snippet_ends_by_line_40():

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import datasets
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
+from datasets.exceptions import DatasetGenerationError
 
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
@@ -56,7 +57,7 @@ def canonical_rows(
 
     Raises:
         DataError: if a column is missing, there are no rows, or a row is not valid; the message has the row's number,
-            counted from 0.
+            counted from 0 (of a stream: in the order in which it is read, which may be another in each pass).
     """
     columns = dataset.column_names or []
     for key, column in [*inputs.items(), *labels.items()]:
@@ -105,6 +106,26 @@ def progress_bars_from(rows: int) -> Iterator[None]:
         yield
     finally:
         datasets.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Inside, what cannot be read is a `DataError` in one line: a stream's files are read long after they are named.
+
+    Args:
+        name: how to call it in messages.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (DatasetGenerationError, OSError, ValueError, TypeError) as error:
+        raise DataError(f"{name}: cannot be read: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
 
 
 def _canonical_type(task: Task) -> type:

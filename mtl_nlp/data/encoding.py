@@ -12,7 +12,14 @@ import numpy as np
 from datasets import Column, Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from mtl_nlp.data.canonical import LABEL_PREFIX, REPAIRED, canonical_rows, code_fingerprint, progress_bars_from
+from mtl_nlp.data.canonical import (
+    LABEL_PREFIX,
+    REPAIRED,
+    canonical_rows,
+    code_fingerprint,
+    progress_bars_from,
+    reading,
+)
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
@@ -227,11 +234,12 @@ def encode_stream(
         buffer_size: rows to shuffle at once.
 
     Raises:
-        DataError: if none of the first rows has a label.
+        DataError: if no row has a label, or one of the first is not valid or cannot be read.
     """
     fed = _fed_by(rows, tasks)
     windows = rows.map(**_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride))
-    lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
+    with reading(name):
+        lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
     if not len(lengths):
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
     return EncodedStream(name, windows, tuple(fed), num_rows, lengths, buffer_size)

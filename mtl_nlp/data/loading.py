@@ -29,13 +29,15 @@ from mtl_nlp.data.canonical import (
     canonical_rows,
     class_names_of,
     code_fingerprint,
+    one_line,
     progress_bars_from,
+    reading,
 )
 from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe import SPLITS, DatasetRecipe, did_you_mean
 
-_SCHEMA_ROWS = 100
+_SCHEMA_ROWS = 10_000  # as many as `datasets` takes from a CSV file at once
 _READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}
 _BYTES_A_ROW = 500
 _VALIDATION_SEED = 0
@@ -90,8 +92,8 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     stream = raw.pop("train", None) if recipe.streaming else None
-    if stream is not None:
-        raw = {split: Dataset.from_list(list(rows), features=rows.features) for split, rows in raw.items()}
+    if recipe.streaming:
+        raw = {split: _read_whole(f"{name}/{split}", rows) for split, rows in raw.items() if only in {None, split}}
     if only is None and stream is not None:
         return _load_stream(name, recipe, tasks, stream, raw)
     if only is None and "train" not in raw:
@@ -119,7 +121,7 @@ def _load_stream(
 ) -> LoadedDataset:
     """A dataset whose training split is streamed; read through once unless the number of its rows is given."""
     if stream.features is None:  # files without a schema tell theirs with the first row
-        stream = stream.cast(Dataset.from_list(list(stream.take(_SCHEMA_ROWS))).features)
+        stream = stream.cast(_read_whole(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
     rows, *others = (
         canonical_rows(split_rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
         for split, split_rows in [("train", stream), *raw.items()]
@@ -128,8 +130,11 @@ def _load_stream(
     class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in fed}
     num_rows = recipe.num_rows
     if num_rows is None:
-        num_rows, found = _read_through(f"{name}/train", rows, fed)
+        with progress_bars_from(_rows_to_expect(recipe)), reading(f"{name}/train"):
+            num_rows, found = _read_through(f"{name}/train", rows, fed)
         class_names = {task: class_names[task] or found[task] for task in fed}
+        if num_rows == 0:
+            raise DataError(f"{name}/train: the split has no rows.")
     for task, names in class_names.items():
         if names is None:
             raise DataError(
@@ -139,6 +144,15 @@ def _load_stream(
     return LoadedDataset(
         dict(zip(raw, others, strict=True)), class_names | dict.fromkeys(recipe.labels.keys() - fed), rows, num_rows
     )
+
+
+def _read_whole(name: str, rows: IterableDataset) -> Dataset:
+    """The rows of a stream that are wanted at once."""
+    with reading(name):
+        found = list(rows)
+        if not found:
+            raise DataError(f"{name}: the split has no rows.")
+        return Dataset.from_list(found, features=rows.features)
 
 
 def _read_through(name: str, rows: IterableDataset, tasks: Mapping[str, Task]) -> tuple[int, dict[str, list[str]]]:
@@ -161,7 +175,7 @@ def _set_aside(name: str, rows: Dataset, size: float | int | None) -> dict[str, 
     try:
         parts = rows.train_test_split(test_size=size, seed=_VALIDATION_SEED)
     except ValueError as error:
-        raise DataError(f"datasets.{name}.validation_size: {_one_line(error)}") from error
+        raise DataError(f"datasets.{name}.validation_size: {one_line(error)}") from error
     # Without a mapping of indices, which whole columns would not see.
     return {"train": parts["train"].flatten_indices(), "validation": parts["test"].flatten_indices()}
 
@@ -180,9 +194,8 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict
                 raise DataError(f"datasets.{name}.data_files.{split}: no file {pattern}.")
     try:
         if recipe.path in _READERS:
-            return DatasetDict(
-                {split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()}
-            )
+            splits = {split: _load_conll(recipe, files) for split, files in (recipe.data_files or {}).items()}
+            return IterableDatasetDict(splits) if recipe.streaming else DatasetDict(splits)
         with progress_bars_from(_rows_to_expect(recipe)):
             options = (_CSV_OPTIONS if recipe.path == "csv" else {}) | (recipe.model_extra or {})
             options |= {"streaming": True} if recipe.streaming else {}
@@ -192,7 +205,7 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
             raise error.__cause__ from None
-        raise DataError(f"datasets.{name}: cannot be read: {_one_line(error.__cause__ or error)}") from error
+        raise DataError(f"datasets.{name}: cannot be read: {one_line(error.__cause__ or error)}") from error
     except (DatasetNotFoundError, OSError, ValueError, TypeError) as error:
         if isinstance(error, DataError):
             raise
@@ -203,14 +216,10 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict
                     f"datasets.{name}.{key}: neither a key of a dataset nor an argument of load_dataset for "
                     f"{recipe.path}. {did_you_mean(key, set(valid))}"
                 ) from error
-        raise DataError(f"datasets.{name}: cannot be loaded: {_one_line(error)}") from error
+        raise DataError(f"datasets.{name}: cannot be loaded: {one_line(error)}") from error
     if not isinstance(loaded, DatasetDict | IterableDatasetDict):
         raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
     return loaded
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
 
 
 def _rows_to_expect(recipe: DatasetRecipe) -> int:
@@ -221,30 +230,36 @@ def _rows_to_expect(recipe: DatasetRecipe) -> int:
     return sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(pattern)) // _BYTES_A_ROW
 
 
-def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset:
-    """One split of `conll` or `conllu` files, cached on disk until a file changes."""
+def _load_conll(recipe: DatasetRecipe, patterns: Sequence[str]) -> Dataset | IterableDataset:
+    """One split of `conll` or `conllu` files, cached on disk until a file changes; or a stream, in parts by file."""
     files = sorted(path for pattern in patterns for path in glob.glob(pattern))
     word_columns = recipe.columns or list(CONLLU_COLUMNS)
     wanted = list(dict.fromkeys([*recipe.inputs.values(), *recipe.labels.values()]))
     features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
-    with progress_bars_from(sum(os.path.getsize(file) for file in files) // _BYTES_A_ROW):
-        return Dataset.from_generator(
-            _conll_rows,
-            features=Features(features),
-            # The cache's key: from_generator itself does not notice a changed file or reader. Tuples, because it takes
-            # lists for shards.
-            gen_kwargs={
-                "sources": tuple((file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files),
-                "reader": recipe.path,
-                "columns": None if recipe.columns is None else tuple(recipe.columns),
-                "wanted": tuple(wanted),
-                "code": code_fingerprint(),
-            },
-        )
+    sources = [(file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files]
+    # The cache's key: from_generator itself does not notice a changed file or reader. Tuples, because it takes lists
+    # for shards.
+    arguments = {
+        "sources": sources if recipe.streaming else tuple(sources),
+        "reader": recipe.path,
+        "columns": None if recipe.columns is None else tuple(recipe.columns),
+        "wanted": tuple(wanted),
+        "in_parts": recipe.streaming,
+        "code": code_fingerprint(),
+    }
+    if recipe.streaming:
+        return IterableDataset.from_generator(_conll_rows, features=Features(features), gen_kwargs=arguments)
+    with progress_bars_from(sum(size for _, size, _ in sources) // _BYTES_A_ROW):
+        return Dataset.from_generator(_conll_rows, features=Features(features), gen_kwargs=arguments)
 
 
 def _conll_rows(
-    sources: Sequence[tuple], reader: str, columns: Sequence[str] | None, wanted: Sequence[str], code: str
+    sources: Sequence[tuple],
+    reader: str,
+    columns: Sequence[str] | None,
+    wanted: Sequence[str],
+    in_parts: bool,
+    code: str,
 ) -> Iterator[dict[str, Any]]:
     """The wanted columns of every sentence; a sentence may lack a comment, but not every one of a file may."""
     arguments = () if columns is None else (columns,)
@@ -258,5 +273,5 @@ def _conll_rows(
         for column in wanted:
             if seen and column not in seen:
                 raise DataError(f"{path}: no column or comment {column!r}. {did_you_mean(column, seen)}")
-    if not count:
+    if not count and not in_parts:
         raise DataError(f"{', '.join(path for path, *_ in sources)}: there is no sentence; the split has no rows.")

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
 
+from mtl_nlp.data.canonical import reading
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedStream
 from mtl_nlp.data.sampler import MixtureBatchSampler, Window, portions
@@ -19,7 +21,7 @@ class StreamReader:
     """One process's share of a stream, pass after pass without end.
 
     Files come in another order in each pass; rows are shuffled in blocks of `buffer_size`. Its state is that of the
-    stream at the start of a block, so that to go on costs reading one block, however far it is.
+    stream at the start of a block: to go on costs passing over what stands before it in its file, and one block.
 
     Args:
         stream: the stream.
@@ -35,17 +37,18 @@ class StreamReader:
         self.process_index = process_index
         self.num_processes = num_processes
         self._block: list[dict[str, Any]] = []
+        self._block_start: dict[str, Any] | None = None
         self._open(0)
 
     def take(self, count: int) -> list[dict[str, Any]]:
         """The next rows.
 
         Raises:
-            DataError: if there are none for this process.
+            DataError: if there are none for this process, or one is not valid or cannot be read.
         """
         rows: list[dict[str, Any]] = []
         while len(rows) < count:
-            if self._used == len(self._block):
+            if self._used >= len(self._block):
                 self._read_block()
             part = self._block[self._used : self._used + count - len(rows)]
             self._used += len(part)
@@ -65,24 +68,24 @@ class StreamReader:
             self._number = state["block"] - 1
         if state["block"] > 0:
             self._read_block()
-            self._used = state["used"]
+            # Not what the source says: until it is iterated over it does not know what it was told to load.
+            self._block_start, self._used = state["source"], state["used"]
 
     def _open(self, number: int) -> None:
-        source = self.stream.windows
-        if source.num_shards > 1:
-            order = int(np.random.default_rng([*self.seed, number]).integers(2**31))
-            # For the order of files only: rows in its own buffer would be lost when a run is resumed.
-            source = source.shuffle(seed=order, buffer_size=1, max_buffer_input_shards=1)
-        self._source = split_dataset_by_node(source, self.process_index, self.num_processes)
+        self._source = split_dataset_by_node(self.stream.windows, self.process_index, self.num_processes)
+        # Files come in the order of their epoch. `shuffle` would hold rows in a buffer, lost when a run is resumed.
+        self._source.set_epoch(int(np.random.default_rng([*self.seed, number]).integers(1, 2**31)))
         self._rows = iter(self._source)
         self._pass, self._number, self._used, self._block = number, 0, 0, []
-        self._block_start: dict[str, Any] | None = None
+        self._block_start = None
 
     def _read_block(self) -> None:
         start = self._source.state_dict() if self._number else None
-        rows = list(itertools.islice(self._rows, self.stream.buffer_size))
+        with reading(self.stream.name):
+            rows = list(itertools.islice(self._rows, self.stream.buffer_size))
         if not rows:
-            if self._number == 0:
+            # In a later pass it may get other files, and the only one of them without a row.
+            if self._number == 0 and self._pass == 0:
                 raise DataError(
                     f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no row of it. "
                     f"Leave out `streaming`, or use fewer processes."
@@ -94,6 +97,13 @@ class StreamReader:
         self._block = [rows[index] for index in rng.permutation(len(rows))]
         self._block_start, self._used = start, 0
         self._number += 1
+
+
+class _WorkerError(DataError):
+    """A `DataError` from a worker, which DataLoader makes anew of a text that is a traceback and ends with it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rstrip().rpartition(f"{type(self).__name__}: ")[2])
 
 
 class MixtureStream(TorchIterableDataset):
@@ -125,9 +135,22 @@ class MixtureStream(TorchIterableDataset):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]] | None]:
-        """The epoch's batches."""
-        yield from itertools.repeat(None, self._batches)
-        sampler = self.sampler
+        """The epoch's batches.
+
+        Raises:
+            DataError: if a stream has no row for this process, or one that is not valid or cannot be read.
+        """
+        try:
+            yield from itertools.repeat(None, self._batches)
+            yield from self._remaining()
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            raise _WorkerError(str(error)) from error
+
+    def _remaining(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        """The epoch's batches after those that were trained on."""
+        sampler, names = self.sampler, list(self.sampler.mixture.datasets)
         readers = {
             number: StreamReader(dataset, [sampler.seed, number], sampler.process_index, sampler.num_processes)
             for number, dataset in enumerate(sampler.mixture.datasets.values())
@@ -138,12 +161,14 @@ class MixtureStream(TorchIterableDataset):
         if self._state is not None:
             first = self._state["window"]
             for number, reader in readers.items():
-                reader.load_state_dict(self._state["readers"][str(number)])
+                if names[number] in self._state["readers"]:  # else it came to the recipe since
+                    reader.load_state_dict(self._state["readers"][names[number]])
         for window in sampler.windows():
             begun, position = position, position + sampler.num_steps(window)
-            if position <= start if first is None else window.number < first:
+            # A state of other settings may be of a later window than the one in which this goes on.
+            if position <= start and (first is None or window.number < first):
                 continue
-            state = {"window": window.number, "readers": {str(n): r.state_dict() for n, r in readers.items()}}
+            state = {"window": window.number, "readers": {names[n]: r.state_dict() for n, r in readers.items()}}
             for index, rows in enumerate(self._batches_of(window, readers), start=begun):
                 if start <= index < end:
                     yield rows, state
@@ -172,7 +197,10 @@ class MixtureStream(TorchIterableDataset):
                 totals[0] += count
             dealt = totals[-1]
         batches = []
-        for pool, total in zip(pools, totals, strict=True):
+        # Rows of one length, such as those that fill the encoder, are not to stay in the order of their datasets.
+        own_rng = np.random.default_rng([sampler.seed, window.number, sampler.process_index])
+        for rows, total in zip(pools, totals, strict=True):
+            pool = [rows[index] for index in own_rng.permutation(len(rows))]
             pool.sort(key=lambda row: -row["length"])
             steps = len(portions(total, sampler.rows_per_batch * sampler.num_processes, sampler.num_processes))
             starts = [sampler.rows_per_batch * step for step in range(steps)]

@@ -1,0 +1,603 @@
+"""Runs that are killed, fill the disk or change, and go on with `--resume`; each in processes of its own.
+
+Most are forked from one process that has imported everything, since that is nearly all of the time that a run takes
+here. Those started by the real commands have to reach the same weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import TEXTS, build_config, build_tokenizer
+from launching import REPOSITORY, TORCHRUN
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from mtl_nlp.checkpoints import flaw_of
+from mtl_nlp.cli import main
+
+pytestmark = pytest.mark.slow
+
+LAST_STEP = 20  # 15 batches make an epoch of 8 steps, each of two batches but for the last; and 2.5 epochs the run
+RECIPE: dict[str, Any] = {
+    "encoder": "encoder",
+    "output_dir": "run",
+    "tasks": {
+        "pos": {"type": "token-classification"},
+        "ner": {"type": "token-classification", "scheme": "iob2"},
+        "topic": {"type": "text-classification"},
+    },
+    "datasets": {
+        "words": {
+            "path": "conll",
+            "columns": ["tokens", "upos", "ner"],
+            "data_files": {split: f"{split}.conll" for split in ("train", "validation")},
+            "inputs": {"tokens": "tokens"},
+            "labels": {"pos": "upos", "ner": "ner"},
+        },
+        "texts": {
+            "path": "json",
+            "data_files": {split: f"{split}-*.jsonl" for split in ("train", "validation")},
+            "inputs": {"text": "text"},
+            "labels": {"topic": "topic"},
+        },
+    },
+    "mixture": {"temperature": 2},
+    "training": {
+        "num_train_epochs": 2.5,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 0.01,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 50,
+        "logging_steps": 1,
+        "use_cpu": True,
+    },
+}
+STREAMED = ("datasets.texts.streaming=true", "datasets.texts.buffer_size=7")
+CASES: dict[str, tuple[str, ...]] = {
+    "mixed": (),
+    "homogeneous": ("mixture.batching=homogeneous",),
+    "moving temperature": ("mixture.temperature=[5, 1]",),
+    "token budget": ("training.max_tokens_per_batch=64",),
+    "saved at the epoch's border": ("training.save_steps=8", "training.eval_steps=8"),
+    "a worker": ("training.dataloader_num_workers=1", "training.save_steps=4", "training.eval_steps=4"),
+    "streamed": STREAMED,
+    "streamed by a worker": (
+        *STREAMED, "training.dataloader_num_workers=1", "training.dataloader_persistent_workers=true"
+    ),
+    "the last model": (
+        *("training.load_best_model_at_end=false", "training.early_stopping_patience=null"),
+        "training.lr_scheduler_type=constant",
+    ),
+}  # fmt: skip
+"""Overrides of the recipe."""
+
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(
+    ["mtl_nlp.cli", "mtl_nlp.evaluation.metrics", "transformers.models.bert.modeling_bert", "psutil", "pytest"]
+)
+
+
+class Ended(NamedTuple):
+    """How a command ended: its processes' exit codes by rank, and what the first wrote."""
+
+    codes: list[int | None]
+    stdout: str
+    stderr: str
+
+    @property
+    def error(self) -> str:
+        """The one line on stderr of a command that could not do its work."""
+        lines = [line for line in self.stderr.splitlines() if "mtl-nlp: error: " in line]
+        assert set(self.codes) == {2}, self.stderr[-6000:]
+        assert len(lines) == 1, self.stderr[-6000:]
+        assert "Traceback" not in self.stderr
+        return lines[0]
+
+    @property
+    def notes(self) -> list[str]:
+        """What it says of going on."""
+        start = "note: --resume: "
+        return [line.removeprefix(start) for line in self.stdout.splitlines() if line.startswith(start)]
+
+
+class Started:
+    """A command under way; its output goes to files in `folder`."""
+
+    def __init__(self, folder: Path, processes: Sequence[BaseProcess | subprocess.Popen]) -> None:
+        self.folder = folder
+        self.processes = processes
+
+    @property
+    def codes(self) -> list[int | None]:
+        return [each.poll() if isinstance(each, subprocess.Popen) else each.exitcode for each in self.processes]
+
+    @property
+    def is_running(self) -> bool:
+        return None in self.codes
+
+    @property
+    def step(self) -> int:
+        """The last step it has logged."""
+        stdout = self._read("stdout")
+        first = stdout.partition("going on from checkpoint-")[2].partition("\n")[0] or "0"
+        return int(first) + stdout.count("{'loss'")
+
+    def freeze(self) -> list[psutil.Process]:
+        """Stop all processes where they are, a launcher's workers and a loader's too."""
+        family: list[psutil.Process] = []
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(process.pid)
+                parent.suspend()
+                family += [parent, *parent.children(recursive=True)]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.suspend()
+        return family
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+        for process in self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(process.pid).resume()
+
+    def kill(self) -> None:
+        """Kill all at once, so that none notices that another is gone."""
+        for each in self.freeze():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.end()
+
+    def end(self, timeout: float = 240.0) -> Ended:
+        """Wait for its end."""
+        deadline = time.monotonic() + timeout
+        while self.is_running:
+            if time.monotonic() > deadline:
+                self.kill()
+                pytest.fail(f"it hung.\n{self._read('stderr')[-6000:]}")
+            time.sleep(0.005)
+        return Ended(self.codes, self._read("stdout"), self._read("stderr"))
+
+    def _read(self, name: str) -> str:
+        file = self.folder / name
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+Moment = Callable[[Started], bool]
+"""Whether it has come."""
+
+
+def run_command(arguments: list[str], folder: Path, environment: dict[str, str], file_size: int | None) -> None:
+    """Run a command of mtl-nlp in this process, with its output in files, and no file larger than `file_size`."""
+    rank = int(environment.get("RANK", 0))
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        os.dup2(os.open(folder / (f"{name}-{rank}" if rank else name), os.O_WRONLY | os.O_CREAT), number)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of a loader's workers, as it is in the real command
+    datasets.config.HF_DATASETS_CACHE = folder.parent / "cache"
+    torch.set_num_threads(1)
+    gc.freeze()  # what is imported need not be looked through for garbage
+    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+    sys.exit(main(arguments))
+
+
+class Workshop:
+    """A folder with an encoder, data and a recipe, in which commands are run.
+
+    Attributes:
+        folder: the folder.
+        recipe: the recipe's file.
+        started: all commands.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.recipe = folder / "recipe.yaml"
+        self.started: list[Started] = []
+        self._references: dict[tuple[str, int], Path] = {}
+        torch.manual_seed(0)
+        dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+        AutoModel.from_config(build_config("bert", **dropout)).save_pretrained(folder / "encoder")
+        build_tokenizer("wordpiece").save_pretrained(folder / "encoder")
+        write_data(folder)
+        self.recipe.write_text(yaml.safe_dump(RECIPE, sort_keys=False), encoding="utf-8")
+
+    def start(
+        self,
+        output: Path,
+        *overrides: str,
+        resume: bool = False,
+        processes: int = 1,
+        command: bool = False,
+        file_size: int | None = None,
+    ) -> Started:
+        """Start training.
+
+        Args:
+            output: the folder to train into.
+            *overrides: of the recipe.
+            resume: whether to go on.
+            processes: how many.
+            command: start `python -m mtl_nlp` or torchrun, in place of forking.
+            file_size: bytes of a file at most.
+        """
+        folder = self.folder / f"started-{len(self.started)}"
+        folder.mkdir()
+        rows = f"training.per_device_train_batch_size={4 // processes}"
+        arguments = ["train", str(self.recipe), *(["--resume"] if resume else [])]
+        arguments += [part for each in (f"output_dir={output}", rows, *overrides) for part in ("--set", each)]
+        environment = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        start = self._execute if command else self._fork
+        self.started.append(Started(folder, start(arguments, processes, folder, environment, file_size)))
+        return self.started[-1]
+
+    def _fork(
+        self, arguments: list[str], processes: int, folder: Path, environment: dict[str, str], file_size: int | None
+    ) -> list[BaseProcess]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        started = []
+        for rank in range(processes):
+            if processes > 1:
+                numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+                environment = {**environment, **address, **{key: str(value) for key, value in numbers.items()}}
+            started.append(FORKING.Process(target=run_command, args=(arguments, folder, environment, file_size)))
+            started[-1].start()
+        return started
+
+    def _execute(
+        self, arguments: list[str], processes: int, folder: Path, environment: dict[str, str], file_size: int | None
+    ) -> list[subprocess.Popen]:
+        launcher = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
+        environment = {
+            **os.environ, **environment, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(REPOSITORY), "HF_DATASETS_CACHE": str(self.folder / "cache"),
+        }  # fmt: skip
+        with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
+            command = [*launcher, "-m", "mtl_nlp", *arguments]
+            return [subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment)]
+
+    def train(self, output: Path, *overrides: str, processes: int = 1, **more: Any) -> Ended:
+        """Train to the end."""
+        ended = self.start(output, *overrides, processes=processes, **more).end()
+        assert set(ended.codes) == {0}, ended.stderr[-6000:]
+        assert ("2 processes." in ended.stdout) == (processes == 2)
+        return ended
+
+    def train_until(self, is_now: Moment, output: Path, *overrides: str, **more: Any) -> None:
+        """Train until a moment, and kill it then."""
+        started = self.start(output, *overrides, **more)
+        while not is_now(started):
+            assert started.is_running, started.end().stderr[-6000:]
+            time.sleep(0.0005)
+        started.kill()
+
+    def train_with_kills(
+        self, moments: Sequence[Moment], output: Path, *overrides: str, processes: int = 1, command: bool = False
+    ) -> list[Ended]:
+        """Train to the end, killed at each of the moments and resumed; how the last run ended, after those that failed.
+
+        Without a whole checkpoint there is nothing to go on from, and it is started anew.
+        """
+        more: dict[str, Any] = {"processes": processes, "command": command}
+        resume = False
+        for is_now in moments:
+            self.train_until(is_now, output, *overrides, resume=resume, **more)
+            resume = any(flaw_of(path) is None for path in output.glob("checkpoint-*"))
+            if not resume:
+                error = self.start(output, *overrides, resume=True, processes=processes).end().error
+                assert "--resume: there is no whole checkpoint in" in error
+        ended = self.train(output, *overrides, resume=resume, **more)
+        assert any(note.startswith("going on from checkpoint-") for note in ended.notes) == resume
+        return ended
+
+    def reference(self, case: str, processes: int = 1) -> Path:
+        """The folder of a run that was never stopped."""
+        if (case, processes) not in self._references:
+            output = self.folder / f"reference-{len(self._references)}"
+            self.train(output, *CASES[case], processes=processes)
+            self._references[case, processes] = output
+        return self._references[case, processes]
+
+
+def write_data(folder: Path) -> None:
+    """40 sentences with tags and names, 20 texts with topics in two files, and some of each to validate on."""
+    rng = random.Random(0)
+    vocabulary = sorted({word for text in TEXTS for word in text.split()})
+
+    def words() -> list[str]:
+        return rng.choices(vocabulary, k=rng.randint(3, 20))
+
+    for split, sentences, texts in (("train", 40, 20), ("validation", 6, 6)):
+        blocks = []
+        for _ in range(sentences):
+            lines = [(word, "SHORT" if len(word) < 5 else "LONG", "B-X" if word.istitle() else "O") for word in words()]
+            blocks.append("".join("\t".join(line) + "\n" for line in lines))
+        (folder / f"{split}.conll").write_text("\n".join(blocks), encoding="utf-8")
+        rows = [words() for _ in range(texts)]
+        lines = [json.dumps({"text": " ".join(row), "topic": "long" if len(row) > 9 else "short"}) for row in rows]
+        for number in range(2):
+            (folder / f"{split}-{number}.jsonl").write_text("\n".join(lines[number::2]) + "\n", encoding="utf-8")
+
+
+def after(step: int, seconds: float = 0.0) -> Moment:
+    """Some time after a step."""
+    since: list[float] = []
+
+    def is_now(started: Started) -> bool:
+        if not since and started.step >= step:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() - since[0] >= seconds
+
+    return is_now
+
+
+def random_moments(seed: int, count: int, first: int = 1, last: int = 16) -> list[Moment]:
+    """In the order in which they come, with some steps left before the end."""
+    rng = random.Random(seed)
+    return [after(step, rng.uniform(0.0, 0.05)) for step in sorted(rng.sample(range(first, last + 1), count))]
+
+
+def while_writing(output: Path, name: str) -> Moment:
+    """As soon as a checkpoint has a certain file, but is not whole yet."""
+    seen: set[tuple[Path, int, int]] | None = None
+
+    def found() -> Iterator[tuple[Path, int, int]]:
+        for file in output.glob(f"checkpoint-*/{name}"):
+            with contextlib.suppress(FileNotFoundError):
+                status = file.stat()
+                yield file.parent, status.st_ino, status.st_mtime_ns
+
+    def is_now(started: Started) -> bool:
+        nonlocal seen
+        if seen is None:  # of runs before
+            seen = set(found())
+        for each in found():
+            if each not in seen:
+                seen.add(each)
+                started.freeze()
+                if flaw_of(each[0]) is not None:
+                    return True
+                started.thaw()
+        return False
+
+    return is_now
+
+
+def has_saved(output: Path, step: int) -> Moment:
+    """As soon as a checkpoint is whole."""
+    return lambda started: flaw_of(output / f"checkpoint-{step}") is None
+
+
+def state_of(output: Path) -> dict[str, Any]:
+    """What the last checkpoint says of the run, without what depends on the time."""
+    number = max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*"))
+    state = json.loads((output / f"checkpoint-{number}" / "trainer_state.json").read_text(encoding="utf-8"))
+    clock = ("runtime", "per_second")
+    history = [{key: v for key, v in entry.items() if not key.endswith(clock)} for entry in state["log_history"]]
+    kept = ("best_metric", "best_global_step", "global_step", "epoch", "max_steps", "stateful_callbacks")
+    return {**{key: state[key] for key in kept}, "log_history": history}
+
+
+def assert_same_run(output: Path, reference: Path) -> None:
+    """Equal to the last bit: the model, each checkpoint's weights, and all that was logged."""
+    assert state_of(output) == state_of(reference)
+    files = sorted(path.relative_to(reference) for path in reference.rglob("model.safetensors"))
+    assert sorted(path.relative_to(output) for path in output.rglob("model.safetensors")) == files
+    for name in files:
+        weights, expected = load_file(output / name), load_file(reference / name)
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[key], expected[key]) for key in expected), name
+    scores, others = (json.loads((path / "results.json").read_text())["tasks"] for path in (output, reference))
+    assert scores == others
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    workshop = Workshop(tmp_path_factory.mktemp("resume"))
+    yield workshop
+    for started in workshop.started:
+        if started.is_running:
+            started.kill()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+# Killed
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_killed_at_random_moments_and_resumed_ends_as_one_never_stopped(workshop, output, processes):
+    workshop.train_with_kills(random_moments(1, 4), output, processes=processes)
+    assert_same_run(output, workshop.reference("mixed", processes))
+
+
+@pytest.mark.parametrize(("processes", "last_file"), [(1, "rng_state.pth"), (2, "rng_state_1.pth")])
+def test_a_run_that_is_killed_while_it_writes_checkpoints_goes_on_from_the_last_whole_one(
+    workshop, output, processes, last_file
+):
+    workshop.train_until(after(4), output, processes=processes)
+    for file in ("recipe.yaml", "model.safetensors", "optimizer.pt", last_file):
+        workshop.train_until(while_writing(output, file), output, processes=processes, resume=True)
+    ended = workshop.train(output, processes=processes, resume=True)
+    assert any(" is not whole (" in note for note in ended.notes)
+    assert_same_run(output, workshop.reference("mixed", processes))
+
+
+def test_a_run_that_is_killed_in_its_first_checkpoint_is_started_anew(workshop, output):
+    workshop.train_with_kills([while_writing(output, "model.safetensors")], output)
+    assert_same_run(output, workshop.reference("mixed"))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_killed_in_its_second_epoch_goes_on_from_the_border(workshop, output, processes):
+    case = "saved at the epoch's border"
+    workshop.train_with_kills([after(11)], output, *CASES[case], processes=processes)
+    assert_same_run(output, workshop.reference(case, processes))
+
+
+@pytest.mark.parametrize(
+    ("case", "processes"),
+    [
+        *((case, 1) for case in CASES if case not in {"mixed", "saved at the epoch's border", "the last model"}),
+        ("streamed", 2),
+    ],
+)
+def test_it_ends_the_same_however_its_batches_are_made(workshop, output, case, processes):
+    moments = [after(5), *random_moments(len(case), 1, first=8)]
+    workshop.train_with_kills(moments, output, *CASES[case], processes=processes)
+    assert_same_run(output, workshop.reference(case, processes))
+
+
+def test_workers_do_not_change_a_stream(workshop):
+    one, other = (workshop.reference(case) for case in ("streamed", "streamed by a worker"))
+    assert_same_run(one, other)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_runs_started_by_the_real_commands_are_resumed_to_the_same_weights(workshop, output, processes):
+    workshop.train_with_kills(random_moments(3, 2, last=12), output, processes=processes, command=True)
+    assert_same_run(output, workshop.reference("mixed", processes))
+
+
+# Over
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_is_killed_after_its_last_checkpoint_only_saves_its_model(workshop, output, processes):
+    case = "the last model"
+    workshop.train_until(has_saved(output, LAST_STEP), output, *CASES[case], processes=processes)
+    workshop.train(output, *CASES[case], processes=processes, resume=True)
+    assert_same_run(output, workshop.reference(case, processes))
+
+
+def test_a_run_that_is_over_is_not_trained_on(workshop, output):
+    shutil.copytree(workshop.reference("mixed"), output)
+    workshop.train(output, resume=True)
+    assert_same_run(output, workshop.reference("mixed"))
+
+
+def test_patience_goes_on_counting(workshop, output, tmp_path):
+    # Nothing is learnt: the first evaluation is the best, and each after it one too many.
+    overrides = ("training.learning_rate=0", "training.early_stopping_patience=2")
+    overrides += ("training.eval_steps=2", "training.save_steps=2")
+    workshop.train(tmp_path / "whole", *overrides)
+    assert state_of(tmp_path / "whole")["global_step"] == 6
+    workshop.train_with_kills([after(5)], output, *overrides)
+    assert_same_run(output, tmp_path / "whole")
+    workshop.train(output, *overrides, resume=True)
+    assert_same_run(output, tmp_path / "whole")
+    workshop.train(output, *overrides[:1], "training.early_stopping_patience=3", *overrides[2:], resume=True)
+    assert state_of(output)["global_step"] == 8
+
+
+# A full disk
+
+
+@pytest.mark.parametrize(
+    ("file", "processes"),
+    [("model.safetensors", 1), ("optimizer.pt", 1), ("optimizer.pt", 2)],
+)
+def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays_of_use(workshop, output, file, processes):
+    workshop.train_until(has_saved(output, 3), output, processes=processes)
+    before = {path: path.read_bytes() for path in (output / "checkpoint-3").iterdir()}
+    size = len(before[output / "checkpoint-3" / file]) // 2
+    ended = workshop.start(output, processes=processes, resume=True, file_size=size).end()
+    assert f"{output}/checkpoint-6 cannot be written (" in ended.error
+    assert "Make room, then go on from the checkpoint before with --resume." in ended.error
+    assert {path.name for path in output.glob("checkpoint-*")} == {"checkpoint-3"}
+    assert {path: path.read_bytes() for path in (output / "checkpoint-3").iterdir()} == before
+    workshop.train(output, processes=processes, resume=True)
+    assert_same_run(output, workshop.reference("mixed", processes))
+
+
+# Changed
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1)])
+def test_changes_are_told_and_the_run_goes_on(workshop, output, before, now):
+    workshop.train_until(has_saved(output, 9), output, processes=before)
+    changes = ("training.learning_rate=0.5", "training.eval_steps=2", "training.save_steps=4", "mixture.temperature=3")
+    ended = workshop.train(output, *changes, "training.num_train_epochs=2", processes=now, resume=True)
+    kept, order, in_effect, from_where = ended.notes
+    assert "training.learning_rate (was 0.01, is 0.5): kept from the checkpoint" in kept
+    for change in ("mixture.temperature (was 2.0, is 3.0)", f"the number of processes (was {before}, is {now})"):
+        assert change in order
+    assert "rows come in another order" in order
+    for change in ("eval_steps (was 3, is 2)", "save_steps (was 3, is 4)", "num_train_epochs (was 2.5, is 2)"):
+        assert f"training.{change}" in in_effect
+    assert in_effect.endswith(": in effect from here on")
+    assert from_where == "going on from checkpoint-9"
+    state = state_of(output)
+    assert state["global_step"] == 16
+    assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [3, 6, 9, 10, 12, 14, 16]
+    assert {path.name for path in output.glob("checkpoint-1*")} == {"checkpoint-12", "checkpoint-16"}
+    rates = [entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry]
+    assert max(rates) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "steps"),
+    [
+        ("training.per_device_train_batch_size=3", 25),
+        ("training.gradient_accumulation_steps=1", 38),
+        ("mixture.length_window=4", 20),
+        ("datasets.texts.buffer_size=5", 20),
+    ],
+)
+def test_a_stream_goes_on_when_its_batches_are_made_in_another_way(workshop, output, change, steps):
+    overrides = (*STREAMED, "mixture.length_window=3")
+    workshop.train_until(has_saved(output, 12), output, *overrides)
+    ended = workshop.train(output, *overrides, change, resume=True)
+    assert change.partition("=")[0] in ended.notes[0]
+    assert state_of(output)["global_step"] == steps
+
+
+@pytest.mark.parametrize("change", ["training.optim=adafactor", "training.head_learning_rate=0.1"])
+def test_another_optimizer_is_refused(workshop, output, change):
+    shutil.copytree(workshop.reference("mixed"), output)
+    error = workshop.start(output, change, resume=True).end().error
+    key, _, value = change.partition("=")
+    assert f"checkpoint-{LAST_STEP} is of another optimizer: {key} (was not given, is {value}). Set it back" in error
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_other_labels_in_the_data_are_refused(workshop, output, tmp_path, processes):
+    workshop.train_until(has_saved(output, 3), output, processes=processes)
+    row = {"text": "Ada lives in Paris .", "topic": "middling"}
+    (tmp_path / "more.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    files = [str(workshop.folder / "train-*.jsonl"), str(tmp_path / "more.jsonl")]
+    change = f"datasets.texts.data_files.train={json.dumps(files)}"
+    error = workshop.start(output, change, processes=processes, resume=True).end().error
+    assert "is of another model: labels of task 'topic' was ['long', 'short'], here ['long', 'middling', 's" in error
