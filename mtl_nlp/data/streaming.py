@@ -63,6 +63,8 @@ class StreamReader:
         """Go to where another reader of the same stream was."""
         self._open(state["pass"])
         if state["block"] > 1:
+            # Its order of files, where another seed or place in the recipe would make another.
+            self._source.set_epoch(state["source"]["epoch"])
             self._source.load_state_dict(state["source"])
             self._rows = iter(self._source)
             self._number = state["block"] - 1

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, List, Value
 
-from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.loading import LoadedDataset, load_splits
 from mtl_nlp.recipe import Recipe
@@ -65,32 +63,6 @@ def test_csv_takes_pairs_numbers_and_the_arguments_of_load_dataset(tmp_path):
         {"text": "One", "text_pair": "Two, three", "label:score": 2.5, "label:topic": "7", "repaired": 0},
         {"text": "x", "text_pair": "y", "label:score": None, "label:topic": "8", "repaired": 0},
     ]
-
-
-def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path):
-    features = Features(
-        {
-            "tokens": List(Value("string")),
-            "upos": List(ClassLabel(names=["VERB", "NOUN"])),
-            "topic": ClassLabel(names=["z", "a"]),
-        }
-    )
-    data = {"tokens": [["a", "b"], ["c"]], "upos": [[0, 1], None], "topic": [1, -1]}
-    Dataset.from_dict(data, features=features).to_parquet(tmp_path / "a.parquet")
-    labels = {"pos": "upos", "topic": "topic"}
-    loaded = load(tmp_path, TOKENS, labels, path="parquet", data_files={"train": "a.parquet"})
-    assert loaded.splits["train"]["label:pos"][:] == [["VERB", "NOUN"], None]
-    assert loaded.splits["train"]["label:topic"][:] == ["a", None]
-    assert loaded.class_names == {"pos": ["VERB", "NOUN"], "topic": ["z", "a"]}
-
-
-def test_a_word_without_a_class_label_is_refused(tmp_path):
-    features = Features({"tokens": List(Value("string")), "upos": List(ClassLabel(names=["VERB"]))})
-    Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(
-        tmp_path / "a.parquet"
-    )
-    with pytest.raises(DataError, match=r"d/train, row 0, column 'upos': expected a list of label names.*None"):
-        load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
 
 
 def test_conll_takes_word_columns_and_comments(tmp_path):
@@ -193,59 +165,6 @@ def test_a_bad_column_file_is_named(tmp_path, lines, message):
         )
 
 
-@pytest.mark.parametrize(
-    ("inputs", "labels", "row", "message"),
-    [
-        (TEXT, {"score": "y"}, {"txt": "a", "y": 1}, r"^d/train: no column 'text' \(for text\)\. Did you mean 'txt'"),
-        (TEXT, {"score": "y"}, {"text": "a", "yy": 1}, r"no column 'y' \(for score\)\. Did you mean 'yy'"),
-        (TEXT, {"score": "y"}, {"text": None, "y": 1}, r"^d/train, row 1: `text` should be a string\. Found None"),
-        (TEXT, {"score": "y"}, {"text": 3, "y": 1}, r"row 1: `text` should be a string\. Found 3"),
-        (TEXT, {"score": "y"}, {"text": "a", "y": "x"}, r"row 1, column 'y': expected a finite number; found 'x'"),
-        (TEXT, {"score": "y"}, {"text": "a", "y": True}, "expected a finite number; found True"),
-        (TEXT, {"topic": "y"}, {"text": "a", "y": 1.5}, r"row 1, column 'y': expected a class name .*; found 1\.5"),
-        (TEXT, {"topic": "y"}, {"text": "a", "y": ["x"]}, r"expected a class name .*; found \['x'\]"),
-        (TEXT, {"tags": "y"}, {"text": "a", "y": "x"}, r"expected a list of class names; found 'x'"),
-        (TOKENS, {"pos": "y"}, {"tokens": "a b", "y": ["x"]}, r"row 1: `tokens` should be a list of strings"),
-        (TOKENS, {"pos": "y"}, {"tokens": None, "y": ["x"]}, r"`tokens` should be a list of strings\. Found None"),
-        (TOKENS, {"pos": "y"}, {"tokens": ["a", None], "y": ["x", "x"]}, "`tokens` should be a list of strings"),
-        (TOKENS, {"pos": "y"}, {"tokens": ["a", "b"], "y": ["x"]}, r"row 1, column 'y': 2 tokens but 1 labels"),
-        (TOKENS, {"pos": "y"}, {"tokens": ["a"], "y": [1]}, r"expected a list of label names, .*; found \[1\]"),
-        (TOKENS, {"ner": "y"}, {"tokens": ["a"], "y": ["PER"]}, r"A span tag is O, or B-.*Found 'PER'"),
-    ],
-)
-def test_a_bad_row_is_named_with_its_number(tmp_path, inputs, labels, row, message):
-    empty = {column: [] if isinstance(value, list) else value for column, value in row.items()}
-    good = {"text": "a", "tokens": []} | {"y": None}
-    first = {column: good.get(column, empty[column]) for column in row}
-    file = write(tmp_path / "a.jsonl", first, row)
-    with pytest.raises(DataError, match=message):
-        load(tmp_path, inputs, labels, data_files={"train": file})
-
-
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_target_that_is_no_finite_number_is_refused(tmp_path, number):
-    Dataset.from_dict({"text": ["a", "b"], "y": [1.0, number]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=rf"row 1, column 'y': expected a finite number; found {number}"):
-        load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"})
-
-
-def test_an_empty_table_is_refused(tmp_path):
-    features = Features({"text": Value("string"), "y": Value("float64")})
-    Dataset.from_dict({"text": [], "y": []}, features=features).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=r"^d/train: the split has no rows|corresponds to no data"):
-        load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"})
-
-
-def test_illegal_span_tags_are_repaired_as_seqeval_reads_them_and_counted(tmp_path):
-    tags = [["O", "I-PER", "I-PER", "I-LOC"], ["B-PER", "I-PER", "O", "O"]]
-    file = write(tmp_path / "a.jsonl", *({"tokens": list("abcd"), "y": row} for row in tags))
-    loaded = load(tmp_path, TOKENS, {"ner": "y"}, data_files={"train": file})
-    first, second = rows_of(loaded)
-    assert first["label:ner"] == ["O", "B-PER", "I-PER", "B-LOC"]
-    assert second["label:ner"] == tags[1]
-    assert (first["repaired"], second["repaired"]) == (2, 0)
-
-
 def test_an_unchanged_column_file_is_cached_and_a_changed_one_is_read_again(tmp_path):
     def tokens() -> tuple[list[list[str]], str, list[str]]:
         loaded = load(
@@ -264,22 +183,3 @@ def test_an_unchanged_column_file_is_cached_and_a_changed_one_is_read_again(tmp_
     assert changed[0] == [["dog"]]
     assert changed[1] != first[1]
     assert changed[2] != first[2]
-
-
-def test_label_columns_never_meet_input_columns(tmp_path):
-    data = {
-        "encoder": "e",
-        "output_dir": "o",
-        "tasks": {"text": {"type": "text-classification"}},
-        "datasets": {
-            "d": {
-                "path": "json",
-                "data_files": {"train": write(tmp_path / "a.jsonl", {"text": "a", "y": "x"})},
-                "inputs": TEXT,
-                "labels": {"text": "y"},
-            }
-        },
-    }
-    recipe = Recipe.from_dict(data, tmp_path)
-    loaded = load_splits("d", recipe.datasets["d"], {"text": recipe.task("text")})
-    assert rows_of(loaded) == [{"text": "a", LABEL_PREFIX + "text": "x", "repaired": 0}]
