@@ -72,8 +72,7 @@ class MultitaskTrainer(Trainer):
     ) -> None:
         self.tasks = model.tasks
         self.loss_weights = cast("dict[str, float]", args.loss_weights or {})
-        unknown = set(self.loss_weights) - set(self.tasks)
-        if unknown:
+        if unknown := set(self.loss_weights) - set(self.tasks):
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
@@ -119,7 +118,7 @@ class MultitaskTrainer(Trainer):
         if resume_from_checkpoint:
             check_same_model(Path(resume_from_checkpoint), self.model)
             state = Path(resume_from_checkpoint) / self._stream_state_name
-            if state.is_file():
+            if state.is_file() and not self.args.ignore_data_skip:
                 self._stream_state = json.loads(state.read_text(encoding="utf-8"))
         return super().train(resume_from_checkpoint, **kwargs)
 
@@ -386,7 +385,8 @@ class _StepHooks(TrainerCallback):
             epoch, steps = divmod(state.global_step, math.ceil(len(trainer._sampler) / accumulated))
             trainer._sampler.set_epoch(epoch)
             if trainer._stream is not None:
-                trainer._stream.start_at(epoch, steps * accumulated, trainer._stream_state)
+                skipped = 0 if args.ignore_data_skip else steps * accumulated
+                trainer._stream.start_at(epoch, skipped, trainer._stream_state)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Give heads that no row of the step used no gradient at all.

@@ -57,9 +57,10 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
         if not task.has_label_space:
             spaces.tasks[name] = task
             continue
-        names = {
-            key: data.class_names[name] or label_names(data.splits["train"], task) for key, data in feeders.items()
-        }
+        names: dict[str, list[str]] = {}
+        for key, data in feeders.items():
+            known = data.class_names[name]
+            names[key] = label_names(data.splits["train"], task) if known is None else known
         if not any(names.values()):  # empty lists only
             raise unlabelled
         spaces.notes += _differences(name, names)
