@@ -98,7 +98,7 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
     Raises:
         CheckpointError: if its tasks, or its weights' names or shapes, are others.
     """
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
     theirs = {task["name"]: task for task in config.get("tasks") or []}
     ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
     other = f"{checkpoint} is of another model: "

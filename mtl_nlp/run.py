@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, get_type_hints
 
 from safetensors import SafetensorError
@@ -57,7 +58,7 @@ class Run:
         found: dict[str, EncodedDataset | EncodedStream] = {**self.splits.get("train", {}), **self.streams}
         return {name: found[name] for name in self.recipe.datasets if name in found}
 
-    @property
+    @cached_property
     def mixture(self) -> TaskMixture:
         """The training splits as the recipe mixes them."""
         try:

@@ -91,7 +91,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         self._carried: dict[int, tuple[Iterator[Window], list[np.ndarray], int]] = {}
         self._permutations: dict[int, tuple[int, np.ndarray]] = {}
         if max_tokens is None:
-            self._steps = len(portions(len(mixture), self._step_rows, num_processes))
+            self._steps = self.num_steps(len(mixture))
         else:
             self._check_longest(max_tokens)
             mean = [lengths.mean() for lengths in np.split(mixture.lengths, mixture.offsets[1:-1])]
@@ -121,7 +121,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
             if not waiting:
                 window = next(windows)
                 # Without a token budget how many steps a window makes is known without looking at its rows.
-                if self.max_tokens is None and skip >= (count := self.num_steps(window)):
+                if self.max_tokens is None and skip >= (count := self.num_steps(int(window.counts.sum()))):
                     skip -= count
                     continue
                 planned = self._steps_of(window)
@@ -132,9 +132,9 @@ class MixtureBatchSampler(Sampler[list[int]]):
                 self._carried = {epoch + 1: (windows, waiting, 0)}
             yield from steps
 
-    def num_steps(self, window: Window) -> int:
-        """How many steps a window makes, without a token budget."""
-        return len(portions(int(window.counts.sum()), self._step_rows, self.num_processes))
+    def num_steps(self, rows: int) -> int:
+        """How many steps that many rows make, without a token budget."""
+        return count_portions(rows, self._step_rows, self.num_processes)
 
     def windows(self) -> Iterator[Window]:
         """All windows from the start of training on, without end."""
@@ -238,9 +238,14 @@ class MixtureBatchSampler(Sampler[list[int]]):
             )
 
 
+def count_portions(total: int, size: int, least: int) -> int:
+    """How many portions `portions` makes."""
+    return max(1, total // size + (total % size >= least))
+
+
 def portions(total: int, size: int, least: int) -> list[int]:
     """`total` in portions of `size`. What is left makes one more, or goes with the last if it is less than `least`."""
-    count = max(1, total // size + (total % size >= least))
+    count = count_portions(total, size, least)
     return [size] * (count - 1) + [total - size * (count - 1)]
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from mtl_nlp.data.canonical import reading
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedStream
-from mtl_nlp.data.sampler import MixtureBatchSampler, Window, portions
+from mtl_nlp.data.sampler import MixtureBatchSampler, Window
 
 
 class StreamReader:
@@ -166,7 +166,7 @@ class MixtureStream(TorchIterableDataset):
                 if names[number] in self._state["readers"]:  # else it came to the recipe since
                     reader.load_state_dict(self._state["readers"][names[number]])
         for window in sampler.windows():
-            begun, position = position, position + sampler.num_steps(window)
+            begun, position = position, position + sampler.num_steps(int(window.counts.sum()))
             # A state of other settings may be of a later window than the one in which this goes on.
             if position <= start and (first is None or window.number < first):
                 continue
@@ -204,8 +204,7 @@ class MixtureStream(TorchIterableDataset):
         for rows, total in zip(pools, totals, strict=True):
             pool = [rows[index] for index in own_rng.permutation(len(rows))]
             pool.sort(key=lambda row: -row["length"])
-            steps = len(portions(total, sampler.rows_per_batch * sampler.num_processes, sampler.num_processes))
-            starts = [sampler.rows_per_batch * step for step in range(steps)]
+            starts = [sampler.rows_per_batch * step for step in range(sampler.num_steps(total))]
             batches += [pool[start:end] for start, end in itertools.zip_longest(starts, starts[1:])]
         rng = np.random.default_rng([sampler.seed, window.number])
         return [batches[index] for index in rng.permutation(len(batches))]
