@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build_config
-from datasets import Dataset
 from torch.utils.data import DataLoader
+from toy_splits import TASKS, build_split
 from transformers import AutoModelForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 from mtl_nlp import (
@@ -21,42 +21,8 @@ from mtl_nlp import (
     MultitaskModel,
     MultitaskTrainer,
     MultitaskTrainingArguments,
-    Regression,
     TaskMixture,
-    TextClassification,
-    TokenClassification,
 )
-from mtl_nlp.data.canonical import canonical_rows
-from mtl_nlp.data.encoding import encode_dataset
-
-TASKS = {
-    task.name: task
-    for task in (
-        TokenClassification(name="pos", labels=["A", "B", "C"]),
-        TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2"),
-        TextClassification(name="topic", labels=["news", "sport"]),
-        Regression(name="score"),
-    )
-}
-WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "ada", "lives", "in", "paris"]
-
-
-def build_split(
-    tokenizer: Any, seed: int, lengths: list[int], labels: dict[str, Callable[[int], bool]]
-) -> EncodedDataset:
-    """Random texts of the given lengths; `labels` says for each task which lengths carry its label."""
-    rng = np.random.default_rng(seed)
-    make = {
-        "pos": lambda n: rng.choice(["A", "B", "C"], size=n).tolist(),
-        "ner": lambda n: rng.choice(["O", "B-X"], size=n).tolist(),
-        "topic": lambda n: str(rng.choice(["news", "sport"])),
-        "score": lambda n: float(rng.normal()),
-    }
-    columns = {"tokens": [rng.choice(WORDS, size=n).tolist() for n in lengths]}
-    columns |= {task: [make[task](n) if has(n) else None for n in lengths] for task, has in labels.items()}
-    named = {task: task for task in labels}
-    rows = canonical_rows(Dataset.from_dict(columns), "d", inputs={"tokens": "tokens"}, labels=named, tasks=TASKS)
-    return encode_dataset("d", rows, TASKS, tokenizer, reads_words=True, max_length=48)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from builders import TASKS, build_model, mixed_splits
+from builders import build_model, mixed_splits
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from toy_splits import TASKS
 from transformers import AutoTokenizer
 
 from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from builders import EVALUATED_ROWS, TASKS
+from builders import EVALUATED_ROWS
 from launching import results_of
+from toy_splits import TASKS
 
 pytestmark = pytest.mark.slow
 
