@@ -26,6 +26,7 @@ from mtl_nlp.checkpoints import (
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.evaluation.evaluator import Evaluation
 from mtl_nlp.evaluation.results import results, write_results
+from mtl_nlp.messages import one_line
 from mtl_nlp.plan import describe_notes, describe_plan, table
 from mtl_nlp.predict import answer_file
 from mtl_nlp.recipe import SPLITS, Recipe, RecipeError
@@ -163,7 +164,7 @@ def _writing_to(output: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise RecipeError(f"output_dir: {output} cannot be written to: {' '.join(str(error).split()):.200}.") from error
+        raise RecipeError(f"output_dir: {output} cannot be written to: {one_line(error)}.") from error
 
 
 @contextlib.contextmanager

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe_file import RecipeError, read_yaml
 from mtl_nlp.sampling import check_sampling
@@ -287,14 +287,6 @@ class Recipe(_Section):
         except ValidationError as error:
             raise RecipeError(_explain(error)) from error
         return _with_absolute_paths(recipe, Path(folder))
-
-
-def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """`Did you mean 'x'?` with the nearest valid name, and all of them if they are few."""
-    names = sorted(map(str, valid))
-    nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
-    return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
 
 
 def _explain(error: ValidationError) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from mtl_nlp.messages import one_line
+
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
@@ -32,7 +34,7 @@ def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"Recipe {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        raise RecipeError(f"Recipe {path} is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise RecipeError(f"Recipe {path} should be a mapping of keys. Found {type(data).__name__}.")
     for override in overrides:

@@ -17,13 +17,14 @@ from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoding_multitask import default_max_length
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
-from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
-from mtl_nlp.trainer import MultitaskTrainer, batch_sampler
-from mtl_nlp.training_args import MultitaskTrainingArguments
+from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.trainer import MultitaskTrainer
+from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
 
 
 class ModelError(ValueError):
@@ -98,7 +99,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
             loss_scale=recipe.loss.scale,
         )
     except (ValueError, TypeError, ImportError) as error:  # deepspeed and others are not installed with mtl_nlp
-        raise RecipeError(f"training: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"training: {one_line(error)}") from error
 
 
 _NUMBERS: dict[Any, type[int] | type[float]] = {int: int, float: float, int | None: int, float | None: float}
@@ -175,7 +176,7 @@ def _tokenizer(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBa
         tokenizer = load_tokenizer(encoder, reads_words=split_words, **hub)
         config = AutoConfig.from_pretrained(encoder, **hub)
     except (OSError, ValueError) as error:
-        raise RecipeError(f"encoder: {encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+        raise RecipeError(f"encoder: {encoder} cannot be loaded: {one_line(error)}") from error
     limit = default_max_length(tokenizer, config)
     if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
         raise RecipeError(
@@ -279,7 +280,7 @@ def build_model(run: Run) -> MultitaskModel:
             **recipe.model_init_kwargs,
         )
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
 
 
 def load_model(folder: str) -> MultitaskModel:
@@ -302,7 +303,7 @@ def load_model(folder: str) -> MultitaskModel:
     except (OSError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"{folder} cannot be loaded: {' '.join(str(error).split()):.300}") from error
+        raise ModelError(f"{folder} cannot be loaded: {one_line(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
         raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
@@ -318,7 +319,7 @@ def load_model_tokenizer(folder: str, model: MultitaskModel) -> PreTrainedTokeni
     try:
         return load_tokenizer(folder, reads_words=model.config.reads_words)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split()):.300}") from error
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
@@ -361,6 +362,6 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             eval_dataset=validation,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # a reporter that is not installed, arguments at odds
-        raise RecipeError(f"training: {' '.join(str(error).split()):.300}") from error
+        raise RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -25,8 +25,9 @@ from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.streaming import MixtureStream
 from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
+from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
-from mtl_nlp.training_args import MultitaskTrainingArguments
+from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
 
 logger = logging.get_logger(__name__)
 
@@ -313,7 +314,7 @@ class MultitaskTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
             shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
-                f"{folder} cannot be written ({' '.join(str(error).split()):.200}). Make room, then go on from the "
+                f"{folder} cannot be written ({one_line(error)}). Make room, then go on from the "
                 f"checkpoint before with --resume."
             ) from error
 
@@ -336,34 +337,6 @@ class MultitaskTrainer(Trainer):
             persistent_workers=self.args.dataloader_persistent_workers and dataset is not self._stream,
             prefetch_factor=self.args.dataloader_prefetch_factor,
         )
-
-
-def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> MixtureBatchSampler:
-    """The batches that training with these arguments takes from a mixture.
-
-    Raises:
-        ValueError: if there are more processes than rows, a row is longer than the token budget, or a stream should be
-            read by several workers.
-    """
-    if mixture.is_streamed and args.dataloader_num_workers > 1:
-        raise ValueError(
-            f"`dataloader_num_workers` should be 0 or 1, since a streamed dataset is read in one go. "
-            f"Found {args.dataloader_num_workers}."
-        )
-    sampler = MixtureBatchSampler(
-        mixture,
-        args.per_device_train_batch_size,
-        max_tokens=args.max_tokens_per_batch,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        process_index=args.process_index,
-        num_processes=args.world_size,
-    )
-    accumulated = args.gradient_accumulation_steps
-    steps = args.max_steps
-    if steps <= 0:
-        steps = math.ceil(args.num_train_epochs * math.ceil(len(sampler) / accumulated))
-    sampler.total_batches = steps * accumulated
-    return sampler
 
 
 class _StepHooks(TrainerCallback):

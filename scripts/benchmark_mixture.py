@@ -35,8 +35,8 @@ from mtl_nlp import MultitaskModel, Recipe, Task, TaskMixture, TextClassificatio
 from mtl_nlp.data.encoding import EncodedDataset, encode
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.run import prepare_run, training_arguments
-from mtl_nlp.trainer import MultitaskTrainer, batch_sampler
-from mtl_nlp.training_args import MultitaskTrainingArguments
+from mtl_nlp.trainer import MultitaskTrainer
+from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
 
 ROOT = Path(__file__).parents[1]
 ENCODER = os.environ.get("MINILM", "sentence-transformers/all-MiniLM-L6-v2")
@@ -200,30 +200,38 @@ def _padding(mixture: TaskMixture, batches: Iterable[Any]) -> float:
 
 
 def processes(steps: int, rounds: int) -> list[str]:
-    """Rows a second of two processes with a thread each against one process with two; the same rows at every step."""
-    pairs = [(_rows_per_second(1, steps), _rows_per_second(2, steps)) for _ in range(rounds)]
+    """Rows a second of two processes with a thread each against one process with two; the same rows at every step.
+
+    Twice: each of the two takes the recipe's own batch, as a launch of the recipe does, or half of it. All processes
+    add up the gradients of all weights after each step, so the fewer rows a step has, the more of it is that.
+    """
+    return [_processes(batch, steps, rounds) for batch in (BATCH, BATCH // 2)]
+
+
+def _processes(batch: int, steps: int, rounds: int) -> str:
+    pairs = [(_rows_per_second(1, 2 * batch, steps), _rows_per_second(2, batch, steps)) for _ in range(rounds)]
     ratios = [second / first for first, second in pairs]
     one, two = (statistics.median(values) for values in zip(*pairs, strict=True))
-    found = f"2 x {BATCH // 2} rows, a thread each: {two:.1f} rows/s; 1 x {BATCH} rows, 2 threads: {one:.1f} rows/s"
+    found = f"2 x {batch} rows, a thread each: {two:.1f} rows/s; 1 x {2 * batch} rows, 2 threads: {one:.1f} rows/s"
     measured = f"recipes/ewt.yaml on the processor, {steps} steps; {found}; all ratios: {np.round(ratios, 3)}"
-    return [line("2 processes against 1", measured, statistics.median(ratios), ">=", 0.9, "{:.3f}")]
+    return line(f"2 processes of {batch} rows against 1", measured, statistics.median(ratios), ">=", 0.9, "{:.3f}")
 
 
-def _rows_per_second(count: int, steps: int) -> float:
+def _rows_per_second(count: int, batch: int, steps: int) -> float:
     """Train in that many processes on 2 cores. Trainer's own clock, which starts when all is loaded, gives the time."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
     command = [sys.executable, *launcher, "-m", "mtl_nlp", "train", str(ROOT / "recipes/ewt.yaml")]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(2 // count)}
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"output_dir={folder}", f"training.max_steps={steps}", "training.eval_strategy=no"]
-        settings += [f"training.per_device_train_batch_size={BATCH // count}", "training.use_cpu=true"]
+        settings += [f"training.per_device_train_batch_size={batch}", "training.use_cpu=true"]
         for setting in (*settings, "training.disable_tqdm=true"):
             command += ["--set", setting]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     seconds = re.search(r"'train_runtime': '([^']+)'", done.stdout)
     if done.returncode != 0 or seconds is None:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return steps * BATCH / float(seconds[1])
+    return steps * count * batch / float(seconds[1])
 
 
 def main() -> None:
@@ -233,7 +241,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--steps", type=int, default=40, help="timed steps of each model in `step`")
     parser.add_argument("--bf16", action="store_true", help="autocast in `step`")
-    parser.add_argument("--process-steps", type=int, default=150, help="steps of each training in `processes`")
+    parser.add_argument("--process-steps", type=int, default=40, help="steps of each training in `processes`")
     parser.add_argument("--rounds", type=int, default=3, help="trainings of each kind in `processes`, alternated")
     options = parser.parse_args()
     logging.disable_progress_bar()

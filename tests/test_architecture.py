@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MODELING = sorted((PACKAGE / "modeling").glob("*_multitask.py"))
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAYERS = [
-    {"modeling"},
+    {"modeling", "messages"},
     {"sampling", "recipe_file"},
     {"recipe"},
     {"data"},

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mtl_nlp.recipe import Recipe, RecipeError, did_you_mean
+from mtl_nlp.recipe import Recipe, RecipeError
 
 PLAIN: dict[str, Any] = {
     "encoder": "bert-base-cased",
@@ -211,9 +211,3 @@ def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_pat
 
 def test_the_fingerprint_changes_with_any_key():
     assert Recipe.from_dict(PLAIN).sha256() != Recipe.from_dict(changed("max_length", 64)).sha256()
-
-
-def test_the_nearest_name_comes_with_all_names_if_they_are_few():
-    assert did_you_mean("tain", ["train", "test"]) == "Did you mean 'train'? Valid: test, train."
-    assert did_you_mean("x", []) == "There is none."
-    assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build_config
-from torch.utils.data import DataLoader
 from toy_splits import TASKS, build_split
 from transformers import AutoModelForTokenClassification, Trainer, TrainerCallback, TrainingArguments
+from watched_training import OrderedTrainer, Recorder
 
 from mtl_nlp import (
     EncodedDataset,
@@ -51,29 +50,6 @@ def disjoint(tokenizer) -> dict[str, EncodedDataset]:
 def build_model(tasks: list | None = None, **config: Any) -> MultitaskModel:
     torch.manual_seed(0)
     return MultitaskModel(MultitaskConfig(text_config=build_config("bert", **config), tasks=tasks or [*TASKS.values()]))
-
-
-class OrderedTrainer(MultitaskTrainer):
-    """Trains on the batches given, in their order."""
-
-    batches: list[list[int]]
-
-    def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
-
-
-class Recorder(TrainerCallback):
-    """Copies the gradients before, and the weights after every optimizer step."""
-
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, torch.Tensor | None]] = []
-        self.weights: list[dict[str, torch.Tensor]] = []
-
-    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
-        self.gradients.append({name: copy.deepcopy(p.grad) for name, p in model.named_parameters()})
-
-    def on_step_end(self, args, state, control, model, **kwargs):
-        self.weights.append(copy.deepcopy(model.state_dict()))
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 
 from mtl_nlp.data.conll import DataError
+from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.recipe import did_you_mean
 
 LABEL_PREFIX = "label:"
 """Label columns are `label:<task>`, so that no task's name meets an input's."""
@@ -120,12 +120,7 @@ def reading(name: str) -> Iterator[None]:
     except DataError:
         raise
     except (DatasetGenerationError, OSError, ValueError, TypeError) as error:
-        raise DataError(f"{name}: cannot be read: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The error's type and message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split()):.300}"
+        raise DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
 
 
 def _canonical_type(task: Task) -> type:

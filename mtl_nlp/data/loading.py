@@ -29,13 +29,13 @@ from mtl_nlp.data.canonical import (
     canonical_rows,
     class_names_of,
     code_fingerprint,
-    one_line,
     progress_bars_from,
     reading,
 )
 from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
+from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe import SPLITS, DatasetRecipe, did_you_mean
+from mtl_nlp.recipe import SPLITS, DatasetRecipe
 
 _SCHEMA_ROWS = 10_000  # as many as `datasets` takes from a CSV file at once
 _READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}
@@ -205,7 +205,8 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
             raise error.__cause__ from None
-        raise DataError(f"datasets.{name}: cannot be read: {one_line(error.__cause__ or error)}") from error
+        cause = error.__cause__ or error
+        raise DataError(f"datasets.{name}: cannot be read: {type(cause).__name__}: {one_line(cause)}") from error
     except (DatasetNotFoundError, OSError, ValueError, TypeError) as error:
         if isinstance(error, DataError):
             raise
@@ -216,7 +217,7 @@ def _load(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict
                     f"datasets.{name}.{key}: neither a key of a dataset nor an argument of load_dataset for "
                     f"{recipe.path}. {did_you_mean(key, set(valid))}"
                 ) from error
-        raise DataError(f"datasets.{name}: cannot be loaded: {one_line(error)}") from error
+        raise DataError(f"datasets.{name}: cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(loaded, DatasetDict | IterableDatasetDict):
         raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
     return loaded

@@ -5,7 +5,6 @@ Started with 1, 2 and 3 processes; test_data_parallel.py compares.
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +14,12 @@ import numpy as np
 import torch
 from builders import build_model, evaluated_splits, mixed_splits, unequal_split
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import AutoTokenizer
+from watched_training import OrderedTrainer, Recorder
 
 from mtl_nlp import EncodedDataset, MultitaskTrainer, MultitaskTrainingArguments, TaskMixture
 
 TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
-
-
-class OrderedTrainer(MultitaskTrainer):
-    """Trains on the batches given, in their order."""
-
-    batches: list[list[int]]
-
-    def get_train_dataloader(self) -> DataLoader:
-        return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
 
 
 class RecordingMixture(TaskMixture):
@@ -42,24 +32,6 @@ class RecordingMixture(TaskMixture):
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         self.fetched.append(list(indices))
         return super().__getitems__(indices)
-
-
-class Recorder(TrainerCallback):
-    """Copies the gradients before, and the weights after every optimizer step."""
-
-    def __init__(self) -> None:
-        self.start: dict[str, torch.Tensor] = {}
-        self.gradients: list[dict[str, torch.Tensor]] = []
-        self.weights: list[dict[str, torch.Tensor]] = []
-
-    def on_train_begin(self, args, state, control, model, **kwargs):
-        self.start = copy.deepcopy(model.state_dict())
-
-    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
-        self.gradients.append({name: copy.deepcopy(p.grad) for name, p in model.named_parameters()})
-
-    def on_step_end(self, args, state, control, model, **kwargs):
-        self.weights.append(copy.deepcopy(model.state_dict()))
 
 
 def arguments(folder: str, **changes: Any) -> MultitaskTrainingArguments:
