@@ -1,4 +1,4 @@
-"""The command line: `mtl-nlp plan|train|evaluate|predict`."""
+"""The command line: `mtl-nlp plan|train|evaluate|predict|push|export|demo`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import datasets
 from safetensors import SafetensorError
-from transformers import pipeline
+from transformers import Pipeline, pipeline
 from transformers.utils import logging
 
 from mtl_nlp._version import __version__
@@ -25,8 +25,11 @@ from mtl_nlp.checkpoints import (
 )
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.evaluation.evaluator import Evaluation
-from mtl_nlp.evaluation.results import results, write_results
+from mtl_nlp.evaluation.results import RESULTS_NAME, results, training_in, write_results
+from mtl_nlp.export import ONNX_NAME, ExportError, compare_scores, export_stock
+from mtl_nlp.hub import HubError, make_repository, push_files, repository_files
 from mtl_nlp.messages import one_line
+from mtl_nlp.model_card import write_model_card
 from mtl_nlp.plan import describe_notes, describe_plan, table
 from mtl_nlp.predict import answer_file
 from mtl_nlp.recipe import SPLITS, Recipe, RecipeError
@@ -44,6 +47,10 @@ from mtl_nlp.run import (
     training_arguments,
 )
 
+_STOCK_PIPELINES = {
+    "token": 'pipeline("token-classification", "{}")',
+    "sequence": 'pipeline("text-classification", "{}")',
+}
 INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conllu": "conllu"}
 """What `predict` takes a file for by its ending; `text` otherwise."""
 
@@ -62,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         options.command(options)
-    except (RecipeError, DataError, ModelError, CheckpointError) as error:
+    except (RecipeError, DataError, ModelError, CheckpointError, HubError, ExportError) as error:
         if options.debug:
             raise
         print(f"mtl-nlp: error: {error}", file=sys.stderr)
@@ -112,8 +119,13 @@ def train(options: argparse.Namespace) -> None:
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
         with _writing_to(output):
-            _report(evaluation, run, run.held_out, output / "results.json")
+            _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
+            trainer.create_model_card()
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
+        if trainer.is_world_process_zero():
+            print(f"Pushed to {trainer.hub_model_id}.")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -122,14 +134,16 @@ def evaluate(options: argparse.Namespace) -> None:
     arguments = training_arguments(recipe)
     arguments.eval_strategy = "no"
     folder = Path(options.model) if Path(options.model).is_dir() else Path()
-    output = _writable(options.output or str(folder / "results.json"))
+    output = _writable(options.output or str(folder / RESULTS_NAME))
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:
         print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
     if arguments.process_index == 0:
-        _report(evaluation, run, options.split, output)
+        _report(evaluation, run, options.split, output, training=training_in(output))
+        if output == folder / RESULTS_NAME:
+            write_model_card(folder)
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -140,31 +154,112 @@ def predict(options: argparse.Namespace) -> None:
     if options.output is not None and Path(options.output).exists() and source.samefile(options.output):
         raise DataError(f"--output {options.output} is the input file. Name another.")
     input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
-    model = load_model(options.model)
-    answer = pipeline("multitask", model=model, tokenizer=load_model_tokenizer(options.model, model))
+    answer = load_pipeline(options.model)
     with _opened(options.output) as target:
         count = answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
     print(f"{count} texts answered.", file=sys.stderr)
 
 
-def _report(evaluation: Evaluation, run: Run, split: str, path: Path) -> None:
+def push(options: argparse.Namespace) -> None:
+    """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results."""
+    folder = Path(options.model)
+    load_model_tokenizer(options.model, load_model(options.model).config)  # whole, before anybody sees it
+    repo_id = make_repository(options.repo_id, private=options.private or None)
+    files = repository_files(folder, repo_id, with_code=options.with_code)
+    pushed = push_files(
+        files,
+        repo_id,
+        commit_message=options.commit_message,
+        revision=options.revision,
+        create_pr=options.create_pr,
+    )
+    print(f"Pushed {len(files)} files: {pushed.pr_url or pushed.commit_url}")
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write a trained model for others: one task as a plain transformers model, or all tasks as one ONNX file."""
+    output = Path(options.output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise ExportError(f"{output} should be a new or empty folder.")
+    model = load_model(options.model)
+    tokenizer = load_model_tokenizer(options.model, model.config)
+    if options.format == "transformers":
+        if options.task is None:
+            raise ExportError(f"--format transformers: name the --task, one of {', '.join(model.tasks)}.")
+        if options.int8 or options.recipe is not None:
+            raise ExportError("--int8 and --recipe go with --format onnx.")
+        with _writing_to(output, "OUT"):
+            export_stock(model, tokenizer, options.task, output)
+        print(f"The task is in {output}: {_STOCK_PIPELINES[model.tasks[options.task].level].format(output)}")
+        return
+    from mtl_nlp.onnx_model import export_onnx
+
+    if options.task is not None:
+        raise ExportError("--task goes with --format transformers: an ONNX file has an output for each task.")
+    if options.int8 and options.recipe is None:
+        raise ExportError("--int8 costs accuracy: name the --recipe on whose --split it is to be measured.")
+    run = None
+    if options.recipe is not None:
+        run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)
+    with _writing_to(output, "OUT"):
+        exported = export_onnx(model, tokenizer, output, int8=options.int8)
+    if run is not None:
+        rows = compare_scores(model, exported, run.splits[options.split], tokenizer)
+        kind = "onnx int8" if options.int8 else "onnx"
+        print(table(("task", f"{options.split} score", "torch", kind, "points"), rows))
+    print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Open a page in the browser to try a trained model on, or write it as a folder for a Hub Space."""
+    from mtl_nlp.demo import build_page
+    from mtl_nlp.space import write_space
+
+    title = Path(options.model).resolve().name
+    if options.space is not None:
+        load_model_tokenizer(options.model, load_model(options.model).config)
+        with _writing_to(Path(options.space), "--space"):
+            write_space(Path(options.model), Path(options.space), title)
+        print(f"The Space is in {options.space}: hf upload YOU/NAME {options.space} --repo-type space")
+        return
+    build_page(load_pipeline(options.model), title).launch(
+        server_name=options.host, server_port=options.port, inbrowser=options.open
+    )
+
+
+def load_pipeline(folder: str) -> Pipeline:
+    """The pipeline of a trained model, or of one that was exported as ONNX.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    if not (Path(folder) / ONNX_NAME).is_file():
+        model = load_model(folder)
+        return pipeline("multitask", model=model, tokenizer=load_model_tokenizer(folder, model.config))
+    from mtl_nlp.onnx_model import OnnxMultitaskModel
+
+    exported = OnnxMultitaskModel.from_pretrained(folder)
+    return pipeline("multitask", model=exported, tokenizer=load_model_tokenizer(folder, exported.config))
+
+
+def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
     """Print the scores and write them to a file."""
     rows = [
         (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
     ]
     print()
     print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
-    write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256()))
+    write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))
 
 
 @contextlib.contextmanager
-def _writing_to(output: Path) -> Iterator[None]:
+def _writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise RecipeError(f"output_dir: {output} cannot be written to: {one_line(error)}.") from error
+        raise RecipeError(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
 
 
 @contextlib.contextmanager
@@ -228,6 +323,37 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=SPLITS, default="test")
     sub.add_argument("--output", help="where to write results.json (default: the model's folder, or here for a Hub id)")
     takes_overrides(sub)
+
+    sub = command(push, "push a trained model to the Hub", "mtl-nlp push runs/quickstart YOU/NAME --private")
+    sub.add_argument("model", help="folder of a trained model")
+    sub.add_argument("repo_id", help="OWNER/NAME, or NAME in your own namespace; made if it is not there")
+    sub.add_argument("--private", action="store_true", help="if the repository is made: only for its owner to see")
+    sub.add_argument("--revision", help="a branch to push to, made if it is not there (default: main)")
+    sub.add_argument("--create-pr", action="store_true", help="open a pull request in place of pushing")
+    sub.add_argument("--with-code", action="store_true", help="push the model's code too, for those without mtl_nlp")
+    sub.add_argument("--commit-message", default="Upload model trained with mtl_nlp", metavar="TEXT")
+
+    sub = command(
+        export,
+        "write a trained model for others",
+        "mtl-nlp export runs/quickstart --task ner --format transformers ner-model\n"
+        "  mtl-nlp export runs/quickstart --format onnx --int8 --recipe recipes/quickstart.yaml onnx-model",
+    )
+    sub.add_argument("model", help="folder or Hub id of a trained model")
+    sub.add_argument("output", help="folder to write")
+    sub.add_argument("--format", choices=("transformers", "onnx"), required=True)
+    sub.add_argument("--task", help="for transformers: the task to export")
+    sub.add_argument("--int8", action="store_true", help="for onnx: 8-bit weights; needs --recipe")
+    sub.add_argument("--recipe", help="for onnx: score the file beside the model on this recipe's --split")
+    sub.add_argument("--split", choices=SPLITS, default="validation")
+    takes_overrides(sub)
+
+    sub = command(demo, "try a trained model on a page", "mtl-nlp demo runs/quickstart")
+    sub.add_argument("model", help="folder or Hub id of a trained model, or folder of an exported one")
+    sub.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all networks")
+    sub.add_argument("--port", type=_positive, help="default: the first free one from 7860")
+    sub.add_argument("--open", action="store_true", help="open a browser")
+    sub.add_argument("--space", metavar="DIR", help="write a folder for a Hub Space in place of serving")
 
     sub = command(predict, "answer a file of texts", "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl")
     sub.add_argument("model", help="folder or Hub id of a trained model")

@@ -43,8 +43,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         (name, task.type, task.num_labels, _shortened(task.labels) or "a number", ", ".join(_feeders(run, name)))
         for name, task in run.tasks.items()
     ]
-    # Over the training, where the temperature moves.
-    probabilities = np.mean([mixture.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
+    probabilities = mixture.mean_probabilities
     epochs = sampler.total_batches / len(sampler)
     mean_lengths = np.array([encoded.lengths.mean() for encoded in mixture.datasets.values()])
     tokens = probabilities * mean_lengths / (probabilities @ mean_lengths)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.recipe_file import RecipeError, read_yaml
+from mtl_nlp.recipe_file import RecipeError, read_yaml, relative_paths
 from mtl_nlp.sampling import check_sampling
 
 SPLITS = ("train", "validation", "test")
@@ -162,6 +162,20 @@ class LossRecipe(_Section):
         return weights
 
 
+class CardRecipe(_Section):
+    """What the model card says that no data tells; see the Hub's documentation of model cards.
+
+    Attributes:
+        license: the model's licence, such as `apache-2.0`.
+        language: the texts' language or languages, such as `en`.
+        base_model: the encoder's Hub id, where `encoder` is a local folder.
+    """
+
+    license: str | None = None
+    language: str | list[str] | None = None
+    base_model: str | None = None
+
+
 class Recipe(_Section):
     """A whole recipe, checked.
 
@@ -176,6 +190,7 @@ class Recipe(_Section):
         stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which are those of `transformers.TrainingArguments` and a few.
+        card: what the model card says beside what is known.
     """
 
     encoder: str
@@ -188,6 +203,7 @@ class Recipe(_Section):
     stride: int | None = Field(default=None, ge=0)
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    card: CardRecipe = CardRecipe()
 
     @field_validator("tasks")
     @classmethod
@@ -257,6 +273,10 @@ class Recipe(_Section):
         data = self.model_dump(exclude_defaults=True)
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
+    def without_local_paths(self) -> Recipe:
+        """A copy for others, in which paths of this machine are relative to the recipe."""
+        return Recipe.model_validate(relative_paths(self.model_dump(exclude_defaults=True)))
+
     def sha256(self) -> str:
         """Fingerprint of the resolved recipe."""
         return hashlib.sha256(self.to_yaml().encode()).hexdigest()
@@ -311,6 +331,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         (): Recipe,
         ("mixture",): MixtureRecipe,
         ("loss",): LossRecipe,
+        ("card",): CardRecipe,
     }
     return list(sections[tuple(location)].model_fields)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +78,43 @@ def _expand(value: Any, key: str) -> Any:
         return found
 
     return _VARIABLE.sub(look_up, value)
+
+
+def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as plain data for others, in which no path of this machine is left.
+
+    Of a dataset, a path becomes `./<dataset>/` and what its paths have not in common; any other `./<its last part>`.
+    """
+    datasets = {}
+    for name, dataset in data["datasets"].items():
+        names = {key: dataset[key] for key in ("inputs", "labels", "columns", "splits") if key in dataset}
+        rest = {key: value for key, value in dataset.items() if key not in names}
+        folders = [str(path.parent) for path in _paths_in(rest)]
+        datasets[name] = {**_relative(rest, f"./{name}", Path(os.path.commonpath(folders or ["."]))), **names}
+    return {**{key: _relative(value, ".", None) for key, value in data.items()}, "datasets": datasets}
+
+
+def _relative(value: Any, folder: str, common: Path | None) -> Any:
+    if isinstance(value, dict):
+        return {key: _relative(item, folder, common) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_relative(item, folder, common) for item in value]
+    path = _absolute_path(value)
+    if path is None:
+        return value
+    return f"{folder}/{path.name if common is None else path.relative_to(common)}"
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """All absolute paths in plain data."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _paths_in(item)
+    elif (path := _absolute_path(value)) is not None:
+        yield path
+
+
+def _absolute_path(value: Any) -> Path | None:
+    path = Path(value.removeprefix("file://")) if isinstance(value, str) else Path()
+    # Not a bare "/", which may be a delimiter.
+    return path if path.is_absolute() and path.name else None

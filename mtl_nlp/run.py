@@ -156,7 +156,7 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
         if name not in model.tasks or model.tasks[name].type != recipe.task(name).type:
             raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
     config = model.config
-    tokenizer = load_model_tokenizer(folder, model)
+    tokenizer = load_model_tokenizer(folder, model.config)
     found = {name: load_splits(name, dataset, model.tasks, only=split) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
@@ -310,14 +310,14 @@ def load_model(folder: str) -> MultitaskModel:
     return model
 
 
-def load_model_tokenizer(folder: str, model: MultitaskModel) -> PreTrainedTokenizerBase:
+def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a trained model.
 
     Raises:
         ModelError: if there is none.
     """
     try:
-        return load_tokenizer(folder, reads_words=model.config.reads_words)
+        return load_tokenizer(folder, reads_words=config.reads_words)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
 

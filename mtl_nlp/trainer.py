@@ -14,7 +14,7 @@ import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerControl
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 from transformers.utils import logging
 
@@ -25,6 +25,7 @@ from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.streaming import MixtureStream
 from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
+from mtl_nlp.hub_trainer import HubTrainer
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
 from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
@@ -32,7 +33,7 @@ from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(Trainer):
+class MultitaskTrainer(HubTrainer):
     """Trains a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     It logs `loss_<task>`, the mean over all processes' labelled units, and `padding`, the share of sub-words that are
@@ -122,6 +123,21 @@ class MultitaskTrainer(Trainer):
             if state.is_file() and not self.args.ignore_data_skip:
                 self._stream_state = json.loads(state.read_text(encoding="utf-8"))
         return super().train(resume_from_checkpoint, **kwargs)
+
+    def describe_training(self) -> dict[str, Any]:
+        """What was trained on, for `results.json`: steps, epochs, processes; rows and p_d of each dataset."""
+        mixture = self.train_dataset
+        return {
+            "steps": self.state.global_step,
+            "epochs": self.state.epoch,
+            "processes": self.args.world_size,
+            "mixture": {
+                name: {"rows": encoded.num_rows, "probability": float(probability)}
+                for (name, encoded), probability in zip(
+                    mixture.datasets.items(), mixture.mean_probabilities, strict=True
+                )
+            },
+        }
 
     @property
     def _stream_state_name(self) -> str:

@@ -26,9 +26,12 @@ LAYERS = [
     {"data"},
     {"evaluation"},
     {"training_args", "checkpoints"},
+    {"model_card"},
+    {"hub"},
+    {"hub_trainer"},
     {"trainer"},
-    {"run"},
-    {"plan", "predict"},
+    {"run", "export", "demo", "space"},
+    {"plan", "predict", "onnx_model"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself where it is a folder. `_version` is free for all."""

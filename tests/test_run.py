@@ -154,7 +154,7 @@ def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, str
 def test_a_saved_model_loads_with_its_tokenizer(saved, run):
     model = load_model(str(saved))
     assert model.tasks == run.tasks
-    tokenizer = load_model_tokenizer(str(saved), model)
+    tokenizer = load_model_tokenizer(str(saved), model.config)
     assert tokenizer(["Ada"], is_split_into_words=True) == run.tokenizer(["Ada"], is_split_into_words=True)
 
 
@@ -227,7 +227,7 @@ def test_a_model_without_a_tokenizer_is_named(saved):
     for file in saved.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
-        load_model_tokenizer(str(saved), load_model(str(saved)))
+        load_model_tokenizer(str(saved), load_model(str(saved)).config)
 
 
 def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):

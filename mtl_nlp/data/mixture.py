@@ -83,6 +83,11 @@ class TaskMixture(TorchDataset):
         """p_d at the start of training, shape (datasets,)."""
         return self.probabilities_at(0.0)
 
+    @property
+    def mean_probabilities(self) -> np.ndarray:
+        """p_d over the whole training, in which the temperature may move; shape (datasets,)."""
+        return np.mean([self.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
+
     def probabilities_at(self, progress: float) -> np.ndarray:
         """p_d when a share of the training, 0 to 1, is done; shape (datasets,)."""
         if self._explicit is not None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
+from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -81,6 +84,39 @@ def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mappi
             logits = np.concatenate([piece.logits for piece in found])[np.argsort(words)]
         predictions[name][row] = tasks[name].decode(logits)
     return predictions
+
+
+@torch.no_grad()
+def score_model(
+    model: Callable[..., Any],
+    datasets: Mapping[str, EncodedDataset],
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    rows_per_batch: int = 32,
+) -> Evaluation:
+    """Score whatever answers as a multitask model does, without a Trainer.
+
+    Args:
+        model: takes `input_ids`, `attention_mask` and, if the tokenizer makes them, `token_type_ids`, and returns an
+            output with `logits` of all rows for each task.
+        datasets: the encoded split of each dataset.
+        tasks: all tasks by name.
+        tokenizer: the model's.
+        rows_per_batch: windows in a batch.
+    """
+    collate = WithFeatures(MultitaskDataCollator(tokenizer, tasks))
+    predictions = {}
+    for name, encoded in datasets.items():
+        fed = {task: tasks[task] for task in encoded.references}
+        pieces = []
+        batches = evaluation_batches(encoded, rows_per_batch)
+        for features, batch in DataLoader(encoded.windows, batch_sampler=batches, collate_fn=collate):
+            rows = batch.pop("rows")
+            del batch["labels"]
+            logits = model(**batch).logits
+            pieces += pieces_of_batch(features, rows, {task: logits[task][rows[task]] for task in fed}, fed)
+        predictions[name] = decode_pieces(pieces, encoded, fed)
+    return score(predictions, datasets, tasks)
 
 
 def score(

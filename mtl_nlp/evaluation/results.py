@@ -13,11 +13,17 @@ from mtl_nlp._version import __version__
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import Evaluation
 
+RESULTS_NAME = "results.json"
+
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers")
 
 
 def results(
-    split: str, evaluation: Evaluation, datasets: Mapping[str, EncodedDataset], recipe_sha256: str
+    split: str,
+    evaluation: Evaluation,
+    datasets: Mapping[str, EncodedDataset],
+    recipe_sha256: str,
+    training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of `results.json`.
 
@@ -26,11 +32,13 @@ def results(
         evaluation: its scores.
         datasets: the encoded datasets it was scored on.
         recipe_sha256: fingerprint of the recipe.
+        training: how the model was trained, see `MultitaskTrainer.describe_training`; None if that is not known.
     """
     return {
         "split": split,
         "tasks": evaluation.scores,
         "mtl_score": evaluation.mtl_score,
+        **({} if training is None else {"training": training}),
         "provenance": {
             "mtl_nlp": __version__,
             "versions": {library: version(library) for library in _LIBRARIES},
@@ -39,6 +47,11 @@ def results(
             "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
         },
     }
+
+
+def training_in(path: Path) -> dict[str, Any] | None:
+    """What an earlier `results.json` says of the training; None if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:

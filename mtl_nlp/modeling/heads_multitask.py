@@ -91,16 +91,13 @@ class TaskHead(nn.Module):
 
     def __init__(self, task: Task, text_config: PreTrainedConfig) -> None:
         super().__init__()
-        self.pools_mean = task.level == "sequence" and task.to_dict()["pooling"] == "mean"
+        self.pools_mean = pools_mean(task)
         self.problem_type = task.problem_type
         self.label_smoothing = 0.0
-        config = copy.deepcopy(text_config)
-        config.num_labels = task.num_labels
-        config.problem_type = task.problem_type
-        auto_class, mapping = _STOCK[task.level]
-        self.has_stock_class = type(config) in mapping
+        config = stock_config(task, text_config)
+        self.has_stock_class = has_stock_class(task, text_config)
         if self.has_stock_class:
-            self.stock = _without_encoder(auto_class, config)
+            self.stock = _without_encoder(_STOCK[task.level][0], config)
         else:
             self.plain = PlainHead(config, task.level)
 
@@ -153,6 +150,38 @@ class TaskHead(nn.Module):
         if self.problem_type == "multi_label_classification":
             return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
         return F.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+
+
+def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
+    """Whether the encoder's family has a stock class for tasks of this level."""
+    return type(text_config) in _STOCK[task.level][1]
+
+
+def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the stock class of the encoder's family for one task."""
+    config = copy.deepcopy(text_config)
+    names = task.labels if task.has_label_space else [task.name]
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = task.problem_type
+    if pools_mean(task) and "classifier_pooling" in config.to_dict():
+        config.classifier_pooling = "mean"
+    return config
+
+
+def stock_flaw(task: Task, text_config: PreTrainedConfig) -> str | None:
+    """Why no stock class computes what the task's head does; None if one does."""
+    family = text_config.model_type
+    if not has_stock_class(task, text_config):
+        return f"transformers has no {family} class for {task.type}"
+    if pools_mean(task) and "classifier_pooling" not in text_config.to_dict():
+        return f"no {family} class of transformers reads the mean of a text (`pooling: mean`)"
+    return None
+
+
+def pools_mean(task: Task) -> bool:
+    """Whether the head reads the mean over all sub-words."""
+    return task.level == "sequence" and task.to_dict()["pooling"] == "mean"
 
 
 def count_units(labels: torch.Tensor) -> torch.Tensor:

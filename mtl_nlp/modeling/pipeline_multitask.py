@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,28 +17,42 @@ from .encoding_multitask import Window, default_max_length, encode_texts, encode
 from .tasks_multitask import PREDICTED, Task, TopK
 from .words_multitask import Word, split_words
 
-_LOGITS = "logits_"
+_SORTED_BATCHES = 32
+"""So many batches' texts are read ahead, tokenized at once and sorted by length; with batches of one text, one."""
+_TOKENIZING = threading.Lock()
+"""A fast tokenizer keeps truncation as its own state, which threads must not change under each other."""
 
 
 @dataclass
-class _Source:
-    """What a window carries past the model; an object, because the pipeline would take lists and tuples apart."""
+class _Text:
+    """One input on its way to its answer.
+
+    Attributes:
+        text: the (first) text.
+        words: its words.
+        windows: what the encoder reads of it.
+        logits: for each window those of every task, of its words or of the text.
+    """
 
     text: str
     words: list[Word]
-    window: Window
+    windows: list[Window]
+    logits: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
 class MultitaskPipeline(ChunkPipeline):
     """Answers every task of a multitask model, `pipeline("multitask", model=…)`.
 
-    Inputs, singly, in a list, or from a generator or dataset: a text; `{"text": …, "text_pair": …}`; or
-    `{"tokens": [...]}`, words that are not split any further. For each of them a dict with an entry a task, shaped as
-    the stock pipelines': words or spans for token classification, see [`TokenClassification`], and
-    `[{"label", "score"}]` for the others. Offsets of `tokens` count in the words joined by blanks.
+    Inputs, singly, in a list, or from any iterable (a generator, a dataset's column): a text;
+    `{"text": …, "text_pair": …}`; or `{"tokens": [...]}`, words that are not split any further. For each of them a
+    dict with an entry a task, shaped as the stock pipelines': words or spans for token classification, see
+    [`TokenClassification`], and `[{"label", "score"}]` for the others. Offsets of `tokens` count in the words joined
+    by blanks. A list is answered by a list; any other iterable is read as its answers are asked for, 32 batches ahead.
 
     Texts longer than the encoder takes are read in overlapping windows for tasks on words. Tasks on whole texts read
     the first window. A pair is truncated to one window, and tasks on words answer for its words of the first text.
+
+    Batches hold texts of like length, and answers come in the order of the inputs. Threads may share a pipeline.
 
     Args:
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
@@ -60,8 +76,16 @@ class MultitaskPipeline(ChunkPipeline):
             raise ValueError(
                 f"The multitask pipeline needs a multitask model. Found a {self.model.config.model_type} model."
             )
-        # Words are found by their position from the left.
-        self.tokenizer.padding_side = "right"
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer one input, a list of them, or any other iterable of them, as they are asked for."""
+        if isinstance(inputs, list | tuple) and not inputs:
+            return []
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif isinstance(inputs, Iterable) and not isinstance(inputs, str | dict | list):
+            inputs = (item for item in inputs)
+        return super().__call__(inputs, *args, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = options.keys() - {"tasks", "top_k"}
@@ -75,46 +99,85 @@ class MultitaskPipeline(ChunkPipeline):
         answer = {"top_k": options["top_k"]} if "top_k" in options else {}
         return {}, forward, answer
 
-    def preprocess(self, inputs: str | dict[str, Any], **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Split, tokenise and cut one input; yields a model input a window."""
-        text, words = parse_input(inputs)
-        pair = inputs.get("text_pair") if isinstance(inputs, dict) else None
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: Mapping[str, Any],
+        forward_params: Mapping[str, Any],
+        postprocess_params: Mapping[str, Any],
+    ) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """The answers in the inputs' order: the stock pipelines' own batches are in that order, and mostly padding.
+
+        `num_workers` is not used, since a whole chunk is tokenized at once.
+        """
+        items = iter(inputs)
+        ahead = 1 if batch_size == 1 else _SORTED_BATCHES * batch_size
+        while chunk := list(itertools.islice(items, ahead)):
+            texts = self.preprocess(chunk, **preprocess_params)
+            self._read(texts, batch_size, forward_params)
+            for text in texts:
+                yield self.postprocess(text, **postprocess_params)
+
+    def _read(self, texts: Sequence[_Text], batch_size: int, forward_params: Mapping[str, Any]) -> None:
+        """Give every window of the texts its logits."""
+        windows = [(text, number) for text in texts for number in range(len(text.windows))]
+        order = sorted(windows, key=lambda place: -len(place[0].windows[place[1]].input_ids))
+        for text in texts:
+            text.logits = [{} for _ in text.windows]
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            outputs = self.forward(self._collate([text.windows[number] for text, number in batch]), **forward_params)
+            for name, values in outputs.items():
+                is_on_words = self.model.tasks[name].level == "token"
+                for (text, number), logits in zip(batch, values.numpy(), strict=True):
+                    positions = text.windows[number].positions
+                    # Not a view, which would keep the whole batch.
+                    text.logits[number][name] = logits[positions] if is_on_words else logits.copy()
+
+    def _collate(self, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
+        features = {"input_ids": [window.input_ids for window in windows]}
+        if windows[0].token_type_ids is not None:
+            features["token_type_ids"] = [window.token_type_ids or [] for window in windows]
+        # On the right, whatever the tokenizer says: words are found by their position from the left.
+        return dict(self.tokenizer.pad(features, padding_side="right", return_tensors="pt", verbose=False))
+
+    def preprocess(self, inputs: Sequence[str | dict[str, Any]], **kwargs: Any) -> list[_Text]:
+        """Split, tokenize and cut many inputs at once."""
+        parsed = [parse_input(item) for item in inputs]
+        seconds = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
+        windows: dict[int, list[Window]] = {}
+        for is_pair in (False, True):
+            chosen = [number for number, second in enumerate(seconds) if (second is not None) == is_pair]
+            if chosen:
+                pairs = [seconds[number] for number in chosen] if is_pair else None
+                windows |= zip(chosen, self._encode([parsed[number] for number in chosen], pairs), strict=True)
+        return [_Text(text, words, windows[number]) for number, (text, words) in enumerate(parsed)]
+
+    def _encode(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
-        windows: list[Window]
-        if config.reads_words:
-            pairs = None if pair is None else [[word.text for word in split_words(pair)]]
-            tokens = [[word.text for word in words]]
-            (windows,) = encode_words(self.tokenizer, tokens, pairs, max_length=limit, stride=config.stride)
-        else:
-            second = None if pair is None else [pair]
-            (windows,) = encode_texts(self.tokenizer, [text], second, max_length=limit)
-        for number, window in enumerate(windows):
-            model_inputs = {"input_ids": torch.tensor([window.input_ids])}
-            model_inputs["attention_mask"] = torch.ones_like(model_inputs["input_ids"])
-            if window.token_type_ids is not None:
-                model_inputs["token_type_ids"] = torch.tensor([window.token_type_ids])
-            yield {"is_last": number == len(windows) - 1, "source": _Source(text, words, window), **model_inputs}
+        with _TOKENIZING:
+            if not config.reads_words:
+                return encode_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
+            tokens = [[word.text for word in words] for _, words in texts]
+            seconds = None if pairs is None else [[word.text for word in split_words(pair)] for pair in pairs]
+            return encode_words(self.tokenizer, tokens, seconds, max_length=limit, stride=config.stride)
 
-    def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> dict[str, Any]:
-        carried = {key: model_inputs.pop(key) for key in ("is_last", "source")}
+    def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         logits = self.model(**model_inputs, tasks=tasks).logits
-        # Flat, because the pipeline's unbatching does not look into nested dicts; logits first, because it takes the
-        # batch's size from the first entry.
-        return {_LOGITS + name: values.float() for name, values in logits.items()} | carried
+        return {name: values.float() for name, values in logits.items()}
 
-    def postprocess(
-        self, model_outputs: list[dict[str, Any]], top_k: TopK = PREDICTED
-    ) -> dict[str, list[dict[str, Any]]]:
+    def postprocess(self, model_outputs: _Text, top_k: TopK = PREDICTED) -> dict[str, list[dict[str, Any]]]:
         """Put the windows of one text together and let every task answer."""
-        source = model_outputs[0]["source"]
-        words = [source.words[index] for output in model_outputs for index in output["source"].window.words]
-        answers = {}
-        for name, task in self.model.tasks.items():
-            if _LOGITS + name in model_outputs[0]:
-                logits = _task_logits(task, model_outputs)
-                answers[name] = task.answer(logits, words, source.text, top_k)
-        return answers
+        text = model_outputs
+        words = [text.words[index] for window in text.windows for index in window.words]
+        return {
+            name: task.answer(_task_logits(task, text.logits), words, text.text, top_k)
+            for name, task in self.model.tasks.items()
+            if name in text.logits[0]
+        }
 
 
 def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
@@ -141,9 +204,7 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     )
 
 
-def _task_logits(task: Task, windows: Sequence[dict[str, Any]]) -> np.ndarray:
+def _task_logits(task: Task, windows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
     """A task's logits for one text: those of its words (the windows share them out in order), or its first window's."""
-    values = [window[_LOGITS + task.name][0].cpu().numpy() for window in windows]
-    if task.level == "sequence":
-        return values[0]
-    return np.concatenate([v[window["source"].window.positions] for v, window in zip(values, windows, strict=True)])
+    values = [window[task.name] for window in windows]
+    return values[0] if task.level == "sequence" else np.concatenate(values)

@@ -105,7 +105,7 @@ def test_windows_are_those_of_the_models_configuration(answer, monkeypatch):
     monkeypatch.setattr(answer.model.config, "stride", 9)
     words = [word.text for word in split_words(LONG)]
     expected = encode_words(answer.tokenizer, [words], max_length=20, stride=9)[0]
-    assert [model_inputs["source"].window for model_inputs in answer.preprocess(LONG)] == expected
+    assert answer.preprocess([LONG])[0].windows == expected
 
 
 def test_what_follows_a_window_does_not_change_its_words(answer):

@@ -1,0 +1,84 @@
+"""One task of a multitask model as a plain transformers model, which needs nothing of this package."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.evaluation.evaluator import score_model
+from mtl_nlp.messages import did_you_mean
+from mtl_nlp.modeling.encoding_multitask import default_max_length
+from mtl_nlp.modeling.heads_multitask import stock_config, stock_flaw
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+
+ONNX_NAME = "model.onnx"
+
+
+class ExportError(ValueError):
+    """A model or task that cannot be exported; the message says why and what to do."""
+
+
+def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
+    """The stock class of the encoder's family with the encoder and one task's head.
+
+    Args:
+        model: the multitask model.
+        task_name: the task.
+
+    Returns:
+        `…ForTokenClassification` or `…ForSequenceClassification`, which computes the same logits.
+
+    Raises:
+        ExportError: if there is no such task, or the family's stock class computes something else.
+    """
+    if task_name not in model.tasks:
+        raise ExportError(f"--task {task_name}: no such task. {did_you_mean(task_name, model.tasks)}")
+    task = model.tasks[task_name]
+    if (flaw := stock_flaw(task, model.config.text_config)) is not None:
+        raise ExportError(f"--task {task_name}: {flaw}. Export it as ONNX: --format onnx.")
+    head = model.heads[list(model.tasks).index(task_name)]
+    stock = type(head.stock)(stock_config(task, model.config.text_config)).to(model.dtype)
+    prefix = stock.base_model_prefix
+    encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
+    # The head's own state holds the pooler under the encoder's name, where the family has one.
+    stock.load_state_dict(copy.deepcopy(encoder | head.stock.state_dict()))
+    return stock.eval()
+
+
+def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:
+    """Write `stock_model` and the tokenizer to a folder.
+
+    Raises:
+        ExportError: see there.
+    """
+    stock = stock_model(model, task_name)
+    tokenizer = copy.deepcopy(tokenizer)
+    limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
+    if limit is not None:  # stock pipelines know no other limit
+        tokenizer.model_max_length = limit
+    stock.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def compare_scores(
+    model: MultitaskModel, exported: Any, datasets: Mapping[str, EncodedDataset], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, str, float, float, float]]:
+    """(task, score, of the model, of the exported one, difference in points) for every score on the same rows.
+
+    Args:
+        model: the model.
+        exported: what was made of it and answers as it does.
+        datasets: the encoded split of each dataset.
+        tokenizer: of both.
+    """
+    before, after = (score_model(each, datasets, model.tasks, tokenizer) for each in (model, exported))
+    return [
+        (task, name, round(value, 4), round(new := after.scores[task][name], 4), round(100 * (new - value), 2))
+        for task, scores in before.scores.items()
+        for name, value in scores.items()
+    ]

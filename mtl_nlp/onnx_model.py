@@ -1,0 +1,147 @@
+"""A multitask model as one ONNX file: writing it, making it smaller, running it (extra `onnx`)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from mtl_nlp.export import ONNX_NAME, ExportError
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
+from mtl_nlp.modeling.tasks_multitask import Task
+
+_EXAMPLE = (2, 8)
+"""Batch and length that the model is traced with; both are free in the file."""
+
+
+class OnnxMultitaskModel:
+    """Runs a model that `export_onnx` wrote, wherever a pipeline takes a [`MultitaskModel`].
+
+    Args:
+        file: the ONNX file.
+        config: the model's configuration.
+
+    Attributes:
+        config: the model's configuration.
+        tasks: the tasks by name.
+
+    Example:
+        >>> model = OnnxMultitaskModel.from_pretrained("ewt-onnx")
+        >>> answer = pipeline("multitask", model=model, tokenizer="ewt-onnx")
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, file: Path, config: MultitaskConfig) -> None:
+        self.config = config
+        self.tasks: dict[str, Task] = {task.name: task for task in config.get_tasks()}
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> OnnxMultitaskModel:
+        """Load from a folder or a Hub repository.
+
+        Raises:
+            OSError: if a file is not there.
+        """
+        return cls(Path(cached_file(str(folder), ONNX_NAME)), MultitaskConfig.from_pretrained(folder))
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> MultitaskOutput:
+        """Logits of all rows for the tasks asked for; arguments and shapes as in `MultitaskModel.forward`."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        feed = {put.name: given[put.name].numpy() for put in self.session.get_inputs()}
+        names = list(self.tasks if tasks is None else tasks)
+        found: list[np.ndarray] = self.session.run(names, feed)
+        return MultitaskOutput(logits={name: torch.from_numpy(of) for name, of in zip(names, found, strict=True)})
+
+
+class _Positional(torch.nn.Module):
+    """The model with inputs and outputs as tuples, as an ONNX graph has them."""
+
+    def __init__(self, model: MultitaskModel, inputs: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.model(**dict(zip(self.inputs, values, strict=True))).logits.values())
+
+
+def export_onnx(
+    model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, int8: bool = False
+) -> OnnxMultitaskModel:
+    """Write `model.onnx`, `config.json` and the tokenizer to a folder.
+
+    The file takes what the tokenizer makes (`input_ids`, `attention_mask`, and `token_type_ids` if the tokenizer makes
+    them), of any batch and length, and has an output for each task, by its name.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        folder: where to write.
+        int8: hold the weights of linear layers and embeddings as 8-bit integers, and quantize what they are multiplied
+            with as it comes (onnxruntime's dynamic quantization).
+
+    Raises:
+        ExportError: if a task has the name of an input.
+    """
+    # Tokenizers name token_type_ids only if their encoders read them.
+    inputs = ["input_ids", "attention_mask"]
+    inputs += ["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else []
+    if taken := set(inputs) & set(model.tasks):
+        raise ExportError(f"A task is named {taken.pop()!r}, as an input of the ONNX file is. Rename it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, _quietly():
+        file = Path(scratch) / ONNX_NAME
+        torch.onnx.export(
+            _Positional(model.float().cpu(), inputs).eval(),
+            tuple(torch.ones(_EXAMPLE, dtype=torch.long) for _ in inputs),
+            file,
+            input_names=inputs,
+            output_names=list(model.tasks),
+            dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs),),
+            external_data=False,
+            verbose=False,
+        )
+        if int8:
+            graph = onnx.load(file)
+            # The exporter's notes on shapes are at odds with what quantization infers after it moved weights.
+            graph.graph.ClearField("value_info")
+            quantize_dynamic(graph, folder / ONNX_NAME, weight_type=QuantType.QInt8, per_channel=True)
+        else:
+            (folder / ONNX_NAME).write_bytes(file.read_bytes())
+    model.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return OnnxMultitaskModel.from_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Inside, the exporter and the quantizer keep to themselves what they warn of, such as that torchvision is missing."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
