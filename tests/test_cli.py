@@ -46,9 +46,12 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_training_leaves_model_tokenizer_recipe_and_results(trained):
     names = {path.name for path in (trained / "run").iterdir()}
-    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "results.json"}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "results.json", "README.md"}
+    assert "training_args.bin" not in names
     results = json.loads((trained / "run" / "results.json").read_text())
-    assert list(results) == ["split", "tasks", "mtl_score", "provenance"]
+    assert list(results) == ["split", "tasks", "mtl_score", "training", "provenance"]
+    assert results["training"]["steps"] > 0
+    assert results["training"]["mixture"]["sample"]["probability"] == 1.0
     assert results["split"] == "test"
     assert {task: set(scores) for task, scores in results["tasks"].items()} == {
         "pos": {"accuracy"},

@@ -1,10 +1,14 @@
 """The pipeline: every input shape, every task, every word answered, from one encoder pass a batch."""
 
 import itertools
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from conftest import build_config, build_model, build_tokenizer
-from transformers import AutoModel, pipeline
+from datasets import Dataset
+from transformers import AutoModel, AutoTokenizer, pipeline
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.modeling.encoding_multitask import encode_words
@@ -203,3 +207,84 @@ def test_a_model_without_tasks_is_refused_by_name():
     encoder = AutoModel.from_config(build_config("bert"))
     with pytest.raises(ValueError, match="needs a multitask model"):
         pipeline("multitask", model=encoder, tokenizer=build_tokenizer("wordpiece"))
+
+
+def test_batches_hold_texts_of_like_length_whatever_their_order(answer):
+    texts = ["fox"] * 8 + ["the lazy dog " * 5] * 8
+    shapes = []
+    hook = answer.model.encoder.register_forward_hook(
+        lambda _, args, kwargs, output: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    answer([texts[number * 5 % 16] for number in range(16)], batch_size=8)
+    hook.remove()
+    assert [rows for rows, _ in shapes] == [8, 8]
+    assert shapes[0][1] > 2 * shapes[1][1]
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, lambda items: Dataset.from_dict({"text": items})["text"]])
+def test_any_iterable_is_answered_as_a_list_is(answer, kind):
+    texts = ["Ada lives in Paris.", "", "The fox."]
+    assert list(answer(kind(texts), batch_size=2)) == answer(texts, batch_size=2)
+
+
+@pytest.mark.parametrize("nothing", [[], ()])
+def test_no_inputs_have_no_answers(answer, nothing):
+    assert answer(nothing) == []
+
+
+def test_a_generator_is_read_as_its_answers_are_asked_for_and_memory_stays_flat(answer):
+    read = itertools.count()
+
+    def texts():
+        while next(read) < 10_000:
+            yield "Ada lives in Paris."
+
+    answers = answer(texts(), batch_size=8, tasks=["topic"])
+    next(answers)
+    assert next(read) == 32 * 8
+    for _ in range(1000):
+        next(answers)
+    tracemalloc.start()
+    peaks = []
+    for _ in range(4):
+        tracemalloc.reset_peak()
+        for _ in itertools.islice(answers, 2000):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert sum(1 for _ in answers) == 10_000 - 2 - 1000 - 8000
+    assert peaks[-1] < 1.2 * peaks[1]
+
+
+def test_a_text_of_100_000_characters_is_answered_word_by_word(answer):
+    text = "Ada lives in Paris near the river. " * 2858
+    entries = answer(text, batch_size=16)["pos"]
+    assert len(text) > 100_000
+    assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == split_words(text)
+
+
+def test_threads_may_share_a_pipeline(answer):
+    # Pairs and long texts make the tokenizer truncate, others must not see it.
+    items = [INPUTS[number % len(INPUTS)] for number in range(48)]
+    expected = [answer(item) for item in items]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(answer, items))
+    for one, other in zip(expected, found, strict=True):
+        assert_close(one, other)
+
+
+def test_half_precision_and_batch_size_are_given_as_to_stock_pipelines(folder, answer):
+    half = pipeline("multitask", model=folder, device="cpu", dtype=torch.bfloat16, batch_size=4)
+    assert half.model.dtype == torch.bfloat16
+    one, other = half(INPUTS[0])["topic"][0], answer(INPUTS[0])["topic"][0]
+    assert one["label"] == other["label"]
+    assert one["score"] == pytest.approx(other["score"], abs=0.05)
+
+
+def test_the_tokenizer_is_left_as_it_was_given(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    answer = pipeline("multitask", model=folder, tokenizer=tokenizer, device="cpu")
+    right = pipeline("multitask", model=folder, device="cpu")
+    for one, other in zip(answer(INPUTS, batch_size=8), right(INPUTS, batch_size=8), strict=True):
+        assert_close(one, other)
+    assert tokenizer.padding_side == "left"
