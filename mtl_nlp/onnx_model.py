@@ -138,7 +138,7 @@ def export_onnx(
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Inside, the exporter and the quantizer keep to themselves what they warn of, such as that torchvision is missing."""
+    """Inside, the exporter and the quantizer do not warn, such as of torchvision, which is not needed."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):
