@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import SafetensorError
 from transformers import Pipeline, pipeline
 from transformers.utils import logging
@@ -55,6 +56,10 @@ INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conll
 """What `predict` takes a file for by its ending; `text` otherwise."""
 
 
+class CommandError(ValueError):
+    """What a command needs of this machine is not to be had: a package of an extra, an address to serve on."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
@@ -65,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Loading reports speak of layers that the stock classes would have: nothing a user should act on.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # What datasets logs before it raises is in the error's one line.
+    # What these log before they raise is in the error's one line.
+    hub_logging.set_verbosity_error()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         options.command(options)
-    except (RecipeError, DataError, ModelError, CheckpointError, HubError, ExportError) as error:
+    except (RecipeError, DataError, ModelError, CheckpointError, HubError, ExportError, CommandError) as error:
         if options.debug:
             raise
         print(f"mtl-nlp: error: {error}", file=sys.stderr)
@@ -115,7 +121,7 @@ def train(options: argparse.Namespace) -> None:
     trainer = build_trainer(run, build_model(run), arguments)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     with _writing_to(output):
-        trainer.save_model()
+        trainer.save_model(_internal_call=True)  # which does not push: the scores are still to come
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
         with _writing_to(output):
@@ -123,6 +129,7 @@ def train(options: argparse.Namespace) -> None:
             trainer.create_model_card()
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
     if arguments.push_to_hub:
+        logging.disable_progress_bar()  # which Trainer has turned on again
         trainer.push_to_hub()
         if trainer.is_world_process_zero():
             print(f"Pushed to {trainer.hub_model_id}.")
@@ -163,6 +170,8 @@ def predict(options: argparse.Namespace) -> None:
 def push(options: argparse.Namespace) -> None:
     """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results."""
     folder = Path(options.model)
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}. Train one: mtl-nlp train.")
     load_model_tokenizer(options.model, load_model(options.model).config)  # whole, before anybody sees it
     repo_id = make_repository(options.repo_id, private=options.private or None)
     files = repository_files(folder, repo_id, with_code=options.with_code)
@@ -186,14 +195,14 @@ def export(options: argparse.Namespace) -> None:
     if options.format == "transformers":
         if options.task is None:
             raise ExportError(f"--format transformers: name the --task, one of {', '.join(model.tasks)}.")
-        if options.int8 or options.recipe is not None:
-            raise ExportError("--int8 and --recipe go with --format onnx.")
+        if options.int8 or options.recipe is not None or options.set:
+            raise ExportError("--int8, --recipe and --set go with --format onnx.")
         with _writing_to(output, "OUT"):
             export_stock(model, tokenizer, options.task, output)
         print(f"The task is in {output}: {_STOCK_PIPELINES[model.tasks[options.task].level].format(output)}")
         return
-    from mtl_nlp.onnx_model import export_onnx
-
+    with _extra("onnx"):
+        from mtl_nlp.onnx_model import export_onnx
     if options.task is not None:
         raise ExportError("--task goes with --format transformers: an ONNX file has an output for each task.")
     if options.int8 and options.recipe is None:
@@ -201,7 +210,7 @@ def export(options: argparse.Namespace) -> None:
     run = None
     if options.recipe is not None:
         run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)
-    with _writing_to(output, "OUT"):
+    with _extra("onnx"), _writing_to(output, "OUT"):
         exported = export_onnx(model, tokenizer, output, int8=options.int8)
     if run is not None:
         rows = compare_scores(model, exported, run.splits[options.split], tokenizer)
@@ -212,19 +221,21 @@ def export(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """Open a page in the browser to try a trained model on, or write it as a folder for a Hub Space."""
-    from mtl_nlp.demo import build_page
-    from mtl_nlp.space import write_space
-
+    with _extra("demo"):
+        from mtl_nlp.demo import launch_page
+        from mtl_nlp.space import write_space
     title = Path(options.model).resolve().name
     if options.space is not None:
-        load_model_tokenizer(options.model, load_model(options.model).config)
         with _writing_to(Path(options.space), "--space"):
-            write_space(Path(options.model), Path(options.space), title)
+            write_space(options.model, Path(options.space), title)
         print(f"The Space is in {options.space}: hf upload YOU/NAME {options.space} --repo-type space")
         return
-    build_page(load_pipeline(options.model), title).launch(
-        server_name=options.host, server_port=options.port, inbrowser=options.open
-    )
+    answer = load_pipeline(options.model)
+    try:
+        launch_page(answer, title, host=options.host, port=options.port, in_browser=options.open)
+    except (OSError, OverflowError) as error:
+        address = options.host if options.port is None else f"{options.host}:{options.port}"
+        raise CommandError(f"{address} cannot be served on: {one_line(error).rstrip('.')}.") from error
 
 
 def load_pipeline(folder: str) -> Pipeline:
@@ -236,8 +247,8 @@ def load_pipeline(folder: str) -> Pipeline:
     if not (Path(folder) / ONNX_NAME).is_file():
         model = load_model(folder)
         return pipeline("multitask", model=model, tokenizer=load_model_tokenizer(folder, model.config))
-    from mtl_nlp.onnx_model import OnnxMultitaskModel
-
+    with _extra("onnx"):
+        from mtl_nlp.onnx_model import OnnxMultitaskModel
     exported = OnnxMultitaskModel.from_pretrained(folder)
     return pipeline("multitask", model=exported, tokenizer=load_model_tokenizer(folder, exported.config))
 
@@ -250,6 +261,15 @@ def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: 
     print()
     print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
     write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))
+
+
+@contextlib.contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Inside, packages are imported that come with one of mtl_nlp's extras."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error.name} is not installed: pip install 'mtl_nlp[{name}]'.") from error
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     prefix = stock.base_model_prefix
     encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     # The head's own state holds the pooler under the encoder's name, where the family has one.
-    stock.load_state_dict(copy.deepcopy(encoder | head.stock.state_dict()))
+    stock.load_state_dict(encoder | head.stock.state_dict())
     return stock.eval()
 
 

@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import httpx
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -19,13 +18,14 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import httpx
 from transformers import AutoTokenizer
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.checkpoints import RECIPE_NAME
 from mtl_nlp.evaluation.results import RESULTS_NAME
 from mtl_nlp.messages import one_line
-from mtl_nlp.model_card import CARD_NAME, is_generated, model_card, shared_recipe
+from mtl_nlp.model_card import CARD_NAME, is_edited, model_card, shared_recipe
 
 MODELING = Path(__file__).parent / "modeling"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -35,8 +35,10 @@ _CODE = {
         "AutoConfig": "configuration_multitask.MultitaskConfig",
         "AutoModel": "modeling_multitask.MultitaskModel",
     },
+    # Another name than that of mtl_nlp's own pipeline: under one name transformers would ask those who have it for
+    # `trust_remote_code`.
     "custom_pipelines": {
-        "multitask": {"impl": "pipeline_multitask.MultitaskPipeline", "pt": ["AutoModel"], "type": "text"}
+        "multitask-encoder": {"impl": "pipeline_multitask.MultitaskPipeline", "pt": ["AutoModel"], "type": "text"}
     },
 }
 _AGAIN = "A push is one commit, so nothing is half pushed: push again."
@@ -60,6 +62,9 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
 
     Returns:
         path in the repository -> file, or its content.
+
+    Raises:
+        RecipeError, DataError: if the run's recipe or results are damaged.
     """
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     if with_code:
@@ -72,7 +77,7 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     if (recipe := shared_recipe(folder)) is not None:
         found[RECIPE_NAME] = recipe.to_yaml().encode()
     card = folder / CARD_NAME
-    if card.is_file() and not is_generated(card.read_text(encoding="utf-8")):
+    if is_edited(card):
         found[CARD_NAME] = card
     else:
         found[CARD_NAME] = model_card(folder, repo_id, with_code=with_code).encode()
@@ -150,11 +155,26 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     """
     try:
         yield
-    except (HfHubHTTPError, httpx.HTTPError, ConnectionError, LocalTokenNotFoundError, HFValidationError) as error:
+    except RuntimeError as error:  # of the upload of a large file, whose cause says more
+        raise HubError(f"{repo_id}: {_advice(error.__cause__ or error)}") from error
+    except (httpx.HTTPError, OSError, ValueError) as error:
         raise HubError(f"{repo_id}: {_advice(error)}") from error
 
 
-def _advice(error: Exception) -> str:
+def load_advice(error: BaseException) -> str:
+    """What an error in loading from the Hub says, in one line; a failed connection beneath it, if there is one.
+
+    transformers speaks in that case of a file that is not in the repository.
+    """
+    beneath: BaseException | None = error
+    while beneath is not None:
+        if isinstance(beneath, httpx.TransportError):
+            return f"the connection to the Hub failed ({_reason(beneath)}). Try again."
+        beneath = beneath.__cause__ or beneath.__context__
+    return one_line(error)
+
+
+def _advice(error: BaseException) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"there is no token. {_LOG_IN}"
     if isinstance(error, HFValidationError):
@@ -163,16 +183,23 @@ def _advice(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
     if isinstance(error, RevisionNotFoundError):
         return f"there is no such revision. {one_line(error)}"
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
+    if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:
-            return f"the Hub does not know the token. {_LOG_IN}"
+            is_known = "Authorization" in error.response.request.headers
+            return f"{'the Hub does not know the token' if is_known else 'there is no token'}. {_LOG_IN}"
         if status == 403:
             return f"the token may not write there. Name a repository of your own. {_LOG_IN}"
         if status >= 500:
             return f"the Hub failed ({status}). {_AGAIN}"
         return f"the Hub refused it ({status}): {one_line(error)}"
-    return f"the connection to the Hub failed ({one_line(error) or type(error).__name__}). {_AGAIN}"
+    if isinstance(error, ValueError):
+        return f"it cannot be pushed: {one_line(error)}"
+    return f"the connection to the Hub failed ({_reason(error)}). {_AGAIN}"
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(error).rstrip(".") or type(error).__name__
 
 
 def _tokenizer_files(folder: Path) -> dict[str, bytes]:

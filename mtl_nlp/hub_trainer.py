@@ -23,6 +23,9 @@ from mtl_nlp.model_card import shared_recipe, write_model_card
 
 logger = logging.get_logger(__name__)
 
+_BACKGROUND = HfApi()
+"""Runs its background jobs one after another, so that commits are made in their order."""
+
 
 class HubTrainer(Trainer):
     """A Trainer that pushes what `repository_files` names, and neither saves nor pushes its arguments.
@@ -98,7 +101,7 @@ class HubTrainer(Trainer):
             revision=revision or self.args.hub_revision,
             token=token,
         )
-        return push() if blocking else HfApi().run_as_future(push)
+        return push() if blocking else _BACKGROUND.run_as_future(push)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint in the background, as `hub_strategy` says."""
@@ -119,7 +122,7 @@ class HubTrainer(Trainer):
         for number, (path, content) in enumerate(files.items()):
             if isinstance(content, Path):
                 files[path] = Path(shutil.copy(content, f"{copies.name}/{number}"))
-        job = HfApi().run_as_future(
+        job = _BACKGROUND.run_as_future(
             push_files,
             files,
             self.hub_model_id,

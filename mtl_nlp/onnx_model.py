@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import tempfile
 import warnings
@@ -13,17 +14,32 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from mtl_nlp.export import ONNX_NAME, ExportError
+from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.run import ModelError, load_config
 
 _EXAMPLE = (2, 8)
 """Batch and length that the model is traced with; both are free in the file."""
+_BYTES_BELOW = 2_000_000_000
+"""Protobuf, and so an ONNX file, ends at 2 GiB."""
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NotImplemented,
+    state.RuntimeException,
+)
 
 
 class OnnxMultitaskModel:
@@ -57,19 +73,32 @@ class OnnxMultitaskModel:
         """Load from a folder or a Hub repository.
 
         Raises:
-            OSError: if a file is not there.
+            ModelError: if there is none, it is of another kind, or its files are damaged.
         """
-        return cls(Path(cached_file(str(folder), ONNX_NAME)), MultitaskConfig.from_pretrained(folder))
+        config = load_config(str(folder))
+        try:
+            model = cls(Path(cached_file(str(folder), ONNX_NAME)), config)
+        except _LOAD_ERRORS as error:
+            raise ModelError(
+                f"{folder}: {ONNX_NAME} is damaged or cut off ({one_line(error)}). Export it again."
+            ) from error
+        if missing := model.tasks.keys() - {put.name for put in model.session.get_outputs()}:
+            raise ModelError(f"{folder}: {ONNX_NAME} has no output for {', '.join(sorted(missing))}. Export it again.")
+        return model
 
     def __call__(
         self,
         input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         tasks: Sequence[str] | None = None,
     ) -> MultitaskOutput:
         """Logits of all rows for the tasks asked for; arguments and shapes as in `MultitaskModel.forward`."""
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        given = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
+        }
         feed = {put.name: given[put.name].numpy() for put in self.session.get_inputs()}
         names = list(self.tasks if tasks is None else tasks)
         found: list[np.ndarray] = self.session.run(names, feed)
@@ -104,33 +133,46 @@ def export_onnx(
             with as it comes (onnxruntime's dynamic quantization).
 
     Raises:
-        ExportError: if a task has the name of an input.
+        ExportError: if a task has the name of an input, the weights are too large for one file, or torch cannot trace
+            the encoder.
     """
     # Tokenizers name token_type_ids only if their encoders read them.
     inputs = ["input_ids", "attention_mask"]
     inputs += ["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else []
     if taken := set(inputs) & set(model.tasks):
         raise ExportError(f"A task is named {taken.pop()!r}, as an input of the ONNX file is. Rename it.")
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    if size >= _BYTES_BELOW:
+        raise ExportError(
+            f"The weights take {size / 1e9:.1f} GB; one ONNX file holds less than {_BYTES_BELOW / 1e9:.0f}."
+        )
+    traced = _Positional(copy.deepcopy(model).float().cpu(), inputs).eval()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, _quietly():
         file = Path(scratch) / ONNX_NAME
-        torch.onnx.export(
-            _Positional(model.float().cpu(), inputs).eval(),
-            tuple(torch.ones(_EXAMPLE, dtype=torch.long) for _ in inputs),
-            file,
-            input_names=inputs,
-            output_names=list(model.tasks),
-            dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs),),
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                traced,
+                tuple(torch.ones(_EXAMPLE, dtype=torch.long) for _ in inputs),
+                file,
+                input_names=inputs,
+                dynamic_shapes=(tuple({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC} for _ in inputs),),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            family = model.config.text_config.model_type
+            raise ExportError(f"torch cannot trace a {family} encoder: {one_line(error.__cause__ or error)}") from error
+        # With the weights, which lie beside it. Within, it has names such as "linear", as a task may be named too.
+        graph = onnx.compose.add_prefix(onnx.load(file), "model/", rename_inputs=False, inplace=True)
+        for output, task in zip(graph.graph.output, model.tasks, strict=True):
+            graph.graph.node.append(onnx.helper.make_node("Identity", [output.name], [task]))
+            output.name = task
         if int8:
-            graph = onnx.load(file)
             # The exporter's notes on shapes are at odds with what quantization infers after it moved weights.
             graph.graph.ClearField("value_info")
             quantize_dynamic(graph, folder / ONNX_NAME, weight_type=QuantType.QInt8, per_channel=True)
         else:
-            (folder / ONNX_NAME).write_bytes(file.read_bytes())
+            onnx.save(graph, folder / ONNX_NAME)
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return OnnxMultitaskModel.from_pretrained(folder)
@@ -138,10 +180,11 @@ def export_onnx(
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Inside, the exporter and the quantizer do not warn, such as of torchvision, which is not needed."""
-    logging.disable(logging.WARNING)
+    """Inside, the exporter and the quantizer do not warn, such as of torchvision, nor log the errors they raise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -100,9 +100,11 @@ def _relative(value: Any, folder: str, common: Path | None) -> Any:
     if isinstance(value, list):
         return [_relative(item, folder, common) for item in value]
     path = _absolute_path(value)
-    if path is None:
-        return value
-    return f"{folder}/{path.name if common is None else path.relative_to(common)}"
+    if path is not None:
+        return f"{folder}/{path.name if common is None else path.relative_to(common)}"
+    if isinstance(value, str) and "::" in value:  # fsspec's way to name what is inside of another file
+        return "::".join(_relative(part, folder, common) for part in value.split("::"))
+    return value
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
@@ -112,9 +114,11 @@ def _paths_in(value: Any) -> Iterator[Path]:
             yield from _paths_in(item)
     elif (path := _absolute_path(value)) is not None:
         yield path
+    elif isinstance(value, str) and "::" in value:
+        yield from _paths_in(value.split("::"))
 
 
 def _absolute_path(value: Any) -> Path | None:
-    path = Path(value.removeprefix("file://")) if isinstance(value, str) else Path()
+    path = Path(value.removeprefix("file://").removeprefix("local://")) if isinstance(value, str) else Path()
     # Not a bare "/", which may be a delimiter.
     return path if path.is_absolute() and path.name else None

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import Any, get_type_hints
 
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen, encode_dataset, encode_stream
 from mtl_nlp.data.labels import unite_label_spaces
@@ -17,9 +18,11 @@ from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.hub import load_advice
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoding_multitask import default_max_length
+from mtl_nlp.modeling.heads_multitask import stock_flaw
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe import Recipe, RecipeError
@@ -140,10 +143,11 @@ def prepare_run(recipe: Recipe) -> Run:
         RecipeError, DataError: see there.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    tokenizer, max_length = _tokenizer(recipe, reads_words(tasks.values()))
+    tokenizer, text_config, max_length = _encoder_parts(recipe, reads_words(tasks.values()))
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
-    return _encode(recipe, spaces.tasks, tokenizer, max_length, loaded, spaces.notes)
+    notes = [*spaces.notes, *describe_export(spaces.tasks, text_config)]
+    return _encode(recipe, spaces.tasks, tokenizer, max_length, loaded, notes)
 
 
 def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:
@@ -165,7 +169,8 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     return _encode(recipe, model.tasks, tokenizer, config.max_length, loaded, [])
 
 
-def _tokenizer(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBase, int | None]:
+def _encoder_parts(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig, int | None]:
+    """Tokenizer and configuration of a recipe's encoder, and how many sub-words it reads at once."""
     encoder = recipe.encoder
     hub = {
         key: value
@@ -190,7 +195,13 @@ def _tokenizer(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBa
                 f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
                 f"Found {recipe.stride}."
             )
-    return tokenizer, max_length
+    return tokenizer, config, max_length
+
+
+def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
+    """Which tasks no stock class computes, told before training, a sentence each."""
+    flaws = {name: stock_flaw(task, text_config) for name, task in tasks.items()}
+    return [f"{name}: cannot be exported to a stock class: {flaw}" for name, flaw in flaws.items() if flaw is not None]
 
 
 def _encode(
@@ -283,27 +294,42 @@ def build_model(run: Run) -> MultitaskModel:
         raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
 
 
+def load_config(folder: str) -> MultitaskConfig:
+    """Load the configuration of a trained model from a folder or the Hub.
+
+    Raises:
+        ModelError: if there is none, or it is another kind of model's.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default transformers asks the user
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
+    if not isinstance(config, MultitaskConfig):
+        raise ModelError(
+            f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
+        )
+    return config
+
+
 def load_model(folder: str) -> MultitaskModel:
     """Load a trained model from a folder or the Hub.
 
     Raises:
         ModelError: if there is none, it is of another kind, or its files are damaged.
     """
+    load_config(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
-        if not isinstance(config, MultitaskConfig):
-            raise ModelError(
-                f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
-            )
         model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
     except SafetensorError as error:
         raise ModelError(
             f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
         ) from error
+    except UnpicklingError as error:
+        raise ModelError(
+            f"{folder}: its weights are a pickle that holds more than weights, and are not loaded."
+        ) from error
     except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{folder} cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
         raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
@@ -317,9 +343,9 @@ def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedToke
         ModelError: if there is none.
     """
     try:
-        return load_tokenizer(folder, reads_words=config.reads_words)
+        return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {one_line(error)}") from error
+        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {load_advice(error)}") from error
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:

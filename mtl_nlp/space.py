@@ -7,32 +7,41 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import httpx
 
-from mtl_nlp.hub import repository_files
+from mtl_nlp.hub import load_advice, repository_files
+from mtl_nlp.run import ModelError, load_model, load_model_tokenizer
 
 _APP = '''"""The page of this Space."""
 
 from pathlib import Path
 
-from page import build_page
+from page import launch_page
 from transformers import pipeline
 
 # The code that this trusts is in the model's folder here.
-answer = pipeline("multitask", model=str(Path(__file__).parent / "model"), trust_remote_code=True)
-build_page(answer, {title!r}).launch()
+answer = pipeline(model=str(Path(__file__).parent / "model"), trust_remote_code=True)
+launch_page(answer, {title!r})
 '''
 
 
-def write_space(model: Path, folder: Path, title: str) -> None:
+def write_space(model: str, folder: Path, title: str) -> None:
     """Write a Gradio Space: app, requirements, the model with its code, and the page.
 
     Args:
-        model: a trained model's folder.
+        model: folder or Hub id of a trained model.
         folder: where to write.
         title: the page's heading.
+
+    Raises:
+        ModelError: if there is no such model.
+        OSError: if the folder cannot be written to.
     """
+    load_model_tokenizer(model, load_model(model).config)  # whole, before anything is written
+    source = _local_folder(model)
     (folder / "model").mkdir(parents=True, exist_ok=True)
-    for name, content in repository_files(model, title, with_code=True).items():
+    for name, content in repository_files(source, title, with_code=True).items():
         if isinstance(content, Path):
             shutil.copyfile(content, folder / "model" / name)
         else:
@@ -42,3 +51,12 @@ def write_space(model: Path, folder: Path, title: str) -> None:
     (folder / "requirements.txt").write_text(f"torch\ntransformers=={version('transformers')}\n", encoding="utf-8")
     header = {"title": title, "sdk": "gradio", "sdk_version": version("gradio"), "app_file": "app.py"}
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n", encoding="utf-8")
+
+
+def _local_folder(model: str) -> Path:
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return Path(snapshot_download(model, ignore_patterns="*/*"))  # no checkpoints
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ModelError(f"{model} cannot be fetched: {load_advice(error)}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # Before transformers is imported: whatever asks the Hub fails at once and tells.
@@ -12,6 +12,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+import yaml
+from interpreter import Interpreter
+from local_hub import ADA, EVE, READER, LocalHub
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -121,6 +124,15 @@ def build_model(tasks: Sequence[Task], family: str = "bert", **changes: object) 
     return MultitaskModel(MultitaskConfig(text_config=build_config(family, **changes), tasks=list(tasks))).eval()
 
 
+def lively_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
+    """`build_model` with weights so large that every sub-word and its place show in the logits."""
+    model = build_model(tasks, family, **changes)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+    return model
+
+
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     """The three toy tokenizers by kind."""
@@ -173,3 +185,43 @@ def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
 def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
     """The sample recipe with a folder of the test's own."""
     return sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=4)
+
+
+@pytest.fixture(scope="session")
+def hub() -> Iterator[LocalHub]:
+    """The local Hub."""
+    running = LocalHub()
+    yield running
+    running.close()
+
+
+@pytest.fixture(scope="session")
+def online(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    """Programs that reach the local Hub, with Ada's token unless they are given another."""
+    folder = tmp_path_factory.mktemp("online")
+    (folder / "home").mkdir()
+    interpreter = Interpreter(folder, hub.environment(folder / "home"))
+    yield interpreter
+    interpreter.close()
+
+
+@pytest.fixture(scope="session")
+def pushed_run(
+    online: Interpreter, encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run, as the train command leaves it, with checkpoints."""
+    folder = tmp_path_factory.mktemp("pushed")
+    recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
+    recipe["training"] |= {"save_strategy": "steps", "save_steps": 1}
+    recipe["card"] = {"license": "apache-2.0", "language": ["en"], "base_model": "ada/tiny-bert"}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    finished = online.command("train", str(folder / "recipe.yaml"))
+    assert finished.status == 0, finished.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def private_words(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """What nobody else is to read: tokens, the folder of the tests' runs and homes, the data's, and one's own home."""
+    paths = {tmp_path_factory.getbasetemp(), REPOSITORY, Path.home()}
+    return {ADA, READER, EVE, *(str(path) for path in paths if len(path.parts) > 1)}

@@ -30,8 +30,8 @@ LAYERS = [
     {"hub"},
     {"hub_trainer"},
     {"trainer"},
-    {"run", "export", "demo", "space"},
-    {"plan", "predict", "onnx_model"},
+    {"run", "export", "demo"},
+    {"plan", "predict", "onnx_model", "space"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself where it is a folder. `_version` is free for all."""

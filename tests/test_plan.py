@@ -66,6 +66,17 @@ def test_what_is_repaired_cut_or_unknown_is_told(quick_recipe, tmp_path):
     assert notes[1].endswith("more windows of up to 48 sub-words, into which long texts are cut")
 
 
+def test_a_task_that_no_stock_class_computes_is_told_before_training(quick_recipe, encoder_folder):
+    quick_recipe["tasks"]["topic"]["pooling"] = "mean"
+    note = (
+        "note: topic: cannot be exported to a stock class: "
+        "no bert class of transformers reads the mean of a text (`pooling: mean`)"
+    )
+    assert note in plan(quick_recipe).splitlines()
+    quick_recipe["encoder"] = encoder_folder("modernbert")
+    assert "stock class" not in plan(quick_recipe)
+
+
 def test_a_table_puts_numbers_to_the_right():
     assert table(("name", "rows"), [("a", 5), ("long", 100)]).splitlines() == [
         "name  rows",

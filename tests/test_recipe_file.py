@@ -4,6 +4,7 @@ import pytest
 from test_recipe import PLAIN, changed, write
 
 from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.recipe_file import relative_paths
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,73 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin.yaml").write_bytes("encoder: café".encode("latin-1"))
     with pytest.raises(RecipeError, match=r"latin\.yaml is not UTF-8"):
         Recipe.load(tmp_path / "latin.yaml")
+
+
+def shared(key: str, value: object) -> dict:
+    """The plain recipe with one key set, for others."""
+    return relative_paths(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "relative"),
+    [
+        ("/home/ada/data/a.jsonl", "./ewt/a.jsonl"),
+        ("file:///home/ada/data/a.jsonl", "./ewt/a.jsonl"),
+        ("local:///home/ada/data/*.jsonl", "./ewt/*.jsonl"),
+        ("zip://*.jsonl::/home/ada/data/a.zip", "zip://*.jsonl::./ewt/a.zip"),
+        ("zip://a.jsonl::file:///home/ada/data/a.zip", "zip://a.jsonl::./ewt/a.zip"),
+        ("a.jsonl", "a.jsonl"),
+        ("hf://datasets/ada/ewt/a.jsonl", "hf://datasets/ada/ewt/a.jsonl"),
+        ("https://example.org/home/a.jsonl", "https://example.org/home/a.jsonl"),
+    ],
+)
+def test_for_others_a_path_of_this_machine_is_relative(path, relative):
+    assert shared("datasets.ewt.data_files", {"train": path})["datasets"]["ewt"]["data_files"] == {"train": relative}
+    assert shared("datasets.ewt.data_files", {"train": [path]})["datasets"]["ewt"]["data_files"] == {
+        "train": [relative]
+    }
+
+
+def test_for_others_the_files_of_a_dataset_keep_their_places_beside_each_other():
+    files = {
+        "train": ["/home/ada/ewt/train/*.conllu", "/home/ada/ewt/more.conllu"],
+        "test": "/home/ada/ewt/test/a.conllu",
+    }
+    assert shared("datasets.ewt.data_files", files)["datasets"]["ewt"]["data_files"] == {
+        "train": ["./ewt/train/*.conllu", "./ewt/more.conllu"],
+        "test": "./ewt/test/a.conllu",
+    }
+
+
+def test_for_others_no_other_key_keeps_a_path_and_nothing_else_changes():
+    data = changed("training", {"deepspeed": "/home/ada/ds.json", "learning_rate": 0.1, "report_to": ["none"]})
+    data |= {
+        "encoder": "/home/ada/bert",
+        "output_dir": "/home/ada/runs/x",
+        "model_init_kwargs": {"cache_dir": "/cache/a"},
+    }
+    data["datasets"]["ewt"] |= {
+        "delimiter": "/",
+        "data_dir": "/home/ada/ewt",
+        "labels": {"pos": "/upos", "genre": "genre"},
+    }
+    found = relative_paths(data)
+    assert (found["encoder"], found["output_dir"]) == ("./bert", "./x")
+    assert found["training"] == {"deepspeed": "./ds.json", "learning_rate": 0.1, "report_to": ["none"]}
+    assert found["model_init_kwargs"] == {"cache_dir": "./a"}
+    ewt = found["datasets"]["ewt"]
+    assert (ewt["delimiter"], ewt["data_dir"], ewt["labels"]["pos"]) == ("/", "./ewt/ewt", "/upos")
+    assert found["tasks"] == data["tasks"]
+    assert "/home" not in str(found)
+
+
+def test_a_recipe_for_others_is_a_recipe_and_is_itself_for_others(tmp_path):
+    recipe = Recipe.load(write(tmp_path, PLAIN))
+    others = recipe.without_local_paths()
+    assert str(tmp_path) not in others.to_yaml()
+    assert others.datasets["ewt"].data_files == {
+        "train": ["./ewt/train.jsonl"],
+        "test": ["./ewt/a.jsonl", "./ewt/b/*.jsonl"],
+    }
+    assert others.without_local_paths() == others
+    assert recipe.datasets["ewt"].data_files["train"] == [str(tmp_path / "train.jsonl")]

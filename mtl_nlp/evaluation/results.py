@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mtl_nlp._version import __version__
+from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import Evaluation
+from mtl_nlp.messages import one_line
 
 RESULTS_NAME = "results.json"
 
@@ -49,9 +51,26 @@ def results(
     }
 
 
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of `results.json`; empty if there is none.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({one_line(error)}). Write it again: mtl-nlp evaluate.") from error
+
+
 def training_in(path: Path) -> dict[str, Any] | None:
     """What an earlier `results.json` says of the training; None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")).get("training") if path.is_file() else None
+    try:
+        return read_results(path).get("training")
+    except DataError:  # about to be written anew
+        return None
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:

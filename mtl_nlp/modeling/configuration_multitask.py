@@ -9,6 +9,15 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .tasks_multitask import Task, reads_words, task_from_dict
 
+_CHOOSES_CODE = {
+    "trust_remote_code",
+    "attn_implementation",
+    "_attn_implementation",
+    "experts_implementation",
+    "_experts_implementation",
+}
+"""Keys by which a `config.json` could name code for transformers to fetch and run, such as a kernel on the Hub."""
+
 
 class MultitaskConfig(PreTrainedConfig):
     """Configuration of a [`MultitaskModel`].
@@ -45,6 +54,15 @@ class MultitaskConfig(PreTrainedConfig):
             raise ValueError(f"Task names must be unique. Found {names}.")
         self.tasks = [task.to_dict() for task in tasks]
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """The configuration that a `config.json` holds, but for what the user alone may choose: which code runs."""
+        chosen = {key: value for key, value in config_dict.items() if key not in _CHOOSES_CODE}
+        encoder = chosen.get("text_config")
+        if isinstance(encoder, dict):
+            chosen["text_config"] = _without(encoder, {*_CHOOSES_CODE, "auto_map", "custom_pipelines"})
+        return super().from_dict(chosen, **kwargs)
+
     def get_tasks(self) -> list[Task]:
         """The tasks as objects, in the order of the heads."""
         return [task_from_dict(task) for task in self.tasks or []]
@@ -53,3 +71,10 @@ class MultitaskConfig(PreTrainedConfig):
     def reads_words(self) -> bool:
         """Whether every text is split into words before tokenization, see `reads_words`."""
         return reads_words(self.get_tasks())
+
+
+def _without(values: Any, keys: set[str]) -> Any:
+    """Plain data without some keys, however deep they are."""
+    if isinstance(values, dict):
+        return {key: _without(value, keys) for key, value in values.items() if key not in keys}
+    return [_without(value, keys) for value in values] if isinstance(values, list) else values

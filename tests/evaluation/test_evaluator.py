@@ -8,7 +8,17 @@ from datasets import Dataset
 from mtl_nlp import Regression, TextClassification, TokenClassification
 from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
-from mtl_nlp.evaluation.evaluator import Evaluation, Piece, decode_pieces, evaluation_batches, pieces_of_batch, score
+from mtl_nlp.evaluation.evaluator import (
+    Evaluation,
+    Piece,
+    decode_pieces,
+    evaluation_batches,
+    pieces_of_batch,
+    score,
+    score_model,
+)
+from mtl_nlp.recipe import Recipe
+from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
 
 POS = TokenClassification(name="pos", labels=["A", "B"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
@@ -130,3 +140,19 @@ def test_mtl_score_is_the_mean_of_the_primary_scores():
 def test_scores_are_flattened_as_trainer_logs_them():
     evaluation = Evaluation({"pos": {"accuracy": 0.5}, "ner": {"f1": 1.0, "recall": 0.25}}, 0.75)
     assert evaluation.flat() == {"pos_accuracy": 0.5, "ner_f1": 1.0, "ner_recall": 0.25, "mtl_score": 0.75}
+
+
+@pytest.mark.parametrize("rows_per_batch", [7, 32])
+def test_a_model_is_scored_without_a_trainer_as_with_one(quick_recipe, rows_per_batch):
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    model = build_model(run)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.25)
+    rows = run.splits["test"]
+    assert rows["sample"].num_windows > rows["sample"].num_rows  # some texts are cut into windows
+    expected = build_trainer(run, model, training_arguments(recipe)).score(rows)
+    found = score_model(model.eval(), rows, run.tasks, run.tokenizer, rows_per_batch)
+    assert list(found.scores) == list(run.tasks)
+    assert found.flat() == pytest.approx(expected.flat(), abs=1e-9)

@@ -42,3 +42,31 @@ def test_two_tasks_of_one_name_are_refused():
 @pytest.mark.parametrize(("tasks", "reads_words"), [(TASKS, True), (TASKS[:1], False), (TASKS[2:], False), ([], False)])
 def test_texts_are_split_as_soon_as_one_task_labels_words(tasks, reads_words):
     assert MultitaskConfig(text_config=build_config("bert"), tasks=tasks).reads_words is reads_words
+
+
+def test_what_a_file_says_of_code_to_run_is_not_taken_from_it(tmp_path):
+    code = {
+        "trust_remote_code": True,
+        "attn_implementation": "eve/kernel",
+        "_attn_implementation": "eve/kernel",
+        "experts_implementation": "eve/kernel",
+        "_experts_implementation": "eve/kernel",
+    }
+    config = MultitaskConfig(text_config=build_config("bert"), tasks=TASKS).to_dict()
+    plain = MultitaskConfig.from_dict(config)
+    remote = {"auto_map": {"AutoModel": "evil.Model"}, "custom_pipelines": {"x": {"impl": "evil.Pipeline"}}}
+    encoder = {**config["text_config"], **code, **remote, "more": {"hidden_size": 8, **code, **remote}}
+    loaded = MultitaskConfig.from_dict({**config, **code, "text_config": encoder})
+    assert loaded.text_config.more == {"hidden_size": 8}
+    del loaded.text_config.more
+    assert loaded.to_dict() == plain.to_dict()
+    assert loaded._attn_implementation is loaded.text_config._attn_implementation is None
+
+
+def test_the_user_chooses_how_attention_is_computed_and_a_model_may_bring_its_own_code(tmp_path):
+    MultitaskConfig(text_config=build_config("bert"), tasks=TASKS, auto_map={"AutoModel": "a.B"}).save_pretrained(
+        tmp_path
+    )
+    loaded = MultitaskConfig.from_pretrained(tmp_path, attn_implementation="eager")
+    assert loaded._attn_implementation == loaded.text_config._attn_implementation == "eager"
+    assert loaded.auto_map == {"AutoModel": "a.B"}

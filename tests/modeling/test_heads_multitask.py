@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from transformers.trainer_pt_utils import LabelSmoother
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units
+from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units, stock_config, stock_flaw
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b", "c"])
@@ -162,3 +162,46 @@ def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation()
     assert torch.allclose(head.train().loss_sum(logits, labels) / count_units(labels), smoothed)
     plain = LabelSmoother(epsilon=0.0)({"logits": logits}, labels)
     assert torch.allclose(head.eval().loss_sum(logits, labels) / count_units(labels), plain)
+
+
+@pytest.mark.parametrize("task", [POS, TOPIC, TAGS], ids=lambda task: task.name)
+def test_the_stock_configuration_names_the_labels_in_their_order_and_the_loss(task):
+    encoder = build_config("bert", num_labels=7)
+    config = stock_config(task, encoder)
+    assert config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert config.label2id == {"a": 0, "b": 1, "c": 2}
+    assert (config.num_labels, config.problem_type) == (3, task.problem_type)
+    assert encoder.num_labels == 7
+
+
+def test_the_stock_configuration_of_a_number_has_one_output_with_the_tasks_name():
+    config = stock_config(SCORE, build_config("bert"))
+    assert (config.id2label, config.problem_type) == ({0: "score"}, "regression")
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling", "read"),
+    [("modernbert", "mean", "mean"), ("modernbert", "cls", "cls"), ("bert", "mean", None)],
+)
+def test_the_stock_configuration_says_what_is_read_where_the_family_can(family, pooling, read):
+    config = stock_config(TextClassification(name="t", labels=["a"], pooling=pooling), build_config(family))
+    assert config.to_dict().get("classifier_pooling") == read
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("task", [POS, TOPIC, TAGS, SCORE], ids=lambda task: task.name)
+def test_a_stock_class_computes_what_a_head_does(family, task):
+    assert stock_flaw(task, build_config(family)) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stock_class_that_reads_no_mean_is_told(family):
+    mean = "no {} class of transformers reads the mean of a text (`pooling: mean`)"
+    expected = None if family == "modernbert" else mean.format(family)
+    assert stock_flaw(Regression(name="t", pooling="mean"), build_config(family)) == expected
+
+
+def test_a_family_without_stock_classes_is_told():
+    config = build_config(WITHOUT_STOCK_CLASSES)
+    assert stock_flaw(POS, config) == "transformers has no splinter class for token-classification"
+    assert stock_flaw(SCORE, config) == "transformers has no splinter class for regression"

@@ -1,0 +1,130 @@
+"""A headless Chromium for the tests of pages, and what it shows of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+_PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_DRIVER = shutil.which("chromedriver")
+needs_chromium = pytest.mark.skipif(
+    _PROGRAM is None or _DRIVER is None, reason="There is no chromium with a chromedriver to open the page in."
+)
+LAPTOP = (1366, 768)
+
+_MARKED = """
+const text = document.querySelector(arguments[0] + ' .marks').cloneNode(true);
+const marks = [...text.querySelectorAll('mark')].map(mark => {
+  const label = mark.removeChild(mark.querySelector('b'));
+  return [mark.textContent, label.textContent];
+});
+return [text.textContent, marks];
+"""
+_BARS = """
+return [...document.querySelectorAll(arguments[0] + ' dl')].map(
+  row => [row.querySelector('dt').textContent, row.querySelector('dd').textContent,
+          row.parentElement.querySelector('.bar').getBoundingClientRect().width]);
+"""
+
+
+class Marked(NamedTuple):
+    """A text on the page, and what is marked in it as [words, label]."""
+
+    text: str
+    marks: list[list[str]]
+
+
+class Page:
+    """The page in the browser, by what somebody who uses it does and sees."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        """Open the page and wait for its first answer."""
+        self.driver.get_log("performance")
+        self.driver.get(url)
+        eventually(lambda: len(self.driver.find_elements(By.CSS_SELECTOR, "#answer, #task-0 .marks")), 2)
+
+    def enter(self, text: str) -> None:
+        """Put a text in the place of what is there, as pasting does."""
+        self.textbox.click()
+        self.textbox.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+        if text:  # send_keys knows no emoji
+            self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
+
+    def ask(self, text: str) -> None:
+        """Enter a text and click the button."""
+        self.enter(text)
+        self.find("#answer").click()
+
+    @property
+    def textbox(self) -> Any:
+        """Where the text is typed."""
+        return self.find("#text textarea")
+
+    def find(self, selector: str) -> Any:
+        """The first element of a CSS selector."""
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def marked(self, task: int) -> Marked:
+        """A task's text with its marks."""
+        return Marked(*self.driver.execute_script(_MARKED, f"#task-{task}"))
+
+    def bars(self, task: int) -> list[tuple[str, str, float]]:
+        """A task's classes from the top: label, percentage, width of the bar."""
+        return [tuple(row) for row in self.driver.execute_script(_BARS, f"#task-{task}")]
+
+    def requests(self) -> set[str]:
+        """The hosts that were asked for anything since the page was opened."""
+        messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
+        sent = (message["params"] for message in messages if message["method"] == "Network.requestWillBeSent")
+        return {urlsplit(params["request"]["url"]).netloc for params in sent}
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Page]:
+    """A browser, with the screen of a laptop."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(_PROGRAM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(_DRIVER))
+    width, height = LAPTOP
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        yield Page(driver)
+    finally:
+        driver.quit()
+
+
+def eventually(read: Callable[[], Any], expected: Any, timeout: float = 30.0) -> None:
+    """Wait until what is read is what is expected."""
+    until = time.monotonic() + timeout
+    while (found := read()) != expected and time.monotonic() < until:
+        time.sleep(0.05)
+    assert found == expected
+
+
+def page_url(printed: Path, timeout: float = 60.0) -> str:
+    """The address that a server prints to a file as soon as it serves."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        for word in printed.read_text(encoding="utf-8").split() if printed.exists() else ():
+            if word.startswith("http://"):
+                return word
+        time.sleep(0.05)
+    raise TimeoutError(f"No page is served: {printed.read_text(encoding='utf-8')}")
