@@ -56,7 +56,7 @@ def launch_page(
     if host is not None:
         socket.create_server((host, port or 0)).close()
     # gradio asks its own server whether it is up, and a proxy would answer for it.
-    os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host][:0]))
+    os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host]))
     # gradio's own fonts lack glyphs: some letters of a label would stand out.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = build_page(answer, title)

@@ -225,3 +225,19 @@ def private_words(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """What nobody else is to read: tokens, the folder of the tests' runs and homes, the data's, and one's own home."""
     paths = {tmp_path_factory.getbasetemp(), REPOSITORY, Path.home()}
     return {ADA, READER, EVE, *(str(path) for path in paths if len(path.parts) > 1)}
+
+
+@pytest.fixture(scope="session")
+def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `recipe.yaml` and, in `run`, the model that the train command made of it."""
+    import datasets
+    from command_line import write
+
+    from mtl_nlp.cli import main
+
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        recipe = write(folder / "recipe.yaml", sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2))
+        assert main(["train", recipe]) == 0
+    return folder

@@ -32,6 +32,7 @@ LAYERS = [
     {"trainer"},
     {"run", "export", "demo"},
     {"plan", "predict", "onnx_model", "space"},
+    {"commands"},
     {"cli"},
 ]
 """Each may import what stands before it, and itself where it is a folder. `_version` is free for all."""

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import fails, write
+from transformers import AutoModelForTokenClassification
+
+from mtl_nlp.cli import main
+from mtl_nlp.data.conll import read_conll
+from mtl_nlp.hub import HubError
+
+WITHOUT_EXTRAS = """
+import importlib.abc, sys
+
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+from mtl_nlp.cli import main
+
+sys.meta_path.insert(0, Without())
+model, exported, texts, output = sys.argv[1:]
+statuses = []
+for missing, command in [
+    ("gradio", ["demo", model]),
+    ("onnx", ["export", model, "--format", "onnx", output]),
+    ("onnxruntime", ["predict", exported, texts]),
+    ("onnxscript", ["export", model, "--format", "onnx", output]),
+]:
+    missing = {missing}
+    statuses.append(main(command))
+print(statuses)
+"""
+
+
+def test_training_leaves_model_tokenizer_recipe_and_results(trained):
+    names = {path.name for path in (trained / "run").iterdir()}
+    assert names >= {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "results.json", "README.md"}
+    assert "training_args.bin" not in names
+    results = json.loads((trained / "run" / "results.json").read_text())
+    assert list(results) == ["split", "tasks", "mtl_score", "training", "provenance"]
+    assert results["training"]["steps"] > 0
+    assert results["training"]["mixture"]["sample"]["probability"] == 1.0
+    assert results["split"] == "test"
+    assert {task: set(scores) for task, scores in results["tasks"].items()} == {
+        "pos": {"accuracy"},
+        "ner": {"f1", "precision", "recall"},
+        "topic": {"accuracy", "macro_f1"},
+    }
+    assert set(results["provenance"]) == {"mtl_nlp", "versions", "commit", "recipe_sha256", "data_fingerprints"}
+
+
+def test_evaluation_prints_and_writes_the_scores_of_training(trained, tmp_path, capsys):
+    arguments = ["evaluate", str(trained / "run"), "--recipe", str(trained / "run" / "recipe.yaml")]
+    assert main([*arguments, "--output", str(tmp_path / "again.json")]) == 0
+    first = json.loads((trained / "run" / "results.json").read_text())
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert (again["tasks"], again["mtl_score"]) == (first["tasks"], first["mtl_score"])
+    printed = capsys.readouterr().out
+    assert f"{first['tasks']['pos']['accuracy']:.4f}" in printed
+    assert f"mtl_score   {first['mtl_score']:.4f}" in printed
+
+
+def test_a_plan_is_printed_and_nothing_is_written(trained, tmp_path, capsys):
+    output = tmp_path / "none"
+    assert main(["plan", str(trained / "recipe.yaml"), "--set", f"output_dir={output}"]) == 0
+    assert "label space" in capsys.readouterr().out
+    assert not output.exists()
+
+
+def test_texts_are_answered_on_standard_output(trained, tmp_path, capsys):
+    source = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n👩‍👩‍👧 e\u0301 \u200b مرحبا\n" + "x" * 3000 + "\n")
+    capsys.readouterr()
+    assert main(["predict", str(trained / "run"), source]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 4
+    assert rows[1] == {"text": "", "answers": {"pos": [], "ner": [], "topic": rows[1]["answers"]["topic"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"tokens": ["Ada", "runs"]}\n'),
+        ("a.conll", "Ada O\nruns O\n"),
+        ("a.conllu", "1\tAda" + "\t_" * 8 + "\n2\truns" + "\t_" * 8 + "\n"),
+    ],
+)
+def test_the_input_format_follows_the_files_ending(trained, tmp_path, name, content):
+    source, target = write(tmp_path / name, content), tmp_path / "out.conll"
+    assert main(["predict", str(trained / "run"), source, "--output", str(target), "--output-format", "conll"]) == 0
+    (sentence,) = read_conll(target, ["tokens", "pos", "ner"])
+    assert sentence["tokens"] == ["Ada", "runs"]
+
+
+def test_a_task_is_exported_for_the_stock_pipelines(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["export", str(trained / "run"), "--task", "ner", "--format", "transformers", str(tmp_path)]) == 0
+    line = f'The task is in {tmp_path}: pipeline("token-classification", "{tmp_path}")\n'
+    assert capsys.readouterr().out == line
+    stock = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    config = json.loads((trained / "run" / "config.json").read_text())
+    (labels,) = (task["labels"] for task in config["tasks"] if task["name"] == "ner")
+    assert list(stock.config.id2label.values()) == labels
+
+
+@pytest.fixture(scope="module")
+def as_onnx(trained, tmp_path_factory) -> Path:
+    """The trained model as the export command writes it as ONNX."""
+    folder = tmp_path_factory.mktemp("as-onnx")
+    assert main(["export", str(trained / "run"), "--format", "onnx", str(folder)]) == 0
+    return folder
+
+
+def test_predict_answers_from_an_onnx_file_as_from_the_model(trained, as_onnx, tmp_path):
+    texts = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n" + "The quick brown fox jumps. " * 30 + "\n")
+    rows = []
+    for model in (trained / "run", as_onnx):
+        assert main(["predict", str(model), texts, "--output", str(tmp_path / "out.jsonl")]) == 0
+        rows.append([json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()])
+    assert len(rows[0]) == 3
+    for one, other in zip(*rows, strict=True):
+        for task, entries in one["answers"].items():
+            scores = [[entry.pop("score") for entry in of] for of in (entries, other["answers"][task])]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+        assert one == other
+
+
+def test_what_eight_bits_cost_is_measured_and_printed(trained, tmp_path, capsys):
+    model, recipe, scores = str(trained / "run"), str(trained / "recipe.yaml"), tmp_path / "scores.json"
+    assert main(["evaluate", model, "--recipe", recipe, "--split", "validation", "--output", str(scores)]) == 0
+    capsys.readouterr()
+    folder = tmp_path / "small"
+    assert main(["export", model, "--format", "onnx", "--int8", "--recipe", recipe, str(folder)]) == 0
+    header, _, *rows, last = capsys.readouterr().out.splitlines()
+    assert header.split() == ["task", "validation", "score", "torch", "onnx", "int8", "points"]
+    assert last == f"The model is in {folder}. Try it: mtl-nlp predict {folder} FILE"
+    found = {}
+    for task, name, before, after, points in map(str.split, rows):
+        found.setdefault(task, {})[name] = float(before)
+        assert float(points) == pytest.approx(100 * (float(after) - float(before)), abs=0.011)
+    evaluated = json.loads(scores.read_text())["tasks"]
+    assert found == {task: {name: round(value, 4) for name, value in of.items()} for task, of in evaluated.items()}
+    assert main(["predict", str(folder), write(tmp_path / "a.txt", "Ada\n")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "transformers"), "--format transformers: name the --task, one of pos, ner, topic."),
+        (("--format", "transformers", "--task", "tpoic"), "--task tpoic: no such task. Did you mean 'topic'?"),
+        (("--format", "transformers", "--task", "ner", "--int8"), "go with --format onnx"),
+        (("--format", "transformers", "--task", "ner", "--recipe", "r.yaml"), "go with --format onnx"),
+        (("--format", "transformers", "--task", "ner", "--set", "stride=4"), "go with --format onnx"),
+        (("--format", "onnx", "--task", "ner"), "--task goes with --format transformers"),
+        (("--format", "onnx", "--int8"), "--int8 costs accuracy: name the --recipe"),
+        (("--format", "onnx", "--int8", "--recipe", "/no/recipe.yaml"), "Recipe /no/recipe.yaml cannot be read"),
+    ],
+)
+def test_an_export_that_cannot_be_is_refused_in_one_line(trained, tmp_path, capsys, arguments, message):
+    assert message in fails(capsys, "export", str(trained / "run"), str(tmp_path / "out"), *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_writes_to_a_new_or_empty_folder_alone(trained, tmp_path, capsys):
+    model, how = str(trained / "run"), ("--format", "transformers", "--task", "ner")
+    for output in (tmp_path, write(tmp_path / "file", "mine")):
+        assert f"{output} should be a new or empty folder." in fails(capsys, "export", model, str(output), *how)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+    below = str(tmp_path / "file" / "out")
+    assert f"OUT: {below} cannot be written to" in fails(capsys, "export", model, below, *how)
+
+
+def test_a_damaged_onnx_file_is_refused_in_one_line(as_onnx, tmp_path, capsys):
+    shutil.copytree(as_onnx, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:1000])
+    line = fails(capsys, "predict", str(tmp_path / "copy"), write(tmp_path / "a.txt", "Ada\n"))
+    assert "model.onnx is damaged or cut off" in line
+
+
+def test_a_missing_extra_is_named_in_one_line(trained, as_onnx, tmp_path):
+    texts = write(tmp_path / "a.txt", "Ada\n")
+    arguments = [str(trained / "run"), str(as_onnx), texts, str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *arguments], capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "mtl-nlp: error: gradio is not installed: pip install 'mtl_nlp[demo]'.",
+        "mtl-nlp: error: onnx is not installed: pip install 'mtl_nlp[onnx]'.",
+        "mtl-nlp: error: onnxruntime is not installed: pip install 'mtl_nlp[onnx]'.",
+        "mtl-nlp: error: onnxscript is not installed: pip install 'mtl_nlp[onnx]'.",
+    ]
+    assert done.stdout == "[2, 2, 2, 2]\n"
+
+
+def test_a_push_needs_a_trained_folder_and_the_hub(trained, encoder_folder, capsys):
+    assert "There is no folder ada/model." in fails(capsys, "push", "ada/model", "ada/copy")
+    assert "holds a bert model without multitask heads" in fails(capsys, "push", encoder_folder("bert"), "ada/model")
+    message = "mtl-nlp: error: ada/model: HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
+    assert fails(capsys, "push", str(trained / "run"), "ada/model") == message
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
+        main(["push", str(trained / "run"), "ada/model", "--debug"])
+
+
+def test_an_evaluation_renews_the_models_card_unless_somebody_changed_it(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained / "run", run)
+    evaluation = ["evaluate", str(run), "--recipe", str(trained / "recipe.yaml"), "--split"]
+    assert "| task | test score |" in (run / "README.md").read_text()
+    assert main([*evaluation, "validation"]) == 0
+    renewed = (run / "README.md").read_text()
+    assert "| task | validation score |" in renewed
+    assert "| sample | conll (test, train, validation) | pos, ner, topic | 504 | 1.0000 |" in renewed
+    (run / "README.md").write_text(renewed + "My own words.\n")
+    assert main([*evaluation, "test"]) == 0
+    assert (run / "README.md").read_text() == renewed + "My own words.\n"
+    assert json.loads((run / "results.json").read_text())["split"] == "test"
+
+
+def test_an_evaluation_written_elsewhere_leaves_the_models_card_alone(trained, tmp_path):
+    before = (trained / "run" / "README.md").read_bytes()
+    recipe, output = str(trained / "recipe.yaml"), str(tmp_path / "x.json")
+    assert (
+        main(["evaluate", str(trained / "run"), "--recipe", recipe, "--split", "validation", "--output", output]) == 0
+    )
+    assert (trained / "run" / "README.md").read_bytes() == before
