@@ -71,6 +71,7 @@ def launch_page(
         footer_links=[],
         quiet=True,
         prevent_thread_lock=True,
+        share=False,
     )
     print(f"The page is at {url} until you press Ctrl-C.", flush=True)
     page.block_thread()
@@ -132,7 +133,7 @@ def _component(task: Any, number: int) -> Any:
     if task.level == "token":
         return gradio.HTML(label=task.name, show_label=True, container=True, elem_id=element)
     if not task.has_label_space:
-        return gradio.Number(label=task.name, interactive=False, elem_id=element)
+        return gradio.Number(label=task.name, precision=4, interactive=False, elem_id=element)
     count = len(task.labels)
     label = task.name if count <= SHOWN_CLASSES else f"{task.name} ({SHOWN_CLASSES} most probable of {count} classes)"
     return gradio.Label(

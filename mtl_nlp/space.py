@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -49,7 +50,13 @@ def write_space(model: str, folder: Path, title: str) -> None:
     shutil.copyfile(Path(__file__).with_name("demo.py"), folder / "page.py")
     (folder / "app.py").write_text(_APP.format(title=title), encoding="utf-8")
     (folder / "requirements.txt").write_text(f"torch\ntransformers=={version('transformers')}\n", encoding="utf-8")
-    header = {"title": title, "sdk": "gradio", "sdk_version": version("gradio"), "app_file": "app.py"}
+    header = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": ".".join(platform.python_version_tuple()[:2]),
+        "app_file": "app.py",
+    }
     (folder / "README.md").write_text(f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n", encoding="utf-8")
 
 
