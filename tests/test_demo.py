@@ -83,6 +83,7 @@ def serving(online: Interpreter, folder: Path) -> Iterator[Served]:
             yield Served(page_url(program.folder / "stdout"), program, proxy)
         finally:
             interrupt(program)
+            program.wait(timeout=20)
 
 
 def interrupt(program: Running) -> None:
