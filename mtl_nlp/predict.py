@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,6 +16,8 @@ from mtl_nlp.modeling.decoding_multitask import Span, tags_from_spans
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Regression, Task, TokenClassification
 from mtl_nlp.modeling.words_multitask import Word
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]:
@@ -112,6 +115,11 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
+    if _SURROGATE_ESCAPE.search(line):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{path}, line {number}: half of a surrogate pair, which is no character.") from error
     if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
         raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
     if "tokens" in content:

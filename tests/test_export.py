@@ -114,7 +114,7 @@ def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, 
         logits = stock(**batch).logits
     logits = logits[batch["attention_mask"] == 1] if is_on_words else logits
     expected = logits_of(model, tokenizer_for(family), task.name, pairs=not is_on_words)
-    assert expected.std() > 0.1
+    assert expected.std() > 0.01  # a thousand times what they may differ by
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     config = stock.config
     assert config.model_type == family

@@ -85,6 +85,7 @@ def test_json_lines_take_texts_pairs_and_tokens(answer, tmp_path):
         {"tokens": ["New York", "", "fox"], "text": "the words count"},
         {"tokens": []},
         {"text": "x", "text_pair": None},
+        {"text": "a whole 😀 pair"},
     ]
     lines = [json.dumps(item) for item in inputs]
     rows = [json.loads(line) for line in answers(answer, write(tmp_path / "a.jsonl", *lines), "jsonl").splitlines()]
@@ -98,6 +99,7 @@ def test_json_lines_take_texts_pairs_and_tokens(answer, tmp_path):
     [
         ('{"text": ', r"a\.jsonl, line 2: not JSON"),
         ("", r"line 2: not JSON"),
+        (r'{"text": "half a \ud83d pair"}', r"line 2: half of a surrogate pair"),
         ('["Ada"]', r'line 2: expected an object with "text" or "tokens"\. Found \["Ada"\]'),
         ('"Ada"', "line 2: expected an object"),
         ('{"txt": "Ada"}', "line 2: expected an object"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from .words_multitask import Word, split_words
 
 _SORTED_BATCHES = 32
 """So many batches' texts are read ahead, tokenized at once and sorted by length; with batches of one text, one."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TOKENIZING = threading.Lock()
 """A fast tokenizer keeps truncation as its own state, which threads must not change under each other."""
 
@@ -146,13 +148,14 @@ class MultitaskPipeline(ChunkPipeline):
     def preprocess(self, inputs: Sequence[str | dict[str, Any]], **kwargs: Any) -> list[_Text]:
         """Split, tokenize and cut many inputs at once."""
         parsed = [parse_input(item) for item in inputs]
-        seconds = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
+        pairs = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
+        seconds = [None if pair is None else _encodable(pair) for pair in pairs]
         windows: dict[int, list[Window]] = {}
         for is_pair in (False, True):
             chosen = [number for number, second in enumerate(seconds) if (second is not None) == is_pair]
             if chosen:
-                pairs = [seconds[number] for number in chosen] if is_pair else None
-                windows |= zip(chosen, self._encode([parsed[number] for number in chosen], pairs), strict=True)
+                second = [seconds[number] for number in chosen] if is_pair else None
+                windows |= zip(chosen, self._encode([parsed[number] for number in chosen], second), strict=True)
         return [_Text(text, words, windows[number]) for number, (text, words) in enumerate(parsed)]
 
     def _encode(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
@@ -187,13 +190,15 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
         ValueError: if the input has none of the shapes that [`MultitaskPipeline`] reads.
     """
     if isinstance(inputs, str):
-        return inputs, split_words(inputs)
+        text = _encodable(inputs)
+        return text, split_words(text)
     strings = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
     if strings and "text" in inputs and inputs.keys() <= {"text", "text_pair"}:
-        return inputs["text"], split_words(inputs["text"])
+        return parse_input(inputs["text"])
     tokens = inputs.get("tokens") if isinstance(inputs, dict) and inputs.keys() == {"tokens"} else None
     if isinstance(tokens, list | tuple) and all(isinstance(token, str) for token in tokens):
         words, start = [], 0
+        tokens = [_encodable(token) for token in tokens]
         for token in tokens:
             words.append(Word(token, start, start + len(token)))
             start += len(token) + 1
@@ -202,6 +207,11 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
         'The multitask pipeline reads a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
         f"Found {inputs!r:.80}."
     )
+
+
+def _encodable(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which no tokenizer takes."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def _task_logits(task: Task, windows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:

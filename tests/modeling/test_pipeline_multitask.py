@@ -33,6 +33,8 @@ INPUTS = [
     {"text": LONG, "text_pair": LONG},
     "ünïcode 😀 עולם \u200b cafe\u0301",
     {"tokens": []},
+    "half a \ud83d pair",
+    {"tokens": ["\ude00", "x"]},
 ]
 
 
