@@ -202,10 +202,10 @@ def _padding(mixture: TaskMixture, batches: Iterable[Any]) -> float:
 def processes(steps: int, rounds: int) -> list[str]:
     """Rows a second of two processes with a thread each against one process with two; the same rows at every step.
 
-    Twice: each of the two takes the recipe's own batch, as a launch of the recipe does, or half of it. All processes
-    add up the gradients of all weights after each step, so the fewer rows a step has, the more of it is that.
+    Three times: each of the two takes the recipe's own batch, as a launch of the recipe does, twice or half of it. The
+    gradients of all weights are added up after each step, so the fewer rows a step has, the more of it is that.
     """
-    return [_processes(batch, steps, rounds) for batch in (BATCH, BATCH // 2)]
+    return [_processes(batch, steps, rounds) for batch in (2 * BATCH, BATCH, BATCH // 2)]
 
 
 def _processes(batch: int, steps: int, rounds: int) -> str:
