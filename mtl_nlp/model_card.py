@@ -247,7 +247,7 @@ def _training(source: _Source, recipe: Recipe) -> str:
     versions = source.results.get("provenance", {}).get("versions", {})
     parts = [
         _table(head, rows),
-        f"The encoder was {escape(recipe.encoder)}. All settings are in `{RECIPE_NAME}`.",
+        f"The encoder was {escape(recipe.card.base_model or recipe.encoder)}. All settings are in `{RECIPE_NAME}`.",
         *([_table(("setting", "value"), chosen)] if chosen else []),
         *([", ".join(f"{library} {escape(version)}" for library, version in versions.items())] if versions else []),
     ]
