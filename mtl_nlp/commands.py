@@ -37,7 +37,6 @@ from mtl_nlp.run import (
     check_splits,
     load_model,
     load_model_tokenizer,
-    plan_batches,
     prepare_evaluation,
     prepare_run,
     training_arguments,
@@ -76,9 +75,9 @@ def train(options: argparse.Namespace) -> None:
         check_same_optimizer(checkpoint.path, recipe)
     run = prepare_run(recipe)
     check_splits(run, arguments)
-    plan_batches(run, arguments)
+    text = describe_plan(run, arguments)
     if arguments.process_index == 0:
-        print(describe_plan(run, arguments), flush=True)
+        print(text, flush=True)
         if checkpoint is not None:
             changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
             for note in [*checkpoint.skipped, *changes, f"going on from {checkpoint.path.name}"]:

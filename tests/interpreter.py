@@ -15,6 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+WITHOUT_MTL_NLP = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "mtl_nlp":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+"""Code after which mtl_nlp cannot be imported."""
+
 
 class Finished(NamedTuple):
     """What came of a program."""

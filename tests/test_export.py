@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import FAMILIES, build_model, build_tokenizer, lively_model
 from datasets import Dataset
+from interpreter import WITHOUT_MTL_NLP
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -45,15 +46,10 @@ SECONDS = ["She works there .", "jumps over the lazy dog near the river bank", "
 LONG = "The quick brown fox jumps over the lazy dog . " * 40
 OF_WORD_PIECES = ("bert", "electra", "albert", "deberta-v2")
 
-FRESH = """
-import importlib.abc, json, sys
-
-class WithoutThePackage(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mtl_nlp":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, WithoutThePackage())
+FRESH = (
+    WITHOUT_MTL_NLP
+    + """
+import json
 try:
     import mtl_nlp
 except ModuleNotFoundError:
@@ -81,6 +77,7 @@ for family, by_task in folders.items():
 assert "mtl_nlp" not in sys.modules
 print(json.dumps(found))
 """
+)
 
 
 @functools.cache

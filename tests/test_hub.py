@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from interpreter import Finished, Interpreter, Running
+from interpreter import WITHOUT_MTL_NLP, Finished, Interpreter, Running
 from local_hub import EVE, READER, LocalHub
 from safetensors.torch import load_file
 
@@ -179,14 +179,6 @@ answer = pipeline(*(["multitask"] if task == "multitask" else []), model=source,
 print()
 print(json.dumps({{"logits": logits, "answers": answer({TEXTS}), "class": type(model).__module__}}))
 """
-BLOCKED = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mtl_nlp":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocker())
-"""
 
 
 @pytest.mark.parametrize("source", ["ada/shared", "ada/coded"])
@@ -232,7 +224,7 @@ assert not any(name.startswith("transformers_modules.") for name in sys.modules)
     environment = {**os.environ, **hub.environment(tmp_path)}
     environment.pop("PYTHONPATH", None)
     finished = subprocess.run(
-        [sys.executable, "-c", BLOCKED + refused + ANSWER, "ada/coded", "None", "none"],
+        [sys.executable, "-c", WITHOUT_MTL_NLP + refused + ANSWER, "ada/coded", "None", "none"],
         env=environment,
         stdin=subprocess.DEVNULL,
         cwd=tmp_path,

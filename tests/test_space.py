@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from chromium import LAPTOP, chromium, eventually, needs_chromium, page_url
+from interpreter import WITHOUT_MTL_NLP
 from transformers import pipeline
 
 from mtl_nlp import demo
@@ -22,14 +23,6 @@ from mtl_nlp.space import write_space
 
 TITLE = 'Ada\'s "model": <i>POS</i> & topics {0} 😀'
 SENTENCE = "Ada Lovelace can't live in Paris, near the river bank."
-BLOCKER = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mtl_nlp":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocker())
-"""
 
 
 class App(NamedTuple):
@@ -49,7 +42,7 @@ def space(pushed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def app(space: Path, tmp_path: Path) -> Iterator[App]:
     """`python app.py` by somebody without mtl_nlp."""
-    (tmp_path / "sitecustomize.py").write_text(BLOCKER)
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_MTL_NLP)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
         process = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=stdout, stderr=stderr)
