@@ -10,7 +10,8 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, joint_loss
+from mtl_nlp.modeling.loss_multitask import joint_loss
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline
 from mtl_nlp.modeling.tasks_multitask import (
     TASK_TYPES,

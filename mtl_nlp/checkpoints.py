@@ -19,7 +19,12 @@ from mtl_nlp.recipe import Recipe
 
 RECIPE_NAME = "recipe.yaml"
 
-_IN_THE_OPTIMIZER = ("training.learning_rate", "training.head_learning_rate", "training.weight_decay", "training.adam_")
+_IN_THE_OPTIMIZER = (
+    *("training.learning_rate", "training.head_learning_rate", "training.adapter_learning_rate"),
+    *("training.weight_decay", "training.adam_"),
+)
+_GROUPS_OF_THE_OPTIMIZER = ("training.head_learning_rate", "training.adapter_learning_rate")
+_TRAINED = ("training.optim", "freeze", "adapters.train_encoder")
 _IN_THE_WEIGHTS = ("encoder", "model_init_kwargs.revision")
 _IN_THE_ORDER = (
     *("datasets.", "mixture.", "max_length", "stride", "training.seed", "training.data_seed"),
@@ -128,10 +133,10 @@ def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:
     """See that a checkpoint's optimizer state is of use for a recipe.
 
     Raises:
-        CheckpointError: if the recipe asks for another optimizer, or for other groups of parameters.
+        CheckpointError: if the recipe asks for another optimizer, or for other parameters in it or in its groups.
     """
     for key, (old, new) in _changed(checkpoint, recipe).items():
-        if key.startswith("training.optim") or (key == "training.head_learning_rate" and None in (old, new)):
+        if key.startswith(_TRAINED) or (key in _GROUPS_OF_THE_OPTIMIZER and None in (old, new)):
             raise CheckpointError(
                 f"{checkpoint} is of another optimizer: {_was_and_is(key, old, new)}. Set it back, or leave out "
                 f"--resume to start."

@@ -1,4 +1,4 @@
-"""The command line: `mtl-nlp plan|train|evaluate|predict|push|export|demo`."""
+"""The command line: `mtl-nlp plan|train|evaluate|predict|demo|push|export|drop`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from transformers.utils import logging
 
 from mtl_nlp._version import __version__
 from mtl_nlp.checkpoints import CheckpointError
-from mtl_nlp.commands import CommandError, demo, evaluate, export, plan, predict, push, train
+from mtl_nlp.commands import CommandError, demo, drop, evaluate, export, plan, predict, push, train
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.export import ExportError
 from mtl_nlp.hub import HubError
-from mtl_nlp.recipe import SPLITS, RecipeError
-from mtl_nlp.run import ModelError
+from mtl_nlp.recipe import RecipeError
+from mtl_nlp.recipe_sections import SPLITS
+from mtl_nlp.trained_model import ModelError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,18 +80,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_training(command: _NewCommand) -> None:
     sub = command(plan, "show what a recipe would train on", "mtl-nlp plan recipes/quickstart.yaml")
-    sub.add_argument("recipe")
-    _takes_overrides(sub)
+    _takes_training_recipe(sub)
 
     sub = command(
         train,
         "train a recipe",
         "mtl-nlp train recipes/quickstart.yaml --set training.num_train_epochs=3\n"
-        "  accelerate launch -m mtl_nlp train recipes/quickstart.yaml",
+        "  accelerate launch -m mtl_nlp train recipes/quickstart.yaml\n"
+        "  mtl-nlp train one_more_task.yaml --from runs/quickstart",
     )
-    sub.add_argument("recipe")
+    _takes_training_recipe(sub)
     sub.add_argument("--resume", action="store_true", help="go on from the last whole checkpoint in output_dir")
-    _takes_overrides(sub)
 
     sub = command(
         evaluate,
@@ -137,15 +137,33 @@ def _add_sharing(command: _NewCommand) -> None:
         export,
         "write a trained model for others",
         "mtl-nlp export runs/quickstart --task ner --format transformers ner-model\n"
+        "  mtl-nlp export runs/adapters --task ner --format peft ner-adapter\n"
         "  mtl-nlp export runs/quickstart --format onnx --int8 --recipe recipes/quickstart.yaml onnx-model",
     )
     sub.add_argument("model", help="folder or Hub id of a trained model")
     sub.add_argument("output", help="folder to write")
-    sub.add_argument("--format", choices=("transformers", "onnx"), required=True)
-    sub.add_argument("--task", help="for transformers: the task to export")
+    sub.add_argument("--format", choices=("transformers", "peft", "onnx"), required=True)
+    sub.add_argument("--task", help="for transformers and peft: the task to export")
     sub.add_argument("--int8", action="store_true", help="for onnx: 8-bit weights; needs --recipe")
     sub.add_argument("--recipe", help="for onnx: score the file beside the model on this recipe's --split")
     sub.add_argument("--split", choices=SPLITS, default="validation")
+    _takes_overrides(sub)
+
+    sub = command(drop, "leave tasks out of a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner")
+    sub.add_argument("model", help="folder or Hub id of a trained model")
+    sub.add_argument("output", help="folder to write")
+    sub.add_argument("--task", action="append", required=True, help="the task to leave out; may be repeated")
+
+
+def _takes_training_recipe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe")
+    sub.add_argument(
+        "--from",
+        dest="from_model",
+        metavar="MODEL",
+        help="folder or Hub id of a trained multitask model to go on from: it is the recipe's encoder, and its tasks, "
+        "heads and adapters are kept",
+    )
     _takes_overrides(sub)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from safetensors import SafetensorError
-from transformers import Pipeline, pipeline
+from transformers import Pipeline, PreTrainedTokenizerBase, pipeline
 from transformers.utils import logging
 
 from mtl_nlp.checkpoints import (
@@ -22,25 +23,24 @@ from mtl_nlp.checkpoints import (
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.evaluation.evaluator import Evaluation
 from mtl_nlp.evaluation.results import RESULTS_NAME, results, training_in, write_results
-from mtl_nlp.export import ONNX_NAME, ExportError, compare_scores, export_stock
+from mtl_nlp.export import ONNX_NAME, ExportError, compare_scores, export_peft, export_stock
 from mtl_nlp.hub import make_repository, push_files, repository_files
 from mtl_nlp.messages import one_line
 from mtl_nlp.model_card import write_model_card
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.plan import describe_notes, describe_plan, table
 from mtl_nlp.predict import answer_file
 from mtl_nlp.recipe import Recipe, RecipeError
 from mtl_nlp.run import (
-    ModelError,
     Run,
     build_model,
     build_trainer,
     check_splits,
-    load_model,
-    load_model_tokenizer,
     prepare_evaluation,
     prepare_run,
     training_arguments,
 )
+from mtl_nlp.trained_model import ModelError, load_config, load_model, load_model_tokenizer
 
 _STOCK_PIPELINES = {
     "token": 'pipeline("token-classification", "{}")',
@@ -56,7 +56,7 @@ class CommandError(ValueError):
 
 def plan(options: argparse.Namespace) -> None:
     """Validate and load everything, and print what training would do."""
-    recipe = Recipe.load(options.recipe, options.set)
+    recipe = _training_recipe(options)
     arguments = training_arguments(recipe)
     run = prepare_run(recipe)
     text = describe_plan(run, arguments)
@@ -67,7 +67,7 @@ def plan(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train, save the model with its tokenizer and recipe, and score it on the held-out split."""
-    recipe = Recipe.load(options.recipe, options.set)
+    recipe = _training_recipe(options)
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     checkpoint = last_checkpoint(output) if options.resume else None
@@ -154,25 +154,43 @@ def push(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a trained model for others: one task as a plain transformers model, or all tasks as one ONNX file."""
-    output = Path(options.output)
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise ExportError(f"{output} should be a new or empty folder.")
+    """Write a trained model for others: one task as a plain transformers model or PEFT adapter, or all as ONNX."""
+    output = _new_folder(options.output)
     model = load_model(options.model)
     tokenizer = load_model_tokenizer(options.model, model.config)
+    if options.format == "onnx":
+        _export_onnx(options, model, tokenizer, output)
+        return
+    if options.task is None:
+        raise ExportError(f"--format {options.format}: name the --task, one of {', '.join(model.tasks)}.")
+    if options.int8 or options.recipe is not None or options.set:
+        raise ExportError("--int8, --recipe and --set go with --format onnx.")
     if options.format == "transformers":
-        if options.task is None:
-            raise ExportError(f"--format transformers: name the --task, one of {', '.join(model.tasks)}.")
-        if options.int8 or options.recipe is not None or options.set:
-            raise ExportError("--int8, --recipe and --set go with --format onnx.")
         with _writing_to(output, "OUT"):
             export_stock(model, tokenizer, options.task, output)
         print(f"The task is in {output}: {_STOCK_PIPELINES[model.tasks[options.task].level].format(output)}")
         return
+    trained = Path(options.model) / RECIPE_NAME
+    with _writing_to(output, "OUT"):
+        base = export_peft(
+            model, tokenizer, options.task, output, Recipe.load(trained).encoder if trained.is_file() else None
+        )
+    task = model.tasks[options.task]
+    stock = "AutoModelForTokenClassification" if task.level == "token" else "AutoModelForSequenceClassification"
+    labels = "" if Path(base).parent == output else f", num_labels={task.num_labels}"
+    print(
+        f"The adapter is in {output}, for {base}: "
+        f'PeftModel.from_pretrained({stock}.from_pretrained("{base}"{labels}), "{output}")'
+    )
+
+
+def _export_onnx(
+    options: argparse.Namespace, model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, output: Path
+) -> None:
     with _extra("onnx"):
         from mtl_nlp.onnx_model import export_onnx
     if options.task is not None:
-        raise ExportError("--task goes with --format transformers: an ONNX file has an output for each task.")
+        raise ExportError("--task goes with --format transformers and peft: an ONNX file has an output for each task.")
     if options.int8 and options.recipe is None:
         raise ExportError("--int8 costs accuracy: name the --recipe on whose --split it is to be measured.")
     run = None
@@ -185,6 +203,23 @@ def export(options: argparse.Namespace) -> None:
         kind = "onnx int8" if options.int8 else "onnx"
         print(table(("task", f"{options.split} score", "torch", kind, "points"), rows))
     print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+
+
+def drop(options: argparse.Namespace) -> None:
+    """Write a trained model without some of its tasks, their heads and adapters. The others answer as before."""
+    output = _new_folder(options.output)
+    model = load_model(options.model)
+    tokenizer = load_model_tokenizer(options.model, model.config)
+    try:
+        for task in options.task:
+            model.drop_task(task)
+    except ValueError as error:
+        raise ModelError(f"--task: {error}") from error
+    with _writing_to(output, "OUT"):
+        model.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+        write_model_card(output)
+    print(f"The model, with {', '.join(model.tasks)}, is in {output}.")
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -219,6 +254,17 @@ def load_pipeline(folder: str) -> Pipeline:
         from mtl_nlp.onnx_model import OnnxMultitaskModel
     exported = OnnxMultitaskModel.from_pretrained(folder)
     return pipeline("multitask", model=exported, tokenizer=load_model_tokenizer(folder, exported.config))
+
+
+def _training_recipe(options: argparse.Namespace) -> Recipe:
+    """The recipe with what the command line overrides; `--from MODEL` is its encoder."""
+    start = options.from_model
+    if start is None:
+        return Recipe.load(options.recipe, options.set)
+    # Relative to where the command is given, not to the recipe.
+    start = str(Path(start).resolve()) if Path(start).is_dir() else start
+    load_config(start)
+    return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
 
 
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
@@ -257,6 +303,14 @@ def _opened(path: str | None) -> Iterator[TextIO]:
         return
     with open(_writable(path), "w", encoding="utf-8") as file:
         yield file
+
+
+def _new_folder(path: str) -> Path:
+    """The path of a folder to write, refused before any work is done if it holds anything."""
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ExportError(f"{folder} should be a new or empty folder.")
+    return folder
 
 
 def _writable(path: str) -> Path:

@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import score_model
 from mtl_nlp.messages import did_you_mean
+from mtl_nlp.modeling.adapters_multitask import low_rank_factors
 from mtl_nlp.modeling.encoding_multitask import default_max_length
 from mtl_nlp.modeling.heads_multitask import stock_config, stock_flaw
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
 ONNX_NAME = "model.onnx"
+_PEFT_TASKS = {"token": TaskType.TOKEN_CLS, "sequence": TaskType.SEQ_CLS}
 
 
 class ExportError(ValueError):
@@ -31,7 +36,8 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
         task_name: the task.
 
     Returns:
-        `…ForTokenClassification` or `…ForSequenceClassification`, which computes the same logits.
+        `…ForTokenClassification` or `…ForSequenceClassification`, which computes the same logits. The task's adapters
+        are merged into its encoder.
 
     Raises:
         ExportError: if there is no such task, or the family's stock class computes something else.
@@ -41,6 +47,8 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     task = model.tasks[task_name]
     if (flaw := stock_flaw(task, model.config.text_config)) is not None:
         raise ExportError(f"--task {task_name}: {flaw}. Export it as ONNX: --format onnx.")
+    if model.adapters_of(task_name):
+        model = model.merge_and_unload(task_name)
     head = model.heads[list(model.tasks).index(task_name)]
     stock = type(head.stock)(stock_config(task, model.config.text_config)).to(model.dtype)
     prefix = stock.base_model_prefix
@@ -48,6 +56,84 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     # The head's own state holds the pooler under the encoder's name, where the family has one.
     stock.load_state_dict(encoder | head.stock.state_dict())
     return stock.eval()
+
+
+def export_peft(
+    model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path, base: str | None = None
+) -> str:
+    """Write one task as a PEFT adapter of its stock class: its LoRA, its head, and the tokenizer.
+
+    `PeftModel.from_pretrained(AutoModelFor….from_pretrained(base, num_labels=…), folder)` computes the task's logits.
+    A shared adapter is in the LoRA too, which then has both ranks.
+
+    Args:
+        model: the multitask model.
+        tokenizer: its tokenizer.
+        task_name: the task.
+        folder: where to write.
+        base: the pretrained encoder, a Hub id or a folder.
+
+    Returns:
+        The base model: `base` if its weights are those of the model's encoder. Else, since the encoder was trained, it
+        is written too: `folder/base`.
+
+    Raises:
+        ExportError: if there is no such task, it has no adapter, or no stock class computes what it does.
+    """
+    names = model.adapters_of(task_name)
+    if task_name in model.tasks and not names:
+        raise ExportError(f"--task {task_name}: it has no adapter. Export it as it is: --format transformers.")
+    plain = copy.deepcopy(model)
+    plain.delete_adapter(model.adapter_names)
+    stock = stock_model(plain, task_name)
+    if base is None or not _is_encoder_of(plain, base):
+        base = str(folder / "base")
+        export_stock(plain, tokenizer, task_name, Path(base))
+    prefix = stock.base_model_prefix
+    factors = {name: of_layer for name, of_layer in low_rank_factors(model.encoder, names).items() if of_layer}
+    rank = max(sum(len(down) for down, _ in of_layer) for of_layer in factors.values())
+    adapter_config = LoraConfig(
+        task_type=_PEFT_TASKS[model.tasks[task_name].level],
+        r=rank,
+        lora_alpha=rank,  # a scale of 1: the adapters' own is in B
+        target_modules=[f"{prefix}.{name}" for name in factors],
+        modules_to_save=_head_modules(stock),
+        use_dora=any(options.get("use_dora") for options in model.config.adapters),
+        inference_mode=True,
+    )
+    adapted = get_peft_model(stock, adapter_config)
+    for name, of_layer in factors.items():
+        layer, own = stock.get_submodule(f"{prefix}.{name}"), model.encoder.get_submodule(name)
+        missing = rank - sum(len(down) for down, _ in of_layer)
+        layer.lora_A["default"].weight.data = F.pad(torch.cat([down for down, _ in of_layer]), (0, 0, 0, missing))
+        layer.lora_B["default"].weight.data = F.pad(torch.cat([up for _, up in of_layer], dim=1), (0, missing))
+        for of_task, magnitude in own.lora_magnitude_vector.items():
+            if of_task in names:
+                layer.lora_magnitude_vector["default"].weight.data = magnitude.weight
+    adapted.peft_config["default"].base_model_name_or_path = base
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    return base
+
+
+def _head_modules(stock: PreTrainedModel) -> list[str]:
+    """The modules of a stock class that belong to its head, beside those that PEFT saves for every one."""
+    pooler = f"{stock.base_model_prefix}.pooler"
+    own = [
+        name for name, module in stock.named_children() if name != stock.base_model_prefix and [*module.parameters()]
+    ]
+    own += [pooler] if any(name == pooler for name, _ in stock.named_modules()) else []
+    return [name for name in own if name not in {"classifier", "score"}]
+
+
+def _is_encoder_of(model: MultitaskModel, base: str) -> bool:
+    """Whether a pretrained encoder has the weights of a model's, to the bit."""
+    try:
+        pretrained = AutoModel.from_pretrained(base, dtype=model.dtype).state_dict()
+    except (OSError, ValueError):
+        return False
+    own = model.encoder.state_dict()
+    return own.keys() <= pretrained.keys() and all(torch.equal(own[name].cpu(), pretrained[name]) for name in own)
 
 
 def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:

@@ -24,7 +24,7 @@ from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.run import ModelError, load_config
+from mtl_nlp.trained_model import ModelError, load_config
 
 _EXAMPLE = (2, 8)
 """Batch and length that the model is traced with; both are free in the file."""

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mtl_nlp.adapters import describe_parameters
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.tasks_multitask import reads_words
-from mtl_nlp.run import Run, plan_batches
+from mtl_nlp.run import Run, outline_model, plan_batches
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
 _MEASURED_ROWS = 200_000
@@ -40,7 +41,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     sampler = plan_batches(run, arguments)
     mixture = sampler.mixture
     tasks = [
-        (name, task.type, task.num_labels, _shortened(task.labels) or "a number", ", ".join(_feeders(run, name)))
+        (name, task.type, task.num_labels, _shortened(task.labels) or "a number", _feeders(run, name) or "none")
         for name, task in run.tasks.items()
     ]
     probabilities = mixture.mean_probabilities
@@ -65,8 +66,10 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             )
         )
     words = " Texts are split into words." if reads_words(run.tasks.values()) else ""
+    limit = run.config.max_length or "any number of"
     parts = [
-        f"encoder: {run.recipe.encoder}, reads at most {run.max_length or 'any number of'} sub-words at once.{words}",
+        f"encoder: {run.recipe.encoder}, reads at most {limit} sub-words at once.{words}\n"
+        f"{describe_parameters(outline_model(run))}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
@@ -129,8 +132,8 @@ def describe_notes(run: Run) -> str:
     return "\n".join(f"note: {note}" for note in run.notes)
 
 
-def _feeders(run: Run, task: str) -> list[str]:
-    return [name for name, encoded in run.train.items() if task in encoded.feeds]
+def _feeders(run: Run, task: str) -> str:
+    return ", ".join(name for name, encoded in run.train.items() if task in encoded.feeds)
 
 
 def _shortened(labels: Sequence[str], most: int = 60) -> str:

@@ -10,182 +10,31 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe_file import RecipeError, read_yaml, relative_paths
+from mtl_nlp.recipe_sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe, Section
 from mtl_nlp.sampling import check_sampling
 
-SPLITS = ("train", "validation", "test")
-INPUTS = ("tokens", "text", "text_pair")
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatasetRecipe(BaseModel):
-    """One dataset. Keys beside these are handed to `datasets.load_dataset`.
-
-    Attributes:
-        path: a Hub id, a folder, or with `data_files` their format: `json`, `csv`, `parquet`, …, `conll` (columns) or
-            `conllu` (Universal Dependencies).
-        data_files: split -> file, glob or list of them; of a Hub id or folder: relative to that.
-        columns: for `conll`: the names of the files' columns.
-        inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
-        labels: task -> column.
-        splits: this project's split -> the dataset's own, where they differ, such as `{validation: dev}`.
-        streaming: read the training split while training, in place of before; it may be larger than memory and disk.
-        num_rows: rows of a streamed training split; else it is read once to count them and to find its labels.
-        buffer_size: rows of a stream that are shuffled at once.
-        validation_size: share (or number) of training rows to set aside, if the dataset has no validation split.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    path: str
-    data_files: dict[str, str | list[str]] | None = None
-    columns: list[str] | None = None
-    inputs: dict[str, str]
-    labels: dict[str, str]
-    splits: dict[str, str] = Field(default_factory=dict)
-    streaming: bool = False
-    num_rows: int | None = Field(default=None, ge=1)
-    buffer_size: int = Field(default=1000, ge=1)
-    validation_size: float | int | None = Field(default=None, gt=0)
-
-    @field_validator("inputs")
-    @classmethod
-    def _one_first_input(cls, inputs: dict[str, str]) -> dict[str, str]:
-        for key in inputs:
-            if key not in INPUTS:
-                raise ValueError(f"no such input {key!r}. {did_you_mean(key, INPUTS)}")
-        if ("tokens" in inputs) == ("text" in inputs):
-            raise ValueError("give either `tokens` or `text`")
-        if "tokens" in inputs and "text_pair" in inputs:
-            raise ValueError("`text_pair` goes with `text`")
-        return inputs
-
-    @field_validator("labels")
-    @classmethod
-    def _some_label(cls, labels: dict[str, str]) -> dict[str, str]:
-        if not labels:
-            raise ValueError("name at least one task and its column")
-        return labels
-
-    @field_validator("splits")
-    @classmethod
-    def _known_splits(cls, splits: dict[str, str]) -> dict[str, str]:
-        for key in splits:
-            if key not in SPLITS:
-                raise ValueError(f"no such split {key!r}. {did_you_mean(key, SPLITS)}")
-        return splits
-
-    @model_validator(mode="after")
-    def _columns_for_conll(self) -> DatasetRecipe:
-        if self.path in {"conll", "conllu"}:
-            for key in self.model_extra or {}:
-                raise ValueError(f"unknown key {key!r}. {did_you_mean(key, type(self).model_fields)}")
-            if self.data_files is None:
-                raise ValueError(f"`path: {self.path}` needs `data_files`")
-        if (self.path == "conll") != (self.columns is not None):
-            raise ValueError("`columns` is needed for `path: conll`, and only there")
-        return self
-
-    @model_validator(mode="after")
-    def _streams_are_read_once(self) -> DatasetRecipe:
-        for key in {"num_rows", "buffer_size"} & self.model_fields_set:
-            if not self.streaming:
-                raise ValueError(f"`{key}` goes with `streaming: true`")
-        if self.streaming and self.validation_size is not None:
-            raise ValueError("no rows can be set aside of a stream: leave out `validation_size` or `streaming`")
-        return self
-
-    @model_validator(mode="after")
-    def _files_of_known_splits(self) -> DatasetRecipe:
-        for key in self.data_files or {}:
-            if key not in SPLITS and key not in self.splits.values():
-                raise ValueError(
-                    f"`data_files` has no split {key!r}, unless `splits` maps one to it. {did_you_mean(key, SPLITS)}"
-                )
-        return self
-
-    @property
-    def reads_files(self) -> bool:
-        """Whether `path` is the format of `data_files`, not a Hub id or a folder."""
-        return self.data_files is not None and "/" not in self.path
-
-
-class MixtureRecipe(_Section):
-    """How datasets are mixed: p_d ∝ min(n_d, size_cap)^(1/temperature), see `TaskMixture`.
-
-    Attributes:
-        temperature: 1 is proportional to size, large (`.inf`) is uniform; `[5, 1]` moves from 5 to 1 over the training.
-        size_cap: rows of a dataset that count at most.
-        max_repeats: passes over a dataset in one epoch at most; the share it gives up goes to the others.
-        probabilities: p_d of every dataset, in place of the above.
-        batching: `mixed`, a batch holds rows of any dataset; `homogeneous`, of one, the same in all processes.
-        length_window: batches inside which rows are grouped by length.
-    """
-
-    temperature: float | list[float] = 1.0
-    size_cap: int | None = None
-    max_repeats: float | None = None
-    probabilities: dict[str, float] | None = None
-    batching: Literal["mixed", "homogeneous"] = "mixed"
-    length_window: int = Field(default=100, ge=1)
-
-
-class LossRecipe(_Section):
-    """How task losses are weighted.
-
-    Attributes:
-        weighting: `static`, the weights stay as given.
-        weights: w_t of each task, 1 where it is not named.
-        scale: `rows`, the share n_t / N of rows that carry the task's label scales its loss; `per_task`, it does not.
-    """
-
-    weighting: Literal["static"] = "static"
-    weights: dict[str, float] = Field(default_factory=dict)
-    scale: Literal["rows", "per_task"] = "rows"
-
-    @field_validator("weights")
-    @classmethod
-    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
-        for task, weight in weights.items():
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"the weight of {task!r} should be finite and at least 0, found {weight}")
-        return weights
-
-
-class CardRecipe(_Section):
-    """What the model card says that no data tells; see the Hub's documentation of model cards.
-
-    Attributes:
-        license: the model's licence, such as `apache-2.0`.
-        language: the texts' language or languages, such as `en`.
-        base_model: the encoder's Hub id, where `encoder` is a local folder.
-    """
-
-    license: str | None = None
-    language: str | list[str] | None = None
-    base_model: str | None = None
-
-
-class Recipe(_Section):
+class Recipe(Section):
     """A whole recipe, checked.
 
     Attributes:
-        encoder: a Hub id or folder that `AutoModel` loads.
+        encoder: a Hub id or folder that `AutoModel` loads; if it is a trained multitask model, its tasks, heads and
+            adapters come with it.
         output_dir: where the trained model goes.
         tasks: task -> its type and options.
         datasets: dataset -> where it is and which tasks it feeds.
         mixture: how datasets are mixed.
         loss: how task losses are weighted.
+        adapters: soft sharing by adapters; none by default.
+        freeze: parts that are not trained: `encoder` (all that tasks share), or tasks (their heads and adapters).
         max_length: sub-words the encoder reads at once; by default what it can.
         stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
@@ -199,6 +48,8 @@ class Recipe(_Section):
     datasets: dict[str, DatasetRecipe] = Field(min_length=1)
     mixture: MixtureRecipe = MixtureRecipe()
     loss: LossRecipe = LossRecipe()
+    adapters: AdapterRecipe | None = None
+    freeze: list[str] = Field(default_factory=list)
     max_length: int | None = Field(default=None, ge=8)
     stride: int | None = Field(default=None, ge=0)
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -248,6 +99,14 @@ class Recipe(_Section):
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        for task in self.adapted_tasks:
+            if task not in self.tasks:
+                raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")
+        for name in {"encoder", "shared"} & self.tasks.keys():
+            if self.freeze or self.adapters is not None:
+                raise ValueError(
+                    f"tasks.{name}: with `adapters` or `freeze` this is the name of a part; rename the task"
+                )
         return self
 
     @model_validator(mode="after")
@@ -263,6 +122,13 @@ class Recipe(_Section):
         except ValueError as error:
             raise ValueError(f"mixture: {error}") from error
         return self
+
+    @property
+    def adapted_tasks(self) -> list[str]:
+        """The tasks that are to have an adapter of their own."""
+        if self.adapters is None:
+            return []
+        return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
 
     def task(self, name: str) -> Task:
         """The task as an object, its label space still empty."""
@@ -331,6 +197,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
         (): Recipe,
         ("mixture",): MixtureRecipe,
         ("loss",): LossRecipe,
+        ("adapters",): AdapterRecipe,
         ("card",): CardRecipe,
     }
     return list(sections[tuple(location)].model_fields)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pickle import UnpicklingError
 from typing import Any, get_type_hints
 
+import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
+from mtl_nlp.adapters import adapt, check_adapters
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen, encode_dataset, encode_stream
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
 from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.sampler import MixtureBatchSampler
 from mtl_nlp.data.tokenizer import load_tokenizer
-from mtl_nlp.hub import load_advice
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoding_multitask import default_max_length
@@ -26,12 +27,9 @@ from mtl_nlp.modeling.heads_multitask import stock_flaw
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.trained_model import load_model, load_model_tokenizer
 from mtl_nlp.trainer import MultitaskTrainer
 from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
-
-
-class ModelError(ValueError):
-    """A folder or repository that holds no usable multitask model."""
 
 
 @dataclass
@@ -40,21 +38,30 @@ class Run:
 
     Attributes:
         recipe: the recipe.
-        tasks: all tasks by name, with label spaces.
         tokenizer: the encoder's.
-        max_length: sub-words the encoder reads at once; None for no limit.
+        config: the model's configuration, its tasks with their label spaces; for training, with only those adapters
+            that a trained model brings.
         splits: split -> dataset -> its encoded rows.
         streams: dataset -> its training split, if that is streamed.
         notes: what the user should be told about the data, a sentence each.
     """
 
     recipe: Recipe
-    tasks: dict[str, Task]
     tokenizer: PreTrainedTokenizerBase
-    max_length: int | None
+    config: MultitaskConfig
     splits: dict[str, dict[str, EncodedDataset]]
     streams: dict[str, EncodedStream]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether the recipe's encoder is a trained multitask model."""
+        return self.config.name_or_path != ""
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks of the model by name: those of the recipe, and of the trained model that it starts from."""
+        return {task.name: task for task in self.config.get_tasks()}
 
     @property
     def train(self) -> dict[str, EncodedDataset | EncodedStream]:
@@ -72,10 +79,10 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report: `test` if it feeds every task, else `validation` if that does, else what there is."""
+        """The split to report: `test` if it feeds all of the recipe's tasks, else `validation` if so, else any."""
         present = [split for split in ("test", "validation") if split in self.splits]
         for split in present:
-            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.tasks):
+            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.recipe.tasks):
                 return split
         return present[0]
 
@@ -87,7 +94,12 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
         RecipeError: if a field is unknown or a value is not valid.
     """
     valid = {f.name for f in dataclasses.fields(MultitaskTrainingArguments) if f.init}
-    reserved = {"output_dir": "output_dir", "loss_weights": "loss.weights", "loss_scale": "loss.scale"}
+    reserved = {
+        "output_dir": "output_dir",
+        "loss_weights": "loss.weights",
+        "loss_scale": "loss.scale",
+        "adapter_pull": "adapters.pull",
+    }
     for key in recipe.training:
         if key not in valid:
             raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
@@ -100,6 +112,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
             output_dir=recipe.output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
+            adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
         )
     except (ValueError, TypeError, ImportError) as error:  # deepspeed and others are not installed with mtl_nlp
         raise RecipeError(f"training: {one_line(error)}") from error
@@ -142,12 +155,24 @@ def prepare_run(recipe: Recipe) -> Run:
     Raises:
         RecipeError, DataError: see there.
     """
+    tokenizer, config = _encoder_parts(recipe)
+    check_adapters(recipe, config.text_config)
+    trained = {task.name: task for task in config.get_tasks()}
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    tokenizer, text_config, max_length = _encoder_parts(recipe, reads_words(tasks.values()))
+    for name in trained.keys() & tasks.keys():
+        if trained[name].with_labels(()) != tasks[name]:
+            raise RecipeError(f"tasks.{name}: {recipe.encoder} has a task of this name and other options. Rename it.")
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
-    notes = [*spaces.notes, *describe_export(spaces.tasks, text_config)]
-    return _encode(recipe, spaces.tasks, tokenizer, max_length, loaded, notes)
+    for name, task in spaces.tasks.items():
+        if name in trained and (new := set(task.labels) - set(trained[name].labels)):
+            raise RecipeError(
+                f"tasks.{name}: {recipe.encoder} was trained without the labels {', '.join(sorted(new))}. A head keeps "
+                f"its labels: give the task another name."
+            )
+    config.tasks = [task.to_dict() for task in (trained | spaces.tasks | trained).values()]
+    notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
+    return _encode(recipe, tokenizer, config, loaded, notes)
 
 
 def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:
@@ -159,18 +184,16 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     for name in recipe.tasks:
         if name not in model.tasks or model.tasks[name].type != recipe.task(name).type:
             raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
-    config = model.config
     tokenizer = load_model_tokenizer(folder, model.config)
     found = {name: load_splits(name, dataset, model.tasks, only=split) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
         raise RecipeError(f"datasets: none has a split {split!r}.")
-    recipe = recipe.model_copy(update={"stride": config.stride})
-    return _encode(recipe, model.tasks, tokenizer, config.max_length, loaded, [])
+    return _encode(recipe, tokenizer, model.config, loaded, [])
 
 
-def _encoder_parts(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig, int | None]:
-    """Tokenizer and configuration of a recipe's encoder, and how many sub-words it reads at once."""
+def _encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, MultitaskConfig]:
+    """Tokenizer and configuration that a recipe starts with, before its own tasks: a trained model's, or a new one."""
     encoder = recipe.encoder
     hub = {
         key: value
@@ -178,24 +201,28 @@ def _encoder_parts(recipe: Recipe, split_words: bool) -> tuple[PreTrainedTokeniz
         if key in {"revision", "cache_dir", "trust_remote_code"}
     }
     try:
-        tokenizer = load_tokenizer(encoder, reads_words=split_words, **hub)
         config = AutoConfig.from_pretrained(encoder, **hub)
+        if not isinstance(config, MultitaskConfig):
+            config = MultitaskConfig(text_config=config)
+        splits_words = reads_words([*config.get_tasks(), *map(recipe.task, recipe.tasks)])
+        tokenizer = load_tokenizer(encoder, reads_words=splits_words, **hub)
     except (OSError, ValueError) as error:
         raise RecipeError(f"encoder: {encoder} cannot be loaded: {one_line(error)}") from error
-    limit = default_max_length(tokenizer, config)
+    limit = default_max_length(tokenizer, config.text_config)
     if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
         raise RecipeError(
             f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}."
         )
-    max_length = recipe.max_length or limit
-    if max_length is not None and recipe.stride is not None:
-        capacity = max_length - tokenizer.num_special_tokens_to_add()
+    config.max_length = recipe.max_length or config.max_length or limit
+    config.stride = config.stride if recipe.stride is None else recipe.stride
+    if config.max_length is not None and recipe.stride is not None:
+        capacity = config.max_length - tokenizer.num_special_tokens_to_add()
         if recipe.stride >= capacity:
             raise RecipeError(
                 f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
                 f"Found {recipe.stride}."
             )
-    return tokenizer, config, max_length
+    return tokenizer, config
 
 
 def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
@@ -206,19 +233,19 @@ def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) ->
 
 def _encode(
     recipe: Recipe,
-    tasks: dict[str, Task],
     tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
+    config: MultitaskConfig,
     loaded: Mapping[str, LoadedDataset],
     notes: list[str],
 ) -> Run:
+    tasks = {task.name: task for task in config.get_tasks()}
     splits: dict[str, dict[str, EncodedDataset]] = {}
     streams: dict[str, EncodedStream] = {}
     notes = list(notes)
     encoding: dict[str, Any] = {
         "reads_words": reads_words(tasks.values()),
-        "max_length": max_length,
-        "stride": recipe.stride,
+        "max_length": config.max_length,
+        "stride": config.stride,
     }
     for name, data in loaded.items():
         if data.stream is not None:
@@ -240,13 +267,13 @@ def _encode(
                 continue
             encoded = encode_dataset(f"{name}/{split}", rows, tasks, tokenizer, **encoding)
             splits.setdefault(split, {})[name] = encoded
-            notes += describe_losses(encoded, tasks, max_length)
+            notes += describe_losses(encoded, tasks, config.max_length)
     for split, datasets in splits.items():
         feeders = [*datasets.values(), *(streams.values() if split == "train" else ())]
-        unscored = [task for task in tasks if not any(task in encoded.feeds for encoded in feeders)]
+        unscored = [task for task in recipe.tasks if not any(task in encoded.feeds for encoded in feeders)]
         if unscored:
             notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score leaves them out")
-    return Run(recipe, tasks, tokenizer, max_length, splits, streams, notes)
+    return Run(recipe, tokenizer, config, splits, streams, notes)
 
 
 def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:
@@ -275,77 +302,46 @@ def describe_losses(encoded: EncodedDataset, tasks: Mapping[str, Task], max_leng
 
 
 def build_model(run: Run) -> MultitaskModel:
-    """The encoder with new heads, seeded by the recipe's `training.seed`.
+    """The encoder with new heads and adapters, seeded by the recipe's `training.seed`, or a trained model with more.
 
     Raises:
-        RecipeError: if the encoder cannot be loaded.
+        RecipeError: if the encoder cannot be loaded, or the recipe's adapters and frozen parts do not fit it.
+        ModelError: if a trained model cannot be loaded.
     """
     recipe = run.recipe
     set_seed(recipe.training.get("seed", 42))
+    if run.starts_trained:
+        return _completed(load_model(recipe.encoder), run)
     try:
-        return MultitaskModel.from_encoder(
+        model = MultitaskModel.from_encoder(
             recipe.encoder,
             list(run.tasks.values()),
-            max_length=run.max_length,
-            stride=recipe.stride,
+            max_length=run.config.max_length,
+            stride=run.config.stride,
             **recipe.model_init_kwargs,
         )
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
+    return _completed(model, run)
 
 
-def load_config(folder: str) -> MultitaskConfig:
-    """Load the configuration of a trained model from a folder or the Hub.
-
-    Raises:
-        ModelError: if there is none, or it is another kind of model's.
-    """
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default transformers asks the user
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
-    if not isinstance(config, MultitaskConfig):
-        raise ModelError(
-            f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
-        )
-    return config
-
-
-def load_model(folder: str) -> MultitaskModel:
-    """Load a trained model from a folder or the Hub.
+def outline_model(run: Run) -> MultitaskModel:
+    """The model that `build_model` would build, without its weights.
 
     Raises:
-        ModelError: if there is none, it is of another kind, or its files are damaged.
+        RecipeError: if the recipe's adapters and frozen parts do not fit it.
     """
-    load_config(folder)
-    try:
-        model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
-    except SafetensorError as error:
-        raise ModelError(
-            f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
-        ) from error
-    except UnpicklingError as error:
-        raise ModelError(
-            f"{folder}: its weights are a pickle that holds more than weights, and are not loaded."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
-    wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
-    if wrong:
-        raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
+    with torch.device("meta"):
+        return _completed(MultitaskModel(copy.deepcopy(run.config)), run)
+
+
+def _completed(model: MultitaskModel, run: Run) -> MultitaskModel:
+    for name, task in run.tasks.items():
+        if name not in model.tasks:
+            model.add_task(task)
+    model.config.max_length, model.config.stride = run.config.max_length, run.config.stride
+    adapt(model, run.recipe)
     return model
-
-
-def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a trained model.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    try:
-        return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {load_advice(error)}") from error
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:

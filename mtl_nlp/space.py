@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.utils import httpx
 
 from mtl_nlp.hub import load_advice, repository_files
-from mtl_nlp.run import ModelError, load_model, load_model_tokenizer
+from mtl_nlp.trained_model import ModelError, load_model, load_model_tokenizer
 
 _APP = '''"""The page of this Space."""
 

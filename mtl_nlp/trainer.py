@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 from transformers.utils import logging
 
+from mtl_nlp.adapters import adapter_spread
 from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, WithState
 from mtl_nlp.data.encoding import EncodedDataset
@@ -27,8 +28,11 @@ from mtl_nlp.data.streaming import MixtureStream
 from mtl_nlp.evaluation.evaluator import Evaluation, decode_pieces, evaluation_batches, pieces_of_batch, score
 from mtl_nlp.hub_trainer import HubTrainer
 from mtl_nlp.messages import one_line
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput, StepCounts, count_step, joint_loss
+from mtl_nlp.modeling.adapters_multitask import adapter_parameters, internal_name
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, joint_loss
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
+from mtl_nlp.training_log import TrainingLog
 
 logger = logging.get_logger(__name__)
 
@@ -36,9 +40,9 @@ logger = logging.get_logger(__name__)
 class MultitaskTrainer(HubTrainer):
     """Trains a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
-    It logs `loss_<task>`, the mean over all processes' labelled units, and `padding`, the share of sub-words that are
-    none, beside `loss`. `evaluate` scores every task on its own rows and adds `mtl_score`, the mean
-    of the tasks' primary scores, for `metric_for_best_model`.
+    It logs `loss_<task>`, the mean over all processes' labelled units, `padding`, the share of sub-words that are
+    none, and with `adapter_pull` its share of the loss, `pull`, beside `loss`. `evaluate` scores every task on its own
+    rows and adds `mtl_score`, the mean of the tasks' primary scores, for `metric_for_best_model`.
 
     Args:
         model: the model.
@@ -95,7 +99,8 @@ class MultitaskTrainer(HubTrainer):
         self._stream: MixtureStream | None = None
         self._stream_state: dict[str, Any] | None = None
         self._step_counts: StepCounts | None = None
-        self._reset_logged()
+        self._log = TrainingLog(list(self.tasks), self.args.device)
+        self._pull_is_due = False
         self.add_callback(_StepHooks(self))
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
@@ -174,15 +179,19 @@ class MultitaskTrainer(HubTrainer):
         return self._data_loader(self._stream, None, WithState(self.data_collator))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Trainer's optimizer, with groups of their own for the heads' new layers if `head_learning_rate` is given."""
+        """Trainer's optimizer, with groups of their own for what has its own learning rate."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        if is_new and self.args.head_learning_rate is not None:
-            new = {id(parameter) for head in self.model.heads for parameter in head.new_parameters()}
-            for group in list(optimizer.param_groups):
-                moved = [parameter for parameter in group["params"] if id(parameter) in new]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in new]
-                optimizer.add_param_group({**group, "params": moved, "lr": self.args.head_learning_rate})
+        own_rates = [
+            (self.args.head_learning_rate, [p for head in self.model.heads for p in head.new_parameters()]),
+            (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
+        ]
+        for rate, parameters in own_rates:
+            chosen = {id(parameter) for parameter in parameters}
+            for group in list(optimizer.param_groups) if is_new and rate is not None else ():
+                moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+                optimizer.add_param_group({**group, "params": moved, "lr": rate})
         return optimizer
 
     def get_batch_samples(
@@ -202,9 +211,8 @@ class MultitaskTrainer(HubTrainer):
         self._step_counts = StepCounts(
             total[2], dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
         )
-        self._logged_counts += self._step_counts
-        self._logged_sub_words += total[0]
-        self._logged_places += total[1]
+        self._log.add_step(self._step_counts, sub_words=total[0], places=total[1])
+        self._pull_is_due = self.args.adapter_pull > 0
         return batches, self._step_counts
 
     def compute_loss(
@@ -228,24 +236,20 @@ class MultitaskTrainer(HubTrainer):
         if num_items_in_batch is not None:
             loss = loss * self.args.world_size  # data parallelism takes the mean over processes: now it is their sum
         if model.training:
-            self._logged_sums += torch.stack(list(output.loss_sums.values())).detach()
+            self._log.add_losses(list(output.loss_sums.values()))
+        if model.training and self._pull_is_due:  # once a step, in the first micro-batch, and on every process the same
+            pull = self.args.adapter_pull * adapter_spread(self.model)
+            self._log.add_pull(pull)
+            loss, self._pull_is_due = loss + pull, False
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log, with the mean loss of each task and the share of padding since the last."""
         if "loss" in logs:
-            sums = self.accelerator.reduce(self._logged_sums, "sum").tolist()
-            for task, loss_sum in zip(self.tasks, sums, strict=True):
-                if units := self._logged_counts.units.get(task):
-                    logs[f"loss_{task}"] = loss_sum / units
-            logs["padding"] = 1.0 - self._logged_sub_words / max(self._logged_places, 1)
-            self._reset_logged()
+            logs |= self._log.take(
+                lambda tensor: self.accelerator.reduce(tensor, "sum"), pull=self.args.adapter_pull > 0
+            )
         super().log(logs, start_time)
-
-    def _reset_logged(self) -> None:
-        self._logged_sums = torch.zeros(len(self.tasks), device=self.args.device)
-        self._logged_counts = StepCounts(0, {}, {})
-        self._logged_sub_words = self._logged_places = 0
 
     def evaluate(
         self,
@@ -378,12 +382,16 @@ class _StepHooks(TrainerCallback):
                 trainer._stream.start_at(epoch, skipped, trainer._stream_state)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give heads that no row of the step used no gradient at all.
+        """Give heads and adapters that no row of the step used no gradient at all.
 
-        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
+        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them. What the pull
+        draws at is used.
         """
-        counts = self.trainer._step_counts
-        for task, head in zip(self.trainer.tasks, self.trainer.model.heads, strict=True):
-            if counts is not None and counts.task_rows[task] == 0:
-                for parameter in head.parameters():
-                    parameter.grad = None
+        counts, model = self.trainer._step_counts, self.trainer.model
+        idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
+        heads = dict(zip(model.tasks, model.heads, strict=True))
+        unused = [parameter for task in idle for parameter in heads[task].parameters()]
+        if idle and not args.adapter_pull:
+            unused += adapter_parameters(model.encoder, map(internal_name, idle))
+        for parameter in unused:
+            parameter.grad = None

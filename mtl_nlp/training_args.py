@@ -27,6 +27,8 @@ class MultitaskTrainingArguments(TrainingArguments):
             `per_device_train_batch_size`.
         head_learning_rate: learning rate of the heads' new layers, where it should differ from `learning_rate`, that of
             all pretrained ones (the encoder, and the pooler in the heads of BERT and its kin).
+        adapter_learning_rate: learning rate of the adapters, where it should differ from `learning_rate`.
+        adapter_pull: λ of the pull of the tasks' adapters towards their mean in the loss, see `adapter_spread`.
         early_stopping_patience: stop after this many evaluations without a better `metric_for_best_model`.
 
     Raises:
@@ -60,6 +62,12 @@ class MultitaskTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the heads' new layers; the encoder's if not given."}
     )
+    adapter_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the adapters; the encoder's if not given."}
+    )
+    adapter_pull: float = field(
+        default=0.0, metadata={"help": "Weight in the loss of how far the tasks' adapters are from their mean."}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Evaluations without improvement after which training stops."}
     )
@@ -86,8 +94,10 @@ class MultitaskTrainingArguments(TrainingArguments):
                 raise ValueError(f"`loss_weights` should be finite and at least 0. Found {weight} for {task!r}.")
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
-        if self.head_learning_rate is not None and not self.head_learning_rate >= 0.0:
-            raise ValueError(f"`head_learning_rate` should be at least 0. Found {self.head_learning_rate}.")
+        for name in ("head_learning_rate", "adapter_learning_rate", "adapter_pull"):
+            value = vars(self)[name]
+            if value is not None and not 0.0 <= value < float("inf"):
+                raise ValueError(f"`{name}` should be finite and at least 0. Found {value}.")
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(

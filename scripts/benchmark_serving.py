@@ -26,7 +26,8 @@ from mtl_nlp import MultitaskModel, Recipe
 from mtl_nlp.export import compare_scores, stock_model
 from mtl_nlp.modeling.heads_multitask import stock_config, stock_flaw
 from mtl_nlp.onnx_model import export_onnx
-from mtl_nlp.run import load_model, load_model_tokenizer, prepare_evaluation
+from mtl_nlp.run import prepare_evaluation
+from mtl_nlp.trained_model import load_model, load_model_tokenizer
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ewt.yaml"
 BATCH = 32

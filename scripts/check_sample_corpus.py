@@ -17,7 +17,7 @@ from mtl_nlp.evaluation.metrics import compute
 from mtl_nlp.modeling.decoding_multitask import repair_tags
 from mtl_nlp.modeling.pipeline_multitask import parse_input
 from mtl_nlp.predict import word_tags
-from mtl_nlp.run import load_model
+from mtl_nlp.trained_model import load_model
 
 CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
 

@@ -19,7 +19,9 @@ from local_hub import ADA, EVE, READER, LocalHub
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from mtl_nlp import MultitaskConfig, MultitaskModel, Task
+from mtl_nlp import MultitaskConfig, MultitaskModel, Recipe, Task
+from mtl_nlp.run import Run, prepare_run
+from mtl_nlp.run import build_model as build_run_model
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLE_CORPUS = REPOSITORY / "recipes" / "sample_corpus"
@@ -192,6 +194,20 @@ def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
 def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
     """The sample recipe with a folder of the test's own."""
     return sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=4)
+
+
+@pytest.fixture
+def run(quick_recipe: dict) -> Run:
+    """The sample recipe, loaded and encoded."""
+    return prepare_run(Recipe.from_dict(quick_recipe))
+
+
+@pytest.fixture
+def saved(run: Run, tmp_path: Path) -> Path:
+    """A folder with an untrained model and its tokenizer."""
+    build_run_model(run).save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
 
 
 @pytest.fixture(scope="session")

@@ -21,15 +21,15 @@ MODELING = sorted((PACKAGE / "modeling").glob("*_multitask.py"))
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 LAYERS = [
     {"modeling", "messages"},
-    {"sampling", "recipe_file"},
+    {"sampling", "recipe_file", "recipe_sections"},
     {"recipe"},
     {"data"},
     {"evaluation"},
-    {"training_args", "checkpoints"},
+    {"training_args", "training_log", "checkpoints", "adapters"},
     {"model_card"},
     {"hub"},
     {"hub_trainer"},
-    {"trainer"},
+    {"trainer", "trained_model"},
     {"run", "export", "demo"},
     {"plan", "predict", "onnx_model", "space"},
     {"commands"},
@@ -80,7 +80,7 @@ def test_modeling_ships_to_the_hub_as_it_is(file):
     siblings = {sibling.stem for sibling in MODELING}
     for level, module in imports_of(file):
         if level == 0:
-            assert module.split(".")[0] in {"torch", "transformers", "numpy", *sys.stdlib_module_names}
+            assert module.split(".")[0] in {"torch", "transformers", "peft", "numpy", *sys.stdlib_module_names}
         else:
             assert (level, module in siblings) == (1, True), f"from {'.' * level}{module} is not copied to the Hub"
     # transformers finds what to copy by this expression, in docstrings too.

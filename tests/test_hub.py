@@ -341,12 +341,12 @@ class Malicious:
 LOADERS = """
 import json, sys
 from pathlib import Path
-import mtl_nlp.run
+from mtl_nlp.trained_model import load_model, load_model_tokenizer
 from transformers import AutoModel, pipeline
 loaders = {
     "class": mtl_nlp.MultitaskModel.from_pretrained,
     "pipeline": lambda name: pipeline("multitask", model=name),
-    "command": lambda name: mtl_nlp.run.load_model_tokenizer(name, mtl_nlp.run.load_model(name).config),
+    "command": lambda name: load_model_tokenizer(name, load_model(name).config),
     "trusting": lambda name: AutoModel.from_pretrained(name, trust_remote_code=True),
 }
 marker, outcomes = Path(sys.argv[1]), {}

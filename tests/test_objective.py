@@ -23,7 +23,7 @@ from mtl_nlp import (
     joint_loss,
 )
 from mtl_nlp.data.sampler import MixtureBatchSampler
-from mtl_nlp.modeling.modeling_multitask import count_step
+from mtl_nlp.modeling.loss_multitask import count_step
 
 TASKS = [
     TokenClassification(name="pos", labels=["A", "B"]),

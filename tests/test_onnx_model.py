@@ -25,7 +25,7 @@ from mtl_nlp import (
 )
 from mtl_nlp.export import ExportError
 from mtl_nlp.onnx_model import OnnxMultitaskModel, export_onnx
-from mtl_nlp.run import ModelError
+from mtl_nlp.trained_model import ModelError
 
 TASKS = [
     TokenClassification(name="pos", labels=["NOUN", "VERB", "ADJ"]),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_nlp.recipe import MixtureRecipe, Recipe
+from mtl_nlp.recipe import Recipe
+from mtl_nlp.recipe_sections import MixtureRecipe
 from mtl_nlp.run import training_arguments
 
 REPOSITORY = Path(__file__).parents[1]

@@ -6,33 +6,17 @@ import shutil
 import pytest
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
 
 from mtl_nlp.recipe import Recipe, RecipeError
 from mtl_nlp.run import (
-    ModelError,
     build_model,
     build_trainer,
     check_splits,
-    load_model,
-    load_model_tokenizer,
     prepare_evaluation,
     prepare_run,
     training_arguments,
 )
-
-
-@pytest.fixture
-def run(quick_recipe):
-    return prepare_run(Recipe.from_dict(quick_recipe))
-
-
-@pytest.fixture
-def saved(run, tmp_path):
-    """A folder with an untrained model and its tokenizer."""
-    build_model(run).save_pretrained(tmp_path / "saved")
-    run.tokenizer.save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
+from mtl_nlp.trained_model import load_model
 
 
 def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
@@ -40,7 +24,7 @@ def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
     assert list(run.splits) == ["train", "validation", "test"]
     assert all(list(datasets) == ["sample"] for datasets in run.splits.values())
     assert len(run.mixture) == len(run.splits["train"]["sample"].windows)
-    assert (run.max_length, run.held_out) == (48, "test")
+    assert (run.config.max_length, run.held_out) == (48, "test")
 
 
 def test_the_same_recipe_gives_the_same_run_and_the_same_heads(run, quick_recipe):
@@ -151,18 +135,11 @@ def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, str
         prepare_run(Recipe.from_dict({**quick_recipe, "stride": stride}))
 
 
-def test_a_saved_model_loads_with_its_tokenizer(saved, run):
-    model = load_model(str(saved))
-    assert model.tasks == run.tasks
-    tokenizer = load_model_tokenizer(str(saved), model.config)
-    assert tokenizer(["Ada"], is_split_into_words=True) == run.tokenizer(["Ada"], is_split_into_words=True)
-
-
 def test_an_evaluation_takes_labels_and_limits_from_the_model(saved, quick_recipe):
     evaluation = prepare_evaluation(Recipe.from_dict(quick_recipe), load_model(str(saved)), str(saved), "validation")
     assert list(evaluation.splits) == ["validation"]
     assert evaluation.tasks["topic"].num_labels == 6
-    assert evaluation.max_length == 48
+    assert evaluation.config.max_length == 48
 
 
 def test_an_evaluation_on_new_labels_tells_and_does_not_crash(saved, quick_recipe, tmp_path):
@@ -187,47 +164,6 @@ def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe)
     quick_recipe["tasks"]["topic"] = {"type": "multi-label-classification"}
     with pytest.raises(RecipeError, match=r"^tasks\.topic: the model in .* has no such task\. It has pos, ner, topic"):
         prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
-
-
-def test_a_plain_encoder_is_no_multitask_model(encoder_folder):
-    with pytest.raises(ModelError, match="holds a bert model without multitask heads"):
-        load_model(encoder_folder("bert"))
-
-
-def test_weights_that_are_cut_off_are_named(saved):
-    weights = saved / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="the weights file is damaged or cut off"):
-        load_model(str(saved))
-
-
-def test_weights_that_lack_a_head_are_not_made_up(saved):
-    weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
-    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"the weights file lacks, .*, heads\.0\."):
-        load_model(str(saved))
-
-
-def test_weights_of_another_shape_are_refused(saved):
-    config = json.loads((saved / "config.json").read_text())
-    config["tasks"][-1]["labels"].pop()
-    (saved / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"in another shape, heads\.2\..*"):
-        load_model(str(saved))
-
-
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_explained(saved, file):
-    (saved / file).unlink()
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        load_model(str(saved))
-
-
-def test_a_model_without_a_tokenizer_is_named(saved):
-    for file in saved.glob("tokenizer*"):
-        file.unlink()
-    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
-        load_model_tokenizer(str(saved), load_model(str(saved)).config)
 
 
 def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):

@@ -9,9 +9,10 @@ from transformers.training_args import ParallelMode
 from mtl_nlp import MultitaskTrainingArguments
 
 
-def test_they_are_training_arguments_with_their_defaults_and_five_fields_more():
+def test_they_are_training_arguments_with_their_defaults_and_a_few_fields_more():
     ours, stock = ({f.name: f.default for f in fields(c)} for c in (MultitaskTrainingArguments, TrainingArguments))
     more = {"loss_weights", "loss_scale", "max_tokens_per_batch", "head_learning_rate", "early_stopping_patience"}
+    more |= {"adapter_learning_rate", "adapter_pull"}
     assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
     restored = "restore_callback_states_from_checkpoint"
@@ -44,7 +45,7 @@ def test_a_command_line_sets_every_field(tmp_path):
         ({"loss_weights": "weights.json"}, "`loss_weights` should map tasks to weights. Found 'weights.json'"),
         ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` should be at least 1. Found 0"),
         ({"max_tokens_per_batch": -512}, "`max_tokens_per_batch` should be at least 1. Found -512"),
-        ({"head_learning_rate": -0.1}, "`head_learning_rate` should be at least 0. Found -0.1"),
+        ({"head_learning_rate": -0.1}, "`head_learning_rate` should be finite and at least 0. Found -0.1"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),
     ],
 )

@@ -30,9 +30,11 @@ class MultitaskConfig(PreTrainedConfig):
             written with sorted keys and a dict would come back in another order.
         max_length (`int`, *optional*): sub-words the encoder reads at once, special tokens included.
         stride (`int`, *optional*): sub-words that neighbouring windows of a long text share.
+        adapters (`list[dict]`, *optional*): the encoder's LoRAs in the order in which they were added: `name`, a task
+            or `shared` for all tasks, and options of PEFT's `LoraConfig`. See `MultitaskModel.add_adapter`.
 
     Raises:
-        ValueError: if two tasks have one name, or a task is not valid.
+        ValueError: if two tasks have one name, a task is not valid, or adapters are not of the tasks.
     """
 
     model_type = "multitask-encoder"
@@ -44,6 +46,7 @@ class MultitaskConfig(PreTrainedConfig):
     tasks: list | None = None
     max_length: int | None = None
     stride: int | None = None
+    adapters: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Complete the nested configuration and check the tasks."""
@@ -53,6 +56,13 @@ class MultitaskConfig(PreTrainedConfig):
         if len(set(names)) < len(names):
             raise ValueError(f"Task names must be unique. Found {names}.")
         self.tasks = [task.to_dict() for task in tasks]
+        adapters = [options["name"] for options in self.adapters or []]
+        known = len(set(adapters)) == len(adapters) and set(adapters) <= {*names, "shared"}
+        if not known or (adapters and "shared" in names):
+            raise ValueError(
+                f"Adapters should have the names of tasks ({', '.join(names)}) or `shared`, which then no task may "
+                f"have. Found {adapters}."
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

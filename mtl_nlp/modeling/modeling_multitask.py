@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
+from .adapters_multitask import (
+    SHARED,
+    adapter_options,
+    adapter_parameters,
+    checkpointing_routed,
+    delete_adapter,
+    encoder_passes,
+    inject_adapter,
+    internal_name,
+    merged_state,
+    mixes_rows,
+    routed,
+)
 from .configuration_multitask import MultitaskConfig
-from .heads_multitask import PlainHead, TaskHead, count_units
+from .heads_multitask import PlainHead, TaskHead
+from .loss_multitask import ZeroLoss, count_step, joint_loss
 from .tasks_multitask import Task
 
 
@@ -34,89 +51,11 @@ class MultitaskOutput(ModelOutput):
     loss_sums: dict[str, torch.Tensor] | None = None
 
 
-@dataclass(frozen=True)
-class StepCounts:
-    """How many labels one optimizer step holds, over all micro-batches and processes.
-
-    Attributes:
-        rows: N, rows in all.
-        task_rows: n_t, rows that carry a label of task t.
-        units: u_t, labelled units (words, texts) of task t.
-    """
-
-    rows: int
-    task_rows: dict[str, int]
-    units: dict[str, int]
-
-    def __add__(self, other: StepCounts) -> StepCounts:
-        """The counts of both together."""
-
-        def add(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-            return {task: a.get(task, 0) + b.get(task, 0) for task in {**a, **b}}
-
-        return StepCounts(self.rows + other.rows, add(self.task_rows, other.task_rows), add(self.units, other.units))
-
-
-def count_step(batches: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> StepCounts:
-    """Count rows and labelled units of the given batches (each as the collator makes it)."""
-    present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
-    # All of them at once: one wait for the device.
-    found = torch.stack([count_units(labels) for _, labels in present]).tolist() if present else []
-    units = dict.fromkeys(tasks, 0)
-    for (task, _), count in zip(present, found, strict=True):
-        units[task] += count
-    return StepCounts(
-        rows=sum(len(batch["input_ids"]) for batch in batches),
-        task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
-        units=units,
-    )
-
-
-def joint_loss(
-    loss_sums: Mapping[str, torch.Tensor],
-    counts: StepCounts,
-    weights: Mapping[str, float] | None = None,
-    scale: str = "rows",
-) -> torch.Tensor:
-    """The joint loss L = Σ_t w_t · (n_t / N) · CE_t / u_t, or this batch's share of it.
-
-    For one task it is the mean loss that the stock classes compute. n_t / N makes a batch that mixes datasets and a
-    row of batches of one dataset each the same objective in expectation, so the mixture sets how much a dataset
-    counts. A task without labelled units adds zero, but touches its parameters.
-
-    Args:
-        loss_sums: CE_t of the micro-batch, scalars.
-        counts: the counts of the whole step; with those of the micro-batch itself, its own mean.
-        weights: w_t, 1 where a task is not named.
-        scale: `rows` for the formula, `per_task` for the same without n_t / N.
-
-    Returns:
-        A scalar; the shares of a step's micro-batches add up to its loss.
-    """
-    factors = []
-    for task in loss_sums:
-        share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
-        factors.append((weights or {}).get(task, 1.0) * share / max(counts.units[task], 1))
-    sums = torch.stack(list(loss_sums.values()))
-    return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
-
-
-class _ZeroLoss(torch.autograd.Function):
-    """Zero, with a gradient of zero for every input."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        # Not the inputs: FSDP frees parameters between forward and backward.
-        ctx.likes = [(value.shape, value.dtype, value.device) for value in inputs]
-        return torch.zeros((), device=inputs[0].device)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
-
-
 class MultitaskModel(PreTrainedModel):
     """A pretrained encoder that feeds one head for each task.
+
+    With adapters (soft sharing) the encoder is another one for each task that has its own, by a LoRA, see
+    `add_adapter`; the shared weights stay one.
 
     Args:
         config: the encoder's configuration and the tasks, whose label spaces must be known.
@@ -154,12 +93,13 @@ class MultitaskModel(PreTrainedModel):
         if not self.tasks:
             raise ValueError("A MultitaskModel needs at least one task. Found none in the configuration.")
         for task in self.tasks.values():
-            if task.num_labels == 0:
-                raise ValueError(f"Task {task.name!r} has no labels. Give its label space before building the model.")
+            _check_labels(task)
         self.encoder = AutoModel.from_config(config.text_config, **_no_pooler(config.text_config))
         # A list: task names such as "a.b" or "forward" are no valid keys of a ModuleDict.
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
+        for options in config.adapters or ():  # after post_init, which would initialise lora_B too
+            inject_adapter(self.encoder, internal_name(options["name"]), _without_name(options))
 
     @classmethod
     def from_encoder(
@@ -245,30 +185,171 @@ class MultitaskModel(PreTrainedModel):
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        type_ids = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **type_ids).last_hidden_state
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
+        names = list(self.tasks if tasks is None else tasks)
         heads = dict(zip(self.tasks, self.heads, strict=True))
+        adapters = {name: self.adapters_of(name) for name in names}
         logits: dict[str, torch.Tensor] = {}
-        idle = []
-        for name in heads if tasks is None else tasks:
-            if rows is not None and len(rows[name]) == 0:
-                idle.append(name)
-                words = [hidden.shape[1]] if self.tasks[name].level == "token" else []
-                logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
-            else:
-                index = slice(None) if rows is None else rows[name]
-                logits[name] = heads[name](hidden[index], attention_mask[index])
+        in_one = mixes_rows(self.config.text_config, self.config.adapters or ())
+        for encoder_pass in encoder_passes(adapters, rows, in_one=in_one):
+            chosen = slice(None) if encoder_pass.rows is None else encoder_pass.rows
+            read = {key: value[chosen] for key, value in inputs.items()}
+            with routed(encoder_pass.route):
+                hidden = self.encoder(**read).last_hidden_state
+            for name, places in encoder_pass.places.items():
+                index = slice(None) if places is None else places
+                logits[name] = heads[name](hidden[index], read["attention_mask"][index])
+        idle = [name for name in names if name not in logits]
+        for name in idle:
+            words = [input_ids.shape[1]] if self.tasks[name].level == "token" else []
+            logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
+        logits = {name: logits[name] for name in names}
         if labels is None:
             return MultitaskOutput(logits=logits)
         if rows is None:
             rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
         # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
-        zero = _ZeroLoss.apply(hidden, *(parameter for name in idle for parameter in heads[name].parameters()))
+        untouched = [parameter for name in idle for parameter in heads[name].parameters()]
+        used = {adapter for name in names if name not in idle for adapter in adapters[name]}
+        if unused := {internal_name(each) for each in self.adapter_names} - used:
+            untouched += adapter_parameters(self.encoder, unused)
+        zero = ZeroLoss.apply(hidden, *(parameter for parameter in untouched if parameter.requires_grad))
         loss_sums = {
             name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
         }
         counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
+
+    @property
+    def adapter_names(self) -> list[str]:
+        """The tasks that have an adapter of their own, and `shared` if there is one of all tasks."""
+        return [options["name"] for options in self.config.adapters or ()]
+
+    def adapters_of(self, task: str) -> tuple[str, ...]:
+        """The adapters that a task's rows go through, by the names that PEFT's layers know them by."""
+        return tuple(internal_name(name) for name in self.adapter_names if name in {SHARED, task})
+
+    def add_adapter(self, adapter_config: LoraConfig, adapter_name: str = SHARED) -> None:
+        """Give a task an adapter of its own, or all tasks a shared one; a task with both goes through their sum.
+
+        It starts as no change. All that was trainable stays so; `freeze("encoder")` leaves adapters and heads.
+
+        Args:
+            adapter_config: its `r`, `lora_alpha`, `lora_dropout`, `target_modules` (names of linear layers, or
+                `all-linear`; PEFT's for the family by default), `use_rslora` and `use_dora`.
+            adapter_name: a task, or `shared`.
+
+        Raises:
+            ValueError: if there is no such task, it has one, or the options do not fit the encoder.
+        """
+        if adapter_name not in {SHARED, *self.tasks}:
+            raise ValueError(f"No task {adapter_name!r} to adapt to. The model has {', '.join(self.tasks)}.")
+        if adapter_name in self.adapter_names:
+            raise ValueError(f"{adapter_name!r} has an adapter. Take it out with `delete_adapter`.")
+        options = {"name": adapter_name, **adapter_options(adapter_config)}
+        config = copy.deepcopy(self.config)
+        config.adapters = [*(config.adapters or []), options]
+        config.__post_init__()
+        if SHARED in [*self.adapter_names, adapter_name] and any(each.get("use_dora") for each in config.adapters):
+            raise ValueError("DoRA adapters do not add up: `use_dora` goes without a shared adapter.")
+        inject_adapter(self.encoder, internal_name(adapter_name), _without_name(options))
+        self.config.adapters = config.adapters
+
+    def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
+        """Take adapters out: their tasks read the plain encoder, or the shared adapter's.
+
+        Args:
+            adapter_names: tasks, or `shared`.
+
+        Raises:
+            ValueError: if there is no such adapter.
+        """
+        for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
+            if name not in self.adapter_names:
+                raise ValueError(f"No adapter {name!r}. The model has {', '.join(self.adapter_names) or 'none'}.")
+            delete_adapter(self.encoder, internal_name(name))
+            self.config.adapters = [options for options in self.config.adapters if options["name"] != name] or None
+
+    def add_task(self, task: Task) -> None:
+        """Add a task with a new head, whose pooler, where the family has one, is new too.
+
+        Raises:
+            ValueError: if a task has its name, or it has no labels.
+        """
+        config = copy.deepcopy(self.config)
+        config.tasks = [*config.get_tasks(), task]
+        config.__post_init__()
+        _check_labels(task)
+        head = TaskHead(task, config.text_config).to(self.device, self.dtype)
+        (self._init_weights(head.plain) if not head.has_stock_class else head.stock.initialize_weights())
+        self.heads.append(head.train(self.training))
+        self.tasks[task.name] = task
+        self.config.tasks = config.tasks
+
+    def drop_task(self, name: str) -> None:
+        """Take a task out, with its head and its adapter.
+
+        Raises:
+            ValueError: if there is no such task, or no other.
+        """
+        if name not in self.tasks or len(self.tasks) == 1:
+            raise ValueError(f"No task {name!r} beside others. The model has {', '.join(self.tasks)}.")
+        if name in self.adapter_names:
+            self.delete_adapter(name)
+        del self.heads[list(self.tasks).index(name)]
+        del self.tasks[name]
+        self.config.tasks = [task.to_dict() for task in self.tasks.values()]
+
+    def parameters_of(self, part: str) -> list[nn.Parameter]:
+        """A part's parameters: a task's head and adapter, or of `encoder` all that tasks share, the shared adapter too.
+
+        Raises:
+            ValueError: if there is no such task.
+        """
+        if part == "encoder":
+            own = set(adapter_parameters(self.encoder, map(internal_name, set(self.adapter_names) - {SHARED})))
+            return [parameter for parameter in self.encoder.parameters() if parameter not in own]
+        if part not in self.tasks:
+            raise ValueError(f"No part {part!r}. The model has encoder, {', '.join(self.tasks)}.")
+        head = self.heads[list(self.tasks).index(part)]
+        return [*head.parameters(), *adapter_parameters(self.encoder, [internal_name(part)])]
+
+    def freeze(self, *parts: str) -> None:
+        """Leave parts out of training, see `parameters_of`."""
+        for part in parts:
+            for parameter in self.parameters_of(part):
+                parameter.requires_grad_(False)
+
+    def merge_and_unload(self, task: str) -> MultitaskModel:
+        """A model of one task, whose adapters are merged into its plain encoder: the same logits at plain speed.
+
+        Raises:
+            ValueError: if there is no such task.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"No task {task!r}. The model has {', '.join(self.tasks)}.")
+        config = copy.deepcopy(self.config)
+        config.tasks, config.adapters = [self.tasks[task].to_dict()], None
+        merged = type(self)(config).to(self.device, self.dtype).train(self.training)
+        merged.encoder.load_state_dict(merged_state(self.encoder, self.adapters_of(task)))
+        merged.heads[0].load_state_dict(self.heads[list(self.tasks).index(task)].state_dict())
+        return merged
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
+    ) -> None:
+        super()._set_gradient_checkpointing(enable, checkpointing_routed(gradient_checkpointing_func), **kwargs)
+
+
+def _check_labels(task: Task) -> None:
+    if task.num_labels == 0:
+        raise ValueError(f"Task {task.name!r} has no labels. Give its label space before building the model.")
+
+
+def _without_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "name"}
 
 
 def _no_pooler(text_config: Any) -> dict[str, bool]:

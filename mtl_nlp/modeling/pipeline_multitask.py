@@ -56,7 +56,11 @@ class MultitaskPipeline(ChunkPipeline):
 
     Batches hold texts of like length, and answers come in the order of the inputs. Threads may share a pipeline.
 
+    Of a model with adapters every task that has its own takes an encoder pass of its own, and all others share one.
+
     Args:
+        merge_task (`str`, *optional*): answer this task alone, its adapters merged into the encoder: one pass, without
+            any adapter's cost. Only when the pipeline is made.
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
         top_k (`int`, *optional*): how many classes to show, best first; None for all. By default those predicted: the
             best one, or for multi-label tasks all those that hold.
@@ -67,17 +71,20 @@ class MultitaskPipeline(ChunkPipeline):
         [{'entity_group': 'PER', 'score': 0.99, 'word': 'Ada', 'start': 0, 'end': 3}, …]
     """
 
+    model: Any
     _load_tokenizer = True
     _load_processor = False
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, merge_task: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.model.config.model_type != MultitaskConfig.model_type:
             raise ValueError(
                 f"The multitask pipeline needs a multitask model. Found a {self.model.config.model_type} model."
             )
+        if merge_task is not None:
+            self.model = self.model.merge_and_unload(merge_task)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer one input, a list of them, or any other iterable of them, as they are asked for."""

@@ -18,7 +18,7 @@ from toy_splits import TASKS
 from transformers import AutoTokenizer
 
 from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss
-from mtl_nlp.modeling.modeling_multitask import StepCounts, count_step
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 STEPS = [
     (("words", range(6)), ("texts", range(9))),  # one has pos and ner, the other topic and score

@@ -17,7 +17,7 @@ from mtl_nlp import (
     TokenClassification,
     joint_loss,
 )
-from mtl_nlp.modeling.modeling_multitask import StepCounts, count_step
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 TASKS = [
     TokenClassification(name="train", labels=["a", "b", "c"]),

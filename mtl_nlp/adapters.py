@@ -1,0 +1,132 @@
+"""Adapters in training: those that a recipe asks for, how far they are apart, and what is trained."""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig
+
+from mtl_nlp.modeling.adapters_multitask import (
+    SHARED,
+    adapter_options,
+    adapter_parameters,
+    inject_adapter,
+    internal_name,
+    low_rank_factors,
+)
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe import Recipe, RecipeError
+from mtl_nlp.recipe_sections import AdapterRecipe
+
+
+def lora_config(recipe: AdapterRecipe) -> LoraConfig:
+    """PEFT's configuration of every adapter that a recipe asks for."""
+    return LoraConfig(
+        r=recipe.r,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=recipe.target_modules,
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
+    )
+
+
+def check_adapters(recipe: Recipe, text_config: PreTrainedConfig) -> None:
+    """See that a recipe's adapters fit the encoder, before anything but its configuration is loaded.
+
+    Raises:
+        RecipeError: if they do not, or PEFT is too old.
+    """
+    if recipe.adapters is None:
+        return
+    with torch.device("meta"):
+        encoder = AutoModel.from_config(text_config)
+        try:
+            inject_adapter(encoder, SHARED, adapter_options(lora_config(recipe.adapters)))
+        except ValueError as error:
+            raise RecipeError(f"adapters: {error}") from error
+
+
+def adapt(model: MultitaskModel, recipe: Recipe) -> None:
+    """Give a model the adapters of a recipe, and leave out of training what it says.
+
+    A task of the model that has such an adapter from before keeps it.
+
+    Raises:
+        RecipeError: if a part to freeze is not there, an adapter is there with other options, or nothing is left to
+            train.
+    """
+    adapters = recipe.adapters
+    if adapters is not None:
+        there = {options["name"]: options for options in model.config.adapters or ()}
+        names = [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]
+        try:
+            for name in names:
+                options = {"name": name, **adapter_options(lora_config(adapters))}
+                if there.get(name, options) != options:
+                    raise RecipeError(
+                        f"adapters: {name} has one in {recipe.encoder}, with other options: {there[name]}."
+                    )
+                if name not in there:
+                    model.add_adapter(lora_config(adapters), name)
+        except ValueError as error:
+            raise error if isinstance(error, RecipeError) else RecipeError(f"adapters: {error}") from error
+        own = [name for name in model.adapter_names if name != SHARED]
+        if adapters.pull and len(own) < 2:
+            raise RecipeError(
+                f"adapters.pull: it pulls the adapters of tasks towards each other, and needs two. Found {len(own)}."
+            )
+        if not adapters.train_encoder:
+            for name, parameter in model.encoder.named_parameters():
+                if "lora_" not in name:
+                    parameter.requires_grad_(False)
+    try:
+        model.freeze(*recipe.freeze)
+    except ValueError as error:
+        raise RecipeError(f"freeze: {error}") from error
+    for name in recipe.tasks:
+        if not any(parameter.requires_grad for parameter in model.parameters_of(name)) and "encoder" in recipe.freeze:
+            raise RecipeError(f"freeze: nothing is left to train for {name}.")
+
+
+def adapter_spread(model: MultitaskModel) -> torch.Tensor:
+    """How far the tasks' adapters are apart: Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F, a scalar in float32.
+
+    ΔW_t = s_t B_t A_t is never built: ⟨ΔW_s, ΔW_t⟩ is the sum of the elementwise product of B_sᵀB_t and A_sA_tᵀ, and
+    Σ_t ‖ΔW_t − mean‖² = Σ_t ⟨ΔW_t, ΔW_t⟩ − 1/T Σ_s,t ⟨ΔW_s, ΔW_t⟩. The shared adapter is left out, since it is the
+    same for all.
+    """
+    names = [internal_name(name) for name in model.adapter_names if name != SHARED]
+    total = torch.zeros((), device=model.device)
+    with torch.autocast(model.device.type, enabled=False):
+        for factors in low_rank_factors(model.encoder, names).values():
+            if factors:
+                down = torch.cat([of_task for of_task, _ in factors]).float()
+                up = torch.cat([of_task for _, of_task in factors], dim=1).float()
+                own = torch.block_diag(*[down.new_ones(len(of_task), len(of_task)) for of_task, _ in factors])
+                total = total + ((down @ down.T) * (up.T @ up) * (own - 1.0 / len(names))).sum()
+    return total
+
+
+def describe_parameters(model: MultitaskModel) -> str:
+    """What of a model is trained, a line."""
+
+    def size(parameters: list[nn.Parameter], of_trained: bool = True) -> int:
+        return sum(p.numel() for p in set(parameters) if p.requires_grad or not of_trained)
+
+    every = list(model.parameters())
+    trained, total = size(every), size(every, of_trained=False)
+    if not model.adapter_names and trained == total:
+        return f"{total:,} parameters, all of them trained."
+    adapters = {name: adapter_parameters(model.encoder, [internal_name(name)]) for name in model.adapter_names}
+    of_adapters = {parameter for parameters in adapters.values() for parameter in parameters}
+    plain = [parameter for parameter in model.encoder.parameters() if parameter not in of_adapters]
+    encoder = size(plain, of_trained=False)
+    parts = [f"encoder {size(plain):,}"]
+    parts += [
+        f"adapter of {name} {size(own):,} ({size(own, of_trained=False) / encoder:.2%} of the encoder)"
+        for name, own in adapters.items()
+    ]
+    parts.append(f"heads {size(list(model.heads.parameters())):,}")
+    return f"{trained:,} of {total:,} parameters trained ({trained / total:.2%}): {', '.join(parts)}."

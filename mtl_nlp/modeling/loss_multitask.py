@@ -1,0 +1,92 @@
+"""The joint loss of several tasks over one optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .heads_multitask import count_units
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """How many labels one optimizer step holds, over all micro-batches and processes.
+
+    Attributes:
+        rows: N, rows in all.
+        task_rows: n_t, rows that carry a label of task t.
+        units: u_t, labelled units (words, texts) of task t.
+    """
+
+    rows: int
+    task_rows: dict[str, int]
+    units: dict[str, int]
+
+    def __add__(self, other: StepCounts) -> StepCounts:
+        """The counts of both together."""
+
+        def add(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+            return {task: a.get(task, 0) + b.get(task, 0) for task in {**a, **b}}
+
+        return StepCounts(self.rows + other.rows, add(self.task_rows, other.task_rows), add(self.units, other.units))
+
+
+def count_step(batches: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> StepCounts:
+    """Count rows and labelled units of the given batches (each as the collator makes it)."""
+    present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
+    # All of them at once: one wait for the device.
+    found = torch.stack([count_units(labels) for _, labels in present]).tolist() if present else []
+    units = dict.fromkeys(tasks, 0)
+    for (task, _), count in zip(present, found, strict=True):
+        units[task] += count
+    return StepCounts(
+        rows=sum(len(batch["input_ids"]) for batch in batches),
+        task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
+        units=units,
+    )
+
+
+def joint_loss(
+    loss_sums: Mapping[str, torch.Tensor],
+    counts: StepCounts,
+    weights: Mapping[str, float] | None = None,
+    scale: str = "rows",
+) -> torch.Tensor:
+    """The joint loss L = Σ_t w_t · (n_t / N) · CE_t / u_t, or this batch's share of it.
+
+    For one task it is the mean loss that the stock classes compute. n_t / N makes a batch that mixes datasets and a
+    row of batches of one dataset each the same objective in expectation, so the mixture sets how much a dataset
+    counts. A task without labelled units adds zero, but touches its parameters.
+
+    Args:
+        loss_sums: CE_t of the micro-batch, scalars.
+        counts: the counts of the whole step; with those of the micro-batch itself, its own mean.
+        weights: w_t, 1 where a task is not named.
+        scale: `rows` for the formula, `per_task` for the same without n_t / N.
+
+    Returns:
+        A scalar; the shares of a step's micro-batches add up to its loss.
+    """
+    factors = []
+    for task in loss_sums:
+        share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
+        factors.append((weights or {}).get(task, 1.0) * share / max(counts.units[task], 1))
+    sums = torch.stack(list(loss_sums.values()))
+    return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
+
+
+class ZeroLoss(torch.autograd.Function):
+    """Zero, with a gradient of zero for every input."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        # Not the inputs: FSDP frees parameters between forward and backward.
+        ctx.likes = [(value.shape, value.dtype, value.device) for value in inputs]
+        return torch.zeros((), device=inputs[0].device)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)

@@ -1,0 +1,159 @@
+"""Hard sharing, soft sharing and single tasks, compared: python scripts/benchmark_sharing.py --seeds 1 2 3
+
+For each of recipes/mixed.yaml and recipes/ewt.yaml, with the recipe's own settings and every side trained for as many
+passes over its rows:
+
+- single: each task by itself, on the datasets that feed it
+- hard: the recipe as it stands, one encoder for all tasks
+- adapters: the encoder frozen, an adapter for each task (r 8, all linear layers)
+- shared: the encoder trained, and an adapter for each task
+- shared, pull: the same, with a small and a large pull of the adapters to their mean
+
+--rows takes that many training rows of each dataset, drawn once for all sides and seeds; --epochs is how often they are
+passed over. Every finished run is a line in --output; a second call goes on with what is missing and prints the table
+of all. Needs MTL_NLP_DATA and MINILM as the recipes do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from mtl_nlp import Recipe
+from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+ADAPTERS = {"r": 8, "target_modules": "all-linear"}
+SIDES: dict[str, dict[str, Any] | None] = {
+    "single": None,
+    "hard": None,
+    "adapters": {**ADAPTERS, "train_encoder": False},
+    "shared": ADAPTERS,
+    "shared, pull 0.01": {**ADAPTERS, "pull": 0.01},
+    "shared, pull 1": {**ADAPTERS, "pull": 1.0},
+}
+ADAPTER_RATE = 1.0e-3
+
+
+def recipe_of(name: str, side: str, task: str | None, seed: int, options: argparse.Namespace) -> Recipe:
+    """The recipe of one run; with a task, of that task alone."""
+    recipe = Recipe.load(RECIPES / f"{name}.yaml")
+    data = recipe.model_dump(exclude_defaults=True)
+    data["training"] |= {
+        "seed": seed,
+        "num_train_epochs": options.epochs,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "output_dir": None,
+    }
+    del data["training"]["output_dir"]
+    if SIDES[side] is not None:
+        data["adapters"] = SIDES[side]
+        data["training"]["adapter_learning_rate"] = options.adapter_learning_rate
+    if task is not None:
+        data["tasks"] = {task: data["tasks"][task]}
+        data["datasets"] = {key: dataset for key, dataset in data["datasets"].items() if task in dataset["labels"]}
+        for dataset in data["datasets"].values():
+            dataset["labels"] = {task: dataset["labels"][task]}
+        data.pop("loss", None)
+    return Recipe.from_dict(data)
+
+
+def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
+    """Primary score of each task on each split in percent, and what it took."""
+    run = prepare_run(recipe)
+    for name, encoded in run.splits["train"].items():
+        if options.rows is not None and encoded.num_windows > options.rows:
+            windows = encoded.windows.shuffle(seed=0).select(range(options.rows))
+            run.splits["train"][name] = dataclasses.replace(encoded, windows=windows.flatten_indices())
+    model = build_model(run)
+    trainer = build_trainer(run, model, training_arguments(recipe))
+    started = time.time()
+    trainer.train()
+    found: dict[str, Any] = {
+        "seconds": round(time.time() - started),
+        "trained": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+    }
+    for split in options.splits:
+        scores = trainer.score(run.splits[split]).scores
+        found[split] = {task: 100 * values[run.tasks[task].primary_score] for task, values in scores.items()}
+    return found
+
+
+def print_table(lines: list[dict[str, Any]], name: str, split: str, rate: float) -> None:
+    """Mean ± standard deviation over seeds of every side, and its difference to single tasks, as Markdown."""
+    own = [line for line in lines if line["recipe"] == name and line["adapter_learning_rate"] == rate]
+    tasks = list(dict.fromkeys(task for line in own for task in line.get(split, {})))
+    print(f"\n{name}.yaml, {split}\n")
+    print(f"| side | {' | '.join([*tasks, 'mean', 'mean - single'])} | seeds | parameters trained |")
+    print("|---|" + "---|" * (len(tasks) + 4))
+    single: dict[int, float] = {}
+    for side in SIDES:
+        by_seed: dict[int, dict[str, float]] = {}
+        for line in own:
+            if line["side"] == side and split in line:
+                by_seed.setdefault(line["seed"], {}).update(line[split])
+        by_seed = {seed: scores for seed, scores in by_seed.items() if len(scores) == len(tasks)}
+        if not by_seed:
+            continue
+        means = {seed: statistics.mean(scores.values()) for seed, scores in by_seed.items()}
+        single = single or means
+        cells = [_spread([scores[task] for scores in by_seed.values()]) for task in tasks]
+        differences = [mean - single[seed] for seed, mean in means.items() if seed in single]
+        trained = max(line["trained"] for line in own if line["side"] == side)
+        print(
+            f"| {side} | {' | '.join(cells)} | {_spread(list(means.values()))} | {_spread(differences, '+')} | "
+            f"{len(by_seed)} | {trained / 1e6:.1f} M |"
+        )
+
+
+def _spread(values: list[float], sign: str = "") -> str:
+    return f"{statistics.mean(values):{sign}.2f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.2f}"
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", choices=("mixed", "ewt"), default=["mixed", "ewt"])
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rows", type=int, help="training rows of each dataset (default: all)")
+    parser.add_argument("--epochs", type=float, default=4.0)
+    parser.add_argument("--adapter-learning-rate", type=float, default=ADAPTER_RATE)
+    parser.add_argument("--splits", nargs="+", default=["validation", "test"])
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmark_sharing.jsonl"))
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    setting = {name: vars(options)[name] for name in ("rows", "epochs", "adapter_learning_rate")}
+    for seed in options.seeds:
+        for name in options.recipes:
+            for side in options.sides:
+                tasks = list(Recipe.load(RECIPES / f"{name}.yaml").tasks) if side == "single" else [None]
+                for task in tasks:
+                    what = {"recipe": name, "side": side, "task": task, "seed": seed, **setting}
+                    if any(what.items() <= line.items() for line in lines):
+                        continue
+                    recipe = recipe_of(name, side, task, seed, options)
+                    line = {**what, **train_and_score(recipe, options)}
+                    lines.append(line)
+                    with options.output.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
+                    print(line, flush=True)
+    of_setting = [line for line in lines if setting.items() <= line.items()]
+    for name in options.recipes:
+        for split in options.splits:
+            print_table(of_setting, name, split, options.adapter_learning_rate)
+
+
+if __name__ == "__main__":
+    main()
