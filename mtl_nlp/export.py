@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,10 @@ def export_peft(
             if of_task in names:
                 layer.lora_magnitude_vector["default"].weight.data = magnitude.weight
     adapted.peft_config["default"].base_model_name_or_path = base
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    with warnings.catch_warnings(
+        action="ignore", category=FutureWarning
+    ):  # PEFT uses a deprecated name of transformers'
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     return base
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -313,24 +314,25 @@ def encoder_passes(
     if len(groups) < 2:  # the batch as it is, also if no row has a label: the loss of zero needs an encoder pass
         group = next(iter(groups), ())
         return [EncoderPass(Route((group,), ()), None, {name: rows[name] for name in groups.get(group, [])})]
-    passes = []
+    reads = []
     for group, names in groups.items():
-        of_group = torch.cat([rows[name] for name in names]).unique() if len(names) > 1 else rows[names[0]]
-        places = {
-            name: torch.searchsorted(of_group, rows[name])
-            if len(names) > 1
-            else torch.arange(len(of_group), device=of_group.device)
-            for name in names
-        }
-        passes.append(EncoderPass(Route((group,), (len(of_group),)), of_group, places))
-    return [_joined(passes)] if in_one else passes
-
-
-def _joined(passes: list[EncoderPass]) -> EncoderPass:
-    """Several passes as one, their rows one after the other."""
-    route = Route(tuple(each.route.adapters[0] for each in passes), tuple(each.route.sizes[0] for each in passes))
-    starts = [sum(route.sizes[:number]) for number in range(len(passes))]
-    places = {
-        name: own + start for each, start in zip(passes, starts, strict=True) for name, own in each.places.items()
+        parts = [rows[name] for name in names]
+        if len(parts) == 1:
+            reads.append((group, parts[0], [torch.arange(len(parts[0]), device=parts[0].device)]))
+        else:
+            of_group = torch.cat(parts).unique()
+            reads.append((group, of_group, [torch.searchsorted(of_group, part) for part in parts]))
+    if not in_one:
+        return [
+            EncoderPass(Route((group,), ()), read, dict(zip(groups[group], places, strict=True)))
+            for group, read, places in reads
+        ]
+    sizes = [len(read) for _, read, _ in reads]
+    starts = itertools.accumulate(sizes, initial=0)
+    joined = {
+        name: start + place
+        for (group, _, places), start in zip(reads, starts, strict=False)
+        for name, place in zip(groups[group], places, strict=True)
     }
-    return EncoderPass(route, torch.cat([each.rows for each in passes]), places)
+    route = Route(tuple(groups), tuple(sizes))
+    return [EncoderPass(route, torch.cat([read for _, read, _ in reads]), joined)]
