@@ -59,19 +59,16 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
     """
     adapters = recipe.adapters
     if adapters is not None:
-        there = {options["name"]: options for options in model.config.adapters or ()}
-        names = [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]
-        try:
-            for name in names:
-                options = {"name": name, **adapter_options(lora_config(adapters))}
-                if there.get(name, options) != options:
-                    raise RecipeError(
-                        f"adapters: {name} has one in {recipe.encoder}, with other options: {there[name]}."
-                    )
-                if name not in there:
+        options = adapter_options(lora_config(adapters))
+        there = {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in model.config.adapters or ()}
+        for name in [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]:
+            if there.get(name, options) != options:
+                raise RecipeError(f"adapters: {name} has one in {recipe.encoder}, with other options: {there[name]}.")
+            if name not in there:
+                try:
                     model.add_adapter(lora_config(adapters), name)
-        except ValueError as error:
-            raise error if isinstance(error, RecipeError) else RecipeError(f"adapters: {error}") from error
+                except ValueError as error:
+                    raise RecipeError(f"adapters: {error}") from error
         own = [name for name in model.adapter_names if name != SHARED]
         if adapters.pull and len(own) < 2:
             raise RecipeError(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from command_line import run_command
+from command_line import fails, write
 from conftest import build_config, build_model
 from peft import LoraConfig
 from torch import nn
 
 from mtl_nlp import Recipe, RecipeError, TextClassification, TokenClassification
-from mtl_nlp.adapters import adapt, adapter_spread, check_adapters, describe_parameters
+from mtl_nlp.adapters import adapter_spread, check_adapters, describe_parameters
+from mtl_nlp.cli import main
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors
 from mtl_nlp.run import build_model as build_run_model
 from mtl_nlp.run import build_trainer, outline_model, prepare_run, training_arguments
@@ -26,3 +26,270 @@ TASKS = [
     TextClassification(name="topic", labels=["x", "y"]),
 ]
 ADAPTERS = {"r": 4, "target_modules": "all-linear"}
+
+
+def adapted(*names: str, **options: object) -> nn.Module:
+    model = build_model(TASKS)
+    for name in names:
+        model.add_adapter(LoraConfig(**{**ADAPTERS, **options}), name)
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def naive_spread(model: nn.Module) -> torch.Tensor:
+    """Σ_layers Σ_t ‖ΔW_t − mean ΔW‖²_F as it is written, every ΔW built."""
+    names = [name for name in model.adapter_names if name != "shared"]
+    total = torch.zeros(())
+    for layer in model.encoder.modules():
+        if "lora_A" in dict(layer.named_children()):
+            changes = [
+                layer.get_delta_weight(f"task_{name}")
+                if f"task_{name}" in layer.lora_A
+                else torch.zeros_like(layer.base_layer.weight)
+                for name in names
+            ]
+            mean = sum(changes) / len(changes)
+            total = total + sum(((change - mean) ** 2).sum() for change in changes)
+    return total
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 3}])
+@pytest.mark.parametrize("names", [("pos", "ner", "topic"), ("pos", "ner", "shared")])
+def test_the_pull_equals_its_formula_and_so_does_its_gradient(names, options):
+    model = adapted(*names, **options)
+    model.zero_grad()
+    naive_spread(model).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    spread = adapter_spread(model)
+    torch.testing.assert_close(spread, naive_spread(model), rtol=1e-5, atol=1e-5)
+    spread.backward()
+    assert expected.keys() == {name for name, p in model.named_parameters() if p.grad is not None}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_a_layer_lacks_is_no_change_there():
+    model = adapted("pos", "ner")
+    model.add_adapter(LoraConfig(r=2, target_modules=["query"]), "topic")
+    torch.testing.assert_close(adapter_spread(model), naive_spread(model), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_that_are_the_same_change_are_not_apart_whatever_their_factors():
+    model = adapted("pos", "ner")
+    rotation = torch.linalg.qr(torch.randn(4, 4)).Q
+    for (down, up), (down_too, up_too) in low_rank_factors(model.encoder, ["task_pos", "task_ner"]).values():
+        down_too.data = rotation @ down
+        up_too.data = up @ rotation.T
+    for layer in model.encoder.modules():
+        if "lora_A" in dict(layer.named_children()):
+            layer.lora_B["task_ner"].weight.data = layer.lora_B["task_pos"].weight @ rotation.T
+    assert abs(adapter_spread(model)) < 1e-3 < adapter_spread(adapted("pos", "ner"))
+
+
+def test_the_pull_is_computed_in_full_precision_whatever_the_rest_is():
+    model = adapted("pos", "ner")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(adapter_spread(model), adapter_spread(model))
+        assert adapter_spread(model).dtype == torch.float32
+        half = adapter_spread(model)
+    assert torch.equal(half, adapter_spread(model))
+
+
+@pytest.fixture
+def adapting(quick_recipe):
+    quick_recipe["adapters"] = {**ADAPTERS, "train_encoder": False}
+    return quick_recipe
+
+
+def trainable(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_a_recipe_gives_every_task_an_adapter_and_trains_those_and_the_heads(adapting):
+    model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
+    assert model.adapter_names == ["pos", "ner", "topic"]
+    assert all("lora_" in name or name.startswith("heads.") for name in trainable(model))
+    assert {name for name in model.state_dict() if "lora_" in name} <= trainable(model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"tasks": ["ner"]}, ["ner"]),
+        ({"tasks": ["ner"], "shared": True}, ["shared", "ner"]),
+        ({"tasks": [], "shared": True}, ["shared"]),
+    ],
+)
+def test_only_some_tasks_have_adapters_if_so_asked(adapting, changes, names):
+    adapting["adapters"] |= {**changes, "train_encoder": True}
+    model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
+    assert model.adapter_names == names
+    assert trainable(model) == set(dict(model.named_parameters()))
+
+
+def test_what_is_trained_is_told_before(adapting):
+    run = prepare_run(Recipe.from_dict(adapting))
+    model, outline = build_run_model(run), outline_model(run)
+    text = describe_parameters(outline)
+    assert text == describe_parameters(model)
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    one = sum(parameter.numel() for name, parameter in model.named_parameters() if "task_ner" in name)
+    plain = sum(p.numel() for name, p in model.encoder.named_parameters() if "lora_" not in name)
+    assert text.startswith(f"{trained:,} of {total:,} parameters trained ({trained / total:.2%}): encoder 0, ")
+    assert f"adapter of ner {one:,} ({one / plain:.2%} of the encoder)" in text
+
+
+def test_without_adapters_all_parameters_are_trained(quick_recipe):
+    run = prepare_run(Recipe.from_dict(quick_recipe))
+    total = sum(parameter.numel() for parameter in build_run_model(run).parameters())
+    assert describe_parameters(outline_model(run)) == f"{total:,} parameters, all of them trained."
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"target_modules": ["quary"]},
+            r"^adapters: `target_modules`: quary is no linear layer of the encoder\. It has ",
+        ),
+        ({"r": 33}, r"^adapters: `r` should be between 1 and 32"),
+        ({"pull": 1.0, "tasks": ["pos"]}, r"^adapters\.pull: .* needs two\. Found 1"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_told_before_anything_is_trained(adapting, changes, message):
+    adapting["adapters"] |= changes
+    recipe = Recipe.from_dict(adapting)
+    with pytest.raises(RecipeError, match=message):
+        outline_model(prepare_run(recipe))
+
+
+def test_an_encoder_that_peft_has_no_defaults_for_is_told_and_what_it_has(quick_recipe):
+    quick_recipe["adapters"] = {}
+    with pytest.raises(
+        RecipeError, match=r"^adapters: PEFT has no default `target_modules` for a modernbert encoder\. Give"
+    ):
+        check_adapters(Recipe.from_dict(quick_recipe), build_config("modernbert"))
+    check_adapters(Recipe.from_dict(quick_recipe), build_config("bert"))
+
+
+def test_a_peft_that_is_too_old_is_told(adapting, monkeypatch):
+    monkeypatch.setattr("mtl_nlp.modeling.adapters_multitask._MIN_PEFT_VERSION", "999")
+    with pytest.raises(RecipeError, match=r"^adapters: The version of PEFT .* version >= 999"):
+        prepare_run(Recipe.from_dict(adapting))
+
+
+def test_the_pull_moves_adapters_together(adapting):
+    spreads = []
+    for pull in (0.0, 1.0):
+        adapting["adapters"]["pull"] = pull
+        adapting["training"] |= {"adapter_learning_rate": 0.01, "max_steps": 12}
+        recipe = Recipe.from_dict(adapting)
+        run = prepare_run(recipe)
+        trainer = build_trainer(run, build_run_model(run), training_arguments(recipe))
+        trainer.train()
+        spreads.append(adapter_spread(trainer.model).item())
+    assert 0 < spreads[1] < spreads[0] / 2
+
+
+@pytest.fixture
+def first(quick_recipe, tmp_path):
+    """A folder with a model of the tasks pos and topic, the first with an adapter."""
+    recipe = copy.deepcopy(quick_recipe)
+    recipe["output_dir"] = str(tmp_path / "first")
+    del recipe["tasks"]["ner"], recipe["datasets"]["sample"]["labels"]["ner"]
+    recipe["adapters"] = {**ADAPTERS, "tasks": ["pos"]}
+    assert main(["train", write(tmp_path / "first.yaml", recipe)]) == 0
+    return tmp_path / "first"
+
+
+@pytest.fixture
+def one_more(quick_recipe):
+    """The recipe of one more task."""
+    quick_recipe["tasks"] = {"ner": quick_recipe["tasks"]["ner"]}
+    quick_recipe["datasets"]["sample"]["labels"] = {"ner": "ner"}
+    quick_recipe["adapters"] = ADAPTERS
+    quick_recipe["freeze"] = ["encoder", "pos", "topic"]
+    return quick_recipe
+
+
+def logits(model: nn.Module) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return model.eval()(torch.randint(5, 300, (4, 9))).logits
+
+
+def test_a_task_is_added_and_the_old_ones_answer_to_the_bit_as_before(first, one_more, tmp_path, capsys):
+    assert main(["train", write(tmp_path / "one_more.yaml", one_more), "--from", str(first)]) == 0
+    printed = capsys.readouterr().out
+    before, after = load_model(str(first)), load_model(one_more["output_dir"])
+    assert list(after.tasks) == ["pos", "topic", "ner"]
+    assert after.adapter_names == ["pos", "ner"]
+    old, new = logits(before), logits(after)
+    assert all(torch.equal(old[task], new[task]) for task in old)
+    assert new["ner"].shape == (4, 9, 7)
+    weights = after.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in before.state_dict().items())
+    # The new adapter and head were trained, and only the new task was scored.
+    untrained = build_run_model(prepare_run(Recipe.load(tmp_path / "one_more.yaml", [f"encoder={first}"])))
+    own = {name for name in weights if name not in before.state_dict()}
+    assert own == trainable(untrained)
+    start = untrained.state_dict()
+    assert any("lora_A" in name for name in own) and all(not torch.equal(weights[name], start[name]) for name in own)
+    assert list(json.loads((tmp_path / "run" / "results.json").read_text())["tasks"]) == ["ner"]
+    assert "encoder 0, adapter of pos 0 " in printed and "no dataset has labels for pos" not in printed
+
+
+def test_an_old_task_is_trained_on_with_its_own_head_and_adapter(first, one_more, tmp_path):
+    one_more["tasks"]["pos"] = {"type": "token-classification"}
+    one_more["datasets"]["sample"]["labels"]["pos"] = "upos"
+    one_more["freeze"] = ["topic"]
+    model = build_run_model(prepare_run(Recipe.from_dict({**one_more, "encoder": str(first)})))
+    start = load_model(str(first)).state_dict()
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in start.items())
+    assert model.adapter_names == ["pos", "ner"]
+    assert not any(parameter.requires_grad for parameter in model.parameters_of("topic"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze": ["encodr"]}, "freeze: No part 'encodr'. The model has encoder, pos, topic, ner"),
+        ({"freeze": ["encoder", "ner"]}, "freeze: nothing is left to train"),
+        (
+            {"tasks": {"ner": {"type": "token-classification"}, "pos": {"type": "text-classification"}}},
+            "tasks.pos: no dataset",
+        ),
+        ({"adapters": {**ADAPTERS, "pull": 0.1, "tasks": []}}, "adapters: `tasks` is empty"),
+    ],
+)
+def test_what_cannot_be_added_is_told_in_one_line(first, one_more, tmp_path, capsys, changes, message):
+    recipe = write(tmp_path / "one_more.yaml", {**one_more, **changes})
+    assert message in fails(capsys, "train", recipe, "--from", str(first))
+
+
+def test_a_task_of_the_same_name_with_other_options_or_labels_is_refused(first, one_more, tmp_path, capsys):
+    one_more["tasks"] = {"pos": {"type": "token-classification", "scheme": "iob2"}}
+    one_more["datasets"]["sample"]["labels"] = {"pos": "ner"}
+    line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
+    assert "tasks.pos: " in line and "has a task of this name and other options" in line
+    one_more["tasks"] = {"pos": {"type": "token-classification"}}
+    line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
+    assert "was trained without the labels B-LOC, B-ORG" in line
+    one_more["datasets"]["sample"]["labels"] = {"pos": "upos"}
+    one_more["adapters"] = {**ADAPTERS, "r": 2}
+    line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
+    assert "adapters: pos has one in " in line and "with other options: {'lora_alpha': 16, 'r': 4, " in line
+
+
+def test_training_goes_on_from_a_trained_multitask_model_alone(one_more, encoder_folder, tmp_path, capsys):
+    recipe = write(tmp_path / "one_more.yaml", one_more)
+    assert "holds a bert model without multitask heads" in fails(
+        capsys, "train", recipe, "--from", encoder_folder("bert")
+    )
+    assert "cannot be loaded" in fails(capsys, "train", recipe, "--from", str(tmp_path / "no"))

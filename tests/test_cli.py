@@ -11,7 +11,7 @@ from mtl_nlp.cli import main
 from mtl_nlp.data.conll import DataError
 from mtl_nlp.recipe import RecipeError
 
-COMMANDS = ("plan", "train", "evaluate", "predict", "push", "export", "demo")
+COMMANDS = ("plan", "train", "evaluate", "predict", "push", "export", "drop", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

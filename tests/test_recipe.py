@@ -93,6 +93,7 @@ def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
         ("datasets.ewt.labels.gnre", "x", r"^datasets\.ewt\.labels\.gnre: no such task\. Did you mean 'genre'"),
         ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
         ("mixture.size_kap", 1, r"^mixture\.size_kap: unknown key\. Did you mean 'size_cap'"),
+        ("adapters", {"rank": 8}, r"^adapters\.rank: unknown key\. "),
         ("mixture.probabilities", {"etw": 1}, r"^mixture\.probabilities\.etw: no such dataset\. Did you mean 'ewt'"),
     ],
 )
@@ -144,6 +145,17 @@ def test_an_unknown_key_of_a_conll_dataset_is_refused():
         ("datasets.ewt.labels", {}, r"^datasets\.ewt\.labels: name at least one task"),
         ("datasets.ewt.validation_size", 0, r"^datasets\.ewt\.validation_size.*greater than 0"),
         ("datasets.ewt.path", ..., r"^datasets\.ewt\.path: this key is missing"),
+        ("adapters", {"r": 0}, r"^adapters\.r: .*greater than or equal to 1\. Found 0"),
+        ("adapters", {"target_modules": "query"}, r"^adapters\.target_modules.*: .*Found 'query'"),
+        ("adapters", {"tasks": "pos"}, r"^adapters\.tasks.*: .*Found 'pos'"),
+        ("adapters", {"tasks": ["poss"]}, r"^adapters\.tasks: no such task 'poss'\. Did you mean 'pos'"),
+        ("adapters", {"tasks": []}, r"^adapters: `tasks` is empty and `shared` false"),
+        ("adapters", {"pull": -1}, r"^adapters\.pull: .*greater than or equal to 0"),
+        ("adapters", {"pull": float("inf")}, r"^adapters\.pull: .*finite"),
+        ("adapters", {"dropout": 1.0}, r"^adapters\.dropout: .*less than 1"),
+        ("adapters", {"use_dora": True, "shared": True}, r"^adapters: DoRA adapters do not add up"),
+        ("adapters", {"use_dora": True, "pull": 0.1}, r"^adapters: DoRA adapters do not add up"),
+        ("freeze", "encoder", r"^freeze: .*list\. Found 'encoder'"),
         ("tasks", ..., r"^tasks: this key is missing"),
         ("tasks", {}, r"^tasks: .*at least 1"),
     ],
@@ -211,3 +223,22 @@ def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_pat
 
 def test_the_fingerprint_changes_with_any_key():
     assert Recipe.from_dict(PLAIN).sha256() != Recipe.from_dict(changed("max_length", 64)).sha256()
+
+
+@pytest.mark.parametrize("name", ["encoder", "shared"])
+def test_a_task_may_not_be_called_as_a_part_of_the_model_is_where_parts_are_named(name):
+    data = copy.deepcopy(PLAIN)
+    data["tasks"][name] = {"type": "text-classification"}
+    data["datasets"]["ewt"]["labels"][name] = "x"
+    assert name in Recipe.from_dict(data).tasks
+    for more in ({"adapters": {}}, {"freeze": ["encoder"]}):
+        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: `adapters` and `freeze` call a part of the model so"):
+            Recipe.from_dict({**data, **more})
+
+
+def test_all_tasks_have_adapters_unless_some_are_named():
+    assert Recipe.from_dict(changed("adapters", {})).adapted_tasks == list(
+        Recipe.from_dict(changed("adapters", {})).tasks
+    )
+    assert Recipe.from_dict(changed("adapters", {"tasks": ["pos"]})).adapted_tasks == ["pos"]
+    assert Recipe.from_dict(changed("freeze", [])).adapted_tasks == []

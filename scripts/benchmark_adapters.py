@@ -1,0 +1,230 @@
+"""What adapters cost in time and memory: python scripts/benchmark_adapters.py
+
+MiniLM, adapters of r 8 on all linear layers, in turns so that a machine's moods touch all alike; medians.
+
+- ways: forward and backward of one encoder pass over a batch of 32 texts of 64 sub-words, a quarter for each of four
+  adapters, in the way used and in those that were rejected, against the same batch through one adapter
+- steps: optimizer steps of recipes/mixed.yaml: the encoder fine-tuned in full, adapters alone, and both; with the peak
+  memory of each, measured in a process of its own (needs MTL_NLP_DATA)
+- tasks: a step of 64 tasks with an adapter each against one of two tasks, with as many rows of two of the tasks
+
+Needs MINILM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig
+from transformers import AutoModel
+from transformers.utils import logging
+
+from mtl_nlp import MultitaskModel, Recipe, TextClassification
+from mtl_nlp.modeling.adapters_multitask import Route, RoutedLinear, inject_adapter, routed
+from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
+
+ROOT = Path(__file__).parents[1]
+ROWS, LENGTH = 32, 64
+NAMES = ("a", "b", "c", "d")
+LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
+SIDES: dict[str, dict[str, Any] | None] = {
+    "full fine-tuning": None,
+    "adapters alone": {"r": 8, "target_modules": "all-linear", "train_encoder": False},
+    "encoder and adapters": {"r": 8, "target_modules": "all-linear"},
+}
+
+
+def encoder_folder() -> str:
+    """The encoder that the quickstart names."""
+    return Recipe.load(ROOT / "recipes" / "quickstart.yaml").encoder
+
+
+def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every way in every round, each warmed up before."""
+    for run in ways.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def print_ratios(seconds: dict[str, list[float]], base: str) -> None:
+    """Medians, and of the ratios to one of them in the same round."""
+    for name, values in seconds.items():
+        ratios = [value / of_base for value, of_base in zip(values, seconds[base], strict=True)]
+        print(
+            f"| {name} | {1000 * statistics.median(values):.0f} ms | {statistics.median(ratios):.2f} "
+            f"({min(ratios):.2f}-{max(ratios):.2f}) |"
+        )
+
+
+def masked_forward(self: RoutedLinear, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """All adapters side by side as one of rank 4 · 8, of which each row keeps its own part."""
+    down = torch.cat([self.lora_A[name].weight for name in NAMES])
+    up = torch.cat([self.lora_B[name].weight * self.scaling[name] for name in NAMES], dim=1)
+    return self.base_layer(x) + F.linear(F.linear(x, down) * mask, up)
+
+
+def sliced_forward(self: RoutedLinear, x: torch.Tensor) -> torch.Tensor:
+    """The rows of each adapter cut out, and put together again."""
+    parts = [
+        F.linear(F.linear(part, self.lora_A[name].weight), self.lora_B[name].weight) * self.scaling[name]
+        for name, part in zip(NAMES, x.chunk(len(NAMES)), strict=True)
+    ]
+    return self.base_layer(x) + torch.cat(parts)
+
+
+def named_forward(self: RoutedLinear, x: torch.Tensor) -> torch.Tensor:
+    """PEFT's own way for inference, `adapter_names`."""
+    return self._mixed_batch_forward(x, adapter_names=[name for name in NAMES for _ in range(ROWS // len(NAMES))])
+
+
+def compare_ways(rounds: int, *, train_encoder: bool) -> None:
+    """Print what each way through four adapters costs."""
+    encoder = AutoModel.from_pretrained(encoder_folder(), add_pooling_layer=False, dtype=torch.float32).train()
+    encoder.requires_grad_(train_encoder)
+    for name in NAMES:
+        inject_adapter(encoder, name, LORA)
+    for name, parameter in encoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    layers = [module for module in encoder.modules() if isinstance(module, RoutedLinear)]
+    input_ids = torch.randint(1000, 20000, (ROWS, LENGTH))
+    quarter = ROWS // len(NAMES)
+    mask = torch.zeros(ROWS, 1, len(NAMES) * LORA["r"])
+    for number in range(len(NAMES)):
+        mask[number * quarter : (number + 1) * quarter, :, number * LORA["r"] : (number + 1) * LORA["r"]] = 1.0
+
+    def passes(route: Route, rows: torch.Tensor = input_ids) -> None:
+        with routed(route):
+            hidden = encoder(input_ids=rows).last_hidden_state
+        hidden.pow(2).mean().backward()
+        encoder.zero_grad()
+
+    def replaced(forward: Callable[..., torch.Tensor]) -> None:
+        for layer in layers:
+            layer.forward = types.MethodType(forward, layer)
+        encoder(input_ids=input_ids).last_hidden_state.pow(2).mean().backward()
+        encoder.zero_grad()
+        for layer in layers:
+            del layer.forward
+
+    def pass_each() -> None:
+        for name, rows in zip(NAMES, input_ids.chunk(len(NAMES)), strict=True):
+            passes(Route(((name,),), ()), rows)
+
+    mixed = Route(tuple((name,) for name in NAMES), (quarter,) * len(NAMES))
+    ways = {
+        "one adapter": lambda: passes(Route(((NAMES[0],),), ())),
+        "four adapters, a product a row (used)": lambda: passes(mixed),
+        "four adapters, side by side and masked": lambda: replaced(functools.partial(masked_forward, mask=mask)),
+        "four adapters, rows cut out": lambda: replaced(sliced_forward),
+        "four adapters, PEFT's adapter_names": lambda: replaced(named_forward),
+        "four adapters, a pass for each": pass_each,
+    }
+    print(f"\nencoder {'trained too' if train_encoder else 'frozen'}\n\n| way | step | of one adapter |\n|---|---|---|")
+    print_ratios(take_turns(ways, rounds), "one adapter")
+
+
+def mixed_recipe(side: str, steps: int) -> Recipe:
+    """recipes/mixed.yaml with this side's adapters."""
+    recipe = Recipe.load(ROOT / "recipes" / "mixed.yaml")
+    data = recipe.model_dump(exclude_defaults=True)
+    data["training"] |= {"max_steps": steps, "eval_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
+    data |= {} if SIDES[side] is None else {"adapters": SIDES[side]}
+    return Recipe.from_dict(data)
+
+
+def one_training(side: str, steps: int) -> None:
+    """Train in this process; print seconds a step and the peak memory above that before training, in MB."""
+    recipe = mixed_recipe(side, steps)
+    run = prepare_run(recipe)
+    trainer = build_trainer(run, build_model(run), training_arguments(recipe))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    started = time.perf_counter()
+    trainer.train()
+    seconds = (time.perf_counter() - started) / steps
+    print(f"result {seconds} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024} {before}")
+
+
+def compare_steps(rounds: int, steps: int) -> None:
+    """Print what a step of mixed.yaml costs in time and memory."""
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    memory: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(rounds):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--only", "one", "--side", side, "--steps", str(steps)]
+            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            numbers = next(line for line in found.splitlines() if line.startswith("result")).split()[1:]
+            seconds[side].append(float(numbers[0]))
+            memory[side].append(float(numbers[1]))
+    print("\nmixed.yaml, bf16\n\n| side | step | of full fine-tuning |\n|---|---|---|")
+    print_ratios(seconds, "full fine-tuning")
+    for side, values in memory.items():
+        print(f"peak memory of {side}: {statistics.median(values):.0f} MB ({min(values):.0f}-{max(values):.0f})")
+
+
+def compare_tasks(rounds: int) -> None:
+    """Print what 64 tasks with adapters cost against two, with the same rows for the same two tasks."""
+    input_ids = torch.randint(1000, 20000, (ROWS, LENGTH))
+    ways: dict[str, Callable[[], None]] = {}
+    for number in (2, 64):
+        model = MultitaskModel.from_encoder(
+            encoder_folder(), [TextClassification(name=f"t{task}", labels=["x", "y"]) for task in range(number)]
+        ).train()
+        for task in model.tasks:
+            model.add_adapter(LoraConfig(**LORA), task)
+        rows = {task: torch.zeros(0, dtype=torch.long) for task in model.tasks}
+        rows |= {"t0": torch.arange(0, ROWS, 2), "t1": torch.arange(1, ROWS, 2)}
+        labels = {task: torch.zeros(len(own), dtype=torch.long) for task, own in rows.items()}
+
+        def step(model: MultitaskModel = model, rows: dict = rows, labels: dict = labels) -> None:
+            model(input_ids, rows=rows, labels=labels).loss.backward()
+            model.zero_grad()
+
+        ways[f"{number} tasks"] = step
+    print("\n| tasks with adapters | forward and backward | of 2 tasks |\n|---|---|---|")
+    print_ratios(take_turns(ways, rounds), "2 tasks")
+
+
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("ways", "steps", "tasks", "one"), help="default: all")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=60, help="optimizer steps of one training")
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    if options.only == "one":
+        one_training(options.side, options.steps)
+        return
+    if options.only in {None, "ways"}:
+        compare_ways(options.rounds, train_encoder=False)
+        compare_ways(options.rounds, train_encoder=True)
+    if options.only in {None, "tasks"}:
+        compare_tasks(options.rounds)
+    if options.only in {None, "steps"}:
+        compare_steps(max(3, options.rounds // 3), options.steps)
+
+
+if __name__ == "__main__":
+    main()
