@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -31,6 +32,7 @@ _IN_THE_ORDER = (
     *("training.per_device_train_batch_size", "training.max_tokens_per_batch", "training.gradient_accumulation_steps"),
 )
 _NOT_OF_THE_RUN = ("output_dir",)
+_SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
 
 
 class CheckpointError(ValueError):
@@ -101,7 +103,7 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
     """See that a checkpoint is of this model.
 
     Raises:
-        CheckpointError: if its tasks, or its weights' names or shapes, are others.
+        CheckpointError: if its tasks or adapters, or its weights' names or shapes, are others.
     """
     config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
     theirs = {task["name"]: task for task in config.get("tasks") or []}
@@ -114,6 +116,8 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}{key} of task {name!r} was {was!r}, here {now!r}.")
+    if flaw := _other_adapters(config.get("adapters") or [], model.config.adapters or []):
+        raise CheckpointError(f"{other}{flaw}.")
     state = model.state_dict()
     saved: set[str] = set()
     for file in checkpoint.glob("*.safetensors"):
@@ -127,6 +131,20 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
     for name, tensor in state.items():
         if saved and name not in saved and tensor.data_ptr() not in memory:
             raise CheckpointError(f"{other}it has no {name}.")
+
+
+def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
+    """What differs in the adapters' weights; None if nothing does."""
+    was, now = ([options["name"] for options in adapters] for adapters in (theirs, ours))
+    if was != now:  # also in order, which is that of the optimizer's state
+        return f"its adapters are {', '.join(was) or 'none'}, here {', '.join(now) or 'none'}"
+    default = LoraConfig().to_dict()
+    for old, new in zip(theirs, ours, strict=True):
+        for key in _SHAPES_OF_ADAPTERS:
+            if old.get(key, default[key]) != new.get(key, default[key]):
+                was, now = old.get(key, default[key]), new.get(key, default[key])
+                return f"{key} of the adapter of {old['name']} was {was!r}, here {now!r}"
+    return None
 
 
 def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import score_model
 from mtl_nlp.messages import did_you_mean
-from mtl_nlp.modeling.adapters_multitask import low_rank_factors
+from mtl_nlp.modeling.adapters_multitask import internal_name, low_rank_factors
 from mtl_nlp.modeling.encoding_multitask import default_max_length
 from mtl_nlp.modeling.heads_multitask import stock_config, stock_flaw
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -87,7 +87,7 @@ def export_peft(
     plain = copy.deepcopy(model)
     plain.delete_adapter(model.adapter_names)
     stock = stock_model(plain, task_name)
-    if base is None or not _is_encoder_of(plain, base):
+    if base is None or not _is_base_of(stock, base):
         base = str(folder / "base")
         export_stock(plain, tokenizer, task_name, Path(base))
     prefix = stock.base_model_prefix
@@ -99,7 +99,9 @@ def export_peft(
         lora_alpha=rank,  # a scale of 1: the adapters' own is in B
         target_modules=[f"{prefix}.{name}" for name in factors],
         modules_to_save=_head_modules(stock),
-        use_dora=any(options.get("use_dora") for options in model.config.adapters),
+        use_dora=any(
+            options.get("use_dora") for options in model.config.adapters if internal_name(options["name"]) in names
+        ),
         inference_mode=True,
     )
     adapted = get_peft_model(stock, adapter_config)
@@ -130,14 +132,23 @@ def _head_modules(stock: PreTrainedModel) -> list[str]:
     return [name for name in own if name not in {"classifier", "score"}]
 
 
-def _is_encoder_of(model: MultitaskModel, base: str) -> bool:
-    """Whether a pretrained encoder has the weights of a model's, to the bit."""
+def _is_base_of(stock: PreTrainedModel, base: str) -> bool:
+    """Whether a stock class, loaded from a pretrained encoder, has the encoder of this one, to the bit."""
     try:
-        pretrained = AutoModel.from_pretrained(base, dtype=model.dtype).state_dict()
+        pretrained = AutoModel.from_pretrained(base, dtype=stock.dtype, trust_remote_code=False)
     except (OSError, ValueError):
         return False
-    own = model.encoder.state_dict()
-    return own.keys() <= pretrained.keys() and all(torch.equal(own[name].cpu(), pretrained[name]) for name in own)
+    # Whether its head reads the first sub-word or the mean, ModernBERT's class takes from the base, not from PEFT.
+    poolings = [config.to_dict().get("classifier_pooling") for config in (pretrained.config, stock.config)]
+    own, theirs = (
+        {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("pooler.")}
+        for encoder in (stock.base_model, pretrained)
+    )
+    return (
+        poolings[0] == poolings[1]
+        and own.keys() == theirs.keys()
+        and all(torch.equal(own[name], theirs[name]) for name in own)
+    )
 
 
 def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:

@@ -52,9 +52,7 @@ def recipe_of(name: str, side: str, task: str | None, seed: int, options: argpar
         "eval_strategy": "no",
         "save_strategy": "no",
         "disable_tqdm": True,
-        "output_dir": None,
     }
-    del data["training"]["output_dir"]
     if SIDES[side] is not None:
         data["adapters"] = SIDES[side]
         data["training"]["adapter_learning_rate"] = options.adapter_learning_rate
@@ -88,9 +86,9 @@ def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, An
     return found
 
 
-def print_table(lines: list[dict[str, Any]], name: str, split: str, rate: float) -> None:
+def print_table(lines: list[dict[str, Any]], name: str, split: str) -> None:
     """Mean ± standard deviation over seeds of every side, and its difference to single tasks, as Markdown."""
-    own = [line for line in lines if line["recipe"] == name and line["adapter_learning_rate"] == rate]
+    own = [line for line in lines if line["recipe"] == name]
     tasks = list(dict.fromkeys(task for line in own for task in line.get(split, {})))
     print(f"\n{name}.yaml, {split}\n")
     print(f"| side | {' | '.join([*tasks, 'mean', 'mean - single'])} | seeds | parameters trained |")
@@ -134,13 +132,15 @@ def main() -> None:
     logging.set_verbosity_error()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    setting = {name: vars(options)[name] for name in ("rows", "epochs", "adapter_learning_rate")}
+    setting = {"rows": options.rows, "epochs": options.epochs}
     for seed in options.seeds:
         for name in options.recipes:
             for side in options.sides:
                 tasks = list(Recipe.load(RECIPES / f"{name}.yaml").tasks) if side == "single" else [None]
                 for task in tasks:
+                    rate = None if SIDES[side] is None else options.adapter_learning_rate
                     what = {"recipe": name, "side": side, "task": task, "seed": seed, **setting}
+                    what["adapter_learning_rate"] = rate
                     if any(what.items() <= line.items() for line in lines):
                         continue
                     recipe = recipe_of(name, side, task, seed, options)
@@ -149,10 +149,11 @@ def main() -> None:
                     with options.output.open("a") as file:
                         file.write(json.dumps(line) + "\n")
                     print(line, flush=True)
-    of_setting = [line for line in lines if setting.items() <= line.items()]
+    rates = {None, options.adapter_learning_rate}
+    chosen = [line for line in lines if setting.items() <= line.items() and line["adapter_learning_rate"] in rates]
     for name in options.recipes:
         for split in options.splits:
-            print_table(of_setting, name, split, options.adapter_learning_rate)
+            print_table(chosen, name, split)
 
 
 if __name__ == "__main__":

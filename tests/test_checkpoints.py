@@ -15,7 +15,7 @@ from conftest import build_model as build_tiny_model
 from safetensors.torch import save_model
 from transformers import AutoModel
 
-from mtl_nlp import Regression, TextClassification, TokenClassification
+from mtl_nlp import MultitaskConfig, Regression, TextClassification, TokenClassification
 from mtl_nlp.checkpoints import (
     CheckpointError,
     check_same_model,
@@ -70,6 +70,20 @@ def date(checkpoint: Path, seconds: int) -> None:
     """Give a checkpoint, all its files too, the age of a time after 1970."""
     for path in [*checkpoint.rglob("*"), checkpoint]:
         os.utime(path, (seconds, seconds))
+
+
+@pytest.fixture(scope="module")
+def adapted(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `trained`, of a model with adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
+    recipe["training"] |= {"save_strategy": "steps", "save_steps": 1, "adapter_learning_rate": 0.01}
+    recipe["adapters"] = {"r": 4, "tasks": ["pos", "ner"], "target_modules": ["query", "value"], "pull": 0.01}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        assert main(["train", str(folder / "recipe.yaml")]) == 0
+    return folder
 
 
 def changed_recipe(trained: Path, *overrides: str) -> Recipe:
@@ -292,6 +306,65 @@ def test_the_same_optimizer_may_have_another_learning_rate(trained, run):
     check_same_optimizer(run / "checkpoint-6", changed_recipe(trained, "training.head_learning_rate=0.2"))
     with pytest.raises(CheckpointError, match=r"head_learning_rate \(was 0\.1, is not given\)"):
         check_same_optimizer(run / "checkpoint-6", changed_recipe(trained))
+
+
+# Adapters
+
+
+def resume(folder: Path, *overrides: str) -> int:
+    """The exit code of `train --resume`."""
+    changed = [part for each in overrides for part in ("--set", each)]
+    return main(["train", str(folder / "recipe.yaml"), "--resume", *changed])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapters.r=8"], "model: r of the adapter of pos was 4, here 8."),
+        (["adapters.target_modules=null"], "model: target_modules of the adapter of pos was ['query', 'value']"),
+        (["adapters.use_dora=true", "adapters.pull=0"], "model: use_dora of the adapter of pos was False, here"),
+        (["adapters.tasks=all"], "model: its adapters are pos, ner, here pos, ner, topic."),
+        (["adapters.tasks=[ner, pos]"], "model: its adapters are pos, ner, here ner, pos."),
+        (["adapters.shared=true"], "model: its adapters are pos, ner, here shared, pos, ner."),
+        (["adapters=null"], "model: its adapters are pos, ner, here none."),
+        (["freeze=[topic]"], "optimizer: freeze (was not given, is ['topic']). Set it back"),
+        (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is False). Set"),
+        (
+            ["training.adapter_learning_rate=null"],
+            "optimizer: training.adapter_learning_rate (was 0.01, is not given). Set it",
+        ),
+    ],
+)
+def test_other_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys, overrides, message):
+    assert resume(adapted, *overrides) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mtl-nlp: error: ")
+    assert f"checkpoint-2 is of another {message}" in line
+
+
+@pytest.mark.parametrize("overrides", [["adapters.r=8"], ["adapters={}"]])
+def test_a_checkpoint_without_adapters_is_refused_where_there_are_some(trained, capsys, overrides):
+    assert resume(trained, *overrides, "adapters.target_modules=all-linear") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint-6 is of another model: its adapters are none, here pos, ner, topic." in line
+
+
+def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_path, capsys):
+    shutil.copytree(adapted / "run", tmp_path / "run")
+    overrides = ["adapters.pull=0.5", "adapters.alpha=4", "adapters.dropout=0.1", "adapters.use_rslora=true"]
+    overrides += ["training.adapter_learning_rate=0.5", "training.max_steps=3", f"output_dir={tmp_path / 'run'}"]
+    assert resume(adapted, *overrides) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: --resume: ")]
+    start = "note: --resume: changed since checkpoint-2: "
+    assert notes == [
+        f"{start}training.adapter_learning_rate (was 0.01, is 0.5): {KEPT}",
+        f"{start}adapters.alpha (was not given, is 4), adapters.dropout (was not given, is 0.1), "
+        "adapters.pull (was 0.01, is 0.5), adapters.use_rslora (was not given, is True), "
+        f"training.max_steps (was 2, is 3): {IN_EFFECT}",
+        "note: --resume: going on from checkpoint-2",
+    ]
+    config = MultitaskConfig.from_pretrained(tmp_path / "run")
+    assert [options["lora_alpha"] for options in config.adapters] == [4, 4]
 
 
 # What has changed

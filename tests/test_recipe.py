@@ -232,7 +232,7 @@ def test_a_task_may_not_be_called_as_a_part_of_the_model_is_where_parts_are_name
     data["datasets"]["ewt"]["labels"][name] = "x"
     assert name in Recipe.from_dict(data).tasks
     for more in ({"adapters": {}}, {"freeze": ["encoder"]}):
-        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: `adapters` and `freeze` call a part of the model so"):
+        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: with `adapters` or `freeze` this is"):
             Recipe.from_dict({**data, **more})
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from conftest import build_config
+from peft import LoraConfig
 from toy_splits import TASKS, build_split
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp import EncodedDataset, MultitaskConfig, MultitaskModel
 
 EVALUATED_ROWS = (1, 2, 5, 17)
+PULL = 0.1
+"""How much the distance of adapters counts in the loss."""
 
 
 def always(length: int) -> bool:
@@ -47,3 +52,19 @@ def build_model(std: float | None = None) -> MultitaskModel:
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=std)
     return model.eval()
+
+
+def build_adapted_model(train_encoder: bool = True, **options: Any) -> MultitaskModel:
+    """`build_model` with adapters that change what they are for: pos goes through the shared one only."""
+    model = build_model()
+    ranks = {"ner": (4, "all-linear"), "topic": (2, "all-linear"), "score": (3, ["query", "dense"])}
+    if not options:
+        ranks = {"shared": (2, ["query", "value"]), **ranks}
+    for name, (r, target_modules) in ranks.items():
+        model.add_adapter(LoraConfig(r=r, lora_alpha=2 * r, target_modules=target_modules, **options), name)
+    for name, parameter in model.encoder.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+        elif "lora_" not in name:
+            parameter.requires_grad_(train_encoder)
+    return model

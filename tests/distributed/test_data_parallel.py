@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import Any
 
 import pytest
 import torch
-from builders import EVALUATED_ROWS
+from builders import EVALUATED_ROWS, PULL
 from launching import results_of
 from toy_splits import TASKS
 
@@ -40,7 +41,8 @@ def runs_of(found: dict[int, list[dict[str, Any]]], processes: int, name: str) -
 
 
 def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([tensors[name].flatten() for name in sorted(tensors)]).double()
+    """All in one; None is the gradient of what is frozen."""
+    return torch.cat([tensors[name].flatten() for name in sorted(tensors) if tensors[name] is not None]).double()
 
 
 def assert_same_training(run: dict[str, Any], reference: dict[str, Any]) -> None:
@@ -121,6 +123,102 @@ def test_bfloat16_training_on_two_processes_stays_near_that_of_one(found):
             values, expected = ([entry[key] for entry in each[logs]] for each in (run, reference))
             assert len(values) >= 2
             assert values == pytest.approx(expected, rel=0.01)
+
+
+# Adapters
+
+
+def adapters_moved(run: dict[str, Any], kind: str = "lora_") -> dict[str, list[bool]]:
+    """For each adapter whether each step moved it, all of its parameters or none."""
+    history = [run["start"], *run["weights"]]
+    moved: dict[str, list[bool]] = {}
+    for name in (name for name in run["start"] if kind in name):
+        adapter = re.search(r"lora_\w+\.(?:task_)?(\w+)", name)[1]
+        of_one = [not torch.equal(before[name], after[name]) for before, after in itertools.pairwise(history)]
+        assert moved.setdefault(adapter, of_one) == of_one, name
+    return moved
+
+
+def spread_of(weights: dict[str, torch.Tensor]) -> float:
+    """Σ_layers Σ_t ‖ΔW_t − mean ΔW‖² of the three tasks with adapters of their own, from whole matrices."""
+    layers: dict[str, list[torch.Tensor]] = {}
+    for name in (name for name in weights if ".lora_A.task_" in name):
+        layer, _, adapter = name.partition(".lora_A.")
+        layers.setdefault(layer, []).append(2.0 * weights[f"{layer}.lora_B.{adapter}"] @ weights[name])  # alpha is 2 r
+    total = 0.0
+    for changes in layers.values():
+        changes += [torch.zeros_like(changes[0])] * (3 - len(changes))
+        total += ((torch.stack(changes) - torch.stack(changes).mean(0)) ** 2).sum().item()
+    return total
+
+
+ADAPTERS = ["adapters", "adapters-pull", "frozen", "frozen-checkpointing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "processes", "accumulation"),
+    [
+        *((name, *way) for name in ADAPTERS for way in [(1, 3), (2, 1), (2, 2), (3, 1)]),
+        *(("adapters-checkpointing", n, 1) for n in (1, 2, 3)),
+        *((name, 2, 1) for name in ("dora", "dora-checkpointing")),
+    ],
+)
+def test_adapters_learn_on_several_processes_and_micro_batches_as_from_one_batch(found, name, processes, accumulation):
+    (reference,) = runs_of(found, 1, f"{name.removesuffix('-checkpointing')}-1")
+    for run in runs_of(found, processes, f"{name}-{accumulation}"):
+        assert run["find_unused_parameters"] is False
+        assert run["checkpointing"] == name.endswith("-checkpointing")
+        assert_same_training(run, reference)
+        plain = [name for name in run["start"] if name.startswith("encoder.") and "lora_" not in name]
+        moved = [not torch.equal(run["start"][name], run["weights"][-1][name]) for name in plain]
+        assert not any(moved) if "frozen" in name else all(moved)
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_that_no_process_used_in_a_step_is_moved_by_the_pull_only(found, name, processes, accumulation):
+    topic = [True, True, True] if name == "adapters-pull" else [True, False, False]
+    for run in runs_of(found, processes, f"{name}-{accumulation}"):
+        assert adapters_moved(run) == {
+            "shared": [True] * 3, "ner": [True] * 3, "topic": topic, "score": [True] * 3
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(("processes", "rows"), [(2, 32), (3, 33)])
+@pytest.mark.parametrize("batching", ["homogeneous", "mixed"])
+def test_adapters_learn_from_the_mixture_on_several_processes_as_on_one(found, processes, rows, batching):
+    name = f"adapters-mixture-{rows}-{batching}"
+    (reference,) = runs_of(found, 1, name)
+    assert_same_training(runs_of(found, processes, name)[0], reference)
+
+
+@pytest.mark.parametrize(("processes", "rows"), [(1, 32), (2, 32), (3, 33)])
+def test_a_step_of_one_dataset_moves_the_adapters_of_its_tasks(found, processes, rows):
+    for run in runs_of(found, processes, f"adapters-mixture-{rows}-homogeneous"):
+        used = {task: [f"loss_{task}" in entry for entry in run["logs"]] for task in ("ner", "topic", "score")}
+        assert [True] * 5 not in used.values()
+        assert adapters_moved(run) == {"shared": [True] * 5, **used}
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1)])
+def test_the_pull_is_logged_and_in_the_loss_once_a_step(found, processes, accumulation):
+    without, run = (runs_of(found, processes, f"{name}-{accumulation}")[0] for name in ("adapters", "adapters-pull"))
+    pulls = [PULL * spread_of(weights) for weights in (run["start"], *run["weights"][:-1])]
+    assert pulls[0] > 0.1 * without["logs"][0]["loss"]
+    assert [entry["pull"] for entry in run["logs"]] == pytest.approx(pulls, rel=1e-5)
+    assert run["logs"][0]["loss"] == pytest.approx(without["logs"][0]["loss"] + pulls[0], rel=1e-5)
+    assert all(f"loss_{task}" in run["logs"][0] for task in TASKS)
+    for task in TASKS:
+        assert run["logs"][0][f"loss_{task}"] == pytest.approx(without["logs"][0][f"loss_{task}"], rel=1e-6)
+    assert not any("pull" in entry for entry in without["logs"])
+
+
+@pytest.mark.parametrize(("processes", "rows"), [(1, 32), (1, 33), (2, 32), (3, 33)])
+def test_the_logged_pull_of_several_steps_is_their_mean(found, processes, rows):
+    run = runs_of(found, processes, f"adapters-mixture-{rows}-mixed")[0]
+    pulls = [PULL * spread_of(weights) for weights in (run["start"], *run["weights"])]
+    expected = [(pulls[0] + pulls[1]) / 2, (pulls[2] + pulls[3]) / 2]
+    assert [entry["pull"] for entry in run["logs"]] == pytest.approx(expected, rel=1e-5)
 
 
 # The log

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import socket
@@ -88,6 +89,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "streamed": STREAMED,
     "streamed by a worker": (
         *STREAMED, "training.dataloader_num_workers=1", "training.dataloader_persistent_workers=true"
+    ),
+    "adapters": (
+        *("adapters.r=4", "adapters.target_modules=[query, value]", "adapters.tasks=[ner, topic]"),
+        *("adapters.shared=true", "adapters.dropout=0.1", "adapters.pull=0.01", "training.adapter_learning_rate=0.02"),
+    ),
+    "frozen, with adapters": (
+        *("adapters.target_modules=all-linear", "adapters.train_encoder=false", "adapters.pull=0.001"),
+        *("mixture.batching=homogeneous", "freeze=[pos]"),
     ),
     "the last model": (
         *("training.load_best_model_at_end=false", "training.early_stopping_patience=null"),
@@ -471,13 +480,27 @@ def test_a_run_that_is_killed_in_its_second_epoch_goes_on_from_the_border(worksh
     ("case", "processes"),
     [
         *((case, 1) for case in CASES if case not in {"mixed", "saved at the epoch's border", "the last model"}),
-        ("streamed", 2),
+        *(("streamed", 2), ("adapters", 2)),
     ],
 )
 def test_it_ends_the_same_however_its_batches_are_made(workshop, output, case, processes):
     moments = [after(5), *random_moments(len(case), 1, first=8)]
     workshop.train_with_kills(moments, output, *CASES[case], processes=processes)
     assert_same_run(output, workshop.reference(case, processes))
+
+
+@pytest.mark.parametrize("case", ["adapters", "frozen, with adapters"])
+def test_every_adapter_and_all_else_that_is_trained_is_in_the_checkpoints_optimizer(workshop, case):
+    checkpoint = workshop.reference(case) / f"checkpoint-{LAST_STEP}"
+    weights, optimizer = load_file(checkpoint / "model.safetensors"), torch.load(checkpoint / "optimizer.pt")
+    trained = {name for name in weights if case == "adapters" or "lora_" in name or re.match(r"heads\.[12]\.", name)}
+    trained -= {
+        name for name in weights if case != "adapters" and ("lora_A.task_pos" in name or "lora_B.task_pos" in name)
+    }
+    assert len([name for name in trained if "lora_" in name]) == (24 if case == "adapters" else 48)
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(trained)
+    shapes = sorted(list(state["exp_avg"].shape) for state in optimizer["state"].values())
+    assert shapes == sorted(list(weights[name].shape) for name in trained)
 
 
 def test_workers_do_not_change_a_stream(workshop):

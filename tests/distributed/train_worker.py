@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from builders import build_model, evaluated_splits, mixed_splits, unequal_split
+from builders import PULL, build_adapted_model, build_model, evaluated_splits, mixed_splits, unequal_split
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer
 from watched_training import OrderedTrainer, Recorder
 
-from mtl_nlp import EncodedDataset, MultitaskTrainer, MultitaskTrainingArguments, TaskMixture
+from mtl_nlp import EncodedDataset, MultitaskModel, MultitaskTrainer, MultitaskTrainingArguments, TaskMixture
 
 TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
 
@@ -63,11 +63,14 @@ def dealt_out(rows: Sequence[int], rank: int, processes: int, accumulation: int)
     return [part.tolist() for part in np.array_split(rows, processes * accumulation)][rank::processes]
 
 
-def train_on_given_batches(folder: str, accumulation: int, **changes: Any) -> dict[str, Any]:
+def train_on_given_batches(
+    folder: str, accumulation: int, model: MultitaskModel | None = None, **changes: Any
+) -> dict[str, Any]:
     """Three steps: all rows, then twice those without a topic."""
     settings = arguments(folder, max_steps=3, gradient_accumulation_steps=accumulation, **changes)
     recorder, split = Recorder(), unequal_split(TOKENIZER)
-    trainer = OrderedTrainer(build_model(), settings, TOKENIZER, TaskMixture({"d": split}), callbacks=[recorder])
+    mixture = TaskMixture({"d": split})
+    trainer = OrderedTrainer(model or build_model(), settings, TOKENIZER, mixture, callbacks=[recorder])
     steps = [list(range(32)), list(range(31, 5, -1)), list(range(6, 32))]
     place = (settings.process_index, settings.world_size, accumulation)
     trainer.batches = [batch for step in steps for batch in dealt_out(step, *place)]
@@ -77,13 +80,15 @@ def train_on_given_batches(folder: str, accumulation: int, **changes: Any) -> di
     return {**found_in(trainer, recorder), "sizes": [len(batch["input_ids"]) for batch in first], "task_rows": tasks}
 
 
-def train_on_the_mixture(folder: str, rows: int, mixture: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def train_on_the_mixture(
+    folder: str, rows: int, mixture: dict[str, Any], model: MultitaskModel | None = None, **changes: Any
+) -> dict[str, Any]:
     """As everyone trains, `rows` a step over all processes."""
     probe = arguments(folder)
     settings = arguments(folder, per_device_train_batch_size=rows // probe.world_size, **changes)
     recorder, data = Recorder(), RecordingMixture(mixed_splits(TOKENIZER), length_window=2, **mixture)
     evaluated = evaluated_splits(TOKENIZER)["two"]
-    trainer = MultitaskTrainer(build_model(), settings, TOKENIZER, data, evaluated, callbacks=[recorder])
+    trainer = MultitaskTrainer(model or build_model(), settings, TOKENIZER, data, evaluated, callbacks=[recorder])
     trainer.train()
     return {**found_in(trainer, recorder), "fetched": data.fetched, "lengths": data.lengths.tolist()}
 
@@ -96,6 +101,30 @@ def evaluate(folder: str) -> dict[str, Any]:
         metrics = trainer.evaluate(split)
         found["metrics"][name] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
         found["predictions"][name] = {data: trainer.predict_rows(encoded) for data, encoded in split.items()}
+    return found
+
+
+def train_adapters(folder: str, world: int) -> dict[str, Any]:
+    """Trainings of models with adapters."""
+    found = {}
+    checkpointing = {"activation_checkpointing": True}
+    for accumulation in {1: (1, 3), 2: (1, 2), 3: (1,)}[world]:
+        for name, settings in (("adapters", {}), ("adapters-pull", {"adapter_pull": PULL})):
+            found[f"{name}-{accumulation}"] = train_on_given_batches(
+                folder, accumulation, build_adapted_model(), **settings
+            )
+        for name, settings in (("frozen", {}), ("frozen-checkpointing", checkpointing)):
+            model = build_adapted_model(train_encoder=False)
+            found[f"{name}-{accumulation}"] = train_on_given_batches(folder, accumulation, model, **settings)
+    found["adapters-checkpointing-1"] = train_on_given_batches(folder, 1, build_adapted_model(), **checkpointing)
+    if world < 3:  # a pass for each adapter
+        for name, settings in (("dora", {}), ("dora-checkpointing", checkpointing)):
+            found[f"{name}-1"] = train_on_given_batches(folder, 1, build_adapted_model(use_dora=True), **settings)
+    for rows in {1: (32, 33), 2: (32,), 3: (33,)}[world]:
+        for batching, settings in (("homogeneous", {}), ("mixed", {"adapter_pull": PULL, "logging_steps": 2})):
+            found[f"adapters-mixture-{rows}-{batching}"] = train_on_the_mixture(
+                folder, rows, {"batching": batching}, build_adapted_model(), max_steps=5, **settings
+            )
     return found
 
 
@@ -123,6 +152,7 @@ def main(folder: str) -> None:
         low = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 3}
         found["mixture-32-single"] = train_on_the_mixture(folder, 32, {}, **low)
         found["mixture-32-bf16"] = train_on_the_mixture(folder, 32, {}, bf16=True, **low)
+    found |= train_adapters(folder, world)
     found["evaluation"] = evaluate(folder)
     torch.save(found, Path(folder) / f"rank{arguments(folder).process_index}.pt")
 
