@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mtl_nlp.recipe import Recipe
-from mtl_nlp.recipe_sections import MixtureRecipe
+from mtl_nlp.recipe_sections import AdapterRecipe, MixtureRecipe
 from mtl_nlp.run import training_arguments
 
 REPOSITORY = Path(__file__).parents[1]
@@ -22,19 +22,28 @@ def yaml_blocks() -> list[dict]:
 
 
 def test_the_recipe_shown_in_the_readme_is_the_quickstart_recipe():
-    shown, _ = yaml_blocks()
+    shown = yaml_blocks()[0]
     real = yaml.safe_load((REPOSITORY / "recipes" / "quickstart.yaml").read_text())
     assert (shown["encoder"], shown["tasks"]) == (real["encoder"], real["tasks"])
     assert shown["training"].items() <= real["training"].items()
 
 
 def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_recipe):
-    _, shown = yaml_blocks()
+    shown = yaml_blocks()[1]
     recipe = Recipe.from_dict({**quick_recipe, **shown})
     assert training_arguments(recipe).per_device_train_batch_size == 32
     assert {"batching", "length_window"} <= shown["mixture"].keys()
     for key in ("batching", "length_window"):
         assert shown["mixture"][key] == MixtureRecipe.model_fields[key].default
+
+
+def test_the_adapters_shown_in_the_readme_are_valid_and_name_the_defaults(quick_recipe):
+    shown = yaml_blocks()[2]
+    recipe = Recipe.from_dict({**quick_recipe, **shown})
+    assert training_arguments(recipe).adapter_learning_rate == 1e-3
+    assert set(AdapterRecipe.model_fields) - shown["adapters"].keys() == {"use_rslora", "use_dora"}
+    differing = {key for key, value in shown["adapters"].items() if value != AdapterRecipe.model_fields[key].default}
+    assert differing == {"target_modules"}
 
 
 def test_the_first_snippet_ends_by_line_40():
