@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
+from peft import LoraConfig
 
 from mtl_nlp.checkpoints import RECIPE_NAME
 from mtl_nlp.evaluation.results import RESULTS_NAME, read_results
+from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe import Recipe
@@ -35,6 +37,7 @@ class _Source:
         name: the repository's id, or the folder's name.
         tasks: the model's tasks.
         encoder_type: the encoder's family.
+        adapters: the encoder's adapters, as the model's configuration has them.
         recipe: the recipe; None if the model was trained without.
         results: the content of `results.json`; empty if there is none.
         with_code: whether the repository holds the model's code.
@@ -43,6 +46,7 @@ class _Source:
     name: str
     tasks: Sequence[Task]
     encoder_type: str
+    adapters: Sequence[Mapping[str, Any]]
     recipe: Recipe | None
     results: Mapping[str, Any] = field(default_factory=dict)
     with_code: bool = False
@@ -67,6 +71,7 @@ def model_card(folder: Path, name: str, *, with_code: bool = False) -> str:
         name,
         config.get_tasks(),
         config.text_config.model_type,
+        config.adapters or [],
         shared_recipe(folder),
         read_results(folder / RESULTS_NAME),
         with_code,
@@ -74,7 +79,7 @@ def model_card(folder: Path, name: str, *, with_code: bool = False) -> str:
     parts = [
         f"---\n{_metadata(source).to_yaml()}\n---",
         f"# {escape(name)}",
-        f"One {escape(source.encoder_type)} encoder, read once for each text, and a head for each of "
+        f"One {escape(source.encoder_type)} encoder, {_how_read(source)}, and a head for each of "
         f"{len(source.tasks)} tasks. Trained with mtl_nlp.",
         f"## Use\n\n{_usage(source)}",
         f"## Tasks\n\n{_tasks(source)}",
@@ -203,6 +208,13 @@ answer = pipeline(model={name}, trust_remote_code=True)
 ```"""
 
 
+def _how_read(source: _Source) -> str:
+    """How often the encoder is read for each text."""
+    if not any(options["name"] != SHARED for options in source.adapters):
+        return "read once for each text"
+    return "read once for each text and each task with an adapter of its own"
+
+
 def _tasks(source: _Source) -> str:
     rows = []
     for task in source.tasks:
@@ -242,16 +254,42 @@ def _training(source: _Source, recipe: Recipe) -> str:
             )
         )
     head = ("dataset", "source", "labels for", "training rows", "sampling probability")
-    settings = {**recipe.mixture.model_dump(exclude_defaults=True), **recipe.loss.model_dump(exclude_defaults=True)}
+    settings = {
+        **recipe.mixture.model_dump(exclude_defaults=True),
+        **recipe.loss.model_dump(exclude_defaults=True),
+        **({"freeze": ", ".join(recipe.freeze)} if recipe.freeze else {}),
+    }
+    if recipe.adapters is not None:
+        of_adapters = recipe.adapters.model_dump(include={"train_encoder", "pull"}, exclude_defaults=True)
+        settings |= {f"adapters.{key}": value for key, value in of_adapters.items()}
     chosen = [(escape(key), escape(value)) for key, value in {**settings, **recipe.training}.items()]
     versions = source.results.get("provenance", {}).get("versions", {})
     parts = [
         _table(head, rows),
         f"The encoder was {escape(recipe.card.base_model or recipe.encoder)}. All settings are in `{RECIPE_NAME}`.",
+        *([_adapters(source)] if source.adapters else []),
         *([_table(("setting", "value"), chosen)] if chosen else []),
         *([", ".join(f"{library} {escape(version)}" for library, version in versions.items())] if versions else []),
     ]
     return "\n\n".join(parts)
+
+
+def _adapters(source: _Source) -> str:
+    rows = []
+    for options in source.adapters:
+        lora = LoraConfig(**{key: value for key, value in options.items() if key != "name"})
+        layers = options.get("target_modules", "PEFT's for the family")
+        kind = ("DoRA" if lora.use_dora else "LoRA") + (", rank-stabilized" if lora.use_rslora else "")
+        rows.append(
+            (
+                "all tasks" if options["name"] == SHARED else escape(options["name"]),
+                kind,
+                str(lora.r),
+                str(lora.lora_alpha),
+                escape(layers if isinstance(layers, str) else ", ".join(layers)),
+            )
+        )
+    return _table(("adapter of", "kind", "r", "alpha", "layers"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

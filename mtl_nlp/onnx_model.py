@@ -164,6 +164,9 @@ def export_onnx(
             raise ExportError(f"torch cannot trace a {family} encoder: {one_line(error.__cause__ or error)}") from error
         # With the weights, which lie beside it. Within, it has names such as "linear", as a task may be named too.
         graph = onnx.compose.add_prefix(onnx.load(file), "model/", rename_inputs=False, inplace=True)
+        for part in (graph.graph, *graph.graph.node):
+            part.ClearField("metadata_props")  # stack traces, with paths of this machine
+        _hold_once(graph.graph)
         for output, task in zip(graph.graph.output, model.tasks, strict=True):
             graph.graph.node.append(onnx.helper.make_node("Identity", [output.name], [task]))
             output.name = task
@@ -176,6 +179,40 @@ def export_onnx(
     model.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return OnnxMultitaskModel.from_pretrained(folder)
+
+
+def _hold_once(graph: onnx.GraphProto) -> None:
+    """Hold every weight once, as its layer multiplies with it, whatever the number of encoder passes that read it.
+
+    The exporter transposes a small weight anew for each pass, and leaves a large one that several read to be transposed
+    in each of them, where the quantizer does not find it.
+    """
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    read_otherwise = {name for node in graph.node if node.op_type != "Transpose" for name in node.input}
+    folded = [
+        node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights.keys() - read_otherwise
+    ]
+    for node in folded:
+        turned = onnx.numpy_helper.to_array(weights[node.input[0]]).transpose(
+            onnx.helper.get_node_attr_value(node, "perm")
+        )
+        weights[node.output[0]] = onnx.numpy_helper.from_array(np.ascontiguousarray(turned), node.output[0])
+    for name in {node.input[0] for node in folded}:
+        del weights[name]
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    names = {
+        name: first.setdefault((tensor.data_type, tuple(tensor.dims), tensor.raw_data), name)
+        if tensor.raw_data
+        else name
+        for name, tensor in weights.items()
+    }
+    outputs = {node.output[0] for node in folded}
+    nodes = [node for node in graph.node if node.output[0] not in outputs]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(tensor for name, tensor in weights.items() if names[name] == name)
+    graph.node.extend(nodes)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -178,6 +179,12 @@ class MultitaskTrainer(HubTrainer):
         self._stream = MixtureStream(self._sampler)
         return self._data_loader(self._stream, None, WithState(self.data_collator))
 
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """Trainer's, which go by words such as `bias` in a name, and adapters, whatever their task is called."""
+        adapters = set(adapter_parameters(self.model.encoder))
+        of_adapters = (name for name, parameter in model.named_parameters() if parameter in adapters)
+        return [*super().get_decay_parameter_names(model), *of_adapters]
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for what has its own learning rate."""
         is_new = self.optimizer is None
@@ -246,9 +253,7 @@ class MultitaskTrainer(HubTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log, with the mean loss of each task and the share of padding since the last."""
         if "loss" in logs:
-            logs |= self._log.take(
-                lambda tensor: self.accelerator.reduce(tensor, "sum"), pull=self.args.adapter_pull > 0
-            )
+            logs |= self._log.take(lambda tensor: self.accelerator.reduce(tensor, "sum"))
         super().log(logs, start_time)
 
     def evaluate(
@@ -382,16 +387,13 @@ class _StepHooks(TrainerCallback):
                 trainer._stream.start_at(epoch, skipped, trainer._stream_state)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give heads and adapters that no row of the step used no gradient at all.
+        """Give heads and adapters that no row of the step used, nor the pull, no gradient at all.
 
-        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them. What the pull
-        draws at is used.
+        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
         """
         counts, model = self.trainer._step_counts, self.trainer.model
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
         heads = dict(zip(model.tasks, model.heads, strict=True))
-        unused = [parameter for task in idle for parameter in heads[task].parameters()]
-        if idle and not args.adapter_pull:
-            unused += adapter_parameters(model.encoder, map(internal_name, idle))
-        for parameter in unused:
+        adapters = [] if args.adapter_pull else adapter_parameters(model.encoder, map(internal_name, idle))
+        for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None

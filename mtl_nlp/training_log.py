@@ -24,7 +24,7 @@ class TrainingLog:
 
     def _start(self) -> None:
         self._sums = torch.zeros(len(self.tasks), device=self.device)  # of this process
-        self._pull = torch.zeros((), device=self.device)
+        self._pull: torch.Tensor | None = None
         self._counts = StepCounts(0, {}, {})  # of all processes, as the rest
         self._steps = self._sub_words = self._places = 0
 
@@ -40,21 +40,20 @@ class TrainingLog:
         self._sums += torch.stack(list(loss_sums)).detach()
 
     def add_pull(self, pull: torch.Tensor) -> None:
-        """Add a step's weighted pull."""
-        self._pull += pull.detach()
+        """Add a step's weighted pull, which is the same in all processes."""
+        self._pull = pull.detach() if self._pull is None else self._pull + pull.detach()
 
-    def take(self, total: Callable[[torch.Tensor], torch.Tensor], *, pull: bool) -> dict[str, float]:
+    def take(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """`loss_<task>`, the mean over labelled units, `padding`, and `pull`, the mean over steps; all start anew.
 
         Args:
             total: adds up a tensor over processes.
-            pull: whether there is a pull.
         """
         logs = {}
         for task, loss_sum in zip(self.tasks, total(self._sums).tolist(), strict=True):
             if units := self._counts.units.get(task):
                 logs[f"loss_{task}"] = loss_sum / units
-        if pull:
+        if self._pull is not None:
             logs["pull"] = float(self._pull) / max(self._steps, 1)
         logs["padding"] = 1.0 - self._sub_words / max(self._places, 1)
         self._start()

@@ -389,7 +389,7 @@ def lively_adapted(case: AsAdapter, encoder: str) -> MultitaskModel:
         model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
     for name, parameter in model.named_parameters():
         if "lora_" in name or name.startswith("heads.") or case.trained:
-            parameter.data += 0.2 * torch.randn_like(parameter)
+            parameter.data += 0.1 * torch.randn_like(parameter)
     return model
 
 

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import yaml
+from conftest import sample_recipe
 from interpreter import WITHOUT_MTL_NLP, Finished, Interpreter, Running
 from local_hub import EVE, READER, LocalHub
 from safetensors.torch import load_file
@@ -33,7 +35,10 @@ ALL_FILES = {
 }
 CODE = {
     f"{name}_multitask.py"
-    for name in ("configuration", "decoding", "encoding", "heads", "modeling", "pipeline", "tasks", "words")
+    for name in (
+        *("adapters", "configuration", "decoding", "encoding", "heads", "loss", "modeling", "pipeline", "tasks"),
+        "words",
+    )
 }
 MESSAGE = "Upload model trained with mtl_nlp"
 TEXTS = ["Ada Lovelace lives in Paris.", "", "I can not log in, please help! " * 20]
@@ -244,6 +249,92 @@ def test_the_pushed_weights_are_those_of_the_folder(hub, shared, pushed_run, tmp
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
 
+# Models with adapters
+
+
+@pytest.fixture(scope="module")
+def adapted(
+    online: Interpreter, encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a run with adapters, on the Hub as ada/adapted and, with its code, as ada/adapted-coded."""
+    folder = tmp_path_factory.mktemp("adapted")
+    recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
+    recipe["adapters"] = {"r": 2, "tasks": ["ner", "topic"], "shared": True, "target_modules": "all-linear"}
+    recipe["training"]["learning_rate"] = 0.05
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    finished = online.command("train", str(folder / "recipe.yaml"))
+    assert finished.status == 0, finished.stderr
+    assert online.command("push", str(folder / "run"), "ada/adapted").status == 0
+    assert online.command("push", str(folder / "run"), "ada/adapted-coded", "--with-code").status == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def adapted_answers(online: Interpreter, adapted: Path) -> dict[str, Any]:
+    """What the model in the folder answers."""
+    return json.loads(online.run(ANSWER, str(adapted), "None", "multitask").stdout.splitlines()[-1])
+
+
+def test_adapters_are_pushed_whole(hub, adapted, tmp_path):
+    for repo_id in ("ada/adapted", "ada/adapted-coded"):
+        files = hub.files(repo_id)
+        assert set(files) == (ALL_FILES if repo_id == "ada/adapted" else ALL_FILES | CODE)
+        assert [options["name"] for options in json.loads(files["config.json"])["adapters"]] == [
+            *("shared", "ner", "topic")
+        ]
+        assert files["model.safetensors"] == (adapted / "model.safetensors").read_bytes()
+    names = load_file(adapted / "model.safetensors").keys()
+    for adapter in ("shared", "task_ner", "task_topic"):
+        assert sum(f".{adapter}." in name for name in names) == 24  # two layers with six linear ones, of each A and B
+
+
+@pytest.mark.parametrize("source", ["ada/adapted", "ada/adapted-coded"])
+def test_who_has_mtl_nlp_gets_the_same_numbers_through_adapters(online, adapted_answers, source):
+    assert json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1]) == adapted_answers
+
+
+def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(hub, adapted_answers, tmp_path):
+    environment = {**os.environ, **hub.environment(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+    merged = """
+from transformers import pipeline
+alone = pipeline(model="ada/adapted-coded", trust_remote_code=True, merge_task="ner")
+for given, one in zip(TEXTS, alone(TEXTS)):
+    (found,) = one.items()
+    print(json.dumps([given, *found]))
+"""
+    program = WITHOUT_MTL_NLP + f"TEXTS = {TEXTS}\nimport json" + merged + ANSWER
+    finished = subprocess.run(
+        [sys.executable, "-c", program, "ada/adapted-coded", "None", "none"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    *alone, last = [line for line in finished.stdout.splitlines() if line]
+    found = json.loads(last)
+    assert found["class"].startswith("transformers_modules.ada.")
+    assert {**found, "class": adapted_answers["class"]} == adapted_answers
+    for line, text, whole in zip(alone, TEXTS, adapted_answers["answers"], strict=True):
+        given, task, entries = json.loads(line)
+        assert (given, task) == (text, "ner")
+        assert [entry["word"] for entry in entries] == [entry["word"] for entry in whole["ner"]]
+        assert [entry["score"] for entry in entries] == pytest.approx(
+            [entry["score"] for entry in whole["ner"]], abs=1e-5
+        )
+
+
+def test_a_pushed_model_with_adapters_answers_and_is_exported_from_the_hub(online, adapted, tmp_path):
+    (tmp_path / "texts.txt").write_text("Ada lives in Paris.\n")
+    assert online.command("predict", "ada/adapted", str(tmp_path / "texts.txt")).status == 0
+    command = ("export", "ada/adapted", "--task", "ner", "--format", "peft", str(tmp_path / "out"))
+    finished = online.command(*command)
+    assert finished.status == 0, finished.stderr
+    assert finished.stdout.startswith(f"The adapter is in {tmp_path / 'out'}, for {tmp_path / 'out' / 'base'}: ")
+
+
 # What is no model
 
 
@@ -341,6 +432,7 @@ class Malicious:
 LOADERS = """
 import json, sys
 from pathlib import Path
+import mtl_nlp
 from mtl_nlp.trained_model import load_model, load_model_tokenizer
 from transformers import AutoModel, pipeline
 loaders = {

@@ -16,6 +16,7 @@ from conftest import build_model
 from huggingface_hub import ModelCard
 from interpreter import Interpreter
 from local_hub import LocalHub, card_errors, card_header
+from peft import LoraConfig
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.model_card import escape, is_generated, model_card, shared_recipe, write_model_card
@@ -250,6 +251,56 @@ def test_a_model_without_recipe_and_results_has_a_card_too(tmp_path):
         assert "## Tasks" in card
         assert "## Scores" not in card
         assert "## Training" not in card
+
+
+def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
+    recipe = {**RECIPE, "adapters": {"r": 4, "train_encoder": False, "pull": 0.5}, "freeze": ["score"]}
+    folder, model = write_folder(tmp_path, TASKS, recipe, None), build_model(TASKS)
+    model.add_adapter(LoraConfig(r=4, lora_alpha=16, target_modules=["value", "query"], use_rslora=True), "ner")
+    model.add_adapter(LoraConfig(), "topic")
+    model.add_adapter(LoraConfig(target_modules="all-linear", lora_dropout=0.1), "shared")
+    model.save_pretrained(folder)
+    card = model_card(folder, "x")
+    assert card_errors(card) == []
+    section = card.split("| adapter of |")[1].split("\n\n")[0].splitlines()
+    assert [[html.unescape(cell.strip()) for cell in row.strip("| ").split("|")] for row in section[2:]] == [
+        ["ner", "LoRA, rank-stabilized", "4", "16", "query, value"],
+        ["topic", "LoRA", "8", "8", "PEFT's for the family"],
+        ["all tasks", "LoRA", "8", "8", "all-linear"],
+    ]
+    assert card.index("## Training") < card.index("| adapter of |")
+    for row in ("| freeze | score |", "| adapters.train_encoder | False |", "| adapters.pull | 0.5 |"):
+        assert row in card
+    assert "One bert encoder, read once for each text and each task with an adapter of its own, and a head" in card
+
+
+def test_a_card_tells_of_a_shared_adapter_or_none_that_the_encoder_is_read_once(card, tmp_path):
+    once = "One bert encoder, read once for each text, and a head for each of 4 tasks."
+    assert once in card
+    assert "adapter" not in card
+    folder, model = write_folder(tmp_path, TASKS, RECIPE, None), build_model(TASKS)
+    model.add_adapter(LoraConfig(), "shared")
+    model.save_pretrained(folder)
+    assert once in model_card(folder, "x")
+    assert "| all tasks | LoRA | 8 | 8 |" in model_card(folder, "x")
+
+
+def test_dora_and_names_that_are_markup_are_told_as_they_are(tmp_path):
+    tasks = [TextClassification(name=name, labels=["x"]) for name in NASTY if name.isprintable()]
+    recipe = {
+        **RECIPE,
+        "tasks": {task.name: {"type": task.type} for task in tasks},
+        "datasets": {"d": {"path": "json", "inputs": {"text": "t"}, "labels": {task.name: "y" for task in tasks}}},
+    }
+    folder, model = write_folder(tmp_path, tasks, recipe, None), build_model(tasks)
+    for task in tasks:
+        model.add_adapter(LoraConfig(r=1, use_dora=True), task.name)
+    model.save_pretrained(folder)
+    card = model_card(folder, "x")
+    assert card_errors(card) == []
+    rows = card.split("| adapter of |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[html.unescape(cell) for cell in row.removeprefix("| ").removesuffix(" |").split(" | ")] for row in rows]
+    assert [row[:4] for row in cells] == [[" ".join(task.name.split()), "DoRA", "1", "8"] for task in tasks]
 
 
 def test_what_the_recipe_calls_the_base_model_stands_in_place_of_a_local_encoder(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import NamedTuple
 import onnx
 import pytest
 import torch
-from conftest import build_config, build_model, build_tokenizer, lively_model
+from conftest import REPOSITORY, build_config, build_model, build_tokenizer, lively_model
+from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, pipeline
 
 from mtl_nlp import (
@@ -127,6 +129,8 @@ def test_the_export_is_one_file_with_an_output_for_each_task(exported, family):
     assert [put.name for put in graph.output] == [task.name for task in TASKS]
     assert all(dim.dim_param for put in graph.input for dim in put.type.tensor_type.shape.dim)
     assert not any(tensor.external_data for tensor in graph.initializer)
+    assert str(REPOSITORY).encode() not in (folder / "model.onnx").read_bytes()
+    assert torch.__path__[0].encode() not in (folder / "model.onnx").read_bytes()
     assert list(ours.tasks.values()) == TASKS
 
 
@@ -161,6 +165,85 @@ def test_the_pipeline_answers_as_with_the_torch_model(exported, batch_size):
     assert [list(each) for each in other((text for text in INPUTS), tasks=["topic"])] == [["topic"]] * len(INPUTS)
     with pytest.raises(ValueError, match="No task 'x' in this model"):
         other("Ada", tasks=["x"])
+
+
+# Models with adapters
+
+
+ADAPTERS = {
+    "own": {"pos": {}, "tags": {"use_rslora": True, "r": 3}},
+    "shared": {"ner": {}, "shared": {"r": 3}, "mean of all": {"target_modules": ["dense"]}},
+    "dora": {"pos": {"use_dora": True}, "topic": {"use_dora": True}},
+}
+
+
+def adapted(kind: str, family: str, **changes: object) -> MultitaskModel:
+    """A model whose adapters change the logits of their tasks."""
+    model = lively_model(TASKS, family, **changes)
+    for name, options in ADAPTERS[kind].items():
+        model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "magnitude" in name:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("bert", "shared"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("bert", "own"), ("bert", "dora"), ("deberta-v2", "shared"), ("modernbert", "own"))
+        ),
+    ],
+)
+def test_a_model_with_adapters_is_one_file_with_the_encoder_once_and_equal_logits(tmp_path, family, kind):
+    model = adapted(kind, family, intermediate_size=200, **CHANGES.get(family, {}))
+    tokenizer = build_tokenizer("wordpiece" if family in {"bert", "deberta-v2"} else "bpe")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ours = export_onnx(model, tokenizer, tmp_path)
+    for lengths in LENGTHS:
+        distances = furthest(model, ours, batch_of(lengths, tokenizer))
+        assert max(distances.values()) < 1e-4, (lengths, distances)
+    weights = sum(tensor.numel() for tensor in model.parameters())
+    held = sum(math.prod(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer)
+    # DoRA divides by the norm of a weight as it is, beside what it multiplies with.
+    assert held < (1.9 if kind == "dora" else 1.0) * weights
+    # Tasks that are not asked for take no pass.
+    assert list(ours(**batch_of([9, 6], tokenizer), tasks=["topic"]).logits) == ["topic"]
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    answers = [pipeline("multitask", model=each, tokenizer=tokenizer)(INPUTS, top_k=None) for each in (model, ours)]
+    for one, other in zip(*answers, strict=True):
+        assert_close(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "deberta-v2"])
+def test_eight_bits_hold_the_encoder_of_a_model_with_adapters_once_too(tmp_path, family):
+    model = adapted("shared", family, vocab_size=20_000, hidden_size=64, intermediate_size=1024)
+    tokenizer = build_tokenizer("wordpiece")
+    ours = export_onnx(model, tokenizer, tmp_path, int8=True)
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert (tmp_path / "model.onnx").stat().st_size < 0.35 * weights
+    batch = batch_of([33, 20, 1, 30, 2] * 4, tokenizer)
+    with torch.no_grad():
+        expected = model(**batch).logits
+    for name, logits in ours(**batch).logits.items():
+        distance = (logits - expected[name])[batch["attention_mask"] == 1 if logits.ndim == 3 else ...].abs()
+        assert 0 < distance.mean() < 0.2 * expected[name].std(), name
+
+
+def test_a_merged_task_of_a_model_with_adapters_is_a_file_of_its_own(tmp_path):
+    model, tokenizer = adapted("shared", "bert"), build_tokenizer("wordpiece")
+    ours = export_onnx(model.merge_and_unload("ner"), tokenizer, tmp_path)
+    batch = batch_of([9, 6], tokenizer)
+    with torch.no_grad():
+        expected = model(**batch, tasks=["ner"]).logits["ner"]
+    mask = batch["attention_mask"] == 1
+    torch.testing.assert_close(ours(**batch).logits["ner"][mask], expected[mask], rtol=0, atol=1e-4)
 
 
 def test_an_export_leaves_the_model_as_it_was(tmp_path):

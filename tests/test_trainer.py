@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build_config
+from peft import LoraConfig
+from safetensors.torch import load_file
 from toy_splits import TASKS, build_split
 from transformers import AutoModelForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 from watched_training import OrderedTrainer, Recorder
@@ -21,6 +23,7 @@ from mtl_nlp import (
     MultitaskTrainer,
     MultitaskTrainingArguments,
     TaskMixture,
+    TextClassification,
 )
 
 
@@ -47,9 +50,27 @@ def disjoint(tokenizer) -> dict[str, EncodedDataset]:
     return {"words": words, "texts": texts}
 
 
-def build_model(tasks: list | None = None, **config: Any) -> MultitaskModel:
+def build_model(tasks: list | None = None, family: str = "bert", **config: Any) -> MultitaskModel:
     torch.manual_seed(0)
-    return MultitaskModel(MultitaskConfig(text_config=build_config("bert", **config), tasks=tasks or [*TASKS.values()]))
+    return MultitaskModel(MultitaskConfig(text_config=build_config(family, **config), tasks=tasks or [*TASKS.values()]))
+
+
+def adapted_model(
+    adapters: Sequence[str] = ("shared", "pos", "topic"), family: str = "bert", std: float = 0.2, **options: Any
+) -> MultitaskModel:
+    """A model with adapters that change what they are for, unless `std` is 0; ner and score have none of their own."""
+    model = build_model(family=family, classifier_dropout_prob=0.0)  # ALBERT's name for it
+    for name in adapters:
+        model.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **options), name)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    return model
+
+
+def freeze_plain_encoder(model: MultitaskModel) -> None:
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_("lora_" in name)
 
 
 @pytest.fixture
@@ -356,6 +377,196 @@ def test_new_layers_of_heads_have_their_own_learning_rate_and_every_parameter_is
         (id(parameter), 1e-2 if name.startswith("heads.") and "pooler" not in name else 1e-3)
         for name, parameter in trainer.model.named_parameters()
     )
+
+
+@pytest.mark.parametrize("rates", [(1e-2, 5e-2), (1e-2, 1e-2), (None, 5e-2), (1e-2, None)])
+def test_heads_and_adapters_have_their_own_learning_rates_and_what_is_frozen_is_in_no_group(trainer_of, rates):
+    model = adapted_model(("shared", "pos", "topic"))
+    model.freeze("topic")
+    for parameter in model.encoder.embeddings.parameters():
+        parameter.requires_grad_(False)
+    settings = {"learning_rate": 1e-3, "weight_decay": 0.1}
+    of_heads, of_adapters = rates
+    trainer = trainer_of(model=model, head_learning_rate=of_heads, adapter_learning_rate=of_adapters, **settings)
+
+    def expected(name: str) -> tuple[float, float]:
+        rate = 1e-3
+        if name.startswith("heads.") and "pooler" not in name:
+            rate = of_heads or rate
+        elif "lora_" in name:
+            rate = of_adapters or rate
+        return rate, 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.1
+
+    groups = trainer.create_optimizer().param_groups
+    found = [(id(p), (group["lr"], group["weight_decay"])) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted((id(p), expected(name)) for name, p in model.named_parameters() if p.requires_grad)
+    assert len({id(p) for p in model.parameters() if not p.requires_grad}) > 30
+
+
+def test_the_name_of_a_task_does_not_spare_its_adapter_the_weight_decay(trainer_of, tokenizer):
+    tasks = [TextClassification(name=name, labels=["x", "y"]) for name in ("bias", "norm", "layernorm", "plain")]
+    model = build_model(tasks)
+    for task in tasks:
+        model.add_adapter(LoraConfig(r=2, target_modules=["query"]), task.name)
+    groups = trainer_of(model=model, weight_decay=0.1).create_optimizer().param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert {id(p) for name, p in model.named_parameters() if "lora_" in name} <= decayed
+    assert not any(id(p) in decayed for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def apart(tokenizer) -> dict[str, EncodedDataset]:
+    """A dataset of 8 texts for each task."""
+    return {
+        task: build_split(tokenizer, seed, [3 + n % 5 for n in range(8)], {task: lambda n: True})
+        for seed, task in enumerate(TASKS)
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("bert", {}), ("modernbert", {}), ("deberta-v2", {}), ("bert", {"use_dora": True}), ("albert", {})],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_a_batch_of_all_tasks_gives_the_gradients_of_a_pass_for_each(
+    trainer_of, apart, family, options, checkpointing, train_encoder
+):
+    if checkpointing and family == "albert":
+        pytest.skip("transformers cannot checkpoint it")
+    found = []
+    together, alone = [[*range(32)]], [[*range(start, start + 8)] for start in (0, 8, 16, 24)]
+    for batches, activation_checkpointing in ((together, checkpointing), (alone, False)):
+        adapters = ("pos", "topic") if options else ("shared", "pos", "topic")
+        model, recorder = adapted_model(adapters, family, **options), Recorder()
+        if not train_encoder:
+            freeze_plain_encoder(model)
+        settings = {"gradient_accumulation_steps": len(batches), "activation_checkpointing": activation_checkpointing}
+        trainer = trainer_of(
+            apart, batches=batches, model=model, callbacks=[recorder], max_steps=1, logging_steps=1, **settings
+        )
+        trainer.train()
+        gradients = {name: g for name, g in recorder.gradients[0].items() if g is not None}
+        found.append((gradients, logged(trainer, "loss")[0]))
+        assert not train_encoder or gradients.keys() == recorder.gradients[0].keys()
+        assert all(gradients[name].any() for name in gradients if "lora_" in name)
+    (gradients, loss), (expected, other_loss) = found
+    assert loss == pytest.approx(other_loss, rel=1e-5)
+    assert gradients.keys() == expected.keys()
+    whole, other = (torch.cat([each[name].flatten() for name in gradients]) for each in (gradients, expected))
+    assert (whole - other).norm() <= 1e-5 * other.norm()
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.2}])
+def test_adapters_that_change_nothing_yet_leave_the_loss_and_the_heads_gradients(trainer_of, disjoint, settings):
+    found = []
+    for model in (build_model(), adapted_model(std=0.0)):
+        recorder = Recorder()
+        trainer = trainer_of(disjoint, model=model, callbacks=[recorder], max_steps=1, logging_steps=1, **settings)
+        trainer.train()
+        heads = {name: gradient for name, gradient in recorder.gradients[0].items() if name.startswith("heads.")}
+        found.append((logged(trainer, "loss"), heads))
+    (loss, heads), (other_loss, others) = found
+    assert loss == pytest.approx(other_loss, rel=1e-6)
+    torch.testing.assert_close(heads, others, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("pull", [0.0, 0.1])
+def test_adamw_moves_an_adapter_that_no_row_of_the_step_used_by_the_pull_only(trainer_of, disjoint, accumulation, pull):
+    words = [[0, 1], [2, 3]][:accumulation]
+    steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
+    recorder, batches = Recorder(), [batch for step in steps for batch in step]
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(
+        disjoint, batches=batches, model=adapted_model(), callbacks=[recorder], num_train_epochs=1,
+        adapter_pull=pull, **settings,
+    )  # fmt: skip
+    trainer.train()
+    used = {"shared": [True] * 4, "pos": [True, True, accumulation == 2, True], "topic": [False, False, True, False]}
+    names = [name for name in trainer.model.state_dict() if "lora_" in name]
+    for name in names:
+        values = [weights[name] for weights in recorder.weights]
+        moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
+        assert moved == ([True] * 4 if pull else used[name.split(".")[-2].removeprefix("task_")])
+    assert len(names) == 3 * 2 * 12
+
+
+def test_a_model_with_adapters_is_saved_and_loaded_as_it_was_trained(trainer_of, disjoint, tmp_path):
+    model = adapted_model(("shared", "pos", "topic"), std=0.0)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = trainer_of(disjoint, disjoint, model=model, max_steps=4, learning_rate=0.01)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = MultitaskModel.from_pretrained(tmp_path / "saved").eval()
+    assert_same_weights(loaded, trainer.model)
+    assert all(not torch.equal(start[name], p) for name, p in loaded.named_parameters() if "lora_" in name)
+    (batch, *_) = trainer.get_train_dataloader()
+    with torch.no_grad():
+        logits, expected = (each(**batch).logits for each in (loaded, trainer.model.eval()))
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_best_models_adapters_are_loaded_at_the_end(trainer_of, disjoint, tmp_path):
+    settings = {**BEST, "eval_steps": 10, "save_steps": 10, "max_steps": 40, "learning_rate": 5e-3}
+    trainer = trainer_of(disjoint, disjoint, model=adapted_model(), callbacks=[Spoiler()], **settings)
+    trainer.train()
+    assert trainer.state.best_global_step < 40
+    best, last = (
+        load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors")
+        for step in (trainer.state.best_global_step, 40)
+    )
+    state = trainer.model.state_dict()
+    adapters = [name for name in state if "lora_" in name]
+    assert len(adapters) == 3 * 2 * 12
+    assert all(torch.equal(state[name], best[name]) for name in state)
+    assert not any(torch.equal(best[name], last[name]) for name in adapters)
+    assert trainer.evaluate()["eval_mtl_score"] == pytest.approx(trainer.state.best_metric)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_adapters_and_their_pull_run_in_bfloat16_on_a_processor(trainer_of, disjoint, options):
+    found = []
+    for bf16 in (False, True):
+        settings = {"max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3, "adapter_pull": 0.0 if options else 0.1}
+        model = adapted_model(("pos", "topic") if options else ("shared", "pos", "topic"), **options)
+        trainer = trainer_of(disjoint, disjoint, model=model, bf16=bf16, **settings)
+        trainer.train()
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        found.append((logged(trainer, "loss"), logged(trainer, "pull"), trainer.evaluate()["eval_loss"]))
+    (loss, pull, eval_loss), (low_loss, low_pull, low_eval_loss) = found
+    assert low_loss == pytest.approx(loss, rel=0.05)
+    assert low_loss != loss
+    assert low_pull == pytest.approx(pull, rel=0.01)
+    assert low_eval_loss == pytest.approx(eval_loss, rel=0.05)
+
+
+def test_a_model_with_adapters_trains_within_a_token_budget(trainer_of, disjoint):
+    settings = {"max_tokens_per_batch": 60, "num_train_epochs": 1, "logging_steps": 1, "adapter_pull": 0.1}
+    model = adapted_model()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = trainer_of(disjoint, model=model, **settings)
+    trainer.train()
+    assert all(batch["input_ids"].numel() <= 60 for batch in trainer.get_train_dataloader())
+    assert trainer.state.global_step == len(logged(trainer, "pull")) > 4
+    assert all(not torch.equal(start[name], p) for name, p in model.named_parameters() if "lora_" in name)
+
+
+def test_tasks_learn_by_their_adapters_alone(trainer_of, disjoint):
+    model = adapted_model(("pos", "ner", "topic", "score"), std=0.0)
+    freeze_plain_encoder(model)
+    plain = {name: p.clone() for name, p in model.encoder.named_parameters() if not p.requires_grad}
+    settings = {"num_train_epochs": 60, "learning_rate": 1e-2, "per_device_train_batch_size": 16}
+    trainer = trainer_of(disjoint, disjoint, model=model, lr_scheduler_type="constant", **settings)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert all(after[f"eval_{task}_loss"] < before[f"eval_{task}_loss"] for task in TASKS)
+    assert after["eval_mtl_score"] > before["eval_mtl_score"] + 0.3
+    assert all(torch.equal(p, plain[name]) for name, p in model.encoder.named_parameters() if not p.requires_grad)
 
 
 # Resuming, precision, workers, mixtures

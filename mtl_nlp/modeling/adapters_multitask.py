@@ -12,12 +12,13 @@ import functools
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
@@ -41,10 +42,12 @@ class Route:
     Attributes:
         adapters: for each group of neighbouring rows the adapters it goes through, all of them added up.
         sizes: how many rows each group has.
+        idle: adapters that none of the rows goes through, and that get a gradient of zero.
     """
 
     adapters: tuple[tuple[str, ...], ...]
     sizes: tuple[int, ...]
+    idle: tuple[str, ...] = ()
 
 
 _ROUTE: ContextVar[Route | None] = ContextVar("route", default=None)
@@ -75,6 +78,23 @@ def checkpointing_routed(checkpoint: Callable[..., Any]) -> Callable[..., Any]:
     return checkpointing
 
 
+class _Touch(torch.autograd.Function):
+    """Its first input, with a gradient of zero for all others.
+
+    In the layer that they belong to, since FSDP reduces a layer's gradients as soon as its backward pass is over.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *touched: torch.Tensor) -> torch.Tensor:
+        # Not the tensors: FSDP frees parameters between forward and backward.
+        ctx.likes = [(value.shape, value.dtype, value.device) for value in touched]
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gradient, *(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
+
+
 class RoutedLinear(LoraLinear):
     """PEFT's LoRA layer, in which each row goes through the adapters of the current [`Route`]."""
 
@@ -87,6 +107,8 @@ class RoutedLinear(LoraLinear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for rows of any mix of adapters, shape (rows, ..., out)."""
         route = _ROUTE.get()
+        if route is not None and (idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]):
+            x = _Touch.apply(x, *idle)
         if route is None or len(route.adapters) == 1:
             return super().forward(x, *args, **kwargs)
         if len(x) != sum(route.sizes):
@@ -121,6 +143,15 @@ class RoutedLinear(LoraLinear):
             down_rows.append(F.pad(down, (0, 0, 0, missing)).expand(size, -1, -1))
             up_rows.append(F.pad(up, (0, missing)).expand(size, -1, -1))
         return torch.cat(down_rows), torch.cat(up_rows)
+
+    def _parameters_of(self, names: Iterable[str] | None) -> list[nn.Parameter]:
+        """The parameters of some adapters, or of all."""
+        wanted = None if names is None else set(names)
+        return [
+            parameter
+            for key, parameter in (() if wanted == set() else self.named_parameters())
+            if key.startswith("lora_") and (wanted is None or key.split(".")[1] in wanted)
+        ]
 
     def _dropped_out(self, x: torch.Tensor, route: Route) -> torch.Tensor:
         """The input after the dropout of each row's own adapter."""
@@ -207,12 +238,7 @@ def delete_adapter(encoder: nn.Module, name: str) -> None:
 def adapter_parameters(encoder: nn.Module, names: Iterable[str] | None = None) -> list[nn.Parameter]:
     """The parameters of some adapters, or of all, in the order of the layers."""
     wanted = None if names is None else set(names)
-    return [
-        parameter
-        for layer in _routed_layers(encoder).values()
-        for key, parameter in layer.named_parameters()
-        if key.startswith("lora_") and (wanted is None or key.split(".")[1] in wanted)
-    ]
+    return [parameter for layer in _routed_layers(encoder).values() for parameter in layer._parameters_of(wanted)]
 
 
 def low_rank_factors(encoder: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -220,7 +246,7 @@ def low_rank_factors(encoder: nn.Module, names: Iterable[str]) -> dict[str, list
     names = list(names)
     return {
         layer_name: [
-            (layer.lora_A[name].weight, layer.lora_B[name].weight * layer.scaling[name])
+            (_gathered(layer.lora_A[name].weight), _gathered(layer.lora_B[name].weight) * layer.scaling[name])
             for name in names
             if name in layer.lora_A
         ]
@@ -240,6 +266,15 @@ def merged_state(encoder: nn.Module, names: Iterable[str]) -> dict[str, torch.Te
             layer.merge(adapter_names=merged)
             state[f"{layer_name}.weight"] = layer.get_base_layer().weight.detach()
     return state
+
+
+def _gathered(weight: torch.Tensor) -> torch.Tensor:
+    """A weight as a whole, which under FSDP it is in its own layer's forward pass only."""
+    if not dist.is_available() or not dist.is_initialized():
+        return weight
+    from torch.distributed.tensor import DTensor
+
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def _routed_layers(encoder: nn.Module) -> dict[str, RoutedLinear]:
@@ -336,3 +371,10 @@ def encoder_passes(
     }
     route = Route(tuple(groups), tuple(sizes))
     return [EncoderPass(route, torch.cat([read for _, read, _ in reads]), joined)]
+
+
+def touching(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:
+    """The same passes, of which the first gives those of some adapters that no row goes through a gradient of zero."""
+    used = {name for each in passes for group in each.route.adapters for name in group}
+    idle = tuple(name for name in names if name not in used)
+    return [replace(passes[0], route=replace(passes[0].route, idle=idle)), *passes[1:]]

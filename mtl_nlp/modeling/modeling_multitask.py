@@ -29,6 +29,7 @@ from .adapters_multitask import (
     merged_state,
     mixes_rows,
     routed,
+    touching,
 )
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import PlainHead, TaskHead
@@ -193,7 +194,10 @@ class MultitaskModel(PreTrainedModel):
         adapters = {name: self.adapters_of(name) for name in names}
         logits: dict[str, torch.Tensor] = {}
         in_one = mixes_rows(self.config.text_config, self.config.adapters or ())
-        for encoder_pass in encoder_passes(adapters, rows, in_one=in_one):
+        passes = encoder_passes(adapters, rows, in_one=in_one)
+        if labels is not None and torch.is_grad_enabled():
+            passes = touching(passes, map(internal_name, self.adapter_names))
+        for encoder_pass in passes:
             chosen = slice(None) if encoder_pass.rows is None else encoder_pass.rows
             read = {key: value[chosen] for key, value in inputs.items()}
             with routed(encoder_pass.route):
@@ -212,9 +216,6 @@ class MultitaskModel(PreTrainedModel):
             rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
         # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
         untouched = [parameter for name in idle for parameter in heads[name].parameters()]
-        used = {adapter for name in names if name not in idle for adapter in adapters[name]}
-        if unused := {internal_name(each) for each in self.adapter_names} - used:
-            untouched += adapter_parameters(self.encoder, unused)
         zero = ZeroLoss.apply(hidden, *(parameter for parameter in untouched if parameter.requires_grad))
         loss_sums = {
             name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
@@ -336,6 +337,14 @@ class MultitaskModel(PreTrainedModel):
         merged.encoder.load_state_dict(merged_state(self.encoder, self.adapters_of(task)))
         merged.heads[0].load_state_dict(self.heads[list(self.tasks).index(task)].state_dict())
         return merged
+
+    def enable_input_require_grads(self) -> None:
+        """Transformers' own of the encoder: DeBERTa's stock heads would look for embeddings, and have none."""
+        self.encoder.enable_input_require_grads()
+
+    def disable_input_require_grads(self) -> None:
+        """Undo `enable_input_require_grads`."""
+        self.encoder.disable_input_require_grads()
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any

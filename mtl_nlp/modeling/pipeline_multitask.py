@@ -77,14 +77,15 @@ class MultitaskPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def __init__(self, *args: Any, merge_task: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.model.config.model_type != MultitaskConfig.model_type:
+    def __init__(self, model: Any, *args: Any, merge_task: str | None = None, **kwargs: Any) -> None:
+        if model.config.model_type != MultitaskConfig.model_type:
             raise ValueError(
-                f"The multitask pipeline needs a multitask model. Found a {self.model.config.model_type} model."
+                f"The multitask pipeline needs a multitask model. Found a {model.config.model_type} model."
             )
-        if merge_task is not None:
-            self.model = self.model.merge_and_unload(merge_task)
+        # A task alone must read the sub-words that it reads among the others.
+        self.reads_words = model.config.reads_words
+        # Before `tasks` are looked at, and what is not needed goes to a device.
+        super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer one input, a list of them, or any other iterable of them, as they are asked for."""
@@ -169,7 +170,7 @@ class MultitaskPipeline(ChunkPipeline):
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         with _TOKENIZING:
-            if not config.reads_words:
+            if not self.reads_words:
                 return encode_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
             tokens = [[word.text for word in words] for _, words in texts]
             seconds = None if pairs is None else [[word.text for word in split_words(pair)] for pair in pairs]

@@ -55,12 +55,14 @@ def build_model(std: float | None = None) -> MultitaskModel:
 
 
 def build_adapted_model(train_encoder: bool = True, **options: Any) -> MultitaskModel:
-    """`build_model` with adapters that change what they are for: pos goes through the shared one only."""
+    """`build_model` with adapters that change what they are for: pos has none of its own.
+
+    Without options of LoRA, all tasks go through a shared one too.
+    """
     model = build_model()
-    ranks = {"ner": (4, "all-linear"), "topic": (2, "all-linear"), "score": (3, ["query", "dense"])}
-    if not options:
-        ranks = {"shared": (2, ["query", "value"]), **ranks}
-    for name, (r, target_modules) in ranks.items():
+    adapters: dict[str, Any] = {} if options else {"shared": (2, ["query", "value"])}
+    adapters |= {"ner": (4, "all-linear"), "topic": (2, "all-linear"), "score": (3, ["query", "dense"])}
+    for name, (r, target_modules) in adapters.items():
         model.add_adapter(LoraConfig(r=r, lora_alpha=2 * r, target_modules=target_modules, **options), name)
     for name, parameter in model.encoder.named_parameters():
         if "lora_B" in name:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from builders import build_model, mixed_splits
+from builders import PULL, build_adapted_model, build_model, mixed_splits
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from toy_splits import TASKS
 from transformers import AutoTokenizer
 
 from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss
+from mtl_nlp.adapters import adapter_spread
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 STEPS = [
@@ -33,16 +34,19 @@ def counts_of_all(batch: dict[str, Any]) -> StepCounts:
     return sum(shares, StepCounts(0, {}, {}))
 
 
-def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int) -> dict[str, Any]:
-    """Gradients of each step and the final weights."""
+def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int, pull: float = 0.0) -> dict[str, Any]:
+    """Losses and gradients of each step and the final weights."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found: dict[str, Any] = {"losses": [], "gradients": []}
     for batch in batches:
         counts = counts_of_all(batch) if processes > 1 else count_step([batch], list(TASKS))
         loss = joint_loss(model(**batch).loss_sums, counts) * processes
+        if pull:
+            loss = loss + pull * adapter_spread(model)
         loss.backward()
         found["losses"].append(loss.item())
-        found["gradients"].append({name: whole(p.grad) for name, p in model.named_parameters()})
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        found["gradients"].append({name: whole(parameter.grad) for name, parameter in trained.items()})
         optimizer.step()
         optimizer.zero_grad()
     return {**found, "weights": {name: whole(value) for name, value in model.state_dict().items()}}
@@ -52,9 +56,8 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def sharded(checkpointing: bool = False, **settings: Any) -> MultitaskModel:
+def sharded(model: MultitaskModel, checkpointing: bool = False, **settings: Any) -> MultitaskModel:
     """Each encoder layer a group, and the root last, with embeddings and heads."""
-    model = build_model().train()
     if checkpointing:
         model.activation_checkpointing_enable()
     for layer in model.encoder.encoder.layer:
@@ -74,10 +77,19 @@ def main(tokenizer: str, folder: str) -> None:
         return collator([splits[name].windows[position] for name, positions in shares for position in positions])
 
     own = [batch_of(step[rank]) for step in STEPS]
+    together = [batch_of(*step) for step in STEPS]
+    models: dict[str, Any] = {
+        "plain": build_model,
+        "adapters": build_adapted_model,
+        "frozen": lambda: build_adapted_model(train_encoder=False),
+    }
     found: dict[str, Any] = {
         "world_size": processes,
         "task_rows": [count_step([batch], list(TASKS)).task_rows for batch in own],
-        "one process": train(build_model().train(), [batch_of(*step) for step in STEPS], 1),
+        "one process": {
+            **{name: train(build().train(), together, 1) for name, build in models.items()},
+            "pull": train(build_adapted_model().train(), together, 1, PULL),
+        },
     }
     variants: dict[str, dict[str, Any]] = {
         "sharded": {},
@@ -85,14 +97,15 @@ def main(tokenizer: str, folder: str) -> None:
         "checkpointing": {"checkpointing": True},
         "bf16": {"mp_policy": MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)},
     }
-    for name, settings in variants.items():
-        model = sharded(**settings)
+    runs = [(kind, variant, 0.0) for kind in models for variant in variants]
+    for kind, variant, pull in [*runs, ("adapters", "sharded", PULL)]:
+        model = sharded(models[kind]().train(), **variants[variant])
         parameters = dict(model.named_parameters())
-        found[name] = {
+        found["pull" if pull else f"{kind}, {variant}"] = {
             "all_sharded": all(isinstance(parameter, DTensor) for parameter in parameters.values()),
             "own_elements": sum(parameter.to_local().numel() for parameter in parameters.values()),
             "elements": sum(parameter.numel() for parameter in parameters.values()),
-            **train(model, own, processes),
+            **train(model, own, processes, pull),
         }
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()

@@ -128,11 +128,11 @@ def test_bfloat16_training_on_two_processes_stays_near_that_of_one(found):
 # Adapters
 
 
-def adapters_moved(run: dict[str, Any], kind: str = "lora_") -> dict[str, list[bool]]:
+def adapters_moved(run: dict[str, Any]) -> dict[str, list[bool]]:
     """For each adapter whether each step moved it, all of its parameters or none."""
     history = [run["start"], *run["weights"]]
     moved: dict[str, list[bool]] = {}
-    for name in (name for name in run["start"] if kind in name):
+    for name in (name for name in run["start"] if "lora_" in name):
         adapter = re.search(r"lora_\w+\.(?:task_)?(\w+)", name)[1]
         of_one = [not torch.equal(before[name], after[name]) for before, after in itertools.pairwise(history)]
         assert moved.setdefault(adapter, of_one) == of_one, name

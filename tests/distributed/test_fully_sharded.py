@@ -38,9 +38,10 @@ def test_the_processes_hold_different_tasks(found):
     ("variant", "relative"),
     [("sharded", 1e-5), ("root too after forward", 1e-5), ("checkpointing", 1e-5), ("bf16", 0.05)],
 )
-def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, variant, relative):
+@pytest.mark.parametrize("model", ["plain", "adapters", "frozen"])
+def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, model, variant, relative):
     for rank in found:
-        run, reference = rank[variant], rank["one process"]
+        run, reference = rank[f"{model}, {variant}"], rank["one process"][model]
         assert run["all_sharded"]
         assert run["own_elements"] < 0.6 * run["elements"]
         for gradients, expected in zip(run["gradients"], reference["gradients"], strict=True):
@@ -48,6 +49,17 @@ def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, 
         assert_close(run["weights"], reference["weights"], relative)
 
 
-def test_losses_of_sharded_processes_average_to_that_of_one(found):
-    both = torch.tensor([rank["sharded"]["losses"] for rank in found]).mean(0)
-    torch.testing.assert_close(both, torch.tensor(found[0]["one process"]["losses"]))
+@pytest.mark.parametrize("name", ["plain", "adapters", "pull"])
+def test_losses_of_sharded_processes_average_to_that_of_one(found, name):
+    both = torch.tensor([rank["pull" if name == "pull" else f"{name}, sharded"]["losses"] for rank in found]).mean(0)
+    torch.testing.assert_close(both, torch.tensor(found[0]["one process"][name]["losses"]))
+
+
+def test_the_pull_of_sharded_adapters_is_that_of_one_process(found):
+    for rank in found:
+        for gradients, expected in zip(
+            rank["pull"]["gradients"], rank["one process"]["pull"]["gradients"], strict=True
+        ):
+            assert_close(gradients, expected, 1e-5)
+        assert_close(rank["pull"]["weights"], rank["one process"]["pull"]["weights"], 1e-5)
+    assert found[0]["one process"]["pull"]["losses"][0] > 1.1 * found[0]["one process"]["adapters"]["losses"][0]

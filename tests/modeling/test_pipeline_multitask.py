@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import build_config, build_model, build_tokenizer
+from conftest import build_config, build_model, build_tokenizer, lively_model
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import AutoModel, AutoTokenizer, pipeline
 
-from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp import MultiLabelClassification, MultitaskModel, Regression, TextClassification, TokenClassification
 from mtl_nlp.modeling.encoding_multitask import encode_words
 from mtl_nlp.modeling.pipeline_multitask import parse_input
 from mtl_nlp.modeling.words_multitask import split_words
@@ -292,3 +293,168 @@ def test_the_tokenizer_is_left_as_it_was_given(folder):
     for one, other in zip(answer(INPUTS, batch_size=8), right(INPUTS, batch_size=8), strict=True):
         assert_close(one, other)
     assert tokenizer.padding_side == "left"
+
+
+# Models with adapters
+
+
+ADAPTERS = {
+    "lora": {"pos": {}, "topic": {"r": 2, "target_modules": ["query", "value"]}, "tags": {"use_rslora": True}},
+    "shared": {"ner": {}, "shared": {"r": 3}, "topic": {}},
+    "shared alone": {"shared": {}},
+    "dora": {"pos": {"use_dora": True}, "topic": {"use_dora": True}},
+}
+PASSES = {"lora": 4, "shared": 3, "shared alone": 1, "dora": 3}
+
+
+def adapted(kind: str, family: str = "bert") -> MultitaskModel:
+    """A model whose adapters change the answers of their tasks."""
+    model = lively_model(TASKS, family)
+    for name, options in ADAPTERS[kind].items():
+        model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "magnitude" in name:
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return model
+
+
+def plain(model: MultitaskModel) -> MultitaskModel:
+    """Its encoder and heads alone."""
+    without = build_model(TASKS, model.config.text_config.model_type)
+    encoder = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in model.encoder.state_dict().items()
+        if ".lora_" not in name
+    }
+    without.encoder.load_state_dict(encoder)
+    without.heads.load_state_dict(model.heads.state_dict())
+    return without
+
+
+def counting(answer, inputs, **options):
+    """The answers, and how many rows each encoder pass had."""
+    rows = []
+    hook = answer.model.encoder.register_forward_hook(
+        lambda _, args, kwargs, output: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    answers = answer(inputs, **options)
+    hook.remove()
+    return answers, rows
+
+
+@pytest.fixture(scope="module", params=ADAPTERS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def of_adapters(kind, tmp_path_factory):
+    """The folder of a model with adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    adapted(kind).save_pretrained(folder)
+    build_tokenizer("wordpiece").save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def adapted_answer(of_adapters):
+    return pipeline("multitask", model=of_adapters, device="cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_every_task_answers_through_its_own_adapter(adapted_answer, batch_size):
+    model, options = adapted_answer.model, {"batch_size": batch_size, "top_k": None}
+    answers = adapted_answer(INPUTS, **options)
+    without = pipeline("multitask", model=plain(model), tokenizer=adapted_answer.tokenizer)(INPUTS, **options)
+    for task in TASKS:
+        alone = pipeline("multitask", model=model, tokenizer=adapted_answer.tokenizer, merge_task=task.name)
+        for one, other in zip(answers, alone(INPUTS, **options), strict=True):
+            assert_close({task.name: one[task.name]}, other)
+        scores = [[entry["score"] for one in each for entry in one[task.name]] for each in (answers, without)]
+        assert (scores[0] == pytest.approx(scores[1], abs=1e-5)) == (not model.adapters_of(task.name)), (
+            "adapters are of their tasks alone"
+        )
+
+
+def test_an_adapter_takes_a_pass_of_its_own_and_the_rest_one_together(kind, adapted_answer):
+    texts = ["Ada lives in Paris."] * 16
+    _, rows = counting(adapted_answer, texts, batch_size=8)
+    assert rows == [8] * 2 * PASSES[kind]
+    model = adapted_answer.model
+    for tasks in (["pos"], ["score", "ner"], ["topic", "pos"], ["tags", "pos", "score"]):
+        answers, rows = counting(adapted_answer, texts, batch_size=16, tasks=tasks)
+        assert rows == [16] * len({model.adapters_of(name) for name in tasks})
+        # In the order in which the model has them.
+        assert [set(each) for each in answers] == [set(tasks)] * 16
+
+
+@pytest.mark.parametrize("task", ["pos", "ner", "topic", "score"])
+def test_a_task_merged_into_the_encoder_answers_as_among_the_others_in_one_pass(of_adapters, adapted_answer, task):
+    answer = pipeline("multitask", model=of_adapters, device="cpu", merge_task=task)
+    answers, rows = counting(answer, INPUTS[:4] * 2, batch_size=8, top_k=None)
+    assert rows == [8]
+    for one, other in zip(answers, adapted_answer(INPUTS[:4] * 2, batch_size=8, tasks=[task], top_k=None), strict=True):
+        assert_close(one, other)
+    assert list(answers[0]) == list(answer.model.tasks) == [task]
+    assert not [name for name, _ in answer.model.named_parameters() if "lora" in name or "base_layer" in name]
+    with pytest.raises(ValueError, match=rf"^No task 'tags' in this model\. It has {task}\.$"):
+        answer("Hi", tasks=["tags"])
+
+
+@pytest.mark.parametrize("task", ["topic", "ner"])
+@pytest.mark.parametrize("kind_of_tokenizer", ["bpe", "unigram"])
+def test_a_merged_task_reads_the_sub_words_that_it_reads_among_the_others(kind_of_tokenizer, task):
+    tokenizer = build_tokenizer(kind_of_tokenizer)
+    merging = [{}, {"merge_task": task}]
+    answers = [
+        pipeline("multitask", model=adapted("lora"), tokenizer=tokenizer, device="cpu", **options)(INPUTS, tasks=[task])
+        for options in merging
+    ]
+    for one, other in zip(*answers, strict=True):
+        assert_close(one, other)
+
+
+def test_a_task_without_adapters_can_be_merged_too(folder, answer):
+    alone = pipeline("multitask", model=folder, device="cpu", merge_task="ner")
+    for one, other in zip(alone(INPUTS), answer(INPUTS, tasks=["ner"]), strict=True):
+        assert_close(one, other)
+
+
+def test_a_task_to_merge_that_is_not_there_is_refused_with_those_that_are(of_adapters):
+    message = r"^No task 'nre'\. The model has pos, ner, topic, tags, score\.$"
+    with pytest.raises(ValueError, match=message):
+        pipeline("multitask", model=of_adapters, device="cpu", merge_task="nre")
+    with pytest.raises(ValueError, match=r"^No task 'pos' in this model\. It has ner\.$"):
+        pipeline("multitask", model=of_adapters, device="cpu", merge_task="ner", tasks=["pos"])
+    with pytest.raises(ValueError, match=r"takes `tasks` and `top_k`\. Found merge_task"):
+        pipeline("multitask", model=of_adapters, device="cpu")("Hi", merge_task="ner")
+
+
+def test_merging_leaves_the_model_that_was_given_as_it_was(kind):
+    model = adapted(kind)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pipeline("multitask", model=model, tokenizer=build_tokenizer("wordpiece"), device="cpu", merge_task="pos")("Hi")
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert list(model.tasks) == [task.name for task in TASKS]
+
+
+def test_a_merged_model_is_saved_and_loaded_as_a_model_of_one_task(of_adapters, tmp_path):
+    merged = pipeline("multitask", model=of_adapters, device="cpu", merge_task="ner")
+    merged.model.save_pretrained(tmp_path)
+    again = pipeline("multitask", model=str(tmp_path), tokenizer=of_adapters, device="cpu")
+    assert again.model.config.adapters is None
+    for one, other in zip(again(INPUTS), merged(INPUTS), strict=True):
+        assert_close(one, other)
+
+
+def test_threads_may_share_a_pipeline_with_adapters(adapted_answer):
+    chosen = [["pos"], ["topic"], ["ner", "tags"], ["score"], None]
+    items = [(INPUTS[number % len(INPUTS)], chosen[number % len(chosen)]) for number in range(49)]
+    expected = [adapted_answer(item, tasks=tasks) for item, tasks in items]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda item: adapted_answer(item[0], tasks=item[1]), items))
+    for one, other in zip(expected, found, strict=True):
+        assert_close(one, other)
