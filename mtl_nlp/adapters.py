@@ -14,6 +14,7 @@ from mtl_nlp.modeling.adapters_multitask import (
     inject_adapter,
     internal_name,
     low_rank_factors,
+    mixes_rows,
 )
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe import Recipe, RecipeError
@@ -85,6 +86,20 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
     for name in recipe.tasks:
         if not any(parameter.requires_grad for parameter in model.parameters_of(name)) and "encoder" in recipe.freeze:
             raise RecipeError(f"freeze: nothing is left to train for {name}.")
+
+
+def check_sharding(model: MultitaskModel) -> None:
+    """See that a model can be trained with its parameters sharded (FSDP).
+
+    Raises:
+        ValueError: if its adapters take a pass each: processes with other tasks would make other numbers of them, and
+            wait for each other.
+    """
+    if not mixes_rows(model.config.text_config, model.config.adapters or ()):
+        raise ValueError(
+            "FSDP: DoRA adapters, and those of a DeBERTa encoder, take an encoder pass each, and processes would wait "
+            "for each other's. Train without FSDP."
+        )
 
 
 def adapter_spread(model: MultitaskModel) -> torch.Tensor:

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from mtl_nlp.checkpoints import (
     RECIPE_NAME,
+    check_same_model,
     check_same_optimizer,
     describe_changes,
     last_checkpoint,
@@ -82,11 +83,15 @@ def train(options: argparse.Namespace) -> None:
             changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
             for note in [*checkpoint.skipped, *changes, f"going on from {checkpoint.path.name}"]:
                 print(f"note: --resume: {note}", flush=True)
+    model = build_model(run)
+    if checkpoint is not None:
+        check_same_model(checkpoint.path, model)  # before the recipe of the run is overwritten
+    if arguments.process_index == 0:
         # Before training, so that a folder that cannot be written to is told in time.
         with _writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
             (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
-    trainer = build_trainer(run, build_model(run), arguments)
+    trainer = build_trainer(run, model, arguments)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     with _writing_to(output):
         trainer.save_model(_internal_call=True)  # which does not push: the scores are still to come
@@ -177,7 +182,9 @@ def export(options: argparse.Namespace) -> None:
         )
     task = model.tasks[options.task]
     stock = "AutoModelForTokenClassification" if task.level == "token" else "AutoModelForSequenceClassification"
-    labels = "" if Path(base).parent == output else f", num_labels={task.num_labels}"
+    precision = str(model.dtype).removeprefix("torch.")
+    # transformers loads a model in the precision that it is stored in, an encoder perhaps in half of it.
+    labels = "" if Path(base).parent == output else f', num_labels={task.num_labels}, dtype="{precision}"'
     print(
         f"The adapter is in {output}, for {base}: "
         f'PeftModel.from_pretrained({stock}.from_pretrained("{base}"{labels}), "{output}")'

@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 from transformers.utils import logging
 
-from mtl_nlp.adapters import adapter_spread
+from mtl_nlp.adapters import adapter_spread, check_sharding
 from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, WithState
 from mtl_nlp.data.encoding import EncodedDataset
@@ -32,6 +32,7 @@ from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters, internal_name
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, joint_loss
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
+from mtl_nlp.parameter_groups import set_learning_rate
 from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
 from mtl_nlp.training_log import TrainingLog
 
@@ -95,6 +96,8 @@ class MultitaskTrainer(HubTrainer):
         )
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
+        if self.is_fsdp_enabled and model.adapter_names:
+            check_sharding(model)
         self.recipe = ""
         self._sampler: MixtureBatchSampler | None = None
         self._stream: MixtureStream | None = None
@@ -194,11 +197,8 @@ class MultitaskTrainer(HubTrainer):
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
         ]
         for rate, parameters in own_rates:
-            chosen = {id(parameter) for parameter in parameters}
-            for group in list(optimizer.param_groups) if is_new and rate is not None else ():
-                moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
-                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-                optimizer.add_param_group({**group, "params": moved, "lr": rate})
+            if is_new and rate is not None:
+                set_learning_rate(optimizer, parameters, rate)
         return optimizer
 
     def get_batch_samples(

@@ -24,7 +24,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
             how much a dataset counts; `per_task` does not.
         max_tokens_per_batch: sub-words of a training batch on one device at most, padding counted, in place of
-            `per_device_train_batch_size`.
+            `per_device_train_batch_size`. A row labelled for several tasks with adapters counts once, though it is read
+            once for each of them.
         head_learning_rate: learning rate of the heads' new layers, where it should differ from `learning_rate`, that of
             all pretrained ones (the encoder, and the pooler in the heads of BERT and its kin).
         adapter_learning_rate: learning rate of the adapters, where it should differ from `learning_rate`.

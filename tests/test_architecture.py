@@ -25,7 +25,7 @@ LAYERS = [
     {"recipe"},
     {"data"},
     {"evaluation"},
-    {"training_args", "training_log", "checkpoints", "adapters"},
+    {"training_args", "training_log", "parameter_groups", "checkpoints", "adapters"},
     {"model_card"},
     {"hub"},
     {"hub_trainer"},

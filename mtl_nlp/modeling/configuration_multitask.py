@@ -30,6 +30,8 @@ class MultitaskConfig(PreTrainedConfig):
             written with sorted keys and a dict would come back in another order.
         max_length (`int`, *optional*): sub-words the encoder reads at once, special tokens included.
         stride (`int`, *optional*): sub-words that neighbouring windows of a long text share.
+        splits_words (`bool`, *optional*): whether texts are split into words also if no task is on words: a model that
+            lost its last such task goes on reading what it was trained on.
         adapters (`list[dict]`, *optional*): the encoder's LoRAs in the order in which they were added: `name`, a task
             or `shared` for all tasks, and options of PEFT's `LoraConfig`. See `MultitaskModel.add_adapter`.
 
@@ -46,6 +48,7 @@ class MultitaskConfig(PreTrainedConfig):
     tasks: list | None = None
     max_length: int | None = None
     stride: int | None = None
+    splits_words: bool = False
     adapters: list | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -80,7 +83,7 @@ class MultitaskConfig(PreTrainedConfig):
     @property
     def reads_words(self) -> bool:
         """Whether every text is split into words before tokenization, see `reads_words`."""
-        return reads_words(self.get_tasks())
+        return self.splits_words or reads_words(self.get_tasks())
 
 
 def _without(values: Any, keys: set[str]) -> Any:

@@ -190,13 +190,40 @@ class MultitaskModel(PreTrainedModel):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         names = list(self.tasks if tasks is None else tasks)
+        logits, hidden = self._answers(inputs, rows, names, touches_all=labels is not None and torch.is_grad_enabled())
+        if labels is None:
+            return MultitaskOutput(logits=logits)
+        if rows is None:
+            rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
         heads = dict(zip(self.tasks, self.heads, strict=True))
-        adapters = {name: self.adapters_of(name) for name in names}
-        logits: dict[str, torch.Tensor] = {}
+        idle = {name for name in names if len(rows[name]) == 0}
+        # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
+        untouched = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
+        zero = ZeroLoss.apply(hidden, *untouched)
+        loss_sums = {
+            name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
+        }
+        counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
+        return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
+
+    def _answers(
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        rows: Mapping[str, torch.Tensor] | None,
+        names: Sequence[str],
+        *,
+        touches_all: bool,
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The logits of some tasks for their rows, and hidden states that they were made from.
+
+        With `touches_all` adapters that no row goes through have a gradient too, of zero.
+        """
+        heads = dict(zip(self.tasks, self.heads, strict=True))
         in_one = mixes_rows(self.config.text_config, self.config.adapters or ())
-        passes = encoder_passes(adapters, rows, in_one=in_one)
-        if labels is not None and torch.is_grad_enabled():
+        passes = encoder_passes({name: self.adapters_of(name) for name in names}, rows, in_one=in_one)
+        if touches_all:
             passes = touching(passes, map(internal_name, self.adapter_names))
+        logits: dict[str, torch.Tensor] = {}
         for encoder_pass in passes:
             chosen = slice(None) if encoder_pass.rows is None else encoder_pass.rows
             read = {key: value[chosen] for key, value in inputs.items()}
@@ -205,23 +232,11 @@ class MultitaskModel(PreTrainedModel):
             for name, places in encoder_pass.places.items():
                 index = slice(None) if places is None else places
                 logits[name] = heads[name](hidden[index], read["attention_mask"][index])
-        idle = [name for name in names if name not in logits]
-        for name in idle:
-            words = [input_ids.shape[1]] if self.tasks[name].level == "token" else []
-            logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
-        logits = {name: logits[name] for name in names}
-        if labels is None:
-            return MultitaskOutput(logits=logits)
-        if rows is None:
-            rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
-        # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
-        untouched = [parameter for name in idle for parameter in heads[name].parameters()]
-        zero = ZeroLoss.apply(hidden, *(parameter for parameter in untouched if parameter.requires_grad))
-        loss_sums = {
-            name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
-        }
-        counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
-        return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
+        for name in names:
+            if name not in logits:
+                words = [hidden.shape[1]] if self.tasks[name].level == "token" else []
+                logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
+        return {name: logits[name] for name in names}, hidden
 
     @property
     def adapter_names(self) -> list[str]:
@@ -284,7 +299,10 @@ class MultitaskModel(PreTrainedModel):
         config.__post_init__()
         _check_labels(task)
         head = TaskHead(task, config.text_config).to(self.device, self.dtype)
-        (self._init_weights(head.plain) if not head.has_stock_class else head.stock.initialize_weights())
+        if head.has_stock_class:
+            head.stock.initialize_weights()
+        else:
+            self._init_weights(head.plain)
         self.heads.append(head.train(self.training))
         self.tasks[task.name] = task
         self.config.tasks = config.tasks
@@ -299,6 +317,7 @@ class MultitaskModel(PreTrainedModel):
             raise ValueError(f"No task {name!r} beside others. The model has {', '.join(self.tasks)}.")
         if name in self.adapter_names:
             self.delete_adapter(name)
+        self.config.splits_words = self.config.reads_words
         del self.heads[list(self.tasks).index(name)]
         del self.tasks[name]
         self.config.tasks = [task.to_dict() for task in self.tasks.values()]
@@ -332,7 +351,7 @@ class MultitaskModel(PreTrainedModel):
         if task not in self.tasks:
             raise ValueError(f"No task {task!r}. The model has {', '.join(self.tasks)}.")
         config = copy.deepcopy(self.config)
-        config.tasks, config.adapters = [self.tasks[task].to_dict()], None
+        config.tasks, config.adapters, config.splits_words = [self.tasks[task].to_dict()], None, config.reads_words
         merged = type(self)(config).to(self.device, self.dtype).train(self.training)
         merged.encoder.load_state_dict(merged_state(self.encoder, self.adapters_of(task)))
         merged.heads[0].load_state_dict(self.heads[list(self.tasks).index(task)].state_dict())

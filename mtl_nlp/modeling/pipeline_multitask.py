@@ -82,8 +82,6 @@ class MultitaskPipeline(ChunkPipeline):
             raise ValueError(
                 f"The multitask pipeline needs a multitask model. Found a {model.config.model_type} model."
             )
-        # A task alone must read the sub-words that it reads among the others.
-        self.reads_words = model.config.reads_words
         # Before `tasks` are looked at, and what is not needed goes to a device.
         super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
 
@@ -170,7 +168,7 @@ class MultitaskPipeline(ChunkPipeline):
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         with _TOKENIZING:
-            if not self.reads_words:
+            if not config.reads_words:
                 return encode_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
             tokens = [[word.text for word in words] for _, words in texts]
             seconds = None if pairs is None else [[word.text for word in split_words(pair)] for pair in pairs]

@@ -680,7 +680,7 @@ def test_a_merged_model_is_a_plain_one_of_one_task_with_equal_logits(family, opt
     assert merged.config.adapters is None
     plain = build_model([task for task in TASKS if task.name in merged.tasks], family)
     assert list(merged.state_dict()) == list(plain.state_dict())
-    assert merged.config.to_dict() == plain.config.to_dict()
+    assert merged.config.to_dict() == {**plain.config.to_dict(), "splits_words": model.config.reads_words}
     torch.testing.assert_close(logits_of(merged)[task], before[task], rtol=1e-4, atol=1e-5)
     assert_equal(logits_of(reloaded(merged, tmp_path)), logits_of(merged))
     for parameter in merged.parameters():
@@ -707,3 +707,15 @@ def test_a_merged_model_keeps_mode_attention_and_limits():
     assert all(parameter.requires_grad for parameter in merged.parameters())
     with pytest.raises(ValueError, match=r"^No task 'pos'\. The model has train, a\.b, tags, forward\.$"):
         model.merge_and_unload("pos")
+
+
+def test_a_model_that_loses_its_last_task_on_words_goes_on_reading_words(tmp_path):
+    pos = TokenClassification(name="pos", labels=["A", "B"])
+    topic = TextClassification(name="topic", labels=["x", "y"])
+    model = build_model([pos, topic])
+    merged = model.merge_and_unload("topic")
+    model.drop_task("pos")
+    for without in (model, merged):
+        assert without.config.reads_words and reloaded(without, tmp_path).config.reads_words
+    never = build_model([topic])
+    assert not never.merge_and_unload("topic").config.reads_words
