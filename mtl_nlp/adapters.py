@@ -76,9 +76,8 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
                 f"adapters.pull: it pulls the adapters of tasks towards each other, and needs two. Found {len(own)}."
             )
         if not adapters.train_encoder:
-            for name, parameter in model.encoder.named_parameters():
-                if "lora_" not in name:
-                    parameter.requires_grad_(False)
+            for parameter in set(model.encoder.parameters()) - set(adapter_parameters(model.encoder)):
+                parameter.requires_grad_(False)
     try:
         model.freeze(*recipe.freeze)
     except ValueError as error:
