@@ -7,6 +7,7 @@ from peft import LoraConfig
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
+from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.adapters_multitask import (
     SHARED,
     adapter_options,
@@ -19,6 +20,7 @@ from mtl_nlp.modeling.adapters_multitask import (
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe import Recipe, RecipeError
 from mtl_nlp.recipe_sections import AdapterRecipe
+from mtl_nlp.training_args import MultitaskTrainingArguments
 
 
 def lora_config(recipe: AdapterRecipe) -> LoraConfig:
@@ -42,9 +44,12 @@ def check_adapters(recipe: Recipe, text_config: PreTrainedConfig) -> None:
     if recipe.adapters is None:
         return
     with torch.device("meta"):
-        encoder = AutoModel.from_config(text_config)
         try:
-            inject_adapter(encoder, SHARED, adapter_options(lora_config(recipe.adapters)))
+            encoder = AutoModel.from_config(text_config)
+        except ValueError as error:
+            raise RecipeError(f"encoder: {recipe.encoder} cannot be built: {one_line(error)}") from error
+        try:
+            inject_adapter(encoder, SHARED, adapter_options(encoder, lora_config(recipe.adapters)))
         except ValueError as error:
             raise RecipeError(f"adapters: {error}") from error
 
@@ -60,21 +65,18 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
     """
     adapters = recipe.adapters
     if adapters is not None:
-        options = adapter_options(lora_config(adapters))
         there = {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in model.config.adapters or ()}
-        for name in [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]:
-            if there.get(name, options) != options:
-                raise RecipeError(f"adapters: {name} has one in {recipe.encoder}, with other options: {there[name]}.")
-            if name not in there:
-                try:
+        try:
+            options = adapter_options(model.encoder, lora_config(adapters))
+            for name in [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]:
+                if name not in there:
                     model.add_adapter(lora_config(adapters), name)
-                except ValueError as error:
-                    raise RecipeError(f"adapters: {error}") from error
-        own = [name for name in model.adapter_names if name != SHARED]
-        if adapters.pull and len(own) < 2:
-            raise RecipeError(
-                f"adapters.pull: it pulls the adapters of tasks towards each other, and needs two. Found {len(own)}."
-            )
+                elif there[name] != options:
+                    raise ValueError(f"{name} has one from {recipe.encoder}, {there[name]}. Found {options}.")
+            if adapters.pull:
+                check_pull(model)
+        except ValueError as error:
+            raise RecipeError(f"adapters: {error}") from error
         if not adapters.train_encoder:
             for parameter in set(model.encoder.parameters()) - set(adapter_parameters(model.encoder)):
                 parameter.requires_grad_(False)
@@ -87,14 +89,36 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
             raise RecipeError(f"freeze: nothing is left to train for {name}.")
 
 
-def check_sharding(model: MultitaskModel) -> None:
-    """See that a model can be trained with its parameters sharded (FSDP).
+def check_pull(model: MultitaskModel) -> None:
+    """See that a model has adapters that can be pulled towards each other.
 
     Raises:
-        ValueError: if its adapters take a pass each: processes with other tasks would make other numbers of them, and
-            wait for each other.
+        ValueError: if there are fewer than two, or they are no LoRAs.
     """
-    if not mixes_rows(model.config.text_config, model.config.adapters or ()):
+    own = [options for options in model.config.adapters or () if options["name"] != SHARED]
+    if len(own) < 2:
+        raise ValueError(f"`pull` draws the adapters of tasks towards each other, and needs two. Found {len(own)}.")
+    if any(options["use_dora"] for options in own):
+        raise ValueError("`pull` is of LoRA: the change of a DoRA adapter is no product of two factors.")
+
+
+def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:
+    """See that what is asked for of adapters goes with a model's.
+
+    Args:
+        model: the model.
+        args: the training arguments.
+        is_sharded: whether parameters are (FSDP).
+
+    Raises:
+        ValueError: if there are none, they cannot be pulled, or they take a pass each and parameters are sharded:
+            processes with other tasks would make other numbers of passes, and wait for each other.
+    """
+    if args.adapter_learning_rate is not None and not model.adapter_names:
+        raise ValueError("`adapter_learning_rate` is of adapters, and the model has none.")
+    if args.adapter_pull:
+        check_pull(model)
+    if is_sharded and not mixes_rows(model.config.text_config, model.config.adapters or ()) and model.adapter_names:
         raise ValueError(
             "FSDP: DoRA adapters, and those of a DeBERTa encoder, take an encoder pass each, and processes would wait "
             "for each other's. Train without FSDP."

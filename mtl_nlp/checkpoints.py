@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -138,12 +137,10 @@ def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[
     was, now = ([options["name"] for options in adapters] for adapters in (theirs, ours))
     if was != now:  # also in order, which is that of the optimizer's state
         return f"its adapters are {', '.join(was) or 'none'}, here {', '.join(now) or 'none'}"
-    default = LoraConfig().to_dict()
     for old, new in zip(theirs, ours, strict=True):
         for key in _SHAPES_OF_ADAPTERS:
-            if old.get(key, default[key]) != new.get(key, default[key]):
-                was, now = old.get(key, default[key]), new.get(key, default[key])
-                return f"{key} of the adapter of {old['name']} was {was!r}, here {now!r}"
+            if old[key] != new[key]:
+                return f"{key} of the adapter of {old['name']} was {old[key]!r}, here {new[key]!r}"
     return None
 
 

@@ -27,7 +27,7 @@ from mtl_nlp.evaluation.results import RESULTS_NAME, results, training_in, write
 from mtl_nlp.export import ONNX_NAME, ExportError, compare_scores, export_peft, export_stock
 from mtl_nlp.hub import make_repository, push_files, repository_files
 from mtl_nlp.messages import one_line
-from mtl_nlp.model_card import write_model_card
+from mtl_nlp.model_card import saved_recipe, write_model_card
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.plan import describe_notes, describe_plan, table
 from mtl_nlp.predict import answer_file
@@ -175,11 +175,9 @@ def export(options: argparse.Namespace) -> None:
             export_stock(model, tokenizer, options.task, output)
         print(f"The task is in {output}: {_STOCK_PIPELINES[model.tasks[options.task].level].format(output)}")
         return
-    trained = Path(options.model) / RECIPE_NAME
+    recipe = saved_recipe(Path(options.model))
     with _writing_to(output, "OUT"):
-        base = export_peft(
-            model, tokenizer, options.task, output, Recipe.load(trained).encoder if trained.is_file() else None
-        )
+        base = export_peft(model, tokenizer, options.task, output, None if recipe is None else recipe.encoder)
     task = model.tasks[options.task]
     stock = "AutoModelForTokenClassification" if task.level == "token" else "AutoModelForSequenceClassification"
     precision = str(model.dtype).removeprefix("torch.")

@@ -100,7 +100,7 @@ def export_peft(
         target_modules=[f"{prefix}.{name}" for name in factors],
         modules_to_save=_head_modules(stock),
         use_dora=any(
-            options.get("use_dora") for options in model.config.adapters if internal_name(options["name"]) in names
+            options["use_dora"] for options in model.config.adapters if internal_name(options["name"]) in names
         ),
         inference_mode=True,
     )

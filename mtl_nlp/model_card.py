@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from peft import LoraConfig
 
 from mtl_nlp.checkpoints import RECIPE_NAME
 from mtl_nlp.evaluation.results import RESULTS_NAME, read_results
@@ -92,10 +91,14 @@ def model_card(folder: Path, name: str, *, with_code: bool = False) -> str:
 
 def shared_recipe(folder: Path) -> Recipe | None:
     """The recipe in a model's folder without paths of this machine; None if the model was trained without one."""
+    recipe = saved_recipe(folder)
+    return None if recipe is None else recipe.without_local_paths()
+
+
+def saved_recipe(folder: Path) -> Recipe | None:
+    """The recipe in a model's folder; None if the model was trained without one."""
     path = folder / RECIPE_NAME
-    if not path.is_file() or path.stat().st_size == 0:
-        return None
-    return Recipe.load(path).without_local_paths()
+    return Recipe.load(path) if path.is_file() and path.stat().st_size > 0 else None
 
 
 def is_edited(path: Path) -> bool:
@@ -277,15 +280,14 @@ def _training(source: _Source, recipe: Recipe) -> str:
 def _adapters(source: _Source) -> str:
     rows = []
     for options in source.adapters:
-        lora = LoraConfig(**{key: value for key, value in options.items() if key != "name"})
-        layers = options.get("target_modules", "PEFT's for the family")
-        kind = ("DoRA" if lora.use_dora else "LoRA") + (", rank-stabilized" if lora.use_rslora else "")
+        layers = options["target_modules"]
+        kind = ("DoRA" if options["use_dora"] else "LoRA") + (", rank-stabilized" if options["use_rslora"] else "")
         rows.append(
             (
                 "all tasks" if options["name"] == SHARED else escape(options["name"]),
                 kind,
-                str(lora.r),
-                str(lora.lora_alpha),
+                str(options["r"]),
+                str(options["lora_alpha"]),
                 escape(layers if isinstance(layers, str) else ", ".join(layers)),
             )
         )

@@ -10,7 +10,6 @@ import torch
 
 from mtl_nlp.adapters import describe_parameters
 from mtl_nlp.data.sampler import MixtureBatchSampler
-from mtl_nlp.modeling.tasks_multitask import reads_words
 from mtl_nlp.run import Run, outline_model, plan_batches
 from mtl_nlp.training_args import MultitaskTrainingArguments
 
@@ -65,7 +64,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
                 int(lengths.max()),
             )
         )
-    words = " Texts are split into words." if reads_words(run.tasks.values()) else ""
+    words = " Texts are split into words." if run.config.reads_words else ""
     limit = run.config.max_length or "any number of"
     parts = [
         f"encoder: {run.recipe.encoder}, reads at most {limit} sub-words at once.{words}\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -163,7 +163,8 @@ class AdapterRecipe(Section):
         tasks: the tasks that have an adapter of their own; the others read the plain (or the shared adapter's) encoder.
         shared: whether all tasks go through an adapter too, one for all.
         train_encoder: whether the encoder is trained as well; without, only adapters and heads are.
-        pull: λ of λ · Σ_t ‖ΔW_t − mean ΔW‖²_F in the loss, which draws the tasks' adapters to their mean.
+        pull: λ of λ · Σ_t ‖ΔW_t − mean ΔW‖²_F in the loss, which draws the tasks' adapters to their mean; also those
+            that a trained model brings, unless they are frozen.
         use_rslora: scale by alpha / √r (Kalajdzievski 2023).
         use_dora: DoRA (Liu et al. 2024) in place of LoRA; a pass for each adapter, and neither `shared` nor `pull`.
     """
@@ -171,7 +172,7 @@ class AdapterRecipe(Section):
     r: int = Field(default=8, ge=1)
     alpha: int = Field(default=16, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: list[str] | Literal["all-linear"] | None = None
+    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
     tasks: list[str] | Literal["all"] = "all"
     shared: bool = False
     train_encoder: bool = True
@@ -183,6 +184,8 @@ class AdapterRecipe(Section):
     def _go_together(self) -> AdapterRecipe:
         if not self.tasks and not self.shared:
             raise ValueError("`tasks` is empty and `shared` false: there would be no adapter")
+        if len(set(self.tasks)) < len(self.tasks) and self.tasks != "all":
+            raise ValueError(f"`tasks` should name each task once. Found {self.tasks}")
         if self.use_dora and (self.shared or self.pull):
             raise ValueError("DoRA adapters do not add up: `use_dora` goes without `shared` and `pull`")
         return self

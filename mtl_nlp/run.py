@@ -170,8 +170,14 @@ def prepare_run(recipe: Recipe) -> Run:
                 f"tasks.{name}: {recipe.encoder} was trained without the labels {', '.join(sorted(new))}. A head keeps "
                 f"its labels: give the task another name."
             )
+    read_words = config.reads_words
     config.tasks = [task.to_dict() for task in (trained | spaces.tasks | trained).values()]
     notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
+    if trained and config.reads_words and not read_words:
+        change = f"for a task on words texts are split into words, which {', '.join(trained)} read as they are so far"
+        if recipe.freeze:
+            raise RecipeError(f"freeze: {change}: they would answer otherwise. Leave out `freeze`, or that task.")
+        notes.append(change)
     return _encode(recipe, tokenizer, config, loaded, notes)
 
 
@@ -204,8 +210,8 @@ def _encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, MultitaskCo
         config = AutoConfig.from_pretrained(encoder, **hub)
         if not isinstance(config, MultitaskConfig):
             config = MultitaskConfig(text_config=config)
-        splits_words = reads_words([*config.get_tasks(), *map(recipe.task, recipe.tasks)])
-        tokenizer = load_tokenizer(encoder, reads_words=splits_words, **hub)
+        on_words = config.reads_words or reads_words([recipe.task(name) for name in recipe.tasks])
+        tokenizer = load_tokenizer(encoder, reads_words=on_words, **hub)
     except (OSError, ValueError) as error:
         raise RecipeError(f"encoder: {encoder} cannot be loaded: {one_line(error)}") from error
     limit = default_max_length(tokenizer, config.text_config)
@@ -215,12 +221,12 @@ def _encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, MultitaskCo
         )
     config.max_length = recipe.max_length or config.max_length or limit
     config.stride = config.stride if recipe.stride is None else recipe.stride
-    if config.max_length is not None and recipe.stride is not None:
+    if config.max_length is not None and config.stride is not None:
         capacity = config.max_length - tokenizer.num_special_tokens_to_add()
-        if recipe.stride >= capacity:
+        if config.stride >= capacity:
             raise RecipeError(
                 f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
-                f"Found {recipe.stride}."
+                f"Found {config.stride}."
             )
     return tokenizer, config
 
@@ -243,7 +249,7 @@ def _encode(
     streams: dict[str, EncodedStream] = {}
     notes = list(notes)
     encoding: dict[str, Any] = {
-        "reads_words": reads_words(tasks.values()),
+        "reads_words": config.reads_words,
         "max_length": config.max_length,
         "stride": config.stride,
     }
@@ -311,7 +317,7 @@ def build_model(run: Run) -> MultitaskModel:
     recipe = run.recipe
     set_seed(recipe.training.get("seed", 42))
     if run.starts_trained:
-        return _completed(load_model(recipe.encoder), run)
+        return _completed(load_model(recipe.encoder, **{"dtype": torch.float32, **recipe.model_init_kwargs}), run)
     try:
         model = MultitaskModel.from_encoder(
             recipe.encoder,
@@ -332,7 +338,11 @@ def outline_model(run: Run) -> MultitaskModel:
         RecipeError: if the recipe's adapters and frozen parts do not fit it.
     """
     with torch.device("meta"):
-        return _completed(MultitaskModel(copy.deepcopy(run.config)), run)
+        try:
+            model = MultitaskModel(copy.deepcopy(run.config))
+        except ValueError as error:
+            raise RecipeError(f"encoder: {run.recipe.encoder} cannot be built: {one_line(error)}") from error
+        return _completed(model, run)
 
 
 def _completed(model: MultitaskModel, run: Run) -> MultitaskModel:

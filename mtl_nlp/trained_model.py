@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pickle import UnpicklingError
+from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase
@@ -17,14 +18,19 @@ class ModelError(ValueError):
     """A folder or repository that holds no usable multitask model."""
 
 
-def load_config(folder: str) -> MultitaskConfig:
+def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
     """Load the configuration of a trained model from a folder or the Hub.
+
+    Args:
+        folder: the folder, or the Hub id.
+        **kwargs: where it is, as `AutoConfig.from_pretrained` takes it (`revision`, `cache_dir`).
 
     Raises:
         ModelError: if there is none, or it is another kind of model's.
     """
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # by default transformers asks the user
+        # By default transformers asks the user.
+        config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     if not isinstance(config, MultitaskConfig):
@@ -34,15 +40,21 @@ def load_config(folder: str) -> MultitaskConfig:
     return config
 
 
-def load_model(folder: str) -> MultitaskModel:
+def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
     """Load a trained model from a folder or the Hub.
+
+    Args:
+        folder: the folder, or the Hub id.
+        **kwargs: as `from_pretrained` takes them (`revision`, `dtype`, `attn_implementation`, …).
 
     Raises:
         ModelError: if there is none, it is of another kind, or its files are damaged.
     """
-    load_config(folder)
+    load_config(folder, **{key: kwargs[key] for key in kwargs.keys() & {"revision", "cache_dir"}})
     try:
-        model, loading = MultitaskModel.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
+        model, loading = MultitaskModel.from_pretrained(
+            folder, **{**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        )
     except SafetensorError as error:
         raise ModelError(
             f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
@@ -51,7 +63,7 @@ def load_model(folder: str) -> MultitaskModel:
         raise ModelError(
             f"{folder}: its weights are a pickle that holds more than weights, and are not loaded."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an argument that there is not
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:

@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, speed_metrics
 from transformers.utils import logging
 
-from mtl_nlp.adapters import adapter_spread, check_sharding
+from mtl_nlp.adapters import adapter_spread, check_adapter_arguments
 from mtl_nlp.checkpoints import RECIPE_NAME, CheckpointError, check_same_model, last_checkpoint
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, WithState
 from mtl_nlp.data.encoding import EncodedDataset
@@ -96,8 +96,7 @@ class MultitaskTrainer(HubTrainer):
         )
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
-        if self.is_fsdp_enabled and model.adapter_names:
-            check_sharding(model)
+        check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
         self.recipe = ""
         self._sampler: MixtureBatchSampler | None = None
         self._stream: MixtureStream | None = None
@@ -186,7 +185,7 @@ class MultitaskTrainer(HubTrainer):
         """Trainer's, which go by words such as `bias` in a name, and adapters, whatever their task is called."""
         adapters = set(adapter_parameters(self.model.encoder))
         of_adapters = (name for name, parameter in model.named_parameters() if parameter in adapters)
-        return [*super().get_decay_parameter_names(model), *of_adapters]
+        return list(dict.fromkeys([*super().get_decay_parameter_names(model), *of_adapters]))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Trainer's optimizer, with groups of their own for what has its own learning rate."""
@@ -270,7 +269,7 @@ class MultitaskTrainer(HubTrainer):
             metric_key_prefix: put before every key.
 
         Returns:
-            `<prefix>_<task>_<score>`, `<prefix>_<task>_loss` and `<prefix>_loss` (as in training), `<prefix>_mtl_score`
+            `<prefix>_<task>_<score>`, `<prefix>_<task>_loss` and `<prefix>_loss` (without a pull), `<prefix>_mtl_score`
             and speed.
         """
         datasets = self.eval_dataset if eval_dataset is None else eval_dataset

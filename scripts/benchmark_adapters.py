@@ -33,7 +33,8 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, Recipe, TextClassification
-from mtl_nlp.modeling.adapters_multitask import Route, RoutedLinear, inject_adapter, routed
+from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_options, inject_adapter
+from mtl_nlp.modeling.routing_multitask import Route, routed
 from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -108,7 +109,7 @@ def compare_ways(rounds: int, *, train_encoder: bool) -> None:
     encoder = AutoModel.from_pretrained(encoder_folder(), add_pooling_layer=False, dtype=torch.float32).train()
     encoder.requires_grad_(train_encoder)
     for name in NAMES:
-        inject_adapter(encoder, name, LORA)
+        inject_adapter(encoder, name, adapter_options(encoder, LoraConfig(**LORA)))
     for name, parameter in encoder.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.02)

@@ -104,14 +104,13 @@ def print_table(lines: list[dict[str, Any]], name: str, split: str) -> None:
         if not by_seed:
             continue
         means = {seed: statistics.mean(scores.values()) for seed, scores in by_seed.items()}
-        single = single or means
+        if side == "single":
+            single = means
         cells = [_spread([scores[task] for scores in by_seed.values()]) for task in tasks]
         differences = [mean - single[seed] for seed, mean in means.items() if seed in single]
-        trained = max(line["trained"] for line in own if line["side"] == side)
-        print(
-            f"| {side} | {' | '.join(cells)} | {_spread(list(means.values()))} | {_spread(differences, '+')} | "
-            f"{len(by_seed)} | {trained / 1e6:.1f} M |"
-        )
+        trained = sum(line["trained"] for line in own if line["side"] == side) / len(by_seed)
+        cells += [_spread(list(means.values())), _spread(differences, "+") if differences else ""]
+        print(f"| {side} | {' | '.join(cells)} | {len(by_seed)} | {trained / 1e6:.1f} M |")
 
 
 def _spread(values: list[float], sign: str = "") -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +14,13 @@ from conftest import build_config, build_model
 from peft import LoraConfig
 from torch import nn
 
-from mtl_nlp import Recipe, RecipeError, TextClassification, TokenClassification
-from mtl_nlp.adapters import adapter_spread, check_adapters, describe_parameters
+from mtl_nlp import Recipe, RecipeError, TextClassification, TokenClassification, load_tokenizer
+from mtl_nlp.adapters import adapter_spread, check_adapters, check_pull, describe_parameters
 from mtl_nlp.cli import main
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors
 from mtl_nlp.run import build_model as build_run_model
-from mtl_nlp.run import build_trainer, outline_model, prepare_run, training_arguments
-from mtl_nlp.trained_model import load_model
+from mtl_nlp.run import build_trainer, outline_model, prepare_evaluation, prepare_run, training_arguments
+from mtl_nlp.trained_model import ModelError, load_model
 
 TASKS = [
     TokenClassification(name="pos", labels=["A", "B"]),
@@ -159,7 +161,7 @@ def test_without_adapters_all_parameters_are_trained(quick_recipe):
             r"^adapters: `target_modules`: quary is no linear layer of the encoder\. It has ",
         ),
         ({"r": 33}, r"^adapters: `r` should be between 1 and 32"),
-        ({"pull": 1.0, "tasks": ["pos"]}, r"^adapters\.pull: .* needs two\. Found 1"),
+        ({"pull": 1.0, "tasks": ["pos"]}, r"^adapters: `pull` draws .* needs two\. Found 1"),
     ],
 )
 def test_adapters_that_do_not_fit_are_told_before_anything_is_trained(adapting, changes, message):
@@ -284,7 +286,7 @@ def test_a_task_of_the_same_name_with_other_options_or_labels_is_refused(first, 
     one_more["datasets"]["sample"]["labels"] = {"pos": "upos"}
     one_more["adapters"] = {**ADAPTERS, "r": 2}
     line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
-    assert "adapters: pos has one in " in line and "with other options: {'lora_alpha': 16, 'r': 4, " in line
+    assert "adapters: pos has one from " in line and "'r': 4" in line and "Found {'r': 2" in line
 
 
 def test_training_goes_on_from_a_trained_multitask_model_alone(one_more, encoder_folder, tmp_path, capsys):
@@ -293,3 +295,88 @@ def test_training_goes_on_from_a_trained_multitask_model_alone(one_more, encoder
         capsys, "train", recipe, "--from", encoder_folder("bert")
     )
     assert "cannot be loaded" in fails(capsys, "train", recipe, "--from", str(tmp_path / "no"))
+
+
+def text_model(quick_recipe: dict, folder: str) -> str:
+    """A model of the topic alone, which reads texts as they are."""
+    texts = [{"text": f"{word} {word}-like!", "topic": word} for word in ("fox", "river", "card", "train")] * 4
+    data = write(Path(folder) / "texts.jsonl", "\n".join(map(json.dumps, texts)) + "\n")
+    recipe = {
+        **{key: quick_recipe[key] for key in ("encoder", "training")},
+        "output_dir": str(Path(folder) / "texts"),
+        "tasks": {"topic": {"type": "text-classification"}},
+    }
+    files = {"train": data, "test": data}
+    recipe["datasets"] = {
+        "texts": {"path": "json", "data_files": files, "inputs": {"text": "text"}, "labels": {"topic": "topic"}}
+    }
+    assert main(["train", write(Path(folder) / "texts.yaml", recipe)]) == 0
+    return recipe["output_dir"]
+
+
+def test_a_task_on_words_is_not_added_beside_frozen_ones_on_whole_texts(one_more, tmp_path, capsys):
+    start = text_model(one_more, str(tmp_path))
+    recipe = {**one_more, "freeze": ["encoder", "topic"]}
+    line = fails(capsys, "train", write(tmp_path / "a.yaml", recipe), "--from", start)
+    assert "freeze: for a task on words texts are split into words, which topic read as they are so far" in line
+    assert main(["plan", write(tmp_path / "a.yaml", {**one_more, "freeze": []}), "--from", start]) == 0
+    assert "note: for a task on words texts are split into words, which topic read" in capsys.readouterr().out
+
+
+def test_a_model_that_lost_its_tasks_on_words_is_scored_and_trained_on_as_it_reads(first, quick_recipe, tmp_path):
+    dropped = tmp_path / "dropped"
+    assert main(["drop", str(first), str(dropped), "--task", "pos"]) == 0
+    model = load_model(str(dropped))
+    quick_recipe["tasks"] = {"topic": quick_recipe["tasks"]["topic"]}
+    quick_recipe["datasets"]["sample"]["labels"] = {"topic": "topic"}
+    whole = prepare_evaluation(Recipe.from_dict(quick_recipe), load_model(str(first)), str(first), "test")
+    scored = prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(dropped), "test")
+    trained = prepare_run(Recipe.from_dict({**quick_recipe, "encoder": str(dropped)}))
+    expected = whole.splits["test"]["sample"].windows["input_ids"][:]
+    assert scored.splits["test"]["sample"].windows["input_ids"][:] == expected
+    assert trained.splits["test"]["sample"].windows["input_ids"][:] == expected
+
+
+def test_a_trained_encoder_is_loaded_as_model_init_kwargs_say_and_in_full_precision(first, one_more, tmp_path):
+    load_model(str(first)).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    load_tokenizer(str(first), reads_words=True).save_pretrained(tmp_path / "half")
+    one_more["encoder"] = str(tmp_path / "half")
+    assert build_run_model(prepare_run(Recipe.from_dict(one_more))).dtype == torch.float32
+    one_more["model_init_kwargs"] = {"attn_implementation": "eager", "dtype": "bfloat16"}
+    model = build_run_model(prepare_run(Recipe.from_dict(one_more)))
+    assert model.dtype == torch.bfloat16
+    assert model.encoder.config._attn_implementation == "eager"
+    one_more["model_init_kwargs"] = {"no_such": 1}
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*no_such"):
+        build_run_model(prepare_run(Recipe.from_dict(one_more)))
+
+
+def test_an_encoder_that_cannot_be_built_is_told(quick_recipe, encoder_folder, tmp_path):
+    shutil.copytree(encoder_folder("bert"), tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
+    for more in ({}, {"adapters": ADAPTERS}):
+        recipe = Recipe.from_dict({**quick_recipe, **more, "encoder": str(tmp_path / "bert")})
+        with pytest.raises(RecipeError, match=r"^encoder: .* cannot be built: .*num"):
+            outline_model(prepare_run(recipe))
+
+
+def test_a_trained_models_stride_has_to_fit_a_smaller_limit(first, one_more):
+    config = json.loads((first / "config.json").read_text())
+    (first / "config.json").write_text(json.dumps({**config, "stride": 20}))
+    with pytest.raises(RecipeError, match=r"^stride: windows hold 14 .* Found 20"):
+        prepare_run(Recipe.from_dict({**one_more, "encoder": str(first), "max_length": 16}))
+
+
+def test_what_is_asked_of_adapters_needs_some(quick_recipe):
+    quick_recipe["training"]["adapter_learning_rate"] = 1e-3
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    with pytest.raises(RecipeError, match="`adapter_learning_rate` is of adapters, and the model has none"):
+        build_trainer(run, build_run_model(run), training_arguments(recipe))
+
+
+def test_dora_adapters_are_not_pulled():
+    model = adapted("pos", "ner", use_dora=True)
+    with pytest.raises(ValueError, match="a DoRA adapter is no product"):
+        check_pull(model)

@@ -321,7 +321,7 @@ def resume(folder: Path, *overrides: str) -> int:
     ("overrides", "message"),
     [
         (["adapters.r=8"], "model: r of the adapter of pos was 4, here 8."),
-        (["adapters.target_modules=null"], "model: target_modules of the adapter of pos was ['query', 'value']"),
+        (["adapters.target_modules=[key]"], "model: target_modules of the adapter of pos was ['query', 'value']"),
         (["adapters.use_dora=true", "adapters.pull=0"], "model: use_dora of the adapter of pos was False, here"),
         (["adapters.tasks=all"], "model: its adapters are pos, ner, here pos, ner, topic."),
         (["adapters.tasks=[ner, pos]"], "model: its adapters are pos, ner, here ner, pos."),

@@ -258,14 +258,14 @@ def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
     folder, model = write_folder(tmp_path, TASKS, recipe, None), build_model(TASKS)
     model.add_adapter(LoraConfig(r=4, lora_alpha=16, target_modules=["value", "query"], use_rslora=True), "ner")
     model.add_adapter(LoraConfig(), "topic")
-    model.add_adapter(LoraConfig(target_modules="all-linear", lora_dropout=0.1), "shared")
+    model.add_adapter(LoraConfig(target_modules="all-linear"), "shared")
     model.save_pretrained(folder)
     card = model_card(folder, "x")
     assert card_errors(card) == []
     section = card.split("| adapter of |")[1].split("\n\n")[0].splitlines()
     assert [[html.unescape(cell.strip()) for cell in row.strip("| ").split("|")] for row in section[2:]] == [
         ["ner", "LoRA, rank-stabilized", "4", "16", "query, value"],
-        ["topic", "LoRA", "8", "8", "PEFT's for the family"],
+        ["topic", "LoRA", "8", "8", "query, value"],
         ["all tasks", "LoRA", "8", "8", "all-linear"],
     ]
     assert card.index("## Training") < card.index("| adapter of |")

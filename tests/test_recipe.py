@@ -149,6 +149,8 @@ def test_an_unknown_key_of_a_conll_dataset_is_refused():
         ("adapters", {"target_modules": "query"}, r"^adapters\.target_modules.*: .*Found 'query'"),
         ("adapters", {"tasks": "pos"}, r"^adapters\.tasks.*: .*Found 'pos'"),
         ("adapters", {"tasks": ["poss"]}, r"^adapters\.tasks: no such task 'poss'\. Did you mean 'pos'"),
+        ("adapters", {"target_modules": []}, r"^adapters\.target_modules.*at least 1"),
+        ("adapters", {"tasks": ["pos", "pos"]}, r"^adapters: `tasks` should name each task once"),
         ("adapters", {"tasks": []}, r"^adapters: `tasks` is empty and `shared` false"),
         ("adapters", {"pull": -1}, r"^adapters\.pull: .*greater than or equal to 0"),
         ("adapters", {"pull": float("inf")}, r"^adapters\.pull: .*finite"),

@@ -6,15 +6,10 @@ PEFT refuses `adapter_names` in training, so that rows of several adapters would
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
-import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,56 +21,15 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import nn
 from transformers.utils.peft_utils import check_peft_version
 
+from .configuration_multitask import ADAPTER_OPTIONS
+from .routing_multitask import Route, current_route
+
 SHARED = "shared"
 """The name of the adapter that all tasks go through."""
 
 _MIN_PEFT_VERSION = "0.20.0"
-_OPTIONS = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")
 _NOT_ROWS = {"deberta", "deberta-v2"}
 """Families that put something else than rows, relative positions, through the layers that rows go through."""
-
-
-@dataclass(frozen=True)
-class Route:
-    """Which adapters the rows of an encoder pass go through.
-
-    Attributes:
-        adapters: for each group of neighbouring rows the adapters it goes through, all of them added up.
-        sizes: how many rows each group has.
-        idle: adapters that none of the rows goes through, and that get a gradient of zero.
-    """
-
-    adapters: tuple[tuple[str, ...], ...]
-    sizes: tuple[int, ...]
-    idle: tuple[str, ...] = ()
-
-
-_ROUTE: ContextVar[Route | None] = ContextVar("route", default=None)
-
-
-@contextlib.contextmanager
-def routed(route: Route) -> Iterator[None]:
-    """Inside, rows go this way. Threads, each with its own way, may share an encoder."""
-    token = _ROUTE.set(route)
-    try:
-        yield
-    finally:
-        _ROUTE.reset(token)
-
-
-def checkpointing_routed(checkpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Activation checkpointing whose second forward, in backward, goes the way of the first."""
-
-    def again(route: Route, forward: Callable[..., Any], *inputs: Any) -> Any:
-        with routed(route):
-            return forward(*inputs)
-
-    @functools.wraps(checkpoint)
-    def checkpointing(forward: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Any:
-        route = _ROUTE.get()
-        return checkpoint(forward if route is None else functools.partial(again, route, forward), *inputs, **kwargs)
-
-    return checkpointing
 
 
 class _Touch(torch.autograd.Function):
@@ -101,12 +55,18 @@ class RoutedLinear(LoraLinear):
     @property
     def active_adapters(self) -> list[str]:
         """The adapters of all rows: those of the route, or else PEFT's."""
-        route = _ROUTE.get()
+        route = current_route()
         return super().active_adapters if route is None else list(route.adapters[0])
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for rows of any mix of adapters, shape (rows, ..., out)."""
-        route = _ROUTE.get()
+        route = current_route()
+        if route is None and self.training and torch.is_grad_enabled():
+            # PEFT's own active adapter would take all rows, silently.
+            raise RuntimeError(
+                "In training, a layer with adapters is reached through MultitaskModel.forward alone, which knows each "
+                "row's adapter. With activation checkpointing, use transformers' own (`activation_checkpointing`)."
+            )
         if route is not None and (idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]):
             x = _Touch.apply(x, *idle)
         if route is None or len(route.adapters) == 1:
@@ -146,15 +106,16 @@ class RoutedLinear(LoraLinear):
 
     def _parameters_of(self, names: Iterable[str] | None) -> list[nn.Parameter]:
         """The parameters of some adapters, or of all."""
-        wanted = None if names is None else set(names)
         return [
             parameter
-            for key, parameter in (() if wanted == set() else self.named_parameters())
-            if key.startswith("lora_") and (wanted is None or key.split(".")[1] in wanted)
+            for kind in (self.lora_A, self.lora_B, self.lora_magnitude_vector)
+            for name in (kind if names is None else names)
+            if name in kind
+            for parameter in kind[name].parameters()
         ]
 
     def _dropped_out(self, x: torch.Tensor, route: Route) -> torch.Tensor:
-        """The input after the dropout of each row's own adapter."""
+        """The input after the dropout of each row's adapters, which share a mask, and so should have one rate."""
         own = [next((name for name in reversed(group) if name in self.lora_A), None) for group in route.adapters]
         layers = [nn.Identity() if name is None else self.lora_dropout[name] for name in own]
         if not self.training or all(isinstance(layer, nn.Identity) for layer in layers):
@@ -172,22 +133,33 @@ def mixes_rows(text_config: Any, adapters: Iterable[Mapping[str, Any]]) -> bool:
 
     DoRA (Liu et al. 2024) divides by the norm of the whole changed weight, of which there is one for each adapter.
     """
-    return text_config.model_type not in _NOT_ROWS and not any(options.get("use_dora") for options in adapters)
+    return text_config.model_type not in _NOT_ROWS and not any(options["use_dora"] for options in adapters)
 
 
-def adapter_options(adapter_config: LoraConfig) -> dict[str, Any]:
-    """The options of a LoRA as plain data, those that are not PEFT's defaults.
+def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str, Any]:
+    """The options of a LoRA on an encoder as plain data that mean the same with any version of PEFT.
 
     Raises:
-        ValueError: if one is given that adapters of tasks do not have.
+        ValueError: if PEFT is too old, one is given that adapters of tasks do not have, or the family has no default.
     """
+    check_peft_version(_MIN_PEFT_VERSION)
     given, default = adapter_config.to_dict(), LoraConfig().to_dict()
-    changed = {key: value for key, value in given.items() if value != default[key]}
-    for key in changed.keys() - {*_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}:
-        raise ValueError(f"Adapters of a multitask model have the options {', '.join(_OPTIONS)}. Found {key!r}.")
-    options = {key: changed[key] for key in _OPTIONS if key in changed}
-    if isinstance(options.get("target_modules"), set):
-        options["target_modules"] = sorted(options["target_modules"])
+    for key in sorted(given.keys() - {*ADAPTER_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}):
+        if given[key] != default[key]:
+            raise ValueError(f"Adapters of tasks have the options {', '.join(ADAPTER_OPTIONS)}. Found {key!r}.")
+    options = {key: given[key] for key in ADAPTER_OPTIONS}
+    targets: Any = adapter_config.target_modules
+    family = encoder.config.model_type
+    if targets is None:
+        targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(family)
+        if targets is None:
+            names = ", ".join(_last_names(_linear_layers(encoder)))
+            raise ValueError(
+                f"PEFT has no default `target_modules` for a {family} encoder. Give all-linear, or some of {names}."
+            )
+    elif isinstance(targets, str) and targets != "all-linear":  # a regular expression
+        targets = [name for name in _linear_layers(encoder) if re.fullmatch(targets, name)]
+    options["target_modules"] = targets if isinstance(targets, str) else sorted(targets)
     return options
 
 
@@ -197,24 +169,21 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
     Args:
         encoder: the encoder.
         name: as `internal_name` makes it.
-        options: options of `LoraConfig`, see `adapter_options`.
+        options: see `adapter_options`.
 
     Raises:
         ValueError: if PEFT is too old, or the options do not fit the encoder's layers.
     """
     check_peft_version(_MIN_PEFT_VERSION)
-    if unknown := options.keys() - set(_OPTIONS):
-        raise ValueError(f"Adapters of a multitask model have the options {', '.join(_OPTIONS)}. Found {unknown}.")
-    adapter_config = LoraConfig(**options)
-    layers = _target_layers(encoder, adapter_config.target_modules)
+    layers = _target_layers(encoder, options["target_modules"])
     for layer_name, layer in layers.items():
         smallest = min(layer.in_features, layer.out_features)
-        if not 0 < adapter_config.r <= smallest:
+        if not 0 < options["r"] <= smallest:
             raise ValueError(
                 f"`r` should be between 1 and {smallest}, since {layer_name} is a layer of {layer.in_features} x "
-                f"{layer.out_features}. Found {adapter_config.r}."
+                f"{layer.out_features}. Found {options['r']}. Lower it, or leave the layer out of `target_modules`."
             )
-    adapter_config.target_modules = list(layers)
+    adapter_config = LoraConfig(**{**options, "target_modules": list(layers)})
     adapter_config._register_custom_module({nn.Linear: RoutedLinear})
     trainable = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     with warnings.catch_warnings():
@@ -237,7 +206,7 @@ def delete_adapter(encoder: nn.Module, name: str) -> None:
 
 def adapter_parameters(encoder: nn.Module, names: Iterable[str] | None = None) -> list[nn.Parameter]:
     """The parameters of some adapters, or of all, in the order of the layers."""
-    wanted = None if names is None else set(names)
+    wanted = None if names is None else list(names)
     return [parameter for layer in _routed_layers(encoder).values() for parameter in layer._parameters_of(wanted)]
 
 
@@ -277,104 +246,44 @@ def _gathered(weight: torch.Tensor) -> torch.Tensor:
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
-def _routed_layers(encoder: nn.Module) -> dict[str, RoutedLinear]:
-    return {name: module for name, module in encoder.named_modules() if isinstance(module, RoutedLinear)}
+def _routed_layers(module: nn.Module, prefix: str = "") -> dict[str, RoutedLinear]:
+    """The layers with adapters by name. Not by `named_modules`, which walks through every adapter of every layer."""
+    found: dict[str, RoutedLinear] = {}
+    for name, child in module.named_children():
+        if isinstance(child, RoutedLinear):
+            found[prefix + name] = child
+        else:
+            found |= _routed_layers(child, f"{prefix}{name}.")
+    return found
 
 
-def _target_layers(encoder: nn.Module, targets: Any) -> dict[str, Any]:
-    """The linear layers that `target_modules` names, as PEFT reads it, by their whole name."""
-    adapted = tuple(f"{name}." for name in _routed_layers(encoder))
-    linear = {
+def _linear_layers(encoder: nn.Module) -> dict[str, Any]:
+    """The linear layers by their whole name, with or without adapters."""
+    routed_layers = _routed_layers(encoder)
+    inside = tuple(f"{name}." for name in routed_layers)
+    return {
         name: module
         for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear | RoutedLinear) and not name.startswith(adapted)
+        if isinstance(module, nn.Linear | RoutedLinear) and not name.startswith(inside)
     }
-    names = ", ".join(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
-    if targets is None:
-        family = encoder.config.model_type
-        targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(family)
-        if targets is None:
-            raise ValueError(
-                f"PEFT has no default `target_modules` for a {family} encoder. Give all-linear, or some of {names}."
-            )
+
+
+def _last_names(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
+
+
+def _target_layers(encoder: nn.Module, targets: str | Sequence[str]) -> dict[str, Any]:
+    """The linear layers that `target_modules` names, as PEFT reads it, by their whole name."""
+    linear = _linear_layers(encoder)
     if targets == "all-linear":
         return linear
-    found: dict[str, Any] = {}
-    for target in [targets] if isinstance(targets, str) else sorted(targets):
-        if isinstance(targets, str):
-            matching = [name for name in linear if re.fullmatch(target, name)]
-        else:
-            matching = [name for name in linear if name == target or name.endswith(f".{target}")]
+    found: set[str] = set()
+    for target in targets:
+        matching = {name for name in linear if name == target or name.endswith(f".{target}")}
         if not matching:
+            names = ", ".join(_last_names(linear))
             raise ValueError(f"`target_modules`: {target} is no linear layer of the encoder. It has {names}.")
-        found |= {name: linear[name] for name in matching}
+        found |= matching
+    if not found:
+        raise ValueError(f"`target_modules` names no layer. The encoder has {', '.join(_last_names(linear))}.")
     return {name: linear[name] for name in linear if name in found}
-
-
-@dataclass(frozen=True)
-class EncoderPass:
-    """One pass through the encoder.
-
-    Attributes:
-        route: which adapters its rows go through.
-        rows: the batch's rows that it reads, shape (rows,), a row once for each adapter; None for the batch as it is.
-        places: for each task where in the pass its rows are, shape (n_t,); None for the whole pass.
-    """
-
-    route: Route
-    rows: torch.Tensor | None
-    places: dict[str, torch.Tensor | None]
-
-
-def encoder_passes(
-    adapters: Mapping[str, tuple[str, ...]], rows: Mapping[str, torch.Tensor] | None, *, in_one: bool
-) -> list[EncoderPass]:
-    """The encoder passes that a batch needs for some tasks.
-
-    Tasks that go through the same adapters share what is read for them. A row that is labelled for tasks of other
-    adapters is read once for each of those, and for no other.
-
-    Args:
-        adapters: for each task the adapters it goes through.
-        rows: for each task the rows of the batch that it labels, shape (n_t,); None for all.
-        in_one: whether one pass can hold rows of several adapters, see `mixes_rows`. It is not used for all rows, of
-            which each pass then holds a batch, and not several.
-    """
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, of_task in adapters.items():
-        if rows is None or len(rows[name]):
-            groups.setdefault(of_task, []).append(name)
-    if rows is None:
-        return [EncoderPass(Route((group,), ()), None, dict.fromkeys(names)) for group, names in groups.items()]
-    if len(groups) < 2:  # the batch as it is, also if no row has a label: the loss of zero needs an encoder pass
-        group = next(iter(groups), ())
-        return [EncoderPass(Route((group,), ()), None, {name: rows[name] for name in groups.get(group, [])})]
-    reads = []
-    for group, names in groups.items():
-        parts = [rows[name] for name in names]
-        if len(parts) == 1:
-            reads.append((group, parts[0], [torch.arange(len(parts[0]), device=parts[0].device)]))
-        else:
-            of_group = torch.cat(parts).unique()
-            reads.append((group, of_group, [torch.searchsorted(of_group, part) for part in parts]))
-    if not in_one:
-        return [
-            EncoderPass(Route((group,), ()), read, dict(zip(groups[group], places, strict=True)))
-            for group, read, places in reads
-        ]
-    sizes = [len(read) for _, read, _ in reads]
-    starts = itertools.accumulate(sizes, initial=0)
-    joined = {
-        name: start + place
-        for (group, _, places), start in zip(reads, starts, strict=False)
-        for name, place in zip(groups[group], places, strict=True)
-    }
-    route = Route(tuple(groups), tuple(sizes))
-    return [EncoderPass(route, torch.cat([read for _, read, _ in reads]), joined)]
-
-
-def touching(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:
-    """The same passes, of which the first gives those of some adapters that no row goes through a gradient of zero."""
-    used = {name for each in passes for group in each.route.adapters for name in group}
-    idle = tuple(name for name in names if name not in used)
-    return [replace(passes[0], route=replace(passes[0].route, idle=idle)), *passes[1:]]

@@ -18,6 +18,16 @@ _CHOOSES_CODE = {
 }
 """Keys by which a `config.json` could name code for transformers to fetch and run, such as a kernel on the Hub."""
 
+ADAPTER_OPTIONS: dict[str, Any] = {
+    "r": int,
+    "lora_alpha": int | float,
+    "lora_dropout": int | float,
+    "target_modules": list | str,
+    "use_rslora": bool,
+    "use_dora": bool,
+}
+"""The options of an adapter, all of them PEFT's, and their types; `target_modules` is a list, or `all-linear`."""
+
 
 class MultitaskConfig(PreTrainedConfig):
     """Configuration of a [`MultitaskModel`].
@@ -59,6 +69,8 @@ class MultitaskConfig(PreTrainedConfig):
         if len(set(names)) < len(names):
             raise ValueError(f"Task names must be unique. Found {names}.")
         self.tasks = [task.to_dict() for task in tasks]
+        for options in self.adapters or []:
+            _check_adapter(options)
         adapters = [options["name"] for options in self.adapters or []]
         known = len(set(adapters)) == len(adapters) and set(adapters) <= {*names, "shared"}
         if not known or (adapters and "shared" in names):
@@ -66,6 +78,10 @@ class MultitaskConfig(PreTrainedConfig):
                 f"Adapters should have the names of tasks ({', '.join(names)}) or `shared`, which then no task may "
                 f"have. Found {adapters}."
             )
+        if "shared" in adapters and any(options["use_dora"] for options in self.adapters or []):
+            raise ValueError("DoRA adapters do not add up: `use_dora` goes without a shared adapter.")
+        if "shared" in adapters and len({options["lora_dropout"] for options in self.adapters or []}) > 1:
+            raise ValueError("A row's adapters drop out together: with a shared one, all have one `lora_dropout`.")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -84,6 +100,18 @@ class MultitaskConfig(PreTrainedConfig):
     def reads_words(self) -> bool:
         """Whether every text is split into words before tokenization, see `reads_words`."""
         return self.splits_words or reads_words(self.get_tasks())
+
+
+def _check_adapter(options: Any) -> None:
+    """See that an adapter's options are those of `MultitaskModel.add_adapter`: a `config.json` may hold anything."""
+    valid = isinstance(options, dict) and options.keys() == {"name", *ADAPTER_OPTIONS}
+    valid = valid and all(isinstance(options[key], kind) for key, kind in {"name": str, **ADAPTER_OPTIONS}.items())
+    if valid and isinstance(options["target_modules"], list):
+        valid = all(isinstance(name, str) for name in options["target_modules"])
+    elif valid:
+        valid = options["target_modules"] == "all-linear"
+    if not (valid and options["r"] >= 1 and 0.0 <= options["lora_dropout"] < 1.0):
+        raise ValueError(f"An adapter should have `name`, `{'`, `'.join(ADAPTER_OPTIONS)}`. Found {options!r:.200}.")
 
 
 def _without(values: Any, keys: set[str]) -> Any:

@@ -21,19 +21,16 @@ from .adapters_multitask import (
     SHARED,
     adapter_options,
     adapter_parameters,
-    checkpointing_routed,
     delete_adapter,
-    encoder_passes,
     inject_adapter,
     internal_name,
     merged_state,
     mixes_rows,
-    routed,
-    touching,
 )
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import ZeroLoss, count_step, joint_loss
+from .routing_multitask import checkpointing_routed, encoder_passes, routed, touching
 from .tasks_multitask import Task
 
 
@@ -170,7 +167,9 @@ class MultitaskModel(PreTrainedModel):
         labels: dict[str, torch.Tensor] | None = None,
         tasks: Sequence[str] | None = None,
     ) -> MultitaskOutput:
-        """One encoder pass over the batch, then every task's head over its rows.
+        """The encoder over the batch, then every task's head over its rows.
+
+        One encoder pass serves all tasks without an adapter; a row is read again for each adapter that it needs.
 
         Args:
             input_ids: shape (B, L), rows of any mix of datasets.
@@ -264,12 +263,10 @@ class MultitaskModel(PreTrainedModel):
             raise ValueError(f"No task {adapter_name!r} to adapt to. The model has {', '.join(self.tasks)}.")
         if adapter_name in self.adapter_names:
             raise ValueError(f"{adapter_name!r} has an adapter. Take it out with `delete_adapter`.")
-        options = {"name": adapter_name, **adapter_options(adapter_config)}
+        options = {"name": adapter_name, **adapter_options(self.encoder, adapter_config)}
         config = copy.deepcopy(self.config)
         config.adapters = [*(config.adapters or []), options]
         config.__post_init__()
-        if SHARED in [*self.adapter_names, adapter_name] and any(each.get("use_dora") for each in config.adapters):
-            raise ValueError("DoRA adapters do not add up: `use_dora` goes without a shared adapter.")
         inject_adapter(self.encoder, internal_name(adapter_name), _without_name(options))
         self.config.adapters = config.adapters
 

@@ -1,4 +1,4 @@
-"""The pipeline: raw text in, the answers of all tasks out, one encoder pass a batch."""
+"""The pipeline: raw text in, the answers of all tasks out, one encoder pass a batch for tasks without adapters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
 from .configuration_multitask import MultitaskConfig
@@ -82,6 +83,8 @@ class MultitaskPipeline(ChunkPipeline):
             raise ValueError(
                 f"The multitask pipeline needs a multitask model. Found a {model.config.model_type} model."
             )
+        if merge_task is not None and not isinstance(model, PreTrainedModel):
+            raise ValueError("`merge_task` needs the model itself, not its export.")
         # Before `tasks` are looked at, and what is not needed goes to a device.
         super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
 

@@ -186,8 +186,6 @@ def test_dropout_drops_for_each_row_what_its_own_adapter_drops():
     for parameter in adapter_parameters(model.encoder, ["task_ner"]):
         nn.init.normal_(parameter, std=0.2)
     rows = {"pos": torch.arange(3), "ner": torch.arange(3, 6)}
-    plain = build_model(TASKS)
-    plain.encoder.load_state_dict(model.merge_and_unload("topic").encoder.state_dict())
     model.train()
     logits = model(**batch(), rows=rows, tasks=["pos", "ner"]).logits
     model.eval()
@@ -268,9 +266,67 @@ def test_a_peft_that_is_too_old_is_told(monkeypatch):
 
 def test_a_configuration_with_other_adapters_is_refused():
     config = build_model(TASKS).config
-    for adapters in ([{"name": "no"}], [{"name": "pos"}, {"name": "pos"}]):
+    options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    options |= {"use_rslora": False, "use_dora": False}
+    for adapters in ([{"name": "no", **options}], [{"name": "pos", **options}] * 2):
         with pytest.raises(ValueError, match="should have the names of tasks"):
             MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=adapters)
-    strange = MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=[{"name": "pos", "eva_config": {}}])
-    with pytest.raises(ValueError, match="have the options"):
-        MultitaskModel(strange)
+    wrong = [{"r": "4"}, {"target_modules": 5}, {"target_modules": "(a+)+"}, {"lora_dropout": "x"}, {"eva_config": {}}]
+    for changes in (*wrong, {"name": ["pos"]}, {"r": 0}, {"lora_dropout": 1.0}, {"target_modules": [1]}):
+        with pytest.raises(ValueError, match="An adapter should have `name`, `r`"):
+            MultitaskConfig(
+                text_config=config.text_config, tasks=TASKS, adapters=[{"name": "pos", **options} | changes]
+            )
+    for adapters in ([{"r": 4}], ["pos"], [None]):
+        with pytest.raises(ValueError, match="An adapter should have `name`, `r`"):
+            MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=adapters)
+
+
+def test_in_training_the_layers_refuse_rows_whose_adapters_nobody_told_them():
+    model = adapted().train()
+    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
+        model.encoder(**batch())
+    model.eval().encoder(**batch())
+
+
+def test_activation_checkpointing_that_forgets_the_way_is_an_error_and_no_other_gradient():
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    model = adapted(adapters=("pos", "ner")).train()
+    apply_activation_checkpointing(model, check_fn=lambda module: type(module).__name__ == "BertLayer")
+    output = model(**batch(), rows={**ROWS, "ner": ROWS["ner"][:0]}, labels={**labels(), "ner": labels()["ner"][:0]})
+    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
+        output.loss.backward()
+
+
+def test_no_task_asked_for_is_no_answer():
+    assert adapted()(**batch(), tasks=[]).logits == {}
+    assert build_model(TASKS)(**batch(), tasks=[]).logits == {}
+
+
+def test_saved_options_mean_the_same_with_any_version_of_peft():
+    model = build_model(TASKS)
+    model.add_adapter(LoraConfig(), "pos")
+    assert model.config.adapters == [
+        {
+            "name": "pos",
+            "r": 8,
+            "lora_alpha": 8,
+            "lora_dropout": 0.0,
+            "target_modules": ["query", "value"],
+            "use_rslora": False,
+            "use_dora": False,
+        }
+    ]
+    model.add_adapter(lora(target_modules=r".*\.1\..*query"), "ner")
+    assert model.config.adapters[1]["target_modules"] == ["encoder.layer.1.attention.self.query"]
+
+
+def test_adapters_that_do_not_add_up_are_refused():
+    model = adapted(adapters=("pos",), use_dora=True)
+    with pytest.raises(ValueError, match="DoRA adapters do not add up"):
+        model.add_adapter(lora())
+    model = adapted(adapters=("pos",), lora_dropout=0.5)
+    with pytest.raises(ValueError, match="drop out together"):
+        model.add_adapter(lora(lora_dropout=0.1))
+    assert model.adapter_names == ["pos"]

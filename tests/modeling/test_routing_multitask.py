@@ -1,0 +1,70 @@
+"""Passes through the encoder: which rows, through which adapters."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtl_nlp.modeling.routing_multitask import Route, current_route, encoder_passes, routed, touching
+
+ADAPTERS = {"pos": ("pos",), "ner": ("ner",), "topic": (), "stars": ()}
+ROWS = {
+    "pos": torch.tensor([0, 1, 4]),
+    "ner": torch.tensor([1]),
+    "topic": torch.tensor([3, 1]),
+    "stars": torch.tensor([1, 5]),
+}
+NONE = torch.tensor([], dtype=torch.long)
+
+
+def read_for(passes, task: str) -> list[int]:
+    """The batch's rows behind a task's places in its pass."""
+    (found,) = (each for each in passes if task in each.places)
+    return found.rows[found.places[task]].tolist()
+
+
+@pytest.mark.parametrize("in_one", [True, False])
+def test_every_task_finds_its_rows_in_its_order(in_one):
+    passes = encoder_passes(ADAPTERS, ROWS, in_one=in_one)
+    assert len(passes) == (1 if in_one else 3)
+    assert {task: read_for(passes, task) for task in ROWS} == {task: rows.tolist() for task, rows in ROWS.items()}
+
+
+def test_a_row_is_in_the_pass_once_for_each_adapter():
+    (one,) = encoder_passes(ADAPTERS, ROWS, in_one=True)
+    assert one.route == Route((("pos",), ("ner",), ()), (3, 1, 3))
+    assert one.rows.tolist() == [0, 1, 4, 1, 1, 3, 5]
+
+
+def test_tasks_of_one_adapter_read_the_batch_as_it_is():
+    rows = {"topic": ROWS["topic"], "stars": ROWS["stars"], "pos": NONE, "ner": NONE}
+    (one,) = encoder_passes(ADAPTERS, rows, in_one=True)
+    assert one.rows is None
+    assert {task: places.tolist() for task, places in one.places.items()} == {"topic": [3, 1], "stars": [1, 5]}
+
+
+@pytest.mark.parametrize("rows", [None, dict.fromkeys(ROWS, NONE)])
+def test_there_is_a_pass_also_if_nothing_is_asked_for(rows):
+    adapters = {} if rows is None else ADAPTERS
+    (one,) = encoder_passes(adapters, rows, in_one=True)
+    assert (one.rows, one.places, one.route.adapters) == (None, {}, ((),))
+
+
+def test_all_rows_of_all_tasks_are_a_pass_for_each_adapter_and_one_for_the_rest():
+    passes = encoder_passes(ADAPTERS, None, in_one=True)
+    assert [each.route.adapters for each in passes] == [(("pos",),), (("ner",),), ((),)]
+    assert [list(each.places) for each in passes] == [["pos"], ["ner"], ["topic", "stars"]]
+
+
+def test_adapters_that_no_row_goes_through_are_touched_in_the_first_pass():
+    passes = touching(encoder_passes(ADAPTERS, {**ROWS, "ner": NONE}, in_one=False), ["pos", "ner", "shared"])
+    assert [each.route.idle for each in passes] == [("ner", "shared"), ()]
+
+
+def test_the_way_is_known_inside_and_nowhere_else():
+    inner, outer = Route((("a",),), ()), Route((("b",),), ())
+    with routed(outer):
+        with routed(inner):
+            assert current_route() == inner
+        assert current_route() == outer
+    assert current_route() is None
