@@ -36,7 +36,7 @@ ALL_FILES = {
 CODE = {
     f"{name}_multitask.py"
     for name in (
-        *("adapters", "configuration", "decoding", "encoding", "heads", "loss", "modeling", "pipeline", "tasks"),
+        *("adapters", "routing", "configuration", "decoding", "encoding", "heads", "loss", "modeling", "pipeline", "tasks"),
         "words",
     )
 }

@@ -38,6 +38,8 @@ def arguments(folder: str, **changes: Any) -> MultitaskTrainingArguments:
     defaults = {
         "output_dir": f"{folder}/run", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1,
         "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+        # A key's bias has no gradient but rounding: with Trainer's 1e-8 AdamW would take steps of that.
+        "adam_epsilon": 1e-6,
     }  # fmt: skip
     return MultitaskTrainingArguments(**{**defaults, **changes})
 
