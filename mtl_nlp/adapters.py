@@ -35,23 +35,22 @@ def lora_config(recipe: AdapterRecipe) -> LoraConfig:
     )
 
 
-def check_adapters(recipe: Recipe, text_config: PreTrainedConfig) -> None:
-    """See that a recipe's adapters fit the encoder, before anything but its configuration is loaded.
+def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
+    """See that an encoder can be built and a recipe's adapters fit it, before more than its configuration is loaded.
 
     Raises:
-        RecipeError: if they do not, or PEFT is too old.
+        RecipeError: if not, or PEFT is too old.
     """
-    if recipe.adapters is None:
-        return
     with torch.device("meta"):
         try:
             encoder = AutoModel.from_config(text_config)
         except ValueError as error:
             raise RecipeError(f"encoder: {recipe.encoder} cannot be built: {one_line(error)}") from error
-        try:
-            inject_adapter(encoder, SHARED, adapter_options(encoder, lora_config(recipe.adapters)))
-        except ValueError as error:
-            raise RecipeError(f"adapters: {error}") from error
+        if recipe.adapters is not None:
+            try:
+                inject_adapter(encoder, SHARED, adapter_options(encoder, lora_config(recipe.adapters)))
+            except ValueError as error:
+                raise RecipeError(f"adapters: {error}") from error
 
 
 def adapt(model: MultitaskModel, recipe: Recipe) -> None:
@@ -65,13 +64,13 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
     """
     adapters = recipe.adapters
     if adapters is not None:
-        there = {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in model.config.adapters or ()}
+        there = {each["name"]: each for each in model.config.adapters or ()}
         try:
             options = adapter_options(model.encoder, lora_config(adapters))
             for name in [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]:
                 if name not in there:
                     model.add_adapter(lora_config(adapters), name)
-                elif there[name] != options:
+                elif there[name] != {"name": name, **options}:
                     raise ValueError(f"{name} has one from {recipe.encoder}, {there[name]}. Found {options}.")
             if adapters.pull:
                 check_pull(model)
@@ -136,11 +135,10 @@ def adapter_spread(model: MultitaskModel) -> torch.Tensor:
     total = torch.zeros((), device=model.device)
     with torch.autocast(model.device.type, enabled=False):
         for factors in low_rank_factors(model.encoder, names).values():
-            if factors:
-                down = torch.cat([of_task for of_task, _ in factors]).float()
-                up = torch.cat([of_task for _, of_task in factors], dim=1).float()
-                own = torch.block_diag(*[down.new_ones(len(of_task), len(of_task)) for of_task, _ in factors])
-                total = total + ((down @ down.T) * (up.T @ up) * (own - 1.0 / len(names))).sum()
+            down = torch.cat([of_task for of_task, _ in factors]).float()
+            up = torch.cat([of_task for _, of_task in factors], dim=1).float()
+            own = torch.block_diag(*[down.new_ones(len(of_task), len(of_task)) for of_task, _ in factors])
+            total = total + ((down @ down.T) * (up.T @ up) * (own - 1.0 / len(names))).sum()
     return total
 
 
@@ -155,8 +153,7 @@ def describe_parameters(model: MultitaskModel) -> str:
     if not model.adapter_names and trained == total:
         return f"{total:,} parameters, all of them trained."
     adapters = {name: adapter_parameters(model.encoder, [internal_name(name)]) for name in model.adapter_names}
-    of_adapters = {parameter for parameters in adapters.values() for parameter in parameters}
-    plain = [parameter for parameter in model.encoder.parameters() if parameter not in of_adapters]
+    plain = list(set(model.encoder.parameters()) - set(adapter_parameters(model.encoder)))
     encoder = size(plain, of_trained=False)
     parts = [f"encoder {size(plain):,}"]
     parts += [

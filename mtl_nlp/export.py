@@ -50,7 +50,7 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
         raise ExportError(f"--task {task_name}: {flaw}. Export it as ONNX: --format onnx.")
     if model.adapters_of(task_name):
         model = model.merge_and_unload(task_name)
-    head = model.heads[list(model.tasks).index(task_name)]
+    head = model.heads_by_task[task_name]
     stock = type(head.stock)(stock_config(task, model.config.text_config)).to(model.dtype)
     prefix = stock.base_model_prefix
     encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
@@ -91,7 +91,7 @@ def export_peft(
         base = str(folder / "base")
         export_stock(plain, tokenizer, task_name, Path(base))
     prefix = stock.base_model_prefix
-    factors = {name: of_layer for name, of_layer in low_rank_factors(model.encoder, names).items() if of_layer}
+    factors = low_rank_factors(model.encoder, names)
     rank = max(sum(len(down) for down, _ in of_layer) for of_layer in factors.values())
     adapter_config = LoraConfig(
         task_type=_PEFT_TASKS[model.tasks[task_name].level],
@@ -114,9 +114,8 @@ def export_peft(
             if of_task in names:
                 layer.lora_magnitude_vector["default"].weight.data = magnitude.weight
     adapted.peft_config["default"].base_model_name_or_path = base
-    with warnings.catch_warnings(
-        action="ignore", category=FutureWarning
-    ):  # PEFT uses a deprecated name of transformers'
+    # PEFT uses a deprecated name of transformers'.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     return base

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase, set_seed
 
-from mtl_nlp.adapters import adapt, check_adapters
+from mtl_nlp.adapters import adapt, check_encoder
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen, encode_dataset, encode_stream
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
@@ -156,7 +156,7 @@ def prepare_run(recipe: Recipe) -> Run:
         RecipeError, DataError: see there.
     """
     tokenizer, config = _encoder_parts(recipe)
-    check_adapters(recipe, config.text_config)
+    check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}
     tasks = {name: recipe.task(name) for name in recipe.tasks}
     for name in trained.keys() & tasks.keys():
@@ -338,11 +338,7 @@ def outline_model(run: Run) -> MultitaskModel:
         RecipeError: if the recipe's adapters and frozen parts do not fit it.
     """
     with torch.device("meta"):
-        try:
-            model = MultitaskModel(copy.deepcopy(run.config))
-        except ValueError as error:
-            raise RecipeError(f"encoder: {run.recipe.encoder} cannot be built: {one_line(error)}") from error
-        return _completed(model, run)
+        return _completed(MultitaskModel(copy.deepcopy(run.config)), run)
 
 
 def _completed(model: MultitaskModel, run: Run) -> MultitaskModel:

@@ -392,7 +392,7 @@ class _StepHooks(TrainerCallback):
         """
         counts, model = self.trainer._step_counts, self.trainer.model
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
-        heads = dict(zip(model.tasks, model.heads, strict=True))
-        adapters = [] if args.adapter_pull else adapter_parameters(model.encoder, map(internal_name, idle))
+        heads = model.heads_by_task
+        adapters = [] if args.adapter_pull or not idle else adapter_parameters(model.encoder, map(internal_name, idle))
         for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None

@@ -142,6 +142,15 @@ def lively_model(tasks: Sequence[Task], family: str = "bert", **changes: object)
     return model
 
 
+def liven_adapters(model: MultitaskModel, std: float = 0.2) -> MultitaskModel:
+    """The model, its adapters changing what they are for, as trained ones do; fresh ones change nothing."""
+    torch.manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "lora_magnitude" in name:
+            parameter.data += std * torch.randn_like(parameter)
+    return model
+
+
 @pytest.fixture(scope="session")
 def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
     """The three toy tokenizers by kind."""

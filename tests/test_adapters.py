@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import fails, write
-from conftest import build_config, build_model
+from conftest import build_config, build_model, liven_adapters
 from peft import LoraConfig
 from torch import nn
 
 from mtl_nlp import Recipe, RecipeError, TextClassification, TokenClassification, load_tokenizer
-from mtl_nlp.adapters import adapter_spread, check_adapters, check_pull, describe_parameters
+from mtl_nlp.adapters import adapter_spread, check_encoder, check_pull, describe_parameters
 from mtl_nlp.cli import main
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors
 from mtl_nlp.run import build_model as build_run_model
@@ -34,11 +34,7 @@ def adapted(*names: str, **options: object) -> nn.Module:
     model = build_model(TASKS)
     for name in names:
         model.add_adapter(LoraConfig(**{**ADAPTERS, **options}), name)
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.3)
-    return model
+    return liven_adapters(model, std=0.3)
 
 
 def naive_spread(model: nn.Module) -> torch.Tensor:
@@ -176,8 +172,8 @@ def test_an_encoder_that_peft_has_no_defaults_for_is_told_and_what_it_has(quick_
     with pytest.raises(
         RecipeError, match=r"^adapters: PEFT has no default `target_modules` for a modernbert encoder\. Give"
     ):
-        check_adapters(Recipe.from_dict(quick_recipe), build_config("modernbert"))
-    check_adapters(Recipe.from_dict(quick_recipe), build_config("bert"))
+        check_encoder(Recipe.from_dict(quick_recipe), build_config("modernbert"))
+    check_encoder(Recipe.from_dict(quick_recipe), build_config("bert"))
 
 
 def test_a_peft_that_is_too_old_is_told(adapting, monkeypatch):

@@ -22,6 +22,7 @@ from torch import nn
 from transformers.utils.peft_utils import check_peft_version
 
 from .configuration_multitask import ADAPTER_OPTIONS
+from .loss_multitask import Touch
 from .routing_multitask import Route, current_route
 
 SHARED = "shared"
@@ -30,23 +31,6 @@ SHARED = "shared"
 _MIN_PEFT_VERSION = "0.20.0"
 _NOT_ROWS = {"deberta", "deberta-v2"}
 """Families that put something else than rows, relative positions, through the layers that rows go through."""
-
-
-class _Touch(torch.autograd.Function):
-    """Its first input, with a gradient of zero for all others.
-
-    In the layer that they belong to, since FSDP reduces a layer's gradients as soon as its backward pass is over.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *touched: torch.Tensor) -> torch.Tensor:
-        # Not the tensors: FSDP frees parameters between forward and backward.
-        ctx.likes = [(value.shape, value.dtype, value.device) for value in touched]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return gradient, *(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
 
 
 class RoutedLinear(LoraLinear):
@@ -68,7 +52,8 @@ class RoutedLinear(LoraLinear):
                 "row's adapter. With activation checkpointing, use transformers' own (`activation_checkpointing`)."
             )
         if route is not None and (idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]):
-            x = _Touch.apply(x, *idle)
+            # In the layer that they belong to: FSDP reduces a layer's gradients as soon as its backward pass is over.
+            x = Touch.apply(x, *idle)
         if route is None or len(route.adapters) == 1:
             return super().forward(x, *args, **kwargs)
         if len(x) != sum(route.sizes):
@@ -140,9 +125,8 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     """The options of a LoRA on an encoder as plain data that mean the same with any version of PEFT.
 
     Raises:
-        ValueError: if PEFT is too old, one is given that adapters of tasks do not have, or the family has no default.
+        ValueError: if one is given that adapters of tasks do not have, or the family has no default.
     """
-    check_peft_version(_MIN_PEFT_VERSION)
     given, default = adapter_config.to_dict(), LoraConfig().to_dict()
     for key in sorted(given.keys() - {*ADAPTER_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}):
         if given[key] != default[key]:
@@ -169,7 +153,7 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
     Args:
         encoder: the encoder.
         name: as `internal_name` makes it.
-        options: see `adapter_options`.
+        options: see `adapter_options`; what else there is, such as the adapter's name, is passed over.
 
     Raises:
         ValueError: if PEFT is too old, or the options do not fit the encoder's layers.
@@ -183,7 +167,7 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
                 f"`r` should be between 1 and {smallest}, since {layer_name} is a layer of {layer.in_features} x "
                 f"{layer.out_features}. Found {options['r']}. Lower it, or leave the layer out of `target_modules`."
             )
-    adapter_config = LoraConfig(**{**options, "target_modules": list(layers)})
+    adapter_config = LoraConfig(**{key: options[key] for key in ADAPTER_OPTIONS} | {"target_modules": list(layers)})
     adapter_config._register_custom_module({nn.Linear: RoutedLinear})
     trainable = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     with warnings.catch_warnings():
@@ -213,7 +197,7 @@ def adapter_parameters(encoder: nn.Module, names: Iterable[str] | None = None) -
 def low_rank_factors(encoder: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
     """For each layer that has one of some adapters, A, shape (r, in), and scaled B, (out, r), of each in order."""
     names = list(names)
-    return {
+    factors = {
         layer_name: [
             (_gathered(layer.lora_A[name].weight), _gathered(layer.lora_B[name].weight) * layer.scaling[name])
             for name in names
@@ -221,6 +205,7 @@ def low_rank_factors(encoder: nn.Module, names: Iterable[str]) -> dict[str, list
         ]
         for layer_name, layer in _routed_layers(encoder).items()
     }
+    return {layer_name: of_layer for layer_name, of_layer in factors.items() if of_layer}
 
 
 def merged_state(encoder: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -78,15 +78,20 @@ def joint_loss(
     return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
 
 
-class ZeroLoss(torch.autograd.Function):
-    """Zero, with a gradient of zero for every input."""
+class Touch(torch.autograd.Function):
+    """Its first input as it is, with a gradient of zero for all others."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        # Not the inputs: FSDP frees parameters between forward and backward.
-        ctx.likes = [(value.shape, value.dtype, value.device) for value in inputs]
-        return torch.zeros((), device=inputs[0].device)
+    def forward(ctx: Any, x: torch.Tensor, *touched: torch.Tensor) -> torch.Tensor:
+        # Not the tensors: FSDP frees parameters between forward and backward.
+        ctx.likes = [(value.shape, value.dtype, value.device) for value in touched]
+        return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return gradient, *(torch.zeros(shape, dtype=dtype, device=device) for shape, dtype, device in ctx.likes)
+
+
+def zero_loss(*touched: torch.Tensor) -> torch.Tensor:
+    """Zero, a scalar, with a gradient of zero for every input."""
+    return Touch.apply(torch.zeros((), device=touched[0].device), *touched)

@@ -29,7 +29,7 @@ from .adapters_multitask import (
 )
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import PlainHead, TaskHead
-from .loss_multitask import ZeroLoss, count_step, joint_loss
+from .loss_multitask import count_step, joint_loss, zero_loss
 from .routing_multitask import checkpointing_routed, encoder_passes, routed, touching
 from .tasks_multitask import Task
 
@@ -97,7 +97,7 @@ class MultitaskModel(PreTrainedModel):
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
         for options in config.adapters or ():  # after post_init, which would initialise lora_B too
-            inject_adapter(self.encoder, internal_name(options["name"]), _without_name(options))
+            inject_adapter(self.encoder, internal_name(options["name"]), options)
 
     @classmethod
     def from_encoder(
@@ -194,11 +194,11 @@ class MultitaskModel(PreTrainedModel):
             return MultitaskOutput(logits=logits)
         if rows is None:
             rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
-        heads = dict(zip(self.tasks, self.heads, strict=True))
+        heads = self.heads_by_task
         idle = {name for name in names if len(rows[name]) == 0}
         # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
         untouched = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
-        zero = ZeroLoss.apply(hidden, *untouched)
+        zero = zero_loss(hidden, *untouched)
         loss_sums = {
             name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
         }
@@ -217,7 +217,7 @@ class MultitaskModel(PreTrainedModel):
 
         With `touches_all` adapters that no row goes through have a gradient too, of zero.
         """
-        heads = dict(zip(self.tasks, self.heads, strict=True))
+        heads = self.heads_by_task
         in_one = mixes_rows(self.config.text_config, self.config.adapters or ())
         passes = encoder_passes({name: self.adapters_of(name) for name in names}, rows, in_one=in_one)
         if touches_all:
@@ -236,6 +236,11 @@ class MultitaskModel(PreTrainedModel):
                 words = [hidden.shape[1]] if self.tasks[name].level == "token" else []
                 logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
         return {name: logits[name] for name in names}, hidden
+
+    @property
+    def heads_by_task(self) -> dict[str, TaskHead]:
+        """The head of each task."""
+        return dict(zip(self.tasks, self.heads, strict=True))
 
     @property
     def adapter_names(self) -> list[str]:
@@ -267,7 +272,7 @@ class MultitaskModel(PreTrainedModel):
         config = copy.deepcopy(self.config)
         config.adapters = [*(config.adapters or []), options]
         config.__post_init__()
-        inject_adapter(self.encoder, internal_name(adapter_name), _without_name(options))
+        inject_adapter(self.encoder, internal_name(adapter_name), options)
         self.config.adapters = config.adapters
 
     def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
@@ -330,7 +335,7 @@ class MultitaskModel(PreTrainedModel):
             return [parameter for parameter in self.encoder.parameters() if parameter not in own]
         if part not in self.tasks:
             raise ValueError(f"No part {part!r}. The model has encoder, {', '.join(self.tasks)}.")
-        head = self.heads[list(self.tasks).index(part)]
+        head = self.heads_by_task[part]
         return [*head.parameters(), *adapter_parameters(self.encoder, [internal_name(part)])]
 
     def freeze(self, *parts: str) -> None:
@@ -351,7 +356,7 @@ class MultitaskModel(PreTrainedModel):
         config.tasks, config.adapters, config.splits_words = [self.tasks[task].to_dict()], None, config.reads_words
         merged = type(self)(config).to(self.device, self.dtype).train(self.training)
         merged.encoder.load_state_dict(merged_state(self.encoder, self.adapters_of(task)))
-        merged.heads[0].load_state_dict(self.heads[list(self.tasks).index(task)].state_dict())
+        merged.heads[0].load_state_dict(self.heads_by_task[task].state_dict())
         return merged
 
     def enable_input_require_grads(self) -> None:
@@ -371,10 +376,6 @@ class MultitaskModel(PreTrainedModel):
 def _check_labels(task: Task) -> None:
     if task.num_labels == 0:
         raise ValueError(f"Task {task.name!r} has no labels. Give its label space before building the model.")
-
-
-def _without_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "name"}
 
 
 def _no_pooler(text_config: Any) -> dict[str, bool]:

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from mtl_nlp.modeling.loss_multitask import StepCounts, ZeroLoss, count_step, joint_loss
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, joint_loss, zero_loss
 
 NONE = torch.tensor([], dtype=torch.long)
 
@@ -82,7 +82,7 @@ def test_a_step_is_counted_by_rows_and_by_labels_that_count():
 def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():
     shapes = [((2, 3), torch.float32), ((4,), torch.bfloat16), ((), torch.float64)]
     inputs = [torch.ones(shape, dtype=dtype, requires_grad=True) for shape, dtype in shapes]
-    zero = ZeroLoss.apply(*inputs)
+    zero = zero_loss(*inputs)
     assert zero.shape == () and zero.item() == 0.0
     zero.backward()
     for each, (shape, dtype) in zip(inputs, shapes, strict=True):
@@ -91,7 +91,7 @@ def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():
 
 def test_the_zero_loss_stays_zero_for_inputs_that_are_not_finite():
     weight = torch.full((3,), float("nan"), requires_grad=True)
-    (ZeroLoss.apply(weight) + (weight * 0.0).nan_to_num().sum()).backward()
+    (zero_loss(weight) + (weight * 0.0).nan_to_num().sum()).backward()
     assert torch.equal(weight.grad, torch.zeros(3))
 
 
@@ -99,7 +99,7 @@ def test_the_zero_loss_keeps_no_input_until_the_backward_pass():
     weight = torch.ones(3, requires_grad=True)
     computed = weight * 2
     kept = weakref.ref(computed)
-    zero = ZeroLoss.apply(computed)
+    zero = zero_loss(computed)
     del computed
     gc.collect()
     assert kept() is None
