@@ -22,6 +22,12 @@ class Blocker:
         if name.split(".")[0] == "mtl_nlp":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Blocker())
+try:
+    import mtl_nlp
+except ModuleNotFoundError:
+    pass
+else:
+    sys.exit("mtl_nlp can be imported")
 """
 """Code after which mtl_nlp cannot be imported."""
 

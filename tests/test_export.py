@@ -59,12 +59,6 @@ FRESH = (
     WITHOUT_MTL_NLP
     + """
 import json
-try:
-    import mtl_nlp
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("mtl_nlp can be imported")
 import torch
 from transformers import AutoModelForSequenceClassification, pipeline
 
@@ -327,12 +321,6 @@ FRESH_PEFT = (
     WITHOUT_MTL_NLP
     + """
 import json, warnings
-try:
-    import mtl_nlp
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("mtl_nlp can be imported")
 import torch
 from peft import AutoPeftModelForSequenceClassification, AutoPeftModelForTokenClassification, PeftModel
 from peft import get_peft_model_state_dict

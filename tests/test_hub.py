@@ -34,11 +34,17 @@ ALL_FILES = {
     "tokenizer_config.json",
 }
 CODE = {
-    f"{name}_multitask.py"
-    for name in (
-        *("adapters", "routing", "configuration", "decoding", "encoding", "heads", "loss", "modeling", "pipeline", "tasks"),
-        "words",
-    )
+    "adapters_multitask.py",
+    "configuration_multitask.py",
+    "decoding_multitask.py",
+    "encoding_multitask.py",
+    "heads_multitask.py",
+    "loss_multitask.py",
+    "modeling_multitask.py",
+    "pipeline_multitask.py",
+    "routing_multitask.py",
+    "tasks_multitask.py",
+    "words_multitask.py",
 }
 MESSAGE = "Upload model trained with mtl_nlp"
 TEXTS = ["Ada Lovelace lives in Paris.", "", "I can not log in, please help! " * 20]
@@ -214,6 +220,22 @@ for revision in sys.argv[1:]:
     assert found["answers"] == shared["answers"]
 
 
+def run_without_mtl_nlp(hub: LocalHub, folder: Path, program: str, *arguments: str) -> list[str]:
+    """The lines printed by a program in an interpreter of its own that finds the Hub and no mtl_nlp."""
+    environment = {**os.environ, **hub.environment(folder)}
+    environment.pop("PYTHONPATH", None)
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MTL_NLP + program, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return [line for line in finished.stdout.splitlines() if line]
+
+
 def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(hub, shared, tmp_path):
     refused = """
 from transformers import AutoModel, pipeline
@@ -226,18 +248,7 @@ for load in (lambda: AutoModel.from_pretrained("ada/coded"), lambda: pipeline(mo
         raise AssertionError("its code was run unasked")
 assert not any(name.startswith("transformers_modules.") for name in sys.modules)
 """
-    environment = {**os.environ, **hub.environment(tmp_path)}
-    environment.pop("PYTHONPATH", None)
-    finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_MTL_NLP + refused + ANSWER, "ada/coded", "None", "none"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    found = json.loads(finished.stdout.splitlines()[-1])
+    found = json.loads(run_without_mtl_nlp(hub, tmp_path, refused + ANSWER, "ada/coded", "None", "none")[-1])
     assert found["class"].startswith("transformers_modules.ada.coded.")
     assert {**found, "class": shared["class"]} == shared
 
@@ -294,8 +305,6 @@ def test_who_has_mtl_nlp_gets_the_same_numbers_through_adapters(online, adapted_
 
 
 def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(hub, adapted_answers, tmp_path):
-    environment = {**os.environ, **hub.environment(tmp_path)}
-    environment.pop("PYTHONPATH", None)
     merged = """
 from transformers import pipeline
 alone = pipeline(model="ada/adapted-coded", trust_remote_code=True, merge_task="ner")
@@ -303,17 +312,8 @@ for given, one in zip(TEXTS, alone(TEXTS)):
     (found,) = one.items()
     print(json.dumps([given, *found]))
 """
-    program = WITHOUT_MTL_NLP + f"TEXTS = {TEXTS}\nimport json" + merged + ANSWER
-    finished = subprocess.run(
-        [sys.executable, "-c", program, "ada/adapted-coded", "None", "none"],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    *alone, last = [line for line in finished.stdout.splitlines() if line]
+    program = f"TEXTS = {TEXTS}\nimport json" + merged + ANSWER
+    *alone, last = run_without_mtl_nlp(hub, tmp_path, program, "ada/adapted-coded", "None", "none")
     found = json.loads(last)
     assert found["class"].startswith("transformers_modules.ada.")
     assert {**found, "class": adapted_answers["class"]} == adapted_answers

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import onnx
 import pytest
 import torch
-from conftest import REPOSITORY, build_config, build_model, build_tokenizer, lively_model
+from conftest import REPOSITORY, build_config, build_model, build_tokenizer, lively_model, liven_adapters
 from peft import LoraConfig
 from transformers import PreTrainedTokenizerBase, pipeline
 
@@ -182,11 +182,7 @@ def adapted(kind: str, family: str, **changes: object) -> MultitaskModel:
     model = lively_model(TASKS, family, **changes)
     for name, options in ADAPTERS[kind].items():
         model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "magnitude" in name:
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    return model
+    return liven_adapters(model)
 
 
 @pytest.mark.parametrize(

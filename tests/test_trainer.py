@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import build_config
+from conftest import build_config, liven_adapters
 from peft import LoraConfig
 from safetensors.torch import load_file
 from toy_splits import TASKS, build_split
@@ -62,10 +62,7 @@ def adapted_model(
     model = build_model(family=family, classifier_dropout_prob=0.0)  # ALBERT's name for it
     for name in adapters:
         model.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **options), name)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=std)
-    return model
+    return liven_adapters(model, std)
 
 
 def freeze_plain_encoder(model: MultitaskModel) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from conftest import FAMILIES, build_model, lively_model
+from conftest import FAMILIES, build_model, lively_model, liven_adapters
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
@@ -37,11 +37,7 @@ def adapted(family="bert", adapters=("pos", "ner", "shared"), build=lively_model
     model = build(TASKS, family)
     for name in adapters:
         model.add_adapter(lora(**options), name)
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.2)
-    return model
+    return liven_adapters(model)
 
 
 def batch() -> dict[str, torch.Tensor]:

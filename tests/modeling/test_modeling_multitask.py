@@ -5,10 +5,9 @@ import math
 
 import pytest
 import torch
-from conftest import FAMILIES, build_config, build_model, lively_model
+from conftest import FAMILIES, build_config, build_model, lively_model, liven_adapters
 from peft import LoraConfig
 from safetensors import safe_open
-from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertForSequenceClassification
 
 from mtl_nlp import (
@@ -393,15 +392,7 @@ def adapted(*names, family="bert", tasks=TASKS, **options):
     model = lively_model(tasks, family)
     for name in names:
         model.add_adapter(lora(**options), name)
-    liven(model)
-    return model
-
-
-def liven(model):
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.2)
+    return liven_adapters(model)
 
 
 def logits_of(model, **options):
@@ -470,7 +461,7 @@ def test_an_added_task_can_be_trained_and_given_an_adapter(tmp_path):
     gradient = gradients(model, model(**batch).loss)
     assert gradient["heads.4.stock.classifier.weight"].any()
     assert gradient["encoder.encoder.layer.0.output.dense.lora_B.task_type.weight"].any()
-    liven(model)
+    liven_adapters(model)
     model.eval()
     assert_equal(logits_of(reloaded(model, tmp_path)), logits_of(model))
 
@@ -594,7 +585,7 @@ def test_what_is_added_has_the_models_dtype(dtype, tmp_path):
     model.add_adapter(lora(r=2), "shared")
     model.add_task(MORE[0])
     model.add_adapter(lora(use_rslora=True), "ner")
-    liven(model)
+    liven_adapters(model)
     built = [model, reloaded(model, tmp_path, dtype=dtype), model.merge_and_unload("ner"), reloaded(model, tmp_path)]
     for each in built:
         assert {tensor.dtype for tensor in each.state_dict().values()} == {dtype}

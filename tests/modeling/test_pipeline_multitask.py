@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import build_config, build_model, build_tokenizer, lively_model
+from conftest import build_config, build_model, build_tokenizer, lively_model, liven_adapters
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModel, AutoTokenizer, pipeline
@@ -312,11 +312,7 @@ def adapted(kind: str, family: str = "bert") -> MultitaskModel:
     model = lively_model(TASKS, family)
     for name, options in ADAPTERS[kind].items():
         model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "magnitude" in name:
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    return model
+    return liven_adapters(model)
 
 
 def plain(model: MultitaskModel) -> MultitaskModel:
