@@ -1,7 +1,7 @@
 """Hard sharing, soft sharing and single tasks, compared: python scripts/benchmark_sharing.py --seeds 1 2 3
 
-For each of recipes/mixed.yaml and recipes/ewt.yaml, with the recipe's own settings and every side trained for as many
-passes over its rows:
+For each of recipes/mixed.yaml and recipes/ewt.yaml, every side trained for as many passes over its rows, with the
+recipe's own settings but for learning rates, which are chosen for each side:
 
 - single: each task by itself, on the datasets that feed it
 - hard: the recipe as it stands, one encoder for all tasks
@@ -10,8 +10,9 @@ passes over its rows:
 - shared, pull: the same, with a small and a large pull of the adapters to their mean
 
 --rows takes that many training rows of each dataset, drawn once for all sides and seeds; --epochs is how often they are
-passed over. Every finished run is a line in --output; a second call goes on with what is missing and prints the table
-of all. Needs MTL_NLP_DATA and MINILM as the recipes do.
+passed over. The rates were chosen with --rows 1500 --seeds 1 --splits validation --rate-factor and
+--adapter-learning-rate. Every finished run is a line in --output; a second call goes on with what is missing and prints
+the table of all. Needs MTL_NLP_DATA and MINILM as the recipes do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers.utils import logging
 
@@ -39,24 +40,44 @@ SIDES: dict[str, dict[str, Any] | None] = {
     "shared, pull 0.01": {**ADAPTERS, "pull": 0.01},
     "shared, pull 1": {**ADAPTERS, "pull": 1.0},
 }
-ADAPTER_RATES = {"mixed": 3.0e-4, "ewt": 1.0e-3}
-"""Of 3e-4, 1e-3 and 3e-3 the best on validation with 1,500 rows and seed 1, encoder frozen."""
+RATE_FACTORS = {
+    "mixed": {"single": 3.0, "hard": 3.0, "adapters": 3.0, "shared": 3.0},
+    "ewt": {"single": 3.0, "hard": 3.0, "adapters": 10.0, "shared": 3.0},
+}
+"""What the recipe's `learning_rate` and `head_learning_rate` are multiplied by."""
+ADAPTER_RATES = {"mixed": {"adapters": 3.0e-4, "shared": 1.0e-3}, "ewt": {"adapters": 1.0e-3, "shared": 1.0e-3}}
 
 
-def recipe_of(name: str, side: str, task: str | None, seed: int, options: argparse.Namespace) -> Recipe:
+class Rates(NamedTuple):
+    """The learning rates of one run."""
+
+    rate_factor: float
+    adapter_learning_rate: float | None
+
+
+def rates_of(name: str, side: str, options: argparse.Namespace) -> Rates:
+    """The learning rates of a side: those asked for, or else those chosen."""
+    without_pull = side.partition(",")[0]
+    rate = options.adapter_learning_rate or ADAPTER_RATES[name][without_pull] if SIDES[side] else None
+    return Rates(options.rate_factor or RATE_FACTORS[name][without_pull], rate)
+
+
+def recipe_of(name: str, side: str, task: str | None, seed: int, epochs: float, rates: Rates) -> Recipe:
     """The recipe of one run; with a task, of that task alone."""
     recipe = Recipe.load(RECIPES / f"{name}.yaml")
     data = recipe.model_dump(exclude_defaults=True)
     data["training"] |= {
         "seed": seed,
-        "num_train_epochs": options.epochs,
+        "num_train_epochs": epochs,
         "eval_strategy": "no",
         "save_strategy": "no",
         "disable_tqdm": True,
     }
+    for key in ("learning_rate", "head_learning_rate"):
+        data["training"][key] *= rates.rate_factor
     if SIDES[side] is not None:
         data["adapters"] = SIDES[side]
-        data["training"]["adapter_learning_rate"] = options.adapter_learning_rate or ADAPTER_RATES[name]
+        data["training"]["adapter_learning_rate"] = rates.adapter_learning_rate
     if task is not None:
         data["tasks"] = {task: data["tasks"][task]}
         data["datasets"] = {key: dataset for key, dataset in data["datasets"].items() if task in dataset["labels"]}
@@ -89,16 +110,15 @@ def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, An
 
 def print_table(lines: list[dict[str, Any]], name: str, split: str) -> None:
     """Mean ± standard deviation over seeds of every side, and its difference to single tasks, as Markdown."""
-    own = [line for line in lines if line["recipe"] == name]
-    tasks = list(dict.fromkeys(task for line in own for task in line.get(split, {})))
+    tasks = list(dict.fromkeys(task for line in lines for task in line[split]))
     print(f"\n{name}.yaml, {split}\n")
     print(f"| side | {' | '.join([*tasks, 'mean', 'mean - single'])} | seeds | parameters trained |")
     print("|---|" + "---|" * (len(tasks) + 4))
     single: dict[int, float] = {}
     for side in SIDES:
         by_seed: dict[int, dict[str, float]] = {}
-        for line in own:
-            if line["side"] == side and split in line:
+        for line in lines:
+            if line["side"] == side:
                 by_seed.setdefault(line["seed"], {}).update(line[split])
         by_seed = {seed: scores for seed, scores in by_seed.items() if len(scores) == len(tasks)}
         if not by_seed:
@@ -108,7 +128,7 @@ def print_table(lines: list[dict[str, Any]], name: str, split: str) -> None:
             single = means
         cells = [_spread([scores[task] for scores in by_seed.values()]) for task in tasks]
         differences = [mean - single[seed] for seed, mean in means.items() if seed in single]
-        trained = sum(line["trained"] for line in own if line["side"] == side) / len(by_seed)
+        trained = sum(line["trained"] for line in lines if line["side"] == side) / len(by_seed)
         cells += [_spread(list(means.values())), _spread(differences, "+") if differences else ""]
         print(f"| {side} | {' | '.join(cells)} | {len(by_seed)} | {trained / 1e6:.1f} M |")
 
@@ -125,7 +145,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rows", type=int, help="training rows of each dataset (default: all)")
     parser.add_argument("--epochs", type=float, default=4.0)
-    parser.add_argument("--adapter-learning-rate", type=float, help=f"default: {ADAPTER_RATES}")
+    parser.add_argument("--rate-factor", type=float, help=f"of the recipe's learning rates (default: {RATE_FACTORS})")
+    parser.add_argument("--adapter-learning-rate", type=float, help=f"(default: {ADAPTER_RATES})")
     parser.add_argument("--splits", nargs="+", default=["validation", "test"])
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_sharing.jsonl"))
     options = parser.parse_args()
@@ -137,21 +158,24 @@ def main() -> None:
         for name in options.recipes:
             for side in options.sides:
                 tasks = list(Recipe.load(RECIPES / f"{name}.yaml").tasks) if side == "single" else [None]
+                rates = rates_of(name, side, options)
                 for task in tasks:
-                    rate = None if SIDES[side] is None else options.adapter_learning_rate or ADAPTER_RATES[name]
-                    what = {"recipe": name, "side": side, "task": task, "seed": seed, **setting}
-                    what["adapter_learning_rate"] = rate
-                    if any(what.items() <= line.items() for line in lines):
+                    what = {"recipe": name, "side": side, "task": task, "seed": seed, **setting, **rates._asdict()}
+                    if any(what.items() <= line.items() and {*options.splits} <= line.keys() for line in lines):
                         continue
-                    recipe = recipe_of(name, side, task, seed, options)
+                    recipe = recipe_of(name, side, task, seed, options.epochs, rates)
                     line = {**what, **train_and_score(recipe, options)}
                     lines.append(line)
                     with options.output.open("a") as file:
                         file.write(json.dumps(line) + "\n")
                     print(line, flush=True)
     for name in options.recipes:
-        rates = {None, options.adapter_learning_rate or ADAPTER_RATES[name]}
-        chosen = [line for line in lines if setting.items() <= line.items() and line["adapter_learning_rate"] in rates]
+        chosen = [
+            line
+            for line in lines
+            if {*options.splits} <= line.keys()
+            and {"recipe": name, **setting, **rates_of(name, line["side"], options)._asdict()}.items() <= line.items()
+        ]
         for split in options.splits:
             print_table(chosen, name, split)
 
