@@ -76,26 +76,35 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 
 def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
-    """A trained toy tokenizer: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece's)."""
+    """A toy tokenizer: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece's), the same in every process.
+
+    WordPiece's and Unigram's own trainers break ties by the order of a hash map, which every process has its own of.
+    """
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    words = sorted({word for text in TEXTS for word in text.split()})
+    characters = sorted({character for word in words for character in word})
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        lower = sorted({piece.lower() for word in words for piece in (word, word[:4], *word)})
+        vocab = [*special, *lower, *(f"##{character}" for character in lower if len(character) == 1)]
+        tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(vocab)}, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special)
     elif kind == "bpe":
         tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+        tokenizer.train_from_iterator(TEXTS, trainer)
     else:
-        tokenizer = Tokenizer(models.Unigram())
+        pieces = {f"▁{word[:2]}" for word in words} | {word[2:5] for word in words if len(word) > 3}
+        scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces - set(characters))]
+        scores += [(character, -3.0) for character in ["▁", *characters]]
+        tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("[UNK]")))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="[UNK]")
-    tokenizer.train_from_iterator(TEXTS, trainer)
+        tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",

@@ -556,12 +556,12 @@ def test_tasks_learn_by_their_adapters_alone(trainer_of, disjoint):
     model = adapted_model(("pos", "ner", "topic", "score"), std=0.0)
     freeze_plain_encoder(model)
     plain = {name: p.clone() for name, p in model.encoder.named_parameters() if not p.requires_grad}
-    settings = {"num_train_epochs": 60, "learning_rate": 1e-2, "per_device_train_batch_size": 16}
+    settings = {"num_train_epochs": 60, "learning_rate": 5e-3, "per_device_train_batch_size": 16}
     trainer = trainer_of(disjoint, disjoint, model=model, lr_scheduler_type="constant", **settings)
     before = trainer.evaluate()
     trainer.train()
     after = trainer.evaluate()
-    assert all(after[f"eval_{task}_loss"] < before[f"eval_{task}_loss"] for task in TASKS)
+    assert all(after[f"eval_{task}_loss"] < 0.7 * before[f"eval_{task}_loss"] for task in TASKS)
     assert after["eval_mtl_score"] > before["eval_mtl_score"] + 0.3
     assert all(torch.equal(p, plain[name]) for name, p in model.encoder.named_parameters() if not p.requires_grad)
 
