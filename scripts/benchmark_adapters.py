@@ -5,8 +5,9 @@ MiniLM, adapters of r 8 on all linear layers, in turns so that a machine's moods
 - ways: forward and backward of one encoder pass over a batch of 32 texts of 64 sub-words, a quarter for each of four
   adapters, in the way used and in those that were rejected, against the same batch through one adapter
 - steps: optimizer steps of recipes/mixed.yaml: the encoder fine-tuned in full, adapters alone, and both; with the peak
-  memory of each while training, in a process of its own: as it is, and of what is held alone, since freed blocks that
-  malloc keeps and oneDNN's kernels for every length of a batch are a third of it (needs MTL_NLP_DATA)
+  memory of each while training, in a process of its own: of tensors, as torch's profiler counts them, beyond the
+  weights as loaded; and of the process, most of which is libraries, freed blocks that malloc keeps and oneDNN's kernels
+  for every length of a batch (needs MTL_NLP_DATA)
 - tasks: a step of 64 tasks with an adapter each against one of two tasks, with as many rows of two of the tasks
 
 Needs MINILM.
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -29,10 +31,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel
 from transformers.utils import logging
 
-from mtl_nlp import MultitaskModel, Recipe, TextClassification
+from mtl_nlp import MultitaskModel, MultitaskTrainer, Recipe, TextClassification
 from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_options, inject_adapter
 from mtl_nlp.modeling.routing_multitask import Route, routed
 from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
@@ -46,13 +49,6 @@ SIDES: dict[str, dict[str, Any] | None] = {
     "adapters alone": {"r": 8, "target_modules": "all-linear", "train_encoder": False},
     "encoder and adapters": {"r": 8, "target_modules": "all-linear"},
 }
-
-WHAT_IS_HELD = {
-    "MALLOC_MMAP_THRESHOLD_": "1000000",
-    "MALLOC_TRIM_THRESHOLD_": "1000000",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0",
-}
-"""An environment in which freed memory is given back and oneDNN keeps no kernel for every length of a batch."""
 
 
 def encoder_folder() -> str:
@@ -160,43 +156,61 @@ def mixed_recipe(side: str, steps: int) -> Recipe:
     return Recipe.from_dict(data)
 
 
-def one_training(side: str, steps: int) -> None:
-    """Train in this process; print seconds a step, and the peak memory while training, in MB."""
+def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
+    """A trainer of recipes/mixed.yaml with this side's adapters."""
     recipe = mixed_recipe(side, steps)
     run = prepare_run(recipe)
-    trainer = build_trainer(run, build_model(run), training_arguments(recipe))
+    return build_trainer(run, build_model(run), training_arguments(recipe))
+
+
+def time_training(side: str, steps: int) -> None:
+    """Train in this process; print seconds a step, and the process's peak memory while training, in bytes."""
+    trainer = build_mixed_trainer(side, steps)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of reading the data
     started = time.perf_counter()
     trainer.train()
     seconds = (time.perf_counter() - started) / steps
     status = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    print(f"result {seconds} {peak / 1024}")
+    print("result", seconds, 1024 * peak)
+
+
+def watch_tensors(side: str, steps: int) -> None:
+    """Train in this process; print the most bytes that tensors held at a time, what was there before left out."""
+    trainer = build_mixed_trainer(side, steps)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer.train()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    print("result", max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"))
 
 
 def compare_steps(rounds: int, steps: int) -> None:
     """Print what a step of mixed.yaml costs in time and memory."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    peaks: dict[str, tuple[float, float]] = {}
+    peaks: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side in SIDES:
-            took, peak = _training_of(side, steps)
+            took, peak = results_of("time", side, steps)
             seconds[side].append(took)
-            peaks[side] = (peak, _training_of(side, steps, WHAT_IS_HELD)[1] if side not in peaks else peaks[side][1])
+            peaks[side].append(peak)
     print("\nmixed.yaml, bf16\n\n| side | step | of full fine-tuning |\n|---|---|---|")
     print_ratios(seconds, "full fine-tuning")
-    print("\n| side | peak memory | without freed blocks and kernels kept |\n|---|---|---|")
-    for side, (peak, held) in peaks.items():
-        print(f"| {side} | {peak:.0f} MB | {held:.0f} MB |")
+    print("\n| side | peak memory of tensors | of the process |\n|---|---|---|")
+    for side in SIDES:
+        (tensors,) = results_of("tensors", side, steps)
+        low, middle, high = (f(peaks[side]) / 2**20 for f in (min, statistics.median, max))
+        print(f"| {side} | {tensors / 2**20:.0f} MiB | {middle:.0f} MiB ({low:.0f}-{high:.0f}) |")
 
 
-def _training_of(side: str, steps: int, environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Seconds a step, and peak memory in MB, of a training in a process of its own."""
-    command = [sys.executable, __file__, "--only", "one", "--side", side, "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | (environment or {}))
+def results_of(what: str, side: str, steps: int) -> list[float]:
+    """The figures that a training in a process of its own prints."""
+    command = [sys.executable, __file__, "--only", what, "--side", side, "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = next(line for line in done.stdout.splitlines() if line.startswith("result"))
-    seconds, peak = map(float, result.split()[1:])
-    return seconds, peak
+    return [float(value) for value in result.split()[1:]]
 
 
 def compare_tasks(rounds: int) -> None:
@@ -222,10 +236,13 @@ def compare_tasks(rounds: int) -> None:
     print_ratios(take_turns(ways, rounds), "2 tasks")
 
 
+TRAININGS = {"time": time_training, "tensors": watch_tensors}
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("ways", "steps", "tasks", "one"), help="default: all")
+    parser.add_argument("--only", choices=("ways", "steps", "tasks", *TRAININGS), help="default: ways, steps and tasks")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps of one training")
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
@@ -233,8 +250,8 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.manual_seed(0)
-    if options.only == "one":
-        one_training(options.side, options.steps)
+    if options.only in TRAININGS:
+        TRAININGS[options.only](options.side, options.steps)
         return
     if options.only in {None, "ways"}:
         compare_ways(options.rounds, train_encoder=False)
