@@ -147,18 +147,13 @@ def compare_ways(rounds: int, *, train_encoder: bool) -> None:
     print_ratios(take_turns(ways, rounds), "one adapter")
 
 
-def mixed_recipe(side: str, steps: int) -> Recipe:
-    """recipes/mixed.yaml with this side's adapters."""
+def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
+    """A trainer of recipes/mixed.yaml with this side's adapters."""
     recipe = Recipe.load(ROOT / "recipes" / "mixed.yaml")
     data = recipe.model_dump(exclude_defaults=True)
     data["training"] |= {"max_steps": steps, "eval_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
     data |= {} if SIDES[side] is None else {"adapters": SIDES[side]}
-    return Recipe.from_dict(data)
-
-
-def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
-    """A trainer of recipes/mixed.yaml with this side's adapters."""
-    recipe = mixed_recipe(side, steps)
+    recipe = Recipe.from_dict(data)
     run = prepare_run(recipe)
     return build_trainer(run, build_model(run), training_arguments(recipe))
 
@@ -242,10 +237,10 @@ TRAININGS = {"time": time_training, "tensors": watch_tensors}
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("ways", "steps", "tasks", *TRAININGS), help="default: ways, steps and tasks")
+    parser.add_argument("--only", choices=("ways", "steps", "tasks", *TRAININGS), help="default: ways, tasks, steps")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps of one training")
-    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=list(SIDES), default="full fine-tuning", help="of time and tensors")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -81,8 +81,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
     WordPiece's and Unigram's own trainers break ties by the order of a hash map, which every process has its own of.
     """
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    words = sorted({word for text in TEXTS for word in text.split()})
-    characters = sorted({character for word in words for character in word})
+    words = {word for text in TEXTS for word in text.split()}
     if kind == "wordpiece":
         lower = sorted({piece.lower() for word in words for piece in (word, word[:4], *word)})
         vocab = [*special, *lower, *(f"##{character}" for character in lower if len(character) == 1)]
@@ -99,12 +98,11 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
         tokenizer.train_from_iterator(TEXTS, trainer)
     else:
         pieces = {f"▁{word[:2]}" for word in words} | {word[2:5] for word in words if len(word) > 3}
-        scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces - set(characters))]
-        scores += [(character, -3.0) for character in ["▁", *characters]]
+        scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces)]
+        scores += [(character, -3.0) for character in sorted({"▁", *"".join(words)})]
         tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("[UNK]")))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
-        tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
