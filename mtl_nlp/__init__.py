@@ -5,10 +5,10 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from mtl_nlp._version import __version__
 from mtl_nlp.data.collator import MultitaskDataCollator
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode
-from mtl_nlp.data.mixture import TaskMixture
 from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.errors import DataError, RecipeError
+from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.loss_multitask import joint_loss
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
@@ -21,9 +21,9 @@ from mtl_nlp.modeling.tasks_multitask import (
     TextClassification,
     TokenClassification,
 )
-from mtl_nlp.recipe import Recipe, RecipeError
-from mtl_nlp.trainer import MultitaskTrainer
-from mtl_nlp.training_args import MultitaskTrainingArguments
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.trainer import MultitaskTrainer
 
 PIPELINE_REGISTRY.register_pipeline("multitask", pipeline_class=MultitaskPipeline, pt_model=AutoModel, type="text")
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from mtl_nlp.cli import main
+from mtl_nlp.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

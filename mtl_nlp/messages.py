@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -17,3 +17,18 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
     hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
     return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows of text in columns, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    numeric = [bool(rows) and all(not isinstance(row[column], str) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

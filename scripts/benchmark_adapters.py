@@ -38,7 +38,9 @@ from transformers.utils import logging
 from mtl_nlp import MultitaskModel, MultitaskTrainer, Recipe, TextClassification
 from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_options, inject_adapter
 from mtl_nlp.modeling.routing_multitask import Route, routed
-from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer
+from mtl_nlp.run.prepare import prepare_run
 
 ROOT = Path(__file__).parents[1]
 ROWS, LENGTH = 32, 64

@@ -34,7 +34,9 @@ from transformers import (
 from mtl_nlp import Recipe
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import score
-from mtl_nlp.run import Run, build_model, build_trainer, prepare_run, training_arguments
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer
+from mtl_nlp.run.prepare import Run, prepare_run
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ewt.yaml"
 TASKS = ("pos", "ner", "genre")

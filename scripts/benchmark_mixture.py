@@ -33,10 +33,12 @@ from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, Recipe, Task, TaskMixture, TextClassification, TokenClassification, load_tokenizer
 from mtl_nlp.data.encoding import EncodedDataset, encode
-from mtl_nlp.data.sampler import MixtureBatchSampler
-from mtl_nlp.run import prepare_run, training_arguments
-from mtl_nlp.trainer import MultitaskTrainer
-from mtl_nlp.training_args import MultitaskTrainingArguments, batch_sampler
+from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.schedule import batch_sampler
+from mtl_nlp.training.trainer import MultitaskTrainer
 
 ROOT = Path(__file__).parents[1]
 ENCODER = os.environ.get("MINILM", "sentence-transformers/all-MiniLM-L6-v2")

@@ -23,11 +23,12 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, Recipe
-from mtl_nlp.export import compare_scores, stock_model
-from mtl_nlp.modeling.heads_multitask import stock_config, stock_flaw
-from mtl_nlp.onnx_model import export_onnx
-from mtl_nlp.run import prepare_evaluation
-from mtl_nlp.trained_model import load_model, load_model_tokenizer
+from mtl_nlp.export.onnx import export_onnx
+from mtl_nlp.export.scores import compare_scores
+from mtl_nlp.export.stock import stock_model
+from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+from mtl_nlp.modeling.heads_multitask import stock_class_problem, stock_config
+from mtl_nlp.run.prepare import prepare_evaluation
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ewt.yaml"
 BATCH = 32
@@ -39,7 +40,7 @@ def stock_pipelines(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -
     answers = []
     for name, task in model.tasks.items():
         config = model.config.text_config
-        if stock_flaw(task, config) is None:
+        if stock_class_problem(task, config) is None:
             stock = stock_model(model, name)
         else:  # what it says is not what the model says, but takes as long
             stock = AutoModelForSequenceClassification.from_config(stock_config(task, config)).eval()

@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 from transformers.utils import logging
 
 from mtl_nlp import Recipe
-from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer
+from mtl_nlp.run.prepare import prepare_run
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ADAPTERS = {"r": 8, "target_modules": "all-linear"}

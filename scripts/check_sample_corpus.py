@@ -14,10 +14,10 @@ from transformers import AutoTokenizer, pipeline
 
 from mtl_nlp.data.conll import read_conll
 from mtl_nlp.evaluation.metrics import compute
-from mtl_nlp.modeling.decoding_multitask import repair_tags
+from mtl_nlp.hub.loading import load_model
 from mtl_nlp.modeling.pipeline_multitask import parse_input
-from mtl_nlp.predict import word_tags
-from mtl_nlp.trained_model import load_model
+from mtl_nlp.modeling.spans_multitask import repair_tags
+from mtl_nlp.serving.predict import word_tags
 
 CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mtl_nlp.cli import main
+from mtl_nlp.cli.main import main
 
 
 def write(path: Path, recipe: Any) -> str:

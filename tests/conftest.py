@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before transformers is imported: whatever asks the Hub fails at once and tells.
@@ -16,43 +16,17 @@ import torch
 import yaml
 from interpreter import Interpreter
 from local_hub import ADA, EVE, READER, LocalHub
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-from mtl_nlp import MultitaskConfig, MultitaskModel, Recipe, Task
-from mtl_nlp.run import Run, prepare_run
-from mtl_nlp.run import build_model as build_run_model
-
-REPOSITORY = Path(__file__).parents[1]
-SAMPLE_CORPUS = REPOSITORY / "recipes" / "sample_corpus"
-
-TEXTS = [
-    "The quick brown fox jumps over the lazy dog near the river bank .",
-    "Ada Lovelace lives in Paris and works for the Analytical Engine company .",
-    "I can not log in because my card was not accepted , please help !",
-    "Unbelievable results were announced yesterday by international researchers .",
-] * 4
-
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-EXTRA = {
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
-    "electra": {"embedding_size": 32},
-    "albert": {"embedding_size": 16},
-    "modernbert": {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
-    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8},
-}
-FAMILIES = (
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "distilbert",
-    "electra",
-    "albert",
-    "mpnet",
-    "deberta-v2",
-    "modernbert",
+from toys import (
+    REPOSITORY,
+    build_config,
+    build_tokenizer,
+    sample_recipe,
 )
+from transformers import AutoModel, PreTrainedTokenizerBase
+
+from mtl_nlp import Recipe
+from mtl_nlp.run.build import build_model as build_run_model
+from mtl_nlp.run.prepare import Run, prepare_run
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -73,89 +47,6 @@ def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets_cache")
-
-
-def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
-    """A toy tokenizer: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece's), the same in every process.
-
-    WordPiece's and Unigram's own trainers break ties by the order of a hash map, which every process has its own of.
-    """
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
-    words = {word for text in TEXTS for word in text.split()}
-    if kind == "wordpiece":
-        lower = sorted({piece.lower() for word in words for piece in (word, word[:4], *word)})
-        vocab = [*special, *lower, *(f"##{character}" for character in lower if len(character) == 1)]
-        tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(vocab)}, unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-    elif kind == "bpe":
-        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-        tokenizer.train_from_iterator(TEXTS, trainer)
-    else:
-        pieces = {f"▁{word[:2]}" for word in words} | {word[2:5] for word in words if len(word) > 3}
-        scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces)]
-        scores += [(character, -3.0) for character in sorted({"▁", *"".join(words)})]
-        tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("[UNK]")))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        unk_token="[UNK]",
-        mask_token="[MASK]",
-        model_max_length=48,
-        model_input_names=["input_ids", *(["token_type_ids"] if kind == "wordpiece" else []), "attention_mask"],
-    )
-
-
-def build_config(family: str, **changes: object) -> AutoConfig:
-    """A tiny configuration of an encoder family, without dropout."""
-    dropout = {
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "dropout": 0.0,
-        "attention_dropout": 0.0,
-        "seq_classif_dropout": 0.0,
-        "classifier_dropout": 0.0,
-    }
-    values = {"vocab_size": 500, "max_position_embeddings": 64, **SHAPE, **dropout, **EXTRA.get(family, {}), **changes}
-    return AutoConfig.for_model(family, **values)
-
-
-def build_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
-    """A tiny random multitask model, the same one for the same arguments, in evaluation mode."""
-    torch.manual_seed(0)
-    return MultitaskModel(MultitaskConfig(text_config=build_config(family, **changes), tasks=list(tasks))).eval()
-
-
-def lively_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
-    """`build_model` with weights so large that every sub-word and its place show in the logits."""
-    model = build_model(tasks, family, **changes)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.25)
-    return model
-
-
-def liven_adapters(model: MultitaskModel, std: float = 0.2) -> MultitaskModel:
-    """The model, its adapters changing what they are for, as trained ones do; fresh ones change nothing."""
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name or "lora_magnitude" in name:
-            parameter.data += std * torch.randn_like(parameter)
-    return model
 
 
 @pytest.fixture(scope="session")
@@ -179,31 +70,6 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return folders[family]
 
     return build
-
-
-def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
-    """A recipe as plain data: the sample corpus on a tiny encoder, a few steps."""
-    return {
-        "encoder": encoder,
-        "output_dir": str(output),
-        "tasks": {
-            "pos": {"type": "token-classification"},
-            "ner": {"type": "token-classification", "scheme": "iob2"},
-            "topic": {"type": "text-classification"},
-        },
-        "datasets": {
-            "sample": {
-                "path": "conll",
-                "columns": ["tokens", "upos", "ner"],
-                "data_files": {
-                    split: str(SAMPLE_CORPUS / split / "*.conll") for split in ("train", "validation", "test")
-                },
-                "inputs": {"tokens": "tokens"},
-                "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
-            }
-        },
-        "training": {"max_steps": max_steps, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
-    }
 
 
 @pytest.fixture
@@ -272,7 +138,7 @@ def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempP
     import datasets
     from command_line import write
 
-    from mtl_nlp.cli import main
+    from mtl_nlp.cli.main import main
 
     folder = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:

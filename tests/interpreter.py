@@ -96,7 +96,7 @@ class Interpreter:
 
     def start_command(self, *arguments: str, **environment: str) -> Running:
         """Start `mtl-nlp` with arguments."""
-        return self.start("import sys; from mtl_nlp.cli import main; sys.exit(main())", *arguments, **environment)
+        return self.start("import sys; from mtl_nlp.cli.main import main; sys.exit(main())", *arguments, **environment)
 
     def command(self, *arguments: str, **environment: str) -> Finished:
         """Run `mtl-nlp` with arguments."""
@@ -104,7 +104,11 @@ class Interpreter:
 
 
 def _serve() -> None:
-    import mtl_nlp.cli  # noqa: F401
+    import mtl_nlp.cli.main
+    import mtl_nlp.export.stock
+    import mtl_nlp.run.build
+    import mtl_nlp.run.plan
+    import mtl_nlp.serving.predict  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:

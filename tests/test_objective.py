@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from conftest import build_model
 from datasets import Dataset
+from toys import build_model
 
 from mtl_nlp import (
     EncodedDataset,
@@ -22,7 +22,7 @@ from mtl_nlp import (
     encode,
     joint_loss,
 )
-from mtl_nlp.data.sampler import MixtureBatchSampler
+from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.loss_multitask import count_step
 
 TASKS = [

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_nlp.recipe import Recipe
-from mtl_nlp.recipe_sections import AdapterRecipe, MixtureRecipe
-from mtl_nlp.run import training_arguments
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.recipe.sections import AdapterRecipe, MixtureRecipe
+from mtl_nlp.run.arguments import training_arguments
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))

@@ -13,7 +13,7 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 
-from mtl_nlp.data.conll import DataError
+from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_nlp.errors import DataError
+
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
+
 _OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
 """In column files: a hashtag may be a sentence's first word, even `#a=b`."""
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names file and line, or dataset and row, and what was found."""
 
 
 def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:

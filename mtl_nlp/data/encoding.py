@@ -20,9 +20,9 @@ from mtl_nlp.data.canonical import (
     progress_bars_from,
     reading,
 )
-from mtl_nlp.data.conll import DataError
-from mtl_nlp.modeling.encoding_multitask import Window, default_max_length, encode_texts, encode_words
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
+from mtl_nlp.modeling.windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
 
 _SAMPLED_WINDOWS = 1000
@@ -312,12 +312,12 @@ def _encode_batch(
     if reads_words:
         words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
         second = None if pairs is None else _as_words(pairs)
-        encoded = encode_words(tokenizer, words, second, max_length=max_length, stride=stride)
+        encoded = tokenize_words(tokenizer, words, second, max_length=max_length, stride=stride)
         # Without labels for words only the first window is used: then the text is truncated to it.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
     else:
         texts = [" ".join(words) for words in batch["tokens"]] if "tokens" in batch else batch["text"]
-        encoded = encode_texts(tokenizer, texts, pairs, max_length=max_length)
+        encoded = tokenize_texts(tokenizer, texts, pairs, max_length=max_length)
     keys = ["input_ids", "words", "positions", "lost"]
     if "token_type_ids" in tokenizer.model_input_names:
         keys.append("token_type_ids")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 
 

@@ -32,10 +32,11 @@ from mtl_nlp.data.canonical import (
     progress_bars_from,
     reading,
 )
-from mtl_nlp.data.conll import CONLLU_COLUMNS, DataError, read_conll, read_conllu
+from mtl_nlp.data.conll import CONLLU_COLUMNS, read_conll, read_conllu
+from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe_sections import SPLITS, DatasetRecipe
+from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
 _SCHEMA_ROWS = 10_000  # as many as `datasets` takes from a CSV file at once
 _READERS: dict[str, Any] = {"conll": read_conll, "conllu": read_conllu}

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from mtl_nlp._version import __version__
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import Evaluation
-from mtl_nlp.messages import one_line
-
-RESULTS_NAME = "results.json"
 
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers")
 
@@ -49,33 +43,6 @@ def results(
             "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
         },
     }
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """The content of `results.json`; empty if there is none.
-
-    Raises:
-        DataError: if it is damaged.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({one_line(error)}). Write it again: mtl-nlp evaluate.") from error
-
-
-def training_in(path: Path) -> dict[str, Any] | None:
-    """What an earlier `results.json` says of the training; None if there is none."""
-    try:
-        return read_results(path).get("training")
-    except DataError:  # about to be written anew
-        return None
-
-
-def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `results.json`."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _commit() -> str | None:

@@ -22,7 +22,7 @@ from torch import nn
 from transformers.utils.peft_utils import check_peft_version
 
 from .configuration_multitask import ADAPTER_OPTIONS
-from .loss_multitask import Touch
+from .loss_multitask import ZeroGradients
 from .routing_multitask import Route, current_route
 
 SHARED = "shared"
@@ -53,7 +53,7 @@ class RoutedLinear(LoraLinear):
             )
         if route is not None and (idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]):
             # In the layer that they belong to: FSDP reduces a layer's gradients as soon as its backward pass is over.
-            x = Touch.apply(x, *idle)
+            x = ZeroGradients.apply(x, *idle)
         if route is None or len(route.adapters) == 1:
             return super().forward(x, *args, **kwargs)
         if len(x) != sum(route.sizes):
@@ -108,12 +108,12 @@ class RoutedLinear(LoraLinear):
         return torch.cat([layer(part) for layer, part in zip(layers, x.split(route.sizes), strict=True)])
 
 
-def internal_name(name: str) -> str:
+def peft_adapter_name(name: str) -> str:
     """The name that PEFT's layers know an adapter by: task names such as `a.b` or `type` cannot be a module's."""
     return name if name == SHARED else "task_" + name.replace("%", "%25").replace(".", "%2E")
 
 
-def mixes_rows(text_config: Any, adapters: Iterable[Mapping[str, Any]]) -> bool:
+def supports_mixed_batches(text_config: Any, adapters: Iterable[Mapping[str, Any]]) -> bool:
     """Whether one encoder pass can hold rows of several adapters; else each adapter's rows take a pass of their own.
 
     DoRA (Liu et al. 2024) divides by the norm of the whole changed weight, of which there is one for each adapter.
@@ -152,7 +152,7 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
 
     Args:
         encoder: the encoder.
-        name: as `internal_name` makes it.
+        name: as `peft_adapter_name` makes it.
         options: see `adapter_options`; what else there is, such as the adapter's name, is passed over.
 
     Raises:

@@ -169,7 +169,7 @@ def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def stock_flaw(task: Task, text_config: PreTrainedConfig) -> str | None:
+def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None:
     """Why no stock class computes what the task's head does; None if one does."""
     family = text_config.model_type
     if not has_stock_class(task, text_config):

@@ -78,7 +78,7 @@ def joint_loss(
     return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
 
 
-class Touch(torch.autograd.Function):
+class ZeroGradients(torch.autograd.Function):
     """Its first input as it is, with a gradient of zero for all others."""
 
     @staticmethod
@@ -94,4 +94,4 @@ class Touch(torch.autograd.Function):
 
 def zero_loss(*touched: torch.Tensor) -> torch.Tensor:
     """Zero, a scalar, with a gradient of zero for every input."""
-    return Touch.apply(torch.zeros((), device=touched[0].device), *touched)
+    return ZeroGradients.apply(torch.zeros((), device=touched[0].device), *touched)

@@ -23,14 +23,14 @@ from .adapters_multitask import (
     adapter_parameters,
     delete_adapter,
     inject_adapter,
-    internal_name,
     merged_state,
-    mixes_rows,
+    peft_adapter_name,
+    supports_mixed_batches,
 )
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import count_step, joint_loss, zero_loss
-from .routing_multitask import checkpointing_routed, encoder_passes, routed, touching
+from .routing_multitask import checkpointing_routed, encoder_passes, mark_idle_adapters, routed
 from .tasks_multitask import Task
 
 
@@ -97,7 +97,7 @@ class MultitaskModel(PreTrainedModel):
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
         for options in config.adapters or ():  # after post_init, which would initialise lora_B too
-            inject_adapter(self.encoder, internal_name(options["name"]), options)
+            inject_adapter(self.encoder, peft_adapter_name(options["name"]), options)
 
     @classmethod
     def from_encoder(
@@ -189,7 +189,9 @@ class MultitaskModel(PreTrainedModel):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         names = list(self.tasks if tasks is None else tasks)
-        logits, hidden = self._answers(inputs, rows, names, touches_all=labels is not None and torch.is_grad_enabled())
+        logits, hidden = self._answers(
+            inputs, rows, names, marks_idle_adapters=labels is not None and torch.is_grad_enabled()
+        )
         if labels is None:
             return MultitaskOutput(logits=logits)
         if rows is None:
@@ -211,25 +213,25 @@ class MultitaskModel(PreTrainedModel):
         rows: Mapping[str, torch.Tensor] | None,
         names: Sequence[str],
         *,
-        touches_all: bool,
+        marks_idle_adapters: bool,
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The logits of some tasks for their rows, and hidden states that they were made from.
 
-        With `touches_all` adapters that no row goes through have a gradient too, of zero.
+        With `marks_idle_adapters` adapters that no row goes through have a gradient too, of zero.
         """
         heads = self.heads_by_task
-        in_one = mixes_rows(self.config.text_config, self.config.adapters or ())
+        in_one = supports_mixed_batches(self.config.text_config, self.config.adapters or ())
         passes = encoder_passes({name: self.adapters_of(name) for name in names}, rows, in_one=in_one)
-        if touches_all:
-            passes = touching(passes, map(internal_name, self.adapter_names))
+        if marks_idle_adapters:
+            passes = mark_idle_adapters(passes, map(peft_adapter_name, self.adapter_names))
         logits: dict[str, torch.Tensor] = {}
         for encoder_pass in passes:
             chosen = slice(None) if encoder_pass.rows is None else encoder_pass.rows
             read = {key: value[chosen] for key, value in inputs.items()}
             with routed(encoder_pass.route):
                 hidden = self.encoder(**read).last_hidden_state
-            for name, places in encoder_pass.places.items():
-                index = slice(None) if places is None else places
+            for name, positions in encoder_pass.positions.items():
+                index = slice(None) if positions is None else positions
                 logits[name] = heads[name](hidden[index], read["attention_mask"][index])
         for name in names:
             if name not in logits:
@@ -249,7 +251,7 @@ class MultitaskModel(PreTrainedModel):
 
     def adapters_of(self, task: str) -> tuple[str, ...]:
         """The adapters that a task's rows go through, by the names that PEFT's layers know them by."""
-        return tuple(internal_name(name) for name in self.adapter_names if name in {SHARED, task})
+        return tuple(peft_adapter_name(name) for name in self.adapter_names if name in {SHARED, task})
 
     def add_adapter(self, adapter_config: LoraConfig, adapter_name: str = SHARED) -> None:
         """Give a task an adapter of its own, or all tasks a shared one; a task with both goes through their sum.
@@ -272,7 +274,7 @@ class MultitaskModel(PreTrainedModel):
         config = copy.deepcopy(self.config)
         config.adapters = [*(config.adapters or []), options]
         config.__post_init__()
-        inject_adapter(self.encoder, internal_name(adapter_name), options)
+        inject_adapter(self.encoder, peft_adapter_name(adapter_name), options)
         self.config.adapters = config.adapters
 
     def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
@@ -287,7 +289,7 @@ class MultitaskModel(PreTrainedModel):
         for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
             if name not in self.adapter_names:
                 raise ValueError(f"No adapter {name!r}. The model has {', '.join(self.adapter_names) or 'none'}.")
-            delete_adapter(self.encoder, internal_name(name))
+            delete_adapter(self.encoder, peft_adapter_name(name))
             self.config.adapters = [options for options in self.config.adapters if options["name"] != name] or None
 
     def add_task(self, task: Task) -> None:
@@ -331,12 +333,12 @@ class MultitaskModel(PreTrainedModel):
             ValueError: if there is no such task.
         """
         if part == "encoder":
-            own = set(adapter_parameters(self.encoder, map(internal_name, set(self.adapter_names) - {SHARED})))
+            own = set(adapter_parameters(self.encoder, map(peft_adapter_name, set(self.adapter_names) - {SHARED})))
             return [parameter for parameter in self.encoder.parameters() if parameter not in own]
         if part not in self.tasks:
             raise ValueError(f"No part {part!r}. The model has encoder, {', '.join(self.tasks)}.")
         head = self.heads_by_task[part]
-        return [*head.parameters(), *adapter_parameters(self.encoder, [internal_name(part)])]
+        return [*head.parameters(), *adapter_parameters(self.encoder, [peft_adapter_name(part)])]
 
     def freeze(self, *parts: str) -> None:
         """Leave parts out of training, see `parameters_of`."""

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
 from .configuration_multitask import MultitaskConfig
-from .encoding_multitask import Window, default_max_length, encode_texts, encode_words
 from .tasks_multitask import PREDICTED, Task, TopK
+from .windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from .words_multitask import Word, split_words
 
 _SORTED_BATCHES = 32
@@ -158,24 +158,24 @@ class MultitaskPipeline(ChunkPipeline):
         """Split, tokenize and cut many inputs at once."""
         parsed = [parse_input(item) for item in inputs]
         pairs = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
-        seconds = [None if pair is None else _encodable(pair) for pair in pairs]
+        seconds = [None if pair is None else _replace_surrogates(pair) for pair in pairs]
         windows: dict[int, list[Window]] = {}
         for is_pair in (False, True):
             chosen = [number for number, second in enumerate(seconds) if (second is not None) == is_pair]
             if chosen:
                 second = [seconds[number] for number in chosen] if is_pair else None
-                windows |= zip(chosen, self._encode([parsed[number] for number in chosen], second), strict=True)
+                windows |= zip(chosen, self._tokenize([parsed[number] for number in chosen], second), strict=True)
         return [_Text(text, words, windows[number]) for number, (text, words) in enumerate(parsed)]
 
-    def _encode(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
+    def _tokenize(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         with _TOKENIZING:
             if not config.reads_words:
-                return encode_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
+                return tokenize_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
             tokens = [[word.text for word in words] for _, words in texts]
             seconds = None if pairs is None else [[word.text for word in split_words(pair)] for pair in pairs]
-            return encode_words(self.tokenizer, tokens, seconds, max_length=limit, stride=config.stride)
+            return tokenize_words(self.tokenizer, tokens, seconds, max_length=limit, stride=config.stride)
 
     def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         logits = self.model(**model_inputs, tasks=tasks).logits
@@ -199,7 +199,7 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
         ValueError: if the input has none of the shapes that [`MultitaskPipeline`] reads.
     """
     if isinstance(inputs, str):
-        text = _encodable(inputs)
+        text = _replace_surrogates(inputs)
         return text, split_words(text)
     strings = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
     if strings and "text" in inputs and inputs.keys() <= {"text", "text_pair"}:
@@ -207,7 +207,7 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     tokens = inputs.get("tokens") if isinstance(inputs, dict) and inputs.keys() == {"tokens"} else None
     if isinstance(tokens, list | tuple) and all(isinstance(token, str) for token in tokens):
         words, start = [], 0
-        tokens = [_encodable(token) for token in tokens]
+        tokens = [_replace_surrogates(token) for token in tokens]
         for token in tokens:
             words.append(Word(token, start, start + len(token)))
             start += len(token) + 1
@@ -218,7 +218,7 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     )
 
 
-def _encodable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     """The text with U+FFFD for each half of a surrogate pair, which no tokenizer takes."""
     return _SURROGATE.sub("\ufffd", text)
 

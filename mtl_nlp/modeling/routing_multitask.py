@@ -68,12 +68,12 @@ class EncoderPass:
     Attributes:
         route: which adapters its rows go through.
         rows: the batch's rows that it reads, shape (rows,), a row once for each adapter; None for the batch as it is.
-        places: for each task where in the pass its rows are, shape (n_t,); None for the whole pass.
+        positions: for each task where in the pass its rows are, shape (n_t,); None for the whole pass.
     """
 
     route: Route
     rows: torch.Tensor | None
-    places: dict[str, torch.Tensor | None]
+    positions: dict[str, torch.Tensor | None]
 
 
 def encoder_passes(
@@ -87,7 +87,7 @@ def encoder_passes(
     Args:
         adapters: for each task the adapters it goes through.
         rows: for each task the rows of the batch that it labels, shape (n_t,); None for all.
-        in_one: whether one pass can hold rows of several adapters, see `mixes_rows`. It is not used for all rows, of
+        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. It is not used for all rows, of
             which each pass then holds a batch, and not several.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
@@ -112,21 +112,21 @@ def encoder_passes(
             reads.append((group, of_group, [torch.searchsorted(of_group, part) for part in parts]))
     if not in_one:
         return [
-            EncoderPass(Route((group,), ()), read, dict(zip(groups[group], places, strict=True)))
-            for group, read, places in reads
+            EncoderPass(Route((group,), ()), read, dict(zip(groups[group], positions, strict=True)))
+            for group, read, positions in reads
         ]
     sizes = [len(read) for _, read, _ in reads]
     starts = itertools.accumulate(sizes, initial=0)
     joined = {
         name: start + place
-        for (group, _, places), start in zip(reads, starts, strict=False)
-        for name, place in zip(groups[group], places, strict=True)
+        for (group, _, positions), start in zip(reads, starts, strict=False)
+        for name, place in zip(groups[group], positions, strict=True)
     }
     route = Route(tuple(groups), tuple(sizes))
     return [EncoderPass(route, torch.cat([read for _, read, _ in reads]), joined)]
 
 
-def touching(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:
+def mark_idle_adapters(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:
     """The same passes, of which the first gives those of some adapters that no row goes through a gradient of zero."""
     used = {name for each in passes for group in each.route.adapters for name in group}
     idle = tuple(name for name in names if name not in used)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 
-from .decoding_multitask import SCHEMES, SpanConstraints, repair_tags, scheme_labels, spans_from_tags
+from .spans_multitask import SCHEMES, SpanConstraints, repair_tags, scheme_labels, spans_from_tags
 from .words_multitask import Word
 
 IGNORED = -100

@@ -4,7 +4,7 @@ import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
-from test_loading import TEXT, TOKENS, load, rows_of, write
+from small_datasets import TEXT, TOKENS, load, rows_of, write
 
 from mtl_nlp.data import canonical
 from mtl_nlp.data.canonical import (
@@ -15,10 +15,10 @@ from mtl_nlp.data.canonical import (
     progress_bars_from,
     reading,
 )
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.loading import load_splits
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import task_from_dict
-from mtl_nlp.recipe import Recipe
+from mtl_nlp.recipe.schema import Recipe
 
 
 def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path):

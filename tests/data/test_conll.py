@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mtl_nlp.data.conll import DataError, read_conll, read_conllu, read_first_column
+from mtl_nlp.data.conll import read_conll, read_conllu, read_first_column
+from mtl_nlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"

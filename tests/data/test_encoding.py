@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
 
 from mtl_nlp.data.canonical import canonical_rows
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import IGNORED, Task, task_from_dict
 
 KINDS = ("wordpiece", "bpe", "unigram")

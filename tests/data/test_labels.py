@@ -6,9 +6,9 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
-from mtl_nlp.data.conll import DataError
 from mtl_nlp.data.labels import LabelSpaces, label_names, unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import task_from_dict
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from conftest import build_config
 from peft import LoraConfig
 from toy_splits import TASKS, build_split
+from toys import build_config
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp import EncodedDataset, MultitaskConfig, MultitaskModel

@@ -18,7 +18,7 @@ from toy_splits import TASKS
 from transformers import AutoTokenizer
 
 from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss
-from mtl_nlp.adapters import adapter_spread
+from mtl_nlp.balancing.pull import adapter_deviation
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 STEPS = [
@@ -42,7 +42,7 @@ def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int, 
         counts = counts_of_all(batch) if processes > 1 else count_step([batch], list(TASKS))
         loss = joint_loss(model(**batch).loss_sums, counts) * processes
         if pull:
-            loss = loss + pull * adapter_spread(model)
+            loss = loss + pull * adapter_deviation(model)
         loss.backward()
         found["losses"].append(loss.item())
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import sample_recipe
 from launching import ACCELERATE, REPOSITORY, TORCHRUN, Ended, run
+from toys import sample_recipe
 
 MODULE, SCRIPT = ("-m", "mtl_nlp", "train"), (str(REPOSITORY / "scripts" / "train.py"),)
 LAUNCHES = {

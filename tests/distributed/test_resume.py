@@ -29,13 +29,13 @@ import psutil
 import pytest
 import torch
 import yaml
-from conftest import TEXTS, build_config, build_tokenizer
 from launching import REPOSITORY, TORCHRUN
 from safetensors.torch import load_file
+from toys import TEXTS, build_config, build_tokenizer
 from transformers import AutoModel
 
-from mtl_nlp.checkpoints import flaw_of
-from mtl_nlp.cli import main
+from mtl_nlp.cli.main import main
+from mtl_nlp.training.checkpoints import checkpoint_problem
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,15 @@ CASES: dict[str, tuple[str, ...]] = {
 
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(
-    ["mtl_nlp.cli", "mtl_nlp.evaluation.metrics", "transformers.models.bert.modeling_bert", "psutil", "pytest"]
+    [
+        "mtl_nlp.cli.main",
+        "mtl_nlp.run.build",
+        "mtl_nlp.run.plan",
+        "mtl_nlp.evaluation.metrics",
+        "transformers.models.bert.modeling_bert",
+        "psutil",
+        "pytest",
+    ]
 )
 
 
@@ -320,7 +328,7 @@ class Workshop:
         resume = False
         for is_now in moments:
             self.train_until(is_now, output, *overrides, resume=resume, **more)
-            resume = any(flaw_of(path) is None for path in output.glob("checkpoint-*"))
+            resume = any(checkpoint_problem(path) is None for path in output.glob("checkpoint-*"))
             if not resume:
                 error = self.start(output, *overrides, resume=True, processes=processes).end().error
                 assert "--resume: there is no whole checkpoint in" in error
@@ -393,7 +401,7 @@ def while_writing(output: Path, name: str) -> Moment:
             if each not in seen:
                 seen.add(each)
                 started.freeze()
-                if flaw_of(each[0]) is not None:
+                if checkpoint_problem(each[0]) is not None:
                     return True
                 started.thaw()
         return False
@@ -403,7 +411,7 @@ def while_writing(output: Path, name: str) -> Moment:
 
 def has_saved(output: Path, step: int) -> Moment:
     """As soon as a checkpoint is whole."""
-    return lambda started: flaw_of(output / f"checkpoint-{step}") is None
+    return lambda started: checkpoint_problem(output / f"checkpoint-{step}") is None
 
 
 def state_of(output: Path) -> dict[str, Any]:

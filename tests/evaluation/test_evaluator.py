@@ -17,8 +17,10 @@ from mtl_nlp.evaluation.evaluator import (
     score,
     score_model,
 )
-from mtl_nlp.recipe import Recipe
-from mtl_nlp.run import build_model, build_trainer, prepare_run, training_arguments
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer
+from mtl_nlp.run.prepare import prepare_run
 
 POS = TokenClassification(name="pos", labels=["A", "B"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.metrics import METRICS, compute
-from mtl_nlp.modeling.decoding_multitask import repair_tags
+from mtl_nlp.modeling.spans_multitask import repair_tags
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, TokenClassification
 
 RNG = np.random.default_rng(0)

@@ -7,13 +7,13 @@ import threading
 
 import pytest
 import torch
-from conftest import FAMILIES, build_model, lively_model, liven_adapters
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
+from toys import FAMILIES, build_model, lively_model, liven_adapters
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
-from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_parameters, internal_name
+from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_parameters, peft_adapter_name
 
 POS = TokenClassification(name="pos", labels=["A", "B", "C"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
@@ -169,7 +169,7 @@ def test_adapters_of_other_ranks_and_layers_go_together():
     model = adapted(adapters=("pos",))
     model.add_adapter(LoraConfig(r=2, target_modules=["value", "key"]), "ner")
     model.add_adapter(LoraConfig(r=6, target_modules=["query"]), "topic")
-    for parameter in adapter_parameters(model.encoder, map(internal_name, model.adapter_names)):
+    for parameter in adapter_parameters(model.encoder, map(peft_adapter_name, model.adapter_names)):
         nn.init.normal_(parameter, std=0.2)
     logits = model(**batch(), rows=ROWS).logits
     for task in model.tasks:

@@ -1,7 +1,7 @@
 """The configuration: what it keeps, in which order, and what it refuses."""
 
 import pytest
-from conftest import build_config
+from toys import build_config
 from transformers import AutoConfig
 
 from mtl_nlp import MultiLabelClassification, MultitaskConfig, Regression, TextClassification, TokenClassification

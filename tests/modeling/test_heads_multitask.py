@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, build_config, build_model
+from toys import FAMILIES, build_config, build_model
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers.trainer_pt_utils import LabelSmoother
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units, stock_config, stock_flaw
+from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units, stock_class_problem, stock_config
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b", "c"])
@@ -191,17 +191,17 @@ def test_the_stock_configuration_says_what_is_read_where_the_family_can(family, 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", [POS, TOPIC, TAGS, SCORE], ids=lambda task: task.name)
 def test_a_stock_class_computes_what_a_head_does(family, task):
-    assert stock_flaw(task, build_config(family)) is None
+    assert stock_class_problem(task, build_config(family)) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_stock_class_that_reads_no_mean_is_told(family):
     mean = "no {} class of transformers reads the mean of a text (`pooling: mean`)"
     expected = None if family == "modernbert" else mean.format(family)
-    assert stock_flaw(Regression(name="t", pooling="mean"), build_config(family)) == expected
+    assert stock_class_problem(Regression(name="t", pooling="mean"), build_config(family)) == expected
 
 
 def test_a_family_without_stock_classes_is_told():
     config = build_config(WITHOUT_STOCK_CLASSES)
-    assert stock_flaw(POS, config) == "transformers has no splinter class for token-classification"
-    assert stock_flaw(SCORE, config) == "transformers has no splinter class for regression"
+    assert stock_class_problem(POS, config) == "transformers has no splinter class for token-classification"
+    assert stock_class_problem(SCORE, config) == "transformers has no splinter class for regression"

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from conftest import FAMILIES, build_config, build_model, lively_model, liven_adapters
 from peft import LoraConfig
 from safetensors import safe_open
+from toys import FAMILIES, build_config, build_model, lively_model, liven_adapters
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertForSequenceClassification
 
 from mtl_nlp import (

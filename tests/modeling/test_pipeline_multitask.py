@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import build_config, build_model, build_tokenizer, lively_model, liven_adapters
 from datasets import Dataset
 from peft import LoraConfig
+from toys import build_config, build_model, build_tokenizer, lively_model, liven_adapters
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 from mtl_nlp import MultiLabelClassification, MultitaskModel, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.encoding_multitask import encode_words
 from mtl_nlp.modeling.pipeline_multitask import parse_input
+from mtl_nlp.modeling.windows_multitask import tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
 
 TASKS = [
@@ -112,7 +112,7 @@ def test_windows_are_those_of_the_models_configuration(answer, monkeypatch):
     monkeypatch.setattr(answer.model.config, "max_length", 20)
     monkeypatch.setattr(answer.model.config, "stride", 9)
     words = [word.text for word in split_words(LONG)]
-    expected = encode_words(answer.tokenizer, [words], max_length=20, stride=9)[0]
+    expected = tokenize_words(answer.tokenizer, [words], max_length=20, stride=9)[0]
     assert answer.preprocess([LONG])[0].windows == expected
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mtl_nlp.modeling.routing_multitask import Route, current_route, encoder_passes, routed, touching
+from mtl_nlp.modeling.routing_multitask import Route, current_route, encoder_passes, mark_idle_adapters, routed
 
 ADAPTERS = {"pos": ("pos",), "ner": ("ner",), "topic": (), "stars": ()}
 ROWS = {
@@ -19,8 +19,8 @@ NONE = torch.tensor([], dtype=torch.long)
 
 def read_for(passes, task: str) -> list[int]:
     """The batch's rows behind a task's places in its pass."""
-    (found,) = (each for each in passes if task in each.places)
-    return found.rows[found.places[task]].tolist()
+    (found,) = (each for each in passes if task in each.positions)
+    return found.rows[found.positions[task]].tolist()
 
 
 @pytest.mark.parametrize("in_one", [True, False])
@@ -40,24 +40,24 @@ def test_tasks_of_one_adapter_read_the_batch_as_it_is():
     rows = {"topic": ROWS["topic"], "stars": ROWS["stars"], "pos": NONE, "ner": NONE}
     (one,) = encoder_passes(ADAPTERS, rows, in_one=True)
     assert one.rows is None
-    assert {task: places.tolist() for task, places in one.places.items()} == {"topic": [3, 1], "stars": [1, 5]}
+    assert {task: places.tolist() for task, places in one.positions.items()} == {"topic": [3, 1], "stars": [1, 5]}
 
 
 @pytest.mark.parametrize("rows", [None, dict.fromkeys(ROWS, NONE)])
 def test_there_is_a_pass_also_if_nothing_is_asked_for(rows):
     adapters = {} if rows is None else ADAPTERS
     (one,) = encoder_passes(adapters, rows, in_one=True)
-    assert (one.rows, one.places, one.route.adapters) == (None, {}, ((),))
+    assert (one.rows, one.positions, one.route.adapters) == (None, {}, ((),))
 
 
 def test_all_rows_of_all_tasks_are_a_pass_for_each_adapter_and_one_for_the_rest():
     passes = encoder_passes(ADAPTERS, None, in_one=True)
     assert [each.route.adapters for each in passes] == [(("pos",),), (("ner",),), ((),)]
-    assert [list(each.places) for each in passes] == [["pos"], ["ner"], ["topic", "stars"]]
+    assert [list(each.positions) for each in passes] == [["pos"], ["ner"], ["topic", "stars"]]
 
 
 def test_adapters_that_no_row_goes_through_are_touched_in_the_first_pass():
-    passes = touching(encoder_passes(ADAPTERS, {**ROWS, "ner": NONE}, in_one=False), ["pos", "ner", "shared"])
+    passes = mark_idle_adapters(encoder_passes(ADAPTERS, {**ROWS, "ner": NONE}, in_one=False), ["pos", "ner", "shared"])
     assert [each.route.idle for each in passes] == [("ner", "shared"), ()]
 
 

@@ -4,7 +4,7 @@ import itertools
 import random
 
 import pytest
-from conftest import SAMPLE_CORPUS
+from toys import SAMPLE_CORPUS
 
 from mtl_nlp.modeling.words_multitask import split_words
 

@@ -1,0 +1,109 @@
+"""Options, checks and error messages that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mtl_nlp.errors import DataError, ExportError, RecipeError
+from mtl_nlp.messages import one_line
+
+
+def add_command(
+    commands: Any, function: Callable[[argparse.Namespace], None], help_text: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command to the command line.
+
+    Args:
+        commands: the subparsers of the command line.
+        function: runs the command; its name is the command's, its docstring the description.
+        help_text: what the command does, for the list of commands.
+        example: a command line.
+
+    Returns:
+        The parser of the command, to which its options are added.
+    """
+    parser = commands.add_parser(
+        function.__name__,
+        help=help_text,
+        description=function.__doc__,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=function)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
+
+
+def positive_integer(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: if the text is anything else.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1. Found {text!r}")
+    return int(text)
+
+
+def quiet_libraries() -> None:
+    """Silence what the libraries log, before any of them loads or computes anything."""
+    import datasets
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    # Loading reports name layers that the stock classes would have: no user needs to act on them.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # What these libraries log before they raise an error is in the error's one line.
+    hub_logging.set_verbosity_error()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
+    """Turn a failure to write into a `RecipeError`.
+
+    Args:
+        path: the folder that is written to.
+        name: the option or recipe key that names the folder, for the message.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RecipeError(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
+
+
+def new_folder(path: str) -> Path:
+    """Check that a folder to write is new or empty, before any work is done.
+
+    Raises:
+        ExportError: if the folder holds anything.
+    """
+    folder = Path(path)
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ExportError(f"{folder} should be a new or empty folder.")
+    return folder
+
+
+def writable_file(path: str) -> Path:
+    """Check that a file can be written, before any work is done.
+
+    Raises:
+        DataError: if the path is a folder, or the folder of the file does not exist.
+    """
+    if Path(path).is_dir() or not Path(path).parent.is_dir():
+        raise DataError(f"--output {path}: should be a file in an existing folder.")
+    return Path(path)

@@ -1,0 +1,180 @@
+"""The commands that train and score: `plan`, `train` and `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
+from mtl_nlp.messages import table
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.recipe.sections import SPLITS
+from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME, training_in, write_results
+
+if TYPE_CHECKING:
+    from mtl_nlp.evaluation.evaluator import Evaluation
+    from mtl_nlp.run.prepare import Run
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this module to the command line."""
+    parser = add_command(commands, plan, "show what a recipe would train on", "mtl-nlp plan recipes/quickstart.yaml")
+    _add_training_recipe(parser)
+
+    parser = add_command(
+        commands,
+        train,
+        "train a recipe",
+        "mtl-nlp train recipes/quickstart.yaml --set training.num_train_epochs=3\n"
+        "  accelerate launch -m mtl_nlp train recipes/quickstart.yaml\n"
+        "  mtl-nlp train one_more_task.yaml --from runs/quickstart",
+    )
+    _add_training_recipe(parser)
+    parser.add_argument("--resume", action="store_true", help="resume from the last complete checkpoint in output_dir")
+
+    parser = add_command(
+        commands,
+        evaluate,
+        "score a trained model",
+        "mtl-nlp evaluate runs/quickstart --recipe recipes/quickstart.yaml --split validation",
+    )
+    parser.add_argument("model", help="folder or Hub id of a trained model")
+    parser.add_argument("--recipe", required=True, help="the recipe that names the data")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument(
+        "--output", help="where to write results.json (default: the model's folder, or here for a Hub id)"
+    )
+    add_overrides(parser)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Validate and load everything, and print what training would do."""
+    recipe = _training_recipe(options)
+    quiet_libraries()
+    from mtl_nlp.run.arguments import training_arguments
+    from mtl_nlp.run.build import check_splits
+    from mtl_nlp.run.plan import describe_plan
+    from mtl_nlp.run.prepare import prepare_run
+
+    arguments = training_arguments(recipe)
+    run = prepare_run(recipe)
+    text = describe_plan(run, arguments)
+    if arguments.process_index == 0:
+        print(text)
+    check_splits(run, arguments)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, save the model with its tokenizer and recipe, and score it on the held-out split."""
+    recipe = _training_recipe(options)
+    quiet_libraries()
+    from transformers.utils import logging
+
+    from mtl_nlp.run.arguments import training_arguments
+    from mtl_nlp.run.build import build_model, build_trainer, check_splits
+    from mtl_nlp.run.plan import describe_plan
+    from mtl_nlp.run.prepare import prepare_run
+    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
+
+    arguments = training_arguments(recipe)
+    output = Path(recipe.output_dir)
+    checkpoint = last_checkpoint(output) if options.resume else None
+    if checkpoint is not None:
+        check_same_optimizer(checkpoint.path, recipe)
+    run = prepare_run(recipe)
+    check_splits(run, arguments)
+    text = describe_plan(run, arguments)
+    if arguments.process_index == 0:
+        print(text, flush=True)
+        if checkpoint is not None:
+            changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
+            for note in [*checkpoint.skipped, *changes, f"going on from {checkpoint.path.name}"]:
+                print(f"note: --resume: {note}", flush=True)
+    model = build_model(run)
+    if checkpoint is not None:
+        check_same_model(checkpoint.path, model)  # before the recipe of the run is overwritten
+    if arguments.process_index == 0:
+        # Before training, so that a folder that cannot be written to is reported in time.
+        with writing_to(output):
+            output.mkdir(parents=True, exist_ok=True)
+            (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
+    trainer = build_trainer(run, model, arguments)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+    with writing_to(output):
+        trainer.save_model(_internal_call=True)  # which does not push: the scores are still to come
+    evaluation = trainer.score(run.splits[run.held_out])
+    if trainer.is_world_process_zero():
+        with writing_to(output):
+            _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
+            trainer.create_model_card()
+        print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+    if arguments.push_to_hub:
+        logging.disable_progress_bar()  # which Trainer has turned on again
+        trainer.push_to_hub()
+        if trainer.is_world_process_zero():
+            print(f"Pushed to {trainer.hub_model_id}.")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score a trained model on one split of a recipe's datasets."""
+    recipe = Recipe.load(options.recipe, options.set)
+    folder = Path(options.model) if Path(options.model).is_dir() else Path()
+    output = writable_file(options.output or str(folder / RESULTS_NAME))
+    quiet_libraries()
+    from mtl_nlp.hub.loading import load_model
+    from mtl_nlp.hub.model_card import write_model_card
+    from mtl_nlp.run.arguments import training_arguments
+    from mtl_nlp.run.build import build_trainer
+    from mtl_nlp.run.plan import describe_notes
+    from mtl_nlp.run.prepare import prepare_evaluation
+
+    arguments = training_arguments(recipe)
+    arguments.eval_strategy = "no"
+    model = load_model(options.model)
+    run = prepare_evaluation(recipe, model, options.model, options.split)
+    if arguments.process_index == 0:
+        print(describe_notes(run), end="\n" if run.notes else "")
+    evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
+    if arguments.process_index == 0:
+        _report(evaluation, run, options.split, output, training=training_in(output))
+        if output == folder / RESULTS_NAME:
+            write_model_card(folder)
+
+
+def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe")
+    parser.add_argument(
+        "--from",
+        dest="from_model",
+        metavar="MODEL",
+        help="folder or Hub id of a trained multitask model to start from: it is the recipe's encoder, and its tasks, "
+        "heads and adapters are kept",
+    )
+    add_overrides(parser)
+
+
+def _training_recipe(options: argparse.Namespace) -> Recipe:
+    """Read the recipe with the overrides of the command line; `--from MODEL` is its encoder."""
+    start = options.from_model
+    if start is None:
+        return Recipe.load(options.recipe, options.set)
+    from mtl_nlp.hub.loading import load_config
+
+    # Relative to where the command is given, not to the recipe.
+    start = str(Path(start).resolve()) if Path(start).is_dir() else start
+    load_config(start)
+    return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
+
+
+def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
+    """Print the scores and write them to a file."""
+    from mtl_nlp.evaluation.results import results
+
+    rows = [
+        (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
+    ]
+    print()
+    print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
+    write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))

@@ -1,0 +1,51 @@
+"""The errors that a user sees, each as one line: all of them derive from `MtlNlpError`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+
+class MtlNlpError(ValueError):
+    """The base of all errors for users: the command line prints the message in one line and exits with 2."""
+
+
+class RecipeError(MtlNlpError):
+    """A recipe that cannot be used; the message names the key and the remedy."""
+
+
+class DataError(MtlNlpError):
+    """Data that cannot be used; the message names the file and line, or the dataset and row, and what was found."""
+
+
+class ModelError(MtlNlpError):
+    """A folder or repository without a usable multitask model."""
+
+
+class CheckpointError(MtlNlpError):
+    """A checkpoint that cannot be written, or from which training cannot resume."""
+
+
+class HubError(MtlNlpError):
+    """A push that the Hub refused or that did not reach it; the message names the remedy."""
+
+
+class ExportError(MtlNlpError):
+    """A model or task that cannot be exported; the message names the reason and the remedy."""
+
+
+class CommandError(MtlNlpError):
+    """A command whose requirements this machine does not meet: a package of an extra, an address to serve on."""
+
+
+@contextlib.contextmanager
+def needs_extra(name: str) -> Iterator[None]:
+    """Turn the failed import of a package that comes with one of mtl_nlp's extras into a `CommandError`.
+
+    Args:
+        name: the extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise CommandError(f"{error.name} is not installed: pip install 'mtl_nlp[{name}]'.") from error

@@ -1,0 +1,110 @@
+"""One task as a PEFT adapter of a stock transformers model."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, TaskType, get_peft_model
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from mtl_nlp.errors import ExportError
+from mtl_nlp.export.stock import export_stock, stock_model
+from mtl_nlp.modeling.adapters_multitask import low_rank_factors, peft_adapter_name
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+
+_PEFT_TASKS = {"token": TaskType.TOKEN_CLS, "sequence": TaskType.SEQ_CLS}
+
+
+def export_peft(
+    model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path, base: str | None = None
+) -> str:
+    """Write one task as a PEFT adapter of its stock class: its LoRA, its head, and the tokenizer.
+
+    `PeftModel.from_pretrained(AutoModelFor….from_pretrained(base, num_labels=…), folder)` computes the task's logits.
+    A shared adapter is in the LoRA too, which then has both ranks.
+
+    Args:
+        model: the multitask model.
+        tokenizer: its tokenizer.
+        task_name: the task.
+        folder: where to write.
+        base: the pretrained encoder, a Hub id or a folder.
+
+    Returns:
+        The base model: `base` if its weights are those of the model's encoder. Else, since the encoder was trained, it
+        is written too: `folder/base`.
+
+    Raises:
+        ExportError: if there is no such task, it has no adapter, or no stock class computes what it does.
+    """
+    names = model.adapters_of(task_name)
+    if task_name in model.tasks and not names:
+        raise ExportError(f"--task {task_name}: it has no adapter. Export it as it is: --format transformers.")
+    plain = copy.deepcopy(model)
+    plain.delete_adapter(model.adapter_names)
+    stock = stock_model(plain, task_name)
+    if base is None or not _is_base_of(stock, base):
+        base = str(folder / "base")
+        export_stock(plain, tokenizer, task_name, Path(base))
+    prefix = stock.base_model_prefix
+    factors = low_rank_factors(model.encoder, names)
+    rank = max(sum(len(down) for down, _ in of_layer) for of_layer in factors.values())
+    adapter_config = LoraConfig(
+        task_type=_PEFT_TASKS[model.tasks[task_name].level],
+        r=rank,
+        lora_alpha=rank,  # a scale of 1: the adapters' own is in B
+        target_modules=[f"{prefix}.{name}" for name in factors],
+        modules_to_save=_head_modules(stock),
+        use_dora=any(
+            options["use_dora"] for options in model.config.adapters if peft_adapter_name(options["name"]) in names
+        ),
+        inference_mode=True,
+    )
+    adapted = get_peft_model(stock, adapter_config)
+    for name, of_layer in factors.items():
+        layer, own = stock.get_submodule(f"{prefix}.{name}"), model.encoder.get_submodule(name)
+        missing = rank - sum(len(down) for down, _ in of_layer)
+        layer.lora_A["default"].weight.data = F.pad(torch.cat([down for down, _ in of_layer]), (0, 0, 0, missing))
+        layer.lora_B["default"].weight.data = F.pad(torch.cat([up for _, up in of_layer], dim=1), (0, missing))
+        for of_task, magnitude in own.lora_magnitude_vector.items():
+            if of_task in names:
+                layer.lora_magnitude_vector["default"].weight.data = magnitude.weight
+    adapted.peft_config["default"].base_model_name_or_path = base
+    # PEFT uses a deprecated name of transformers'.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    tokenizer.save_pretrained(folder)
+    return base
+
+
+def _head_modules(stock: PreTrainedModel) -> list[str]:
+    """The modules of a stock class that belong to its head, beside those that PEFT saves for every one."""
+    pooler = f"{stock.base_model_prefix}.pooler"
+    own = [
+        name for name, module in stock.named_children() if name != stock.base_model_prefix and [*module.parameters()]
+    ]
+    own += [pooler] if any(name == pooler for name, _ in stock.named_modules()) else []
+    return [name for name in own if name not in {"classifier", "score"}]
+
+
+def _is_base_of(stock: PreTrainedModel, base: str) -> bool:
+    """Whether a stock class, loaded from a pretrained encoder, has the encoder of this one, to the bit."""
+    try:
+        pretrained = AutoModel.from_pretrained(base, dtype=stock.dtype, trust_remote_code=False)
+    except (OSError, ValueError):
+        return False
+    # Whether its head reads the first sub-word or the mean, ModernBERT's class takes from the base, not from PEFT.
+    poolings = [config.to_dict().get("classifier_pooling") for config in (pretrained.config, stock.config)]
+    own, theirs = (
+        {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("pooler.")}
+        for encoder in (stock.base_model, pretrained)
+    )
+    return (
+        poolings[0] == poolings[1]
+        and own.keys() == theirs.keys()
+        and all(torch.equal(own[name], theirs[name]) for name in own)
+    )

@@ -1,0 +1,31 @@
+"""Scores of a model and of its export, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.evaluation.evaluator import score_model
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+
+
+def compare_scores(
+    model: MultitaskModel, exported: Any, datasets: Mapping[str, EncodedDataset], tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[str, str, float, float, float]]:
+    """(task, score, of the model, of the exported one, difference in points) for every score on the same rows.
+
+    Args:
+        model: the model.
+        exported: what was made of it and answers as it does.
+        datasets: the encoded split of each dataset.
+        tokenizer: of both.
+    """
+    before, after = (score_model(each, datasets, model.tasks, tokenizer) for each in (model, exported))
+    return [
+        (task, name, round(value, 4), round(new := after.scores[task][name], 4), round(100 * (new - value), 2))
+        for task, scores in before.scores.items()
+        for name, value in scores.items()
+    ]

@@ -1,0 +1,78 @@
+"""Errors of the Hub as one line that names the remedy."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx
+
+from mtl_nlp.errors import HubError
+from mtl_nlp.messages import one_line
+
+_AGAIN = "A push is one commit, so nothing is half pushed: push again."
+
+_LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token that may write."
+
+
+@contextlib.contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Inside, what goes wrong with the Hub is a `HubError` in one line that says what to do.
+
+    Args:
+        repo_id: the repository, for the message.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of the upload of a large file, whose cause says more
+        raise HubError(f"{repo_id}: {_advice(error.__cause__ or error)}") from error
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise HubError(f"{repo_id}: {_advice(error)}") from error
+
+
+def load_advice(error: BaseException) -> str:
+    """What an error in loading from the Hub says, in one line; a failed connection beneath it, if there is one.
+
+    transformers speaks in that case of a file that is not in the repository.
+    """
+    beneath: BaseException | None = error
+    while beneath is not None:
+        if isinstance(beneath, httpx.TransportError):
+            return f"the connection to the Hub failed ({_reason(beneath)}). Try again."
+        beneath = beneath.__cause__ or beneath.__context__
+    return one_line(error)
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"there is no token. {_LOG_IN}"
+    if isinstance(error, HFValidationError):
+        return f"this is no repository's name. {one_line(error)}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
+    if isinstance(error, RevisionNotFoundError):
+        return f"there is no such revision. {one_line(error)}"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        if status == 401:
+            is_known = "Authorization" in error.response.request.headers
+            return f"{'the Hub does not know the token' if is_known else 'there is no token'}. {_LOG_IN}"
+        if status == 403:
+            return f"the token may not write there. Name a repository of your own. {_LOG_IN}"
+        if status >= 500:
+            return f"the Hub failed ({status}). {_AGAIN}"
+        return f"the Hub refused it ({status}): {one_line(error)}"
+    if isinstance(error, ValueError):
+        return f"it cannot be pushed: {one_line(error)}"
+    return f"the connection to the Hub failed ({_reason(error)}). {_AGAIN}"
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(error).rstrip(".") or type(error).__name__

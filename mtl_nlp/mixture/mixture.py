@@ -1,0 +1,121 @@
+"""The mixture: several encoded datasets as one, and how often each is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.mixture.probabilities import temperature_probabilities
+from mtl_nlp.recipe.sampling import BATCHINGS, check_sampling
+
+
+class TaskMixture(TorchDataset):
+    """Datasets that are trained on together, p_d ∝ min(n_d, cap)^(1/T).
+
+    The temperature is that of mBERT and T5's mixtures (Raffel et al. 2020, section 3.5.2), the cap T5's too,
+    `max_repeats` that of UniMax (Chung et al. 2023).
+
+    Args:
+        datasets: encoded training splits by name, some of them streams.
+        temperature: T: 1 draws in proportion to size, a large one (`inf`) uniformly. Two values: T moves from the first
+            to the second, linearly over the training.
+        size_cap: rows of a dataset that count at most.
+        max_repeats: passes over a dataset in one epoch at most, 1 or more; the share it gives up goes to the others.
+        probabilities: p_d of every dataset, in place of all the above.
+        batching: `mixed`, a batch holds rows of any dataset in the proportions of p_d; `homogeneous`, of one dataset,
+            the same one in all processes, and p_d is its share of the batches.
+        length_window: batches inside which rows are grouped by length: more pads less, fewer is more random.
+
+    Raises:
+        ValueError: if there is no dataset, or a value is out of its range; the message has the argument's name.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, EncodedDataset | EncodedStream],
+        temperature: float | Sequence[float] = 1.0,
+        *,
+        size_cap: int | None = None,
+        max_repeats: float | None = None,
+        probabilities: Mapping[str, float] | None = None,
+        batching: str = "mixed",
+        length_window: int = 100,
+    ) -> None:
+        if not datasets:
+            raise ValueError("A TaskMixture needs at least one dataset. Found none.")
+        if batching not in BATCHINGS:
+            raise ValueError(f"`batching` should be {' or '.join(BATCHINGS)}. Found {batching!r}.")
+        if length_window < 1:
+            raise ValueError(f"`length_window` should be at least 1. Found {length_window}.")
+        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities)
+        self.datasets = dict(datasets)
+        self.batching = batching
+        self.length_window = length_window
+        self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
+        if empty := [name for name, dataset in datasets.items() if dataset.num_windows == 0]:
+            raise ValueError(f"The datasets of a TaskMixture should have rows. {empty[0]!r} has none.")
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._temperatures = np.broadcast_to(np.asarray(temperature, dtype=float), 2)
+        self._size_cap = size_cap
+        self._max_repeats = max_repeats
+        self._explicit = None if probabilities is None else np.array([probabilities[name] for name in datasets])
+        for progress in (0.0, 1.0):
+            for name, probability in zip(datasets, self.probabilities_at(progress), strict=True):
+                if probability == 0.0:
+                    raise ValueError(f"`temperature` is so low that {name!r} would never be drawn. Raise it.")
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether a dataset is read while training, so that there are no lengths."""
+        return any(isinstance(dataset, EncodedStream) for dataset in self.datasets.values())
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Sub-words of every row, shape (rows,)."""
+        return np.concatenate([dataset.lengths for dataset in self.datasets.values()])
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """p_d at the start of training, shape (datasets,)."""
+        return self.probabilities_at(0.0)
+
+    @property
+    def mean_probabilities(self) -> np.ndarray:
+        """p_d over the whole training, in which the temperature may move; shape (datasets,)."""
+        return np.mean([self.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
+
+    def probabilities_at(self, progress: float) -> np.ndarray:
+        """p_d when a share of the training, 0 to 1, is done; shape (datasets,)."""
+        if self._explicit is not None:
+            return self._explicit / self._explicit.sum()
+        start, end = self._temperatures
+        # Equal ends first: inf - inf is no number.
+        temperature = start if start == end else start + (end - start) * progress
+        limits = None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
+        return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, limits)
+
+    def __len__(self) -> int:
+        """Rows (windows) of all datasets, which is also the length of an epoch."""
+        return int(self.sizes.sum())
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The row at a position counted through all datasets."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Several rows, fetched from each dataset at once."""
+        positions = np.asarray(indices)
+        which = np.searchsorted(self.offsets, positions, side="right") - 1
+        rows: list[dict[str, Any]] = [{}] * len(positions)
+        datasets = list(self.datasets.values())
+        for number in np.unique(which):
+            slots = np.flatnonzero(which == number)
+            fetched = datasets[number].windows[(positions[slots] - self.offsets[number]).tolist()]
+            for slot, values in zip(slots, zip(*fetched.values(), strict=True), strict=True):
+                rows[slot] = dict(zip(fetched, values, strict=True))
+        return rows

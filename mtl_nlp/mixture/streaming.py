@@ -1,0 +1,210 @@
+"""Datasets that are read while training, mixed with others in the schedule of the sampler."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
+
+from mtl_nlp.data.canonical import reading
+from mtl_nlp.data.encoding import EncodedStream
+from mtl_nlp.errors import DataError
+from mtl_nlp.mixture.sampler import LengthWindow, MixtureBatchSampler
+
+
+class StreamReader:
+    """One process's share of a stream, pass after pass without end.
+
+    Files come in another order in each pass; rows are shuffled in blocks of `buffer_size`. Its state is that of the
+    stream at the start of a block: to go on costs passing over what stands before it in its file, and one block.
+
+    Args:
+        stream: the stream.
+        seed: what the order depends on, together with pass and block.
+        process_index: which process this is.
+        num_processes: how many there are. If they do not divide the number of files, each reads all rows and keeps its
+            share.
+    """
+
+    def __init__(self, stream: EncodedStream, seed: list[int], process_index: int, num_processes: int) -> None:
+        self.stream = stream
+        self.seed = seed
+        self.process_index = process_index
+        self.num_processes = num_processes
+        self._block: list[dict[str, Any]] = []
+        self._block_start: dict[str, Any] | None = None
+        self._open(0)
+
+    def take(self, count: int) -> list[dict[str, Any]]:
+        """The next rows.
+
+        Raises:
+            DataError: if there are none for this process, or one is not valid or cannot be read.
+        """
+        rows: list[dict[str, Any]] = []
+        while len(rows) < count:
+            if self._used >= len(self._block):
+                self._read_block()
+            part = self._block[self._used : self._used + count - len(rows)]
+            self._used += len(part)
+            rows += part
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, as JSON."""
+        return {"pass": self._pass, "block": self._number, "source": self._block_start, "used": self._used}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another reader of the same stream was."""
+        self._open(state["pass"])
+        if state["block"] > 1:
+            # Its order of files, where another seed or place in the recipe would make another.
+            self._source.set_epoch(state["source"]["epoch"])
+            self._source.load_state_dict(state["source"])
+            self._rows = iter(self._source)
+            self._number = state["block"] - 1
+        if state["block"] > 0:
+            self._read_block()
+            # Not what the source says: until it is iterated over it does not know what it was told to load.
+            self._block_start, self._used = state["source"], state["used"]
+
+    def _open(self, number: int) -> None:
+        self._source = split_dataset_by_node(self.stream.windows, self.process_index, self.num_processes)
+        # Files come in the order of their epoch. `shuffle` would hold rows in a buffer, lost when a run is resumed.
+        self._source.set_epoch(int(np.random.default_rng([*self.seed, number]).integers(1, 2**31)))
+        self._rows = iter(self._source)
+        self._pass, self._number, self._used, self._block = number, 0, 0, []
+        self._block_start = None
+
+    def _read_block(self) -> None:
+        start = self._source.state_dict() if self._number else None
+        with reading(self.stream.name):
+            rows = list(itertools.islice(self._rows, self.stream.buffer_size))
+        if not rows:
+            # In a later pass it may get other files, and the only one of them without a row.
+            if self._number == 0 and self._pass == 0:
+                raise DataError(
+                    f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no row of it. "
+                    f"Leave out `streaming`, or use fewer processes."
+                )
+            self._open(self._pass + 1)
+            self._read_block()
+            return
+        rng = np.random.default_rng([*self.seed, self._pass, self._number])
+        self._block = [rows[index] for index in rng.permutation(len(rows))]
+        self._block_start, self._used = start, 0
+        self._number += 1
+
+
+class _WorkerError(DataError):
+    """A `DataError` from a worker, which DataLoader makes anew of a text that is a traceback and ends with it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rstrip().rpartition(f"{type(self).__name__}: ")[2])
+
+
+class MixtureStream(TorchIterableDataset):
+    """The batches of a mixture with streams, as lists of rows, each with the state that it needs to go on from there.
+
+    They follow the windows of the sampler. Every process takes its share of each dataset's rows of a window, groups
+    them by length by itself, and yields as many batches as the others, in the same order of length.
+
+    Args:
+        sampler: the schedule.
+    """
+
+    def __init__(self, sampler: MixtureBatchSampler) -> None:
+        self.sampler = sampler
+        self.start_at(0, 0, None)
+
+    def start_at(self, epoch: int, batches: int, state: Mapping[str, Any] | None) -> None:
+        """Where to begin.
+
+        Args:
+            epoch: the epoch.
+            batches: batches of it that were trained on; None is yielded for each.
+            state: what came with the last batch trained on; None begins with the streams' first rows.
+        """
+        self._epoch, self._batches, self._state = epoch, batches, state
+
+    def __len__(self) -> int:
+        """This process's batches in an epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]] | None]:
+        """The epoch's batches.
+
+        Raises:
+            DataError: if a stream has no row for this process, or one that is not valid or cannot be read.
+        """
+        try:
+            yield from itertools.repeat(None, self._batches)
+            yield from self._remaining()
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            raise _WorkerError(str(error)) from error
+
+    def _remaining(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
+        """The epoch's batches after those that were trained on."""
+        sampler, names = self.sampler, list(self.sampler.mixture.datasets)
+        readers = {
+            number: StreamReader(dataset, [sampler.seed, number], sampler.process_index, sampler.num_processes)
+            for number, dataset in enumerate(sampler.mixture.datasets.values())
+            if isinstance(dataset, EncodedStream)
+        }
+        start, end, position = self._epoch * len(self) + self._batches, (self._epoch + 1) * len(self), 0
+        first = None
+        if self._state is not None:
+            first = self._state["window"]
+            for number, reader in readers.items():
+                if names[number] in self._state["readers"]:  # else it came to the recipe since
+                    reader.load_state_dict(self._state["readers"][names[number]])
+        for window in sampler.windows():
+            begun, position = position, position + sampler.num_steps(int(window.counts.sum()))
+            # A state of other settings may be of a later window than the one in which this goes on.
+            if position <= start and (first is None or window.number < first):
+                continue
+            state = {"window": window.number, "readers": {names[n]: r.state_dict() for n, r in readers.items()}}
+            for index, rows in enumerate(self._batches_of(window, readers), start=begun):
+                if start <= index < end:
+                    yield rows, state
+            if position >= end:
+                return
+
+    def _batches_of(self, window: LengthWindow, readers: Mapping[int, StreamReader]) -> list[list[dict[str, Any]]]:
+        """This process's batches of a window in their order."""
+        sampler, mixture = self.sampler, self.sampler.mixture
+        pools: list[list[dict[str, Any]]] = []
+        totals: list[int] = []
+        dealt = 0
+        for number in np.flatnonzero(window.counts).tolist():
+            count = int(window.counts[number])
+            own = range((sampler.process_index - dealt) % sampler.num_processes, count, sampler.num_processes)
+            if number in readers:
+                rows = readers[number].take(len(own))
+            else:
+                walked = sampler.walk(number, int(window.drawn[number]), count)[own]
+                rows = mixture.__getitems__(walked + mixture.offsets[number])
+            if mixture.batching == "homogeneous" or not pools:
+                pools.append(rows)
+                totals.append(count)
+            else:
+                pools[0] += rows
+                totals[0] += count
+            dealt = totals[-1]
+        batches = []
+        # Rows of one length, such as those that fill the encoder, are not to stay in the order of their datasets.
+        own_rng = np.random.default_rng([sampler.seed, window.number, sampler.process_index])
+        for rows, total in zip(pools, totals, strict=True):
+            pool = [rows[index] for index in own_rng.permutation(len(rows))]
+            pool.sort(key=lambda row: -row["length"])
+            starts = [sampler.rows_per_batch * step for step in range(sampler.num_steps(total))]
+            batches += [pool[start:end] for start, end in itertools.zip_longest(starts, starts[1:])]
+        rng = np.random.default_rng([sampler.seed, window.number])
+        return [batches[index] for index in rng.permutation(len(batches))]

@@ -1,0 +1,250 @@
+"""From words or texts to the encoder's input ids: tokenization, alignment of words and sub-words, windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+
+_UNLIMITED = 1_000_000
+"""Tokenizers without a limit report a model_max_length of about 1e30."""
+
+_NUMBERED_FROM_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+
+
+@dataclass
+class Window:
+    """What the encoder reads at once: a whole text, or an overlapping piece of a long one.
+
+    Attributes:
+        input_ids: sub-words with special tokens, shape (L,).
+        token_type_ids: shape (L,), or None if the tokenizer gives none.
+        words: indices (into the text's words) of the words that this window answers for.
+        positions: for each of them the position in `input_ids` of its first sub-word.
+        lost: sub-words of the text that no window holds.
+    """
+
+    input_ids: list[int]
+    token_type_ids: list[int] | None = None
+    words: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    lost: int = 0
+
+
+def default_max_length(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig | None = None) -> int | None:
+    """Sub-words the encoder can read at once, or None if neither tokenizer nor encoder sets a limit.
+
+    Encoders of RoBERTa's kind number their positions from the padding id + 1, so they read that many fewer than they
+    have positions.
+    """
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNLIMITED else []
+    encoder = {} if text_config is None else text_config.to_dict()
+    positions = encoder.get("max_position_embeddings")
+    if positions is not None and positions > 0:
+        numbered_from = encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0
+        limits.append(positions - numbered_from)
+    return min(limits, default=None)
+
+
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int | None = None,
+) -> list[list[Window]]:
+    """Encode raw texts, or pairs of them, one window each, truncated to `max_length` sub-words."""
+    encoding = tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
+    return [[window] for window, _, _ in _single_windows(tokenizer, encoding, texts, pairs, max_length)]
+
+
+def tokenize_words(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Sequence[str]],
+    pairs: Sequence[Sequence[str]] | None = None,
+    *,
+    max_length: int | None = None,
+    stride: int | None = None,
+) -> list[list[Window]]:
+    """Encode texts that are split into words; long ones become overlapping windows.
+
+    Every word of a text belongs to exactly one of its windows: the one in which it has most context on its shorter
+    side. A word from which the tokenizer makes no sub-word (an empty or zero-width one) is read as the unknown token,
+    so it too has a place. A pair is one window, truncated, since both sides must be read together; words cut off there
+    have no place.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        texts: the words of each text.
+        pairs: the words of each second text, for tasks on pairs.
+        max_length: the longest window in sub-words, special tokens included; None for no limit.
+        stride: sub-words that neighbouring windows share; a quarter of the window by default.
+
+    Returns:
+        The windows of each text, at least one each.
+
+    Raises:
+        ValueError: if `stride` leaves no room for progress, or the tokenizer has no unknown token where it needs one.
+    """
+    sides = [[list(words) for words in side] for side in (texts, pairs) if side is not None]
+    encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
+    replaced = [_replace_silent_words(tokenizer, encoding, side, index) for index, side in enumerate(sides)]
+    if any(replaced):
+        encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
+    texts, pairs = sides[0], sides[1] if len(sides) == 2 else None
+    encoded: list[list[Window]] = []
+    truncated_to = None if pairs is None else max_length
+    for window, source, row in _single_windows(tokenizer, encoding, texts, pairs, truncated_to):
+        word_ids = window_word_ids(source, row)
+        if pairs is None and max_length is not None and len(window.input_ids) > max_length:
+            encoded.append(_cut(window, word_ids, max_length, stride))
+        else:
+            _place_words(window, word_ids)
+            encoded.append([window])
+    return encoded
+
+
+def window_word_ids(encoding: BatchEncoding, row: int, side: int = 0) -> list[int | None]:
+    """For each sub-word of the row the index of its word in one side of the pair; None for all others."""
+    sequences = encoding.sequence_ids(row)
+    return [
+        word if sequence == side else None for word, sequence in zip(encoding.word_ids(row), sequences, strict=True)
+    ]
+
+
+def _replace_silent_words(
+    tokenizer: PreTrainedTokenizerBase, encoding: BatchEncoding, texts: list[list[str]], side: int
+) -> bool:
+    """Put the unknown token in place of words without a sub-word; True if there were any."""
+    found = False
+    for row, words in enumerate(texts):
+        silent = set(range(len(words))) - set(window_word_ids(encoding, row, side))
+        if silent and tokenizer.unk_token is None:
+            raise ValueError(f"The tokenizer makes no sub-word of {words[min(silent)]!r} and has no unknown token.")
+        for index in silent:
+            words[index] = tokenizer.unk_token
+            found = True
+    return found
+
+
+def _single_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    encoding: BatchEncoding,
+    texts: Sequence,
+    pairs: Sequence | None,
+    max_length: int | None,
+) -> list[tuple[Window, BatchEncoding, int]]:
+    """One window a row, with the encoding it is from and its row there.
+
+    Rows longer than `max_length` are tokenized again with truncation.
+    """
+    windows = []
+    for row, input_ids in enumerate(encoding["input_ids"]):
+        source, lost, at = encoding, 0, row
+        if max_length is not None and len(input_ids) > max_length:
+            source = tokenizer(
+                [texts[row]],
+                None if pairs is None else [pairs[row]],
+                is_split_into_words=not isinstance(texts[row], str),
+                truncation="longest_first",
+                max_length=max_length,
+            )
+            lost, at = len(input_ids) - len(source["input_ids"][0]), 0
+        type_ids = source["token_type_ids"][at] if "token_type_ids" in source else None
+        windows.append((Window(list(source["input_ids"][at]), type_ids, lost=lost), source, at))
+    return windows
+
+
+def _place_words(window: Window, word_ids: Sequence[int | None]) -> None:
+    """Give the window all words whose first sub-word it holds."""
+    previous = None
+    for position, word in enumerate(word_ids):
+        if word is not None and word != previous:
+            window.words.append(word)
+            window.positions.append(position)
+        previous = word
+
+
+def _cut(whole: Window, word_ids: Sequence[int | None], max_length: int, stride: int | None) -> list[Window]:
+    """Cut a long text at word borders into overlapping windows and share the words out among them."""
+    inside = [position for position, word in enumerate(word_ids) if word is not None]
+    prefix, suffix = whole.input_ids[: inside[0]], whole.input_ids[inside[-1] + 1 :]
+    capacity = max_length - len(prefix) - len(suffix)
+    stride = capacity // 4 if stride is None else stride
+    if not 0 <= stride < capacity:
+        raise ValueError(
+            f"`stride` should be at least 0 and below {capacity} (max_length {max_length}). Found {stride}."
+        )
+    pieces: list[list[int]] = []
+    for position in inside:
+        if not pieces or word_ids[position] != word_ids[position - 1]:
+            pieces.append([])
+        pieces[-1].append(whole.input_ids[position])
+    lost = sum(max(len(piece) - capacity, 0) for piece in pieces)
+    pieces = [piece[:capacity] for piece in pieces]
+    borders = _window_borders([len(piece) for piece in pieces], capacity, stride)
+    owners = _owners([len(piece) for piece in pieces], borders)
+    windows = []
+    for index, (first, last) in enumerate(borders):
+        window = Window(list(prefix), lost=lost if index == 0 else 0)
+        for word in range(first, last):
+            if owners[word] == index:
+                window.words.append(word)
+                window.positions.append(len(window.input_ids))
+            window.input_ids += pieces[word]
+        window.input_ids += suffix
+        if whole.token_type_ids is not None:
+            window.token_type_ids = whole.token_type_ids[: len(window.input_ids)]
+        windows.append(window)
+    return windows
+
+
+def _window_borders(sizes: Sequence[int], capacity: int, stride: int) -> list[tuple[int, int]]:
+    """(first, last + 1) word of each window: as many words as fit, sharing up to `stride` sub-words with the last."""
+    borders = []
+    first = 0
+    while True:
+        last, used = first, 0
+        while last < len(sizes) and used + sizes[last] <= capacity:
+            used += sizes[last]
+            last += 1
+        borders.append((first, last))
+        if last == len(sizes):
+            return borders
+        following, shared = last, 0
+        while following - 1 > first and shared + sizes[following - 1] <= stride:
+            following -= 1
+            shared += sizes[following]
+        # The next window must get past `last`: a long word there takes the place of shared context.
+        while shared + sizes[last] > capacity:
+            shared -= sizes[following]
+            following += 1
+        first = following
+
+
+def _owners(sizes: Sequence[int], borders: Sequence[tuple[int, int]]) -> list[int]:
+    """For each word the window in which its smaller context, in sub-words, is largest (text ends do not count)."""
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    end = starts[-1]
+    owners, best = [-1] * len(sizes), [-1.0] * len(sizes)
+    for index, (first, last) in enumerate(borders):
+        for word in range(first, last):
+            left = float("inf") if first == 0 else starts[word] - starts[first]
+            right = float("inf") if starts[last] == end else starts[last] - starts[word + 1]
+            if min(left, right) > best[word]:
+                owners[word], best[word] = index, min(left, right)
+    return owners

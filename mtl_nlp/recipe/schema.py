@@ -1,0 +1,227 @@
+"""The recipe: one YAML file that says what is trained on what. Schema, loading, overrides; no torch.
+
+See `recipes/` for examples. Paths are relative to the recipe's folder, `${VAR}` and `${VAR:-default}` are read from
+the environment, and `--set a.b.c=value` overrides one key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.messages import did_you_mean
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe.file import read_yaml, relative_paths
+from mtl_nlp.recipe.sampling import check_sampling
+from mtl_nlp.recipe.sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe, Section
+
+
+class Recipe(Section):
+    """A whole recipe, checked.
+
+    Attributes:
+        encoder: a Hub id or folder that `AutoModel` loads; if it is a trained multitask model, its tasks, heads and
+            adapters come with it.
+        output_dir: where the trained model goes.
+        tasks: task -> its type and options.
+        datasets: dataset -> where it is and which tasks it feeds.
+        mixture: how datasets are mixed.
+        loss: how task losses are weighted.
+        adapters: soft sharing by adapters; none by default.
+        freeze: parts that are not trained: `encoder` (all that tasks share), or tasks (their heads and adapters).
+        max_length: sub-words the encoder reads at once; by default what it can.
+        stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
+        model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
+        training: fields of `MultitaskTrainingArguments`, which are those of `transformers.TrainingArguments` and a few.
+        card: what the model card says beside what is known.
+    """
+
+    encoder: str
+    output_dir: str
+    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
+    datasets: dict[str, DatasetRecipe] = Field(min_length=1)
+    mixture: MixtureRecipe = MixtureRecipe()
+    loss: LossRecipe = LossRecipe()
+    adapters: AdapterRecipe | None = None
+    freeze: list[str] = Field(default_factory=list)
+    max_length: int | None = Field(default=None, ge=8)
+    stride: int | None = Field(default=None, ge=0)
+    model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+    card: CardRecipe = CardRecipe()
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_are_valid(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, options in tasks.items():
+            if "labels" in options or "name" in options:
+                raise ValueError(f"task {name!r}: labels come from the data and the name is the key; leave them out")
+            for key, value in options.items():
+                if not isinstance(value, str | None):
+                    raise ValueError(f"task {name!r}: `{key}` should be a string. Found {value!r:.80}")
+            task_from_dict({**options, "name": name})
+        return tasks
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Recipe:
+        sections: dict[str, Mapping[str, Any]] = {
+            "model_init_kwargs": self.model_init_kwargs,
+            "training": self.training,
+            **{f"datasets.{name}": dataset.model_extra or {} for name, dataset in self.datasets.items()},
+        }
+        for section, values in sections.items():
+            for key in values.keys() & {"token", "hub_token"}:
+                raise ValueError(f"{section}.{key}: a recipe is saved with its model. Set HF_TOKEN in the environment")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_and_datasets_meet(self) -> Recipe:
+        for name, dataset in self.datasets.items():
+            for task in dataset.labels:
+                if task not in self.tasks:
+                    raise ValueError(f"datasets.{name}.labels.{task}: no such task. {did_you_mean(task, self.tasks)}")
+                if "tokens" not in dataset.inputs and self.task(task).level == "token":
+                    raise ValueError(
+                        f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`, "
+                        f"this dataset has {', '.join(dataset.inputs)}"
+                    )
+        for task in self.tasks:
+            if not any(task in dataset.labels for dataset in self.datasets.values()):
+                raise ValueError(
+                    f"tasks.{task}: no dataset feeds it. Name it under the `labels` of a dataset, or remove it"
+                )
+        for task in self.loss.weights:
+            if task not in self.tasks:
+                raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        for task in self.adapted_tasks:
+            if task not in self.tasks:
+                raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")
+        for name in {"encoder", "shared"} & self.tasks.keys():
+            if self.freeze or self.adapters is not None:
+                raise ValueError(
+                    f"tasks.{name}: with `adapters` or `freeze` this is the name of a part; rename the task"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _datasets_can_be_mixed(self) -> Recipe:
+        mixture = self.mixture
+        for name in mixture.probabilities or {}:
+            if name not in self.datasets:
+                raise ValueError(f"mixture.probabilities.{name}: no such dataset. {did_you_mean(name, self.datasets)}")
+        try:
+            check_sampling(
+                self.datasets, mixture.temperature, mixture.size_cap, mixture.max_repeats, mixture.probabilities
+            )
+        except ValueError as error:
+            raise ValueError(f"mixture: {error}") from error
+        return self
+
+    @property
+    def adapted_tasks(self) -> list[str]:
+        """The tasks that are to have an adapter of their own."""
+        if self.adapters is None:
+            return []
+        return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
+
+    def task(self, name: str) -> Task:
+        """The task as an object, its label space still empty."""
+        return task_from_dict({**self.tasks[name], "name": name})
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, as written to `output_dir/recipe.yaml`."""
+        data = self.model_dump(exclude_defaults=True)
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+    def without_local_paths(self) -> Recipe:
+        """A copy for others, in which paths of this machine are relative to the recipe."""
+        return Recipe.model_validate(relative_paths(self.model_dump(exclude_defaults=True)))
+
+    def sha256(self) -> str:
+        """Fingerprint of the resolved recipe."""
+        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe file.
+
+        Args:
+            path: the YAML file.
+            overrides: `key.path=value` strings; values are read as YAML.
+
+        Raises:
+            RecipeError: if the file cannot be read or a key is not valid.
+        """
+        path = Path(path)
+        return cls.from_dict(read_yaml(path, overrides), folder=path.parent)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+        """Check a recipe given as plain data; relative paths are taken from `folder`.
+
+        Raises:
+            RecipeError: if a key is not valid.
+        """
+        try:
+            recipe = cls.model_validate(data)
+        except ValidationError as error:
+            raise RecipeError(_explain(error)) from error
+        return _with_absolute_paths(recipe, Path(folder))
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem as one line: where, what, and the nearest valid key."""
+    first = error.errors()[0]
+    # pydantic adds the branch of a union that it tried last, such as `list[str]`, to the key's path.
+    where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(first["loc"][:-1])
+        message = f"unknown key. {did_you_mean(str(first['loc'][-1]), valid)}"
+    elif first["type"] == "missing":
+        message = "this key is missing"
+    elif first["type"] not in {"value_error", "assertion_error"}:
+        message = f"{message}. Found {first['input']!r:.80}"
+    return f"{where}: {message}".removeprefix(": ")
+
+
+def _fields_at(location: Sequence[int | str]) -> list[str]:
+    """The valid keys of the recipe's section at a location of an unknown key."""
+    sections: dict[tuple[int | str, ...], type[BaseModel]] = {
+        (): Recipe,
+        ("mixture",): MixtureRecipe,
+        ("loss",): LossRecipe,
+        ("adapters",): AdapterRecipe,
+        ("card",): CardRecipe,
+    }
+    return list(sections[tuple(location)].model_fields)
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """Resolve data files, the output folder and a local encoder against the recipe's folder."""
+
+    def resolve(path: str) -> str:
+        return path if "://" in path else str((folder / path).resolve())
+
+    datasets = {}
+    for name, dataset in recipe.datasets.items():
+        if dataset.reads_files:
+            files = {
+                split: [resolve(path) for path in ([paths] if isinstance(paths, str) else paths)]
+                for split, paths in (dataset.data_files or {}).items()
+            }
+            datasets[name] = dataset.model_copy(update={"data_files": files})
+        else:
+            path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
+            datasets[name] = dataset.model_copy(update={"path": path})
+    encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
+    return recipe.model_copy(
+        update={"datasets": datasets, "encoder": encoder, "output_dir": str((folder / recipe.output_dir).resolve())}
+    )

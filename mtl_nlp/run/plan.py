@@ -1,0 +1,154 @@
+"""What a recipe would train on, as text: `mtl-nlp plan`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from mtl_nlp.messages import table
+from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.modeling.adapters_multitask import (
+    adapter_parameters,
+    peft_adapter_name,
+)
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.run.build import build_meta_model, plan_batches
+from mtl_nlp.run.prepare import Run
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+
+_MEASURED_ROWS = 200_000
+
+
+def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
+    """Tasks, label spaces, rows, lengths, sampling, steps, processes, padding, and what is cut or lost.
+
+    Raises:
+        RecipeError: if the mixture or its batches cannot be made.
+    """
+    sampler = plan_batches(run, arguments)
+    mixture = sampler.mixture
+    tasks = [
+        (name, task.type, task.num_labels, _shortened(task.labels) or "a number", _feeders(run, name) or "none")
+        for name, task in run.tasks.items()
+    ]
+    probabilities = mixture.mean_probabilities
+    epochs = sampler.total_batches / len(sampler)
+    mean_lengths = np.array([encoded.lengths.mean() for encoded in mixture.datasets.values()])
+    tokens = probabilities * mean_lengths / (probabilities @ mean_lengths)
+    datasets = []
+    for number, (name, encoded) in enumerate(mixture.datasets.items()):
+        held_out = [run.splits.get(split, {}).get(name) for split in ("validation", "test")]
+        lengths = encoded.lengths
+        datasets.append(
+            (
+                name,
+                encoded.num_rows,
+                *(0 if split is None else split.num_rows for split in held_out),
+                round(float(probabilities[number]), 4),
+                round(float(probabilities[number]) * len(mixture)),
+                round(float(probabilities[number]) * len(mixture) * epochs / encoded.num_windows, 2),
+                f"{tokens[number]:.1%}",
+                int(np.median(lengths)),
+                int(lengths.max()),
+            )
+        )
+    words = " Texts are split into words." if run.config.reads_words else ""
+    limit = run.config.max_length or "any number of"
+    parts = [
+        f"encoder: {run.recipe.encoder}, reads at most {limit} sub-words at once.{words}\n"
+        f"{describe_parameters(build_meta_model(run))}",
+        table(("task", "type", "labels", "label space", "datasets"), tasks),
+        table(
+            (
+                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
+                *("median length", "longest"),
+            ),
+            datasets,
+        ),
+        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        "\n".join(
+            f"note: {encoded.name}: its rows ({encoded.num_windows}) are fewer than processes; some have none in a step"
+            for encoded in mixture.datasets.values()
+            if encoded.num_windows < sampler.num_processes
+        ),
+        describe_notes(run),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+    accumulated = arguments.gradient_accumulation_steps
+    batches = accumulated * arguments.world_size
+    size = f"{arguments.per_device_train_batch_size * batches} rows"
+    if arguments.max_tokens_per_batch is not None:
+        size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
+    steps = math.ceil(len(sampler) / accumulated)
+    return f"{steps} steps an epoch of {size} each, {sampler.total_batches // accumulated} in all."
+
+
+def _processes(arguments: MultitaskTrainingArguments) -> str:
+    if arguments.world_size > 1:
+        return f"{arguments.world_size} processes."
+    devices = 1 if arguments.use_cpu else torch.accelerator.device_count()
+    if devices > 1:
+        return (
+            f"1 process, on one of {devices} devices. To use all: "
+            f"accelerate launch --num_processes {devices} -m mtl_nlp train RECIPE."
+        )
+    return "1 process."
+
+
+def _padding(sampler: MixtureBatchSampler) -> str:
+    """The share of padding in the first batches of the first epoch, those of all processes."""
+    if sampler.mixture.is_streamed:
+        return ""
+    rows = sub_words = positions = 0
+    for step in sampler.steps():
+        for process in range(sampler.num_processes):
+            lengths = sampler.mixture.lengths[step[process :: sampler.num_processes]]
+            sub_words += int(lengths.sum())
+            positions += int(lengths.max()) * len(lengths)
+        rows += len(step)
+        if rows >= _MEASURED_ROWS:
+            break
+    return f" {1.0 - sub_words / positions:.1%} of the sub-words are padding."
+
+
+def describe_notes(run: Run) -> str:
+    """What there is to tell about the data, a line each."""
+    return "\n".join(f"note: {note}" for note in run.notes)
+
+
+def _feeders(run: Run, task: str) -> str:
+    return ", ".join(name for name, encoded in run.train.items() if task in encoded.feeds)
+
+
+def _shortened(labels: Sequence[str], most: int = 60) -> str:
+    text = " ".join(labels)
+    return text if len(text) <= most else text[:most].rsplit(" ", 1)[0] + " …"
+
+
+def describe_parameters(model: MultitaskModel) -> str:
+    """What of a model is trained, a line."""
+
+    def size(parameters: list[nn.Parameter], of_trained: bool = True) -> int:
+        return sum(p.numel() for p in set(parameters) if p.requires_grad or not of_trained)
+
+    every = list(model.parameters())
+    trained, total = size(every), size(every, of_trained=False)
+    if not model.adapter_names and trained == total:
+        return f"{total:,} parameters, all of them trained."
+    adapters = {name: adapter_parameters(model.encoder, [peft_adapter_name(name)]) for name in model.adapter_names}
+    plain = list(set(model.encoder.parameters()) - set(adapter_parameters(model.encoder)))
+    encoder = size(plain, of_trained=False)
+    parts = [f"encoder {size(plain):,}"]
+    parts += [
+        f"adapter of {name} {size(own):,} ({size(own, of_trained=False) / encoder:.2%} of the encoder)"
+        for name, own in adapters.items()
+    ]
+    parts.append(f"heads {size(list(model.heads.parameters())):,}")
+    return f"{trained:,} of {total:,} parameters trained ({trained / total:.2%}): {', '.join(parts)}."

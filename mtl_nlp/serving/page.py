@@ -1,0 +1,163 @@
+"""A page to try a multitask model on: type a text, see all answers together (extra `demo`).
+
+It imports nothing of this package, so that it goes into a Space as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+from urllib.request import getproxies
+
+import gradio
+from transformers import Pipeline
+
+EXAMPLES = (
+    "Maria Jensen took the night train from Oslo to Bergen.",
+    "I can't log in since yesterday, please help!",
+)
+
+SHOWN_CLASSES = 10
+"""A task with more classes shows so many of them."""
+
+_STYLE = """
+.marks {
+  line-height: 2; margin-top: 1.2rem; max-height: 15rem; overflow-y: auto;
+  overflow-wrap: anywhere; white-space: pre-wrap
+}
+.marks mark {
+  background: hsl(var(--hue) 80% 90%); color: #111; display: inline-block; line-height: 1.4; max-width: 100%;
+  padding: .1em .35em; border-radius: .3em
+}
+.marks mark b {
+  background: hsl(var(--hue) 75% 26%); color: #fff; font-size: .72em; margin-left: .4em; padding: .15em .4em;
+  border-radius: .3em; user-select: none
+}
+"""
+
+
+def launch_page(
+    answer: Pipeline, title: str, *, host: str | None = None, port: int | None = None, in_browser: bool = False
+) -> None:
+    """Serve the page until it is interrupted. What is typed is sent to and kept by nobody else.
+
+    Args:
+        answer: a multitask pipeline.
+        title: the page's heading.
+        host: the address to serve on; by default what gradio's environment variables say, or this machine's own.
+        port: by default the first free one from 7860.
+        in_browser: open the page in a browser.
+
+    Raises:
+        OSError, OverflowError: if the address or port cannot be served on.
+    """
+    if host is not None:
+        socket.create_server((host, port or 0)).close()
+    # gradio asks its own server whether it is up, and a proxy would answer for it.
+    os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host]))
+    # gradio's own fonts lack glyphs: some letters of a label would stand out.
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    page = build_page(answer, title)
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=in_browser,
+        theme=theme,
+        css=_STYLE,
+        show_error=True,
+        run_history=False,
+        footer_links=[],
+        quiet=True,
+        prevent_thread_lock=True,
+        share=False,
+    )
+    print(f"The page is at {url} until you press Ctrl-C.", flush=True)
+    page.block_thread()
+
+
+def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
+    """The page: words coloured by label, spans highlighted, classes as bars, numbers as they are.
+
+    Args:
+        answer: a multitask pipeline.
+        title: the page's heading.
+    """
+    tasks = list(answer.model.tasks.values())
+
+    def run(text: str) -> list[Any]:
+        answers = answer(text, top_k=None)
+        return [format_answer(task, answers[task.name], text) for task in tasks]
+
+    with gradio.Blocks(title=title, analytics_enabled=False) as page:
+        gradio.HTML(f"<h1>{escape(title)}</h1>")
+        with gradio.Row():
+            with gradio.Column(scale=3, min_width=480):
+                text = gradio.Textbox(
+                    EXAMPLES[0], label="Text", placeholder="Shift+Enter answers", lines=2, max_lines=8, elem_id="text"
+                )
+                button = gradio.Button("Answer", variant="primary", elem_id="answer")
+                outputs = {n: _component(task, n) for n, task in enumerate(tasks) if task.level == "token"}
+            with gradio.Column(scale=2, min_width=320, visible=len(outputs) < len(tasks)):
+                outputs |= {n: _component(task, n) for n, task in enumerate(tasks) if task.level != "token"}
+        gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
+        gradio.on(
+            [page.load, button.click, text.submit],
+            run,
+            inputs=[text],
+            outputs=[outputs[number] for number in range(len(tasks))],
+            api_name="answer",
+        )
+    return page
+
+
+def format_answer(task: Any, entries: list[dict[str, Any]], text: str) -> Any:
+    """A task's answer as its component takes it: HTML for words and spans, label -> score for classes, or a number.
+
+    Args:
+        task: the task.
+        entries: what the pipeline answers for it.
+        text: the text that they are of.
+    """
+    if task.level == "token":
+        key = "label" if task.scheme is None else "entity_group"
+        return _marked(text, ((entry["start"], entry["end"], entry[key]) for entry in entries), _hues(task))
+    if task.has_label_space:
+        return {entry["label"]: entry["score"] for entry in entries}
+    return entries[0]["score"]
+
+
+def _component(task: Any, number: int) -> Any:
+    element = f"task-{number}"
+    if task.level == "token":
+        return gradio.HTML(label=task.name, show_label=True, container=True, elem_id=element)
+    if not task.has_label_space:
+        return gradio.Number(label=task.name, precision=4, interactive=False, elem_id=element)
+    count = len(task.labels)
+    label = task.name if count <= SHOWN_CLASSES else f"{task.name} ({SHOWN_CLASSES} most probable of {count} classes)"
+    return gradio.Label(
+        label=label,
+        num_top_classes=SHOWN_CLASSES,
+        # Of several labels that may hold at once none is the answer.
+        show_heading=task.problem_type == "single_label_classification",
+        elem_id=element,
+    )
+
+
+def _hues(task: Any) -> dict[str, int]:
+    """A colour for each label that can be shown, the same one for every text: degrees on the colour wheel."""
+    names = task.labels if task.scheme is None else [tag[2:] for tag in task.labels if tag != "O"]
+    distinct = list(dict.fromkeys(names))
+    return {name: 360 * number // len(distinct) for number, name in enumerate(distinct)}
+
+
+def _marked(text: str, marks: Iterable[tuple[int, int, str]], hues: Mapping[str, int]) -> str:
+    """HTML of a text in which stretches (start, end, label) are marked; all that it shows is escaped."""
+    parts, position = [], 0
+    for start, end, label in marks:
+        parts.append(escape(text[position:start]))
+        parts.append(f'<mark style="--hue:{hues[label]}">{escape(text[start:end])}<b>{escape(label)}</b></mark>')
+        position = end
+    return f'<div class="marks">{"".join(parts)}{escape(text[position:])}</div>'

@@ -1,0 +1,160 @@
+"""Answers for a file of texts, streaming: lines, JSONL or CoNLL in, JSONL or CoNLL out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm.auto import tqdm
+from transformers import Pipeline, pipeline
+
+from mtl_nlp.data.conll import read_conllu, read_first_column, read_lines
+from mtl_nlp.errors import DataError, needs_extra
+from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
+from mtl_nlp.modeling.spans_multitask import Span, tags_from_spans
+from mtl_nlp.modeling.tasks_multitask import Regression, Task, TokenClassification
+from mtl_nlp.modeling.words_multitask import Word
+from mtl_nlp.run_folder import ONNX_NAME
+
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]:
+    """Inputs for the pipeline, one after the other.
+
+    Args:
+        path: the file.
+        input_format: `text` (a text a line; an empty line is an empty text), `jsonl` (objects with `text` and
+            `text_pair`, or `tokens`), `conll` (a word a line, the first column counts) or `conllu`.
+
+    Raises:
+        DataError: if a line cannot be read; the message has its number.
+    """
+    if input_format in {"conll", "conllu"}:
+        sentences = read_first_column(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
+        yield from ({"tokens": words} for words in sentences)
+        return
+    for number, line in read_lines(path):
+        yield _json_input(path, number, line) if input_format == "jsonl" else line
+
+
+def count_inputs(path: Path, input_format: str) -> int:
+    """How many inputs a file has, for the progress bar."""
+    with open(path, "rb") as lines:
+        if input_format in {"text", "jsonl"}:
+            return sum(1 for _ in lines)
+        blank, sentences = True, 0
+        for line in lines:
+            is_blank = not line.strip() or line.startswith(b"# ")
+            sentences += blank and not is_blank
+            blank = is_blank
+        return sentences
+
+
+def answer_file(
+    pipeline: MultitaskPipeline, source: Path, input_format: str, target: TextIO, output_format: str, batch_size: int
+) -> int:
+    """Answer every input of a file and write the answers as they come, in order.
+
+    Args:
+        pipeline: the multitask pipeline.
+        source: the file.
+        input_format: see `read_inputs`.
+        target: where to write.
+        output_format: `jsonl`, objects with the input and `answers`; or `conll`, a comment for each task on texts,
+            then a line a word with a column for each task on words.
+        batch_size: texts in an encoder pass.
+
+    Returns:
+        How many inputs were answered.
+    """
+    count = 0
+    inputs, asked = itertools.tee(read_inputs(source, input_format))
+    answers = pipeline((_question(item) for item in asked), batch_size=batch_size)
+    pairs = zip(inputs, answers, strict=True)
+    # disable=None: a bar on a terminal, silence in a log.
+    for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
+        if output_format == "jsonl":
+            content = {"text": item} if isinstance(item, str) else item
+            target.write(json.dumps({**content, "answers": answer}, ensure_ascii=False) + "\n")
+        else:
+            target.write(_as_conll(_question(item), answer, pipeline.model.tasks))
+        count += 1
+    return count
+
+
+def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]], tasks: Mapping[str, Task]) -> str:
+    text, words = parse_input(item)
+    lines = [f"# text = {' '.join(text.split())}"]
+    columns = [[word.text for word in words]]
+    for name, entries in answer.items():
+        task = tasks[name]
+        if isinstance(task, TokenClassification):
+            columns.append(word_tags(task, entries, words))
+        else:
+            values = (f"{e['score']:.4f}" if isinstance(task, Regression) else e["label"] for e in entries)
+            lines.append(f"# {name} = {' '.join(values)}")
+    lines += ["\t".join(row) for row in zip(*columns, strict=True)]
+    return "\n".join(lines) + "\n\n"
+
+
+def word_tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
+    """A tag a word: of spans, by the characters at which they start and end; `_` for words cut off from a pair."""
+    if task.scheme is None:
+        labels = {entry["index"]: entry["label"] for entry in entries}
+        return [labels.get(index, "_") for index in range(1, len(words) + 1)]
+    starts = {word.start: index for index, word in enumerate(words)}
+    ends = {word.end: index + 1 for index, word in enumerate(words)}
+    spans = [Span(entry["entity_group"], starts[entry["start"]], ends[entry["end"]]) for entry in entries]
+    return tags_from_spans(spans, len(words), task.scheme)
+
+
+def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
+    if _SURROGATE_ESCAPE.search(line):
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{path}, line {number}: half of a surrogate pair, which is no character.") from error
+    if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
+        raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
+    if "tokens" in content:
+        if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
+            raise DataError(f'{path}, line {number}: "tokens" should be a list of strings. Found {line.strip():.80}.')
+        return content
+    if not isinstance(content["text"], str):
+        raise DataError(f'{path}, line {number}: "text" should be a string. Found {line.strip():.80}.')
+    if not isinstance(content.get("text_pair", ""), str | None):
+        raise DataError(f'{path}, line {number}: "text_pair" should be a string. Found {line.strip():.80}.')
+    return content
+
+
+def _question(item: str | dict[str, Any]) -> str | dict[str, Any]:
+    """What the pipeline reads of an input; other keys, such as an id, are only carried to the answer."""
+    if isinstance(item, str):
+        return item
+    keys = ("tokens",) if "tokens" in item else ("text", "text_pair")
+    return {key: item[key] for key in keys if item.get(key) is not None}
+
+
+def load_pipeline(folder: str) -> Pipeline:
+    """The pipeline of a trained model, or of one that was exported as ONNX.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    if not (Path(folder) / ONNX_NAME).is_file():
+        model = load_model(folder)
+        return pipeline("multitask", model=model, tokenizer=load_model_tokenizer(folder, model.config))
+    with needs_extra("onnx"):
+        from mtl_nlp.export.onnx import OnnxMultitaskModel
+    exported = OnnxMultitaskModel.from_pretrained(folder)
+    return pipeline("multitask", model=exported, tokenizer=load_model_tokenizer(folder, exported.config))

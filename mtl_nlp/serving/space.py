@@ -1,0 +1,71 @@
+"""A folder to push as a Hub Space: the page of `mtl_nlp.serving.page` with a model, needing nothing of this package."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from huggingface_hub import snapshot_download
+from huggingface_hub.utils import httpx
+
+from mtl_nlp.errors import ModelError
+from mtl_nlp.hub.advice import load_advice
+from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+from mtl_nlp.hub.repository import repository_files
+
+_APP = '''"""The page of this Space."""
+
+from pathlib import Path
+
+from page import launch_page
+from transformers import pipeline
+
+# The code that this trusts is in the model's folder here.
+answer = pipeline(model=str(Path(__file__).parent / "model"), trust_remote_code=True)
+launch_page(answer, {title!r})
+'''
+
+
+def write_space(model: str, folder: Path, title: str) -> None:
+    """Write a Gradio Space: app, requirements, the model with its code, and the page.
+
+    Args:
+        model: folder or Hub id of a trained model.
+        folder: where to write.
+        title: the page's heading.
+
+    Raises:
+        ModelError: if there is no such model.
+        OSError: if the folder cannot be written to.
+    """
+    load_model_tokenizer(model, load_model(model).config)  # whole, before anything is written
+    source = _local_folder(model)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    for name, content in repository_files(source, title, with_code=True).items():
+        if isinstance(content, Path):
+            shutil.copyfile(content, folder / "model" / name)
+        else:
+            (folder / "model" / name).write_bytes(content)
+    shutil.copyfile(Path(__file__).with_name("page.py"), folder / "page.py")
+    (folder / "app.py").write_text(_APP.format(title=title), encoding="utf-8")
+    (folder / "requirements.txt").write_text(f"torch\ntransformers=={version('transformers')}\n", encoding="utf-8")
+    header = {
+        "title": title,
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": ".".join(platform.python_version_tuple()[:2]),
+        "app_file": "app.py",
+    }
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n", encoding="utf-8")
+
+
+def _local_folder(model: str) -> Path:
+    if Path(model).is_dir():
+        return Path(model)
+    try:
+        return Path(snapshot_download(model, ignore_patterns="*/*"))  # no checkpoints
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ModelError(f"{model} cannot be fetched: {load_advice(error)}") from error

@@ -1,0 +1,155 @@
+"""Trainer's pushes to the Hub, each of them one commit without secrets."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress, logging
+
+from mtl_nlp.hub.advice import hub_errors
+from mtl_nlp.hub.model_card import write_model_card
+from mtl_nlp.hub.repository import push_files, repository_files
+from mtl_nlp.messages import one_line
+from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
+
+logger = logging.get_logger(__name__)
+
+_BACKGROUND = HfApi()
+"""Runs its background jobs one after another, so that commits are made in their order."""
+
+
+class HubTrainer(Trainer):
+    """A Trainer that pushes what `repository_files` names, and neither saves nor pushes its arguments.
+
+    Attributes:
+        recipe: the recipe's text, empty for none.
+    """
+
+    recipe: str
+    push_in_progress: PushInProgress | None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing reads, with `hub_token` in clear and paths of this machine.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository.
+
+        Raises:
+            HubError: if the Hub refuses it or is not reached.
+        """
+        with hub_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
+            super().init_hf_repo(token, private)
+
+    def create_model_card(self) -> None:
+        """Write the card into `output_dir`, unless there is one that somebody wrote or changed."""
+        if self.is_world_process_zero():
+            write_model_card(Path(self.args.output_dir))
+
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        *,
+        with_code: bool = False,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """Save the model and push it with its tokenizer, card, recipe and results, as one commit.
+
+        Args:
+            commit_message: the commit's first line.
+            blocking: whether to wait until it is pushed.
+            token: by default `args.hub_token`, or that of HF_TOKEN or of `hf auth login`.
+            revision: a branch, made if it is not there; by default `args.hub_revision`, or `main`.
+            private: whether a new repository is private; `args.hub_private_repo` by default.
+            with_code: whether the model's own code goes with it, for those who have no mtl_nlp.
+
+        Returns:
+            What was pushed, or its future; None in all processes but the first.
+
+        Raises:
+            HubError: if the Hub refuses it or is not reached.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        output = Path(self.args.output_dir)
+        if self.recipe:
+            (output / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
+        push = partial(
+            push_files,
+            repository_files(output, self.hub_model_id, with_code=with_code),
+            self.hub_model_id,
+            commit_message=commit_message,
+            revision=revision or self.args.hub_revision,
+            token=token,
+        )
+        return push() if blocking else _BACKGROUND.run_as_future(push)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint in the background, as `hub_strategy` says."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        under_way = [] if self.push_in_progress is None else [j for j in self.push_in_progress.jobs if not j.done()]
+        if under_way and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        checkpoint = Path(checkpoint_folder)
+        files = repository_files(checkpoint, self.hub_model_id)
+        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
+            files |= _files_to_resume(checkpoint, "last-checkpoint")
+        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+            files |= _files_to_resume(checkpoint, checkpoint.name)
+        # `save_total_limit` may delete the checkpoint before it is pushed.
+        copies = tempfile.TemporaryDirectory()
+        for number, (path, content) in enumerate(files.items()):
+            if isinstance(content, Path):
+                files[path] = Path(shutil.copy(content, f"{copies.name}/{number}"))
+        job = _BACKGROUND.run_as_future(
+            push_files,
+            files,
+            self.hub_model_id,
+            commit_message=f"Training in progress, step {self.state.global_step}",
+            revision=self.args.hub_revision,
+            token=self.args.hub_token,
+        )
+
+        def finish(done: Future[Any]) -> None:
+            copies.cleanup()
+            if (error := done.exception()) is not None:
+                logger.warning(f"{checkpoint.name} was not pushed: {one_line(error)} Training goes on.")
+
+        job.add_done_callback(finish)
+        self.push_in_progress = PushInProgress([*under_way, job])
+
+
+def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
+    """All files of a checkpoint, in a folder of the repository, without paths of this machine."""
+    files: dict[str, Path | bytes] = {
+        f"{name}/{path.relative_to(checkpoint)}": path for path in checkpoint.rglob("*") if path.is_file()
+    }
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    if state["best_model_checkpoint"] is not None:
+        state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    files[f"{name}/{TRAINER_STATE_NAME}"] = json.dumps(state, indent=2).encode()
+    if (recipe := shared_recipe(checkpoint)) is not None:
+        files[f"{name}/{RECIPE_NAME}"] = recipe.to_yaml().encode()
+    return files

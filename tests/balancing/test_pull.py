@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch import nn
+from toys import build_model, liven_adapters
+
+from mtl_nlp import TextClassification, TokenClassification
+from mtl_nlp.balancing.pull import adapter_deviation, check_pull
+from mtl_nlp.modeling.adapters_multitask import low_rank_factors
+
+TASKS = [
+    TokenClassification(name="pos", labels=["A", "B"]),
+    TokenClassification(name="ner", labels=["O", "B-X"], scheme="iob2"),
+    TextClassification(name="topic", labels=["x", "y"]),
+]
+
+ADAPTERS = {"r": 4, "target_modules": "all-linear"}
+
+
+def adapted(*names: str, **options: object) -> nn.Module:
+    model = build_model(TASKS)
+    for name in names:
+        model.add_adapter(LoraConfig(**{**ADAPTERS, **options}), name)
+    return liven_adapters(model, std=0.3)
+
+
+def naive_spread(model: nn.Module) -> torch.Tensor:
+    """Σ_layers Σ_t ‖ΔW_t − mean ΔW‖²_F as it is written, every ΔW built."""
+    names = [name for name in model.adapter_names if name != "shared"]
+    total = torch.zeros(())
+    for layer in model.encoder.modules():
+        if "lora_A" in dict(layer.named_children()):
+            changes = [
+                layer.get_delta_weight(f"task_{name}")
+                if f"task_{name}" in layer.lora_A
+                else torch.zeros_like(layer.base_layer.weight)
+                for name in names
+            ]
+            mean = sum(changes) / len(changes)
+            total = total + sum(((change - mean) ** 2).sum() for change in changes)
+    return total
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 3}])
+@pytest.mark.parametrize("names", [("pos", "ner", "topic"), ("pos", "ner", "shared")])
+def test_the_pull_equals_its_formula_and_so_does_its_gradient(names, options):
+    model = adapted(*names, **options)
+    model.zero_grad()
+    naive_spread(model).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    spread = adapter_deviation(model)
+    torch.testing.assert_close(spread, naive_spread(model), rtol=1e-5, atol=1e-5)
+    spread.backward()
+    assert expected.keys() == {name for name, p in model.named_parameters() if p.grad is not None}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_a_layer_lacks_is_no_change_there():
+    model = adapted("pos", "ner")
+    model.add_adapter(LoraConfig(r=2, target_modules=["query"]), "topic")
+    torch.testing.assert_close(adapter_deviation(model), naive_spread(model), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_that_are_the_same_change_are_not_apart_whatever_their_factors():
+    model = adapted("pos", "ner")
+    rotation = torch.linalg.qr(torch.randn(4, 4)).Q
+    for (down, up), (down_too, up_too) in low_rank_factors(model.encoder, ["task_pos", "task_ner"]).values():
+        down_too.data = rotation @ down
+        up_too.data = up @ rotation.T
+    for layer in model.encoder.modules():
+        if "lora_A" in dict(layer.named_children()):
+            layer.lora_B["task_ner"].weight.data = layer.lora_B["task_pos"].weight @ rotation.T
+    assert abs(adapter_deviation(model)) < 1e-3 < adapter_deviation(adapted("pos", "ner"))
+
+
+def test_the_pull_is_computed_in_full_precision_whatever_the_rest_is():
+    model = adapted("pos", "ner")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(adapter_deviation(model), adapter_deviation(model))
+        assert adapter_deviation(model).dtype == torch.float32
+        half = adapter_deviation(model)
+    assert torch.equal(half, adapter_deviation(model))
+
+
+def test_dora_adapters_are_not_pulled():
+    model = adapted("pos", "ner", use_dora=True)
+    with pytest.raises(ValueError, match="a DoRA adapter is no product"):
+        check_pull(model)

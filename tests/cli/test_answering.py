@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import fails, write
+
+from mtl_nlp.cli.main import main
+from mtl_nlp.data.conll import read_conll
+
+WITHOUT_EXTRAS = """
+import importlib.abc, sys
+
+class Without(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+from mtl_nlp.cli.main import main
+
+sys.meta_path.insert(0, Without())
+model, exported, texts, output = sys.argv[1:]
+statuses = []
+for missing, command in [
+    ("gradio", ["demo", model]),
+    ("onnx", ["export", model, "--format", "onnx", output]),
+    ("onnxruntime", ["predict", exported, texts]),
+    ("onnxscript", ["export", model, "--format", "onnx", output]),
+]:
+    missing = {missing}
+    statuses.append(main(command))
+print(statuses)
+"""
+
+
+def test_texts_are_answered_on_standard_output(trained, tmp_path, capsys):
+    source = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n👩‍👩‍👧 e\u0301 \u200b مرحبا\n" + "x" * 3000 + "\n")
+    capsys.readouterr()
+    assert main(["predict", str(trained / "run"), source]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 4
+    assert rows[1] == {"text": "", "answers": {"pos": [], "ner": [], "topic": rows[1]["answers"]["topic"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"tokens": ["Ada", "runs"]}\n'),
+        ("a.conll", "Ada O\nruns O\n"),
+        ("a.conllu", "1\tAda" + "\t_" * 8 + "\n2\truns" + "\t_" * 8 + "\n"),
+    ],
+)
+def test_the_input_format_follows_the_files_ending(trained, tmp_path, name, content):
+    source, target = write(tmp_path / name, content), tmp_path / "out.conll"
+    assert main(["predict", str(trained / "run"), source, "--output", str(target), "--output-format", "conll"]) == 0
+    (sentence,) = read_conll(target, ["tokens", "pos", "ner"])
+    assert sentence["tokens"] == ["Ada", "runs"]
+
+
+@pytest.fixture(scope="module")
+def as_onnx(trained, tmp_path_factory) -> Path:
+    """The trained model as the export command writes it as ONNX."""
+    folder = tmp_path_factory.mktemp("as-onnx")
+    assert main(["export", str(trained / "run"), "--format", "onnx", str(folder)]) == 0
+    return folder
+
+
+def test_predict_answers_from_an_onnx_file_as_from_the_model(trained, as_onnx, tmp_path):
+    texts = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n" + "The quick brown fox jumps. " * 30 + "\n")
+    rows = []
+    for model in (trained / "run", as_onnx):
+        assert main(["predict", str(model), texts, "--output", str(tmp_path / "out.jsonl")]) == 0
+        rows.append([json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()])
+    assert len(rows[0]) == 3
+    for one, other in zip(*rows, strict=True):
+        for task, entries in one["answers"].items():
+            scores = [[entry.pop("score") for entry in of] for of in (entries, other["answers"][task])]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+        assert one == other
+
+
+def test_a_damaged_onnx_file_is_refused_in_one_line(as_onnx, tmp_path, capsys):
+    shutil.copytree(as_onnx, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:1000])
+    line = fails(capsys, "predict", str(tmp_path / "copy"), write(tmp_path / "a.txt", "Ada\n"))
+    assert "model.onnx is damaged or cut off" in line
+
+
+def test_a_missing_extra_is_named_in_one_line(trained, as_onnx, tmp_path):
+    texts = write(tmp_path / "a.txt", "Ada\n")
+    arguments = [str(trained / "run"), str(as_onnx), texts, str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *arguments], capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "mtl-nlp: error: gradio is not installed: pip install 'mtl_nlp[demo]'.",
+        "mtl-nlp: error: onnx is not installed: pip install 'mtl_nlp[onnx]'.",
+        "mtl-nlp: error: onnxruntime is not installed: pip install 'mtl_nlp[onnx]'.",
+        "mtl-nlp: error: onnxscript is not installed: pip install 'mtl_nlp[onnx]'.",
+    ]
+    assert done.stdout == "[2, 2, 2, 2]\n"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import yaml
+from command_line import fails, write
+from toys import sample_recipe
+
+from mtl_nlp.cli.main import main
+from mtl_nlp.errors import DataError, RecipeError
+
+COMMANDS = ("plan", "train", "evaluate", "predict", "push", "export", "drop", "demo")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"example:\n  mtl-nlp {command} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("encodr=x", r"encodr: unknown key. Did you mean 'encoder'"),
+        ("datasets.sample.data_files.test=/no/file", "datasets.sample.data_files.test: no file /no/file"),
+        ("datasets.sample.labels.pos=upso", "no column or comment 'upso'. Did you mean 'upos'"),
+        ("tasks.x={type: regression}", "tasks.x: no dataset feeds it"),
+        ("encoder=/no/encoder", "encoder: /no/encoder cannot be loaded"),
+        ("training.lr=1", "training.lr: no such training argument"),
+        ("stride=47", "stride: windows hold 46"),
+    ],
+)
+def test_a_bad_recipe_is_refused_in_one_line(trained, tmp_path, capsys, override, message):
+    more = ["--set", f"output_dir={tmp_path}", "--set", override]
+    for command in ("plan", "train"):
+        assert message in fails(capsys, command, str(trained / "recipe.yaml"), *more)
+
+
+def test_a_missing_recipe_is_refused_in_one_line(capsys):
+    assert "Recipe /no/recipe.yaml cannot be read" in fails(capsys, "plan", "/no/recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "task", "message"),
+    [
+        ("a.jsonl", '{"tokens": ["a", "b"], "y": ["X"]}', "token-classification", "row 0, column 'y': 2 tokens but 1"),
+        ("a.jsonl", "", "token-classification", "a file is empty"),
+        ("a.jsonl", '{"tokens": ["a"], "z": 1}', "regression", "no column 'y' (for t). Did you mean 'z'"),
+        ("a.jsonl", '{"tokens": ["a"], "y": [1]}', "token-classification", "expected a list of label names"),
+        ("a.jsonl", '{"tokens": ["a"], "y": "x"}', "regression", "expected a finite number; found 'x'"),
+        ("a.jsonl", '{"tokens": ["a"], "y": NaN}', "regression", "expected a finite number; found nan"),
+        ("a.jsonl", '{"tokens": ["a"], "y": null}', "regression", "no training row of d has a label"),
+        ("a.jsonl", '{"tokens": ["a"', "regression", "datasets.d: cannot be read"),
+        ("a.conll", "a X\nb", "token-classification", "a.conll, line 2: expected 2 columns"),
+        ("a.conll", "", "token-classification", "the split has no rows"),
+    ],
+)
+def test_bad_data_is_refused_in_one_line(encoder_folder, tmp_path, capsys, file, content, task, message):
+    conll = {"path": "conll", "columns": ["tokens", "y"]} if file.endswith("conll") else {"path": "json"}
+    data = write(tmp_path / file, content + "\n" if content else "")
+    dataset = {**conll, "data_files": {"train": data}, "inputs": {"tokens": "tokens"}, "labels": {"t": "y"}}
+    recipe = sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=2)
+    recipe |= {"tasks": {"t": {"type": task}}, "datasets": {"d": dataset}}
+    assert message in fails(capsys, "plan", write(tmp_path / "recipe.yaml", recipe))
+
+
+def test_a_folder_without_a_multitask_model_is_refused_in_one_line(trained, encoder_folder, tmp_path, capsys):
+    encoder, texts = encoder_folder("bert"), write(tmp_path / "a.txt", "Hi\n")
+    message = "holds a bert model without multitask heads"
+    assert message in fails(capsys, "predict", encoder, texts)
+    more = ["--output", str(tmp_path / "out.json")]
+    assert message in fails(capsys, "evaluate", encoder, "--recipe", str(trained / "recipe.yaml"), *more)
+
+
+def test_a_cut_off_weights_file_is_refused_in_one_line(trained, tmp_path, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    weights = tmp_path / "run" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    texts = write(tmp_path / "a.txt", "Hi\n")
+    assert "the weights file is damaged or cut off" in fails(capsys, "predict", str(tmp_path / "run"), texts)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"}\n{"text":\n', "a.jsonl, line 2: not JSON"),
+        ('["a"]\n', 'line 1: expected an object with "text" or "tokens"'),
+        ('{"text": 3}\n', 'line 1: "text" should be a string'),
+    ],
+)
+def test_a_bad_input_line_is_refused_in_one_line(trained, tmp_path, capsys, content, message):
+    source = write(tmp_path / "a.jsonl", content)
+    assert message in fails(capsys, "predict", str(trained / "run"), source)
+
+
+def test_files_that_are_not_there_are_refused_in_one_line(trained, tmp_path, capsys):
+    model, texts = str(trained / "run"), write(tmp_path / "a.txt", "Hi\n")
+    assert "There is no file /no/texts" in fails(capsys, "predict", model, "/no/texts")
+    assert "--output /no/folder/x" in fails(capsys, "predict", model, texts, "--output", "/no/folder/x")
+    recipe = str(trained / "recipe.yaml")
+    assert "--output /no/folder/x" in fails(capsys, "evaluate", model, "--recipe", recipe, "--output", "/no/folder/x")
+    more = ["--resume", "--set", f"output_dir={tmp_path}"]
+    assert "--resume: there is no whole checkpoint" in fails(capsys, "train", recipe, *more)
+
+
+def test_debug_raises_the_error(trained, capsys):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        main(["plan", "/no/recipe.yaml", "--debug"])
+    with pytest.raises(DataError, match="There is no file"):
+        main(["predict", str(trained / "run"), "/no/texts", "--debug"])
+
+
+def test_predict_does_not_write_over_its_input(trained, tmp_path, capsys):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Ada\n")
+    assert main(["predict", str(trained), str(texts), "--output", str(texts)]) == 2
+    assert "is the input file" in capsys.readouterr().err
+    assert texts.read_text() == "Ada\n"
+
+
+def test_a_token_in_a_recipe_is_refused(quick_recipe, tmp_path, capsys):
+    quick_recipe["training"]["hub_token"] = "hf_secret"
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(quick_recipe))
+    assert main(["plan", str(tmp_path / "r.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "training.hub_token: a recipe is saved with its model" in error
+    assert "hf_secret" not in error

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from mtl_nlp.cli.main import main
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_batch_has_at_least_one_text(capsys, size):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "model", "file", "--batch-size", size])
+    assert stopped.value.code == 2
+    assert f"should be a whole number of at least 1. Found '{size}'" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_before_training(quick_recipe, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(yaml.safe_dump(quick_recipe | {"output_dir": str(tmp_path / "file" / "run")}))
+    assert main(["train", str(recipe)]) == 2
+    assert "output_dir" in capsys.readouterr().err

@@ -1,0 +1,152 @@
+"""Models to export and what is compared of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig
+from torch import nn
+from toys import FAMILIES, build_config, build_tokenizer
+from transformers import (
+    AutoModel,
+    PreTrainedTokenizerBase,
+)
+
+from mtl_nlp import (
+    MultiLabelClassification,
+    MultitaskModel,
+    Regression,
+    TextClassification,
+    TokenClassification,
+)
+
+POS = TokenClassification(name="pos", labels=["NOUN", "VERB", "ADJ"])
+
+NER = TokenClassification(name="ner", labels=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], scheme="iob2")
+
+TOPIC = TextClassification(name="topic", labels=["news", "sport", 'a "b": <c>'])
+
+TAGS = MultiLabelClassification(name="tags", labels=["urgent", "angry"])
+
+SCORE = Regression(name="score")
+
+MEAN = TextClassification(name="mean", labels=["news", "sport"], pooling="mean")
+
+TASKS = (POS, NER, TOPIC, TAGS, SCORE)
+
+TEXTS = ["Ada Lovelace lives in Paris .", "The fox", "I can not log in because my card was not accepted !"]
+
+OF_WORD_PIECES = ("bert", "electra", "albert", "deberta-v2")
+
+
+@functools.cache  # trained twice, it may number its sub-words otherwise
+def tokenizer_for(family: str) -> PreTrainedTokenizerBase:
+    return build_tokenizer("wordpiece" if family in OF_WORD_PIECES else "bpe")
+
+
+def in_a_fresh_interpreter(program: str, argument: Any, folder: Path) -> Any:
+    """What a program prints as JSON, run with a JSON argument where mtl_nlp cannot be imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    (folder / "argument.json").write_text(json.dumps(argument))
+    arguments = [sys.executable, "-I", "-c", program, str(folder / "argument.json")]
+    done = subprocess.run(arguments, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# As a PEFT adapter
+
+
+PLAIN: Mapping[str, Any] = MappingProxyType({})
+
+
+class AsAdapter(NamedTuple):
+    """What is exported: the task, the model's adapters with their options, and what becomes of its encoder."""
+
+    task: str
+    adapters: Mapping[str, Mapping[str, Any]]
+    family: str = "bert"
+    trained: bool = False
+    dtype: torch.dtype = torch.float32
+    changes: Mapping[str, Any] = PLAIN
+
+
+ADAPTED_TASKS = [*TASKS, TextClassification(name="a.b", labels=["x", "y"])]
+
+TWELVE = {"num_hidden_layers": 12}
+
+QUERY = {"r": 2, "lora_alpha": 3, "target_modules": ["query"]}
+
+OTHERS = {"r": 5, "lora_alpha": 2, "target_modules": ["query", "dense"]}
+
+DORA = {"use_dora": True, "lora_alpha": 5}
+
+OF_FAMILIES = {
+    f"{family}, {task}, {'trained' if trained else 'frozen'}": AsAdapter(task, {task: {}, "pos": {}}, family, trained)
+    for family in FAMILIES
+    for task in ("ner", "topic")
+    for trained in (False, True)
+}
+
+OF_OPTIONS = {
+    "several labels": AsAdapter("tags", {"tags": {}}),
+    "a number": AsAdapter("score", {"score": {}}),
+    "a dotted name": AsAdapter("a.b", {"a.b": {}}),
+    "a dotted name, trained": AsAdapter("a.b", {"a.b": {}}, trained=True),
+    "a shared adapter beside": AsAdapter("ner", {"ner": {}, "shared": {"r": 3, "lora_alpha": 1}}),
+    "a shared adapter before": AsAdapter("topic", {"shared": {}, "topic": {"r": 6}, "ner": {}}, "deberta-v2"),
+    "a shared adapter alone": AsAdapter("pos", {"shared": {}, "topic": {}}),
+    "other layers": AsAdapter("ner", {"ner": QUERY, "topic": OTHERS}),
+    "other layers than the shared one": AsAdapter("topic", {"shared": QUERY, "topic": OTHERS}),
+    "rslora": AsAdapter("ner", {"ner": {"use_rslora": True, "r": 3, "lora_alpha": 5}}),
+    "rslora beside a shared lora": AsAdapter("ner", {"ner": {"use_rslora": True, "r": 3}, "shared": {}}),
+    "dora": AsAdapter("ner", {"ner": DORA, "topic": DORA}),
+    "dora of a text, trained": AsAdapter("topic", {"topic": DORA}, "roberta", trained=True),
+    "lora beside dora": AsAdapter("ner", {"ner": {}, "topic": DORA}),
+    "dora beside lora": AsAdapter("topic", {"ner": {}, "topic": DORA}),
+    "an embedding projection": AsAdapter("ner", {"ner": {}}, "electra", changes={"embedding_size": 16}),
+    "two of twelve layers": AsAdapter("ner", {"ner": {"target_modules": r".*layer\.(1|11)\..*query"}}, changes=TWELVE),
+    "twelve layers": AsAdapter("topic", {"topic": {}}, changes=TWELVE),
+    "a mean": AsAdapter("mean", {"mean": {}}, "modernbert"),
+    "a mean that the base has": AsAdapter("mean", {"mean": {}}, "modernbert", changes={"classifier_pooling": "mean"}),
+    "a mean, trained": AsAdapter("mean", {"mean": {}}, "modernbert", trained=True),
+    "bfloat16": AsAdapter("ner", {"ner": {}, "topic": {}}, dtype=torch.bfloat16),
+    "bfloat16, trained": AsAdapter("topic", {"topic": {}, "shared": {}}, trained=True, dtype=torch.bfloat16),
+    "bfloat16, dora": AsAdapter("topic", {"topic": DORA}, dtype=torch.bfloat16),
+}
+
+AS_ADAPTERS = OF_FAMILIES | OF_OPTIONS
+
+
+def lively_encoder(folder: Path, family: str, changes: Mapping[str, Any]) -> str:
+    """A folder with a pretrained encoder whose every weight shows."""
+    if not folder.exists():
+        torch.manual_seed(0)
+        encoder = AutoModel.from_config(build_config(family, **changes))
+        for parameter in encoder.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.25)
+        encoder.save_pretrained(folder)
+    return str(folder)
+
+
+def lively_adapted(case: AsAdapter, encoder: str) -> MultitaskModel:
+    """A model of the case on a pretrained encoder: its heads, adapters and, if trained, its encoder have moved."""
+    tasks = [MEAN] if case.task == "mean" else ADAPTED_TASKS
+    torch.manual_seed(1)
+    model = MultitaskModel.from_encoder(encoder, tasks, dtype=case.dtype).eval()
+    for name, options in case.adapters.items():
+        model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name or name.startswith("heads.") or case.trained:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model

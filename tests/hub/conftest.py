@@ -1,0 +1,40 @@
+"""Fixtures: faults of a Hub and pushes to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_faults import FAILING
+from interpreter import Finished, Interpreter, Running
+from local_hub import LocalHub
+
+
+@pytest.fixture
+def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
+    """(repository, options…) -> what came of pushing the run."""
+
+    def run(repo_id: str, *options: str, **environment: str) -> Finished:
+        return online.command("push", str(pushed_run), repo_id, *options, **environment)
+
+    return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def failing(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Running]:
+    """The pushes that fail, from the beginning on, since some of them wait."""
+    running = {}
+    for name, case in FAILING.items():
+        if case.step is not None:
+            hub.fail(f"ada/{name}", case.step, **case.fault)
+        environment = {} if case.token is None else {"HF_TOKEN": case.token}
+        options = ["--revision", "side"] if case.step == "branch" else []
+        running[name] = online.start_command("push", str(pushed_run), f"ada/{name}", *options, **environment)
+    return running
+
+
+@pytest.fixture(scope="module")
+def failed(failing: dict[str, Running]) -> dict[str, Finished]:
+    """What came of the pushes that fail."""
+    return {name: program.wait() for name, program in failing.items()}

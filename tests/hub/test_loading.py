@@ -1,0 +1,59 @@
+"""Loading trained models, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from mtl_nlp.errors import ModelError
+from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+
+
+def test_a_saved_model_loads_with_its_tokenizer(saved, run):
+    model = load_model(str(saved))
+    assert model.tasks == run.tasks
+    tokenizer = load_model_tokenizer(str(saved), model.config)
+    assert tokenizer(["Ada"], is_split_into_words=True) == run.tokenizer(["Ada"], is_split_into_words=True)
+
+
+def test_a_plain_encoder_is_no_multitask_model(encoder_folder):
+    with pytest.raises(ModelError, match="holds a bert model without multitask heads"):
+        load_model(encoder_folder("bert"))
+
+
+def test_weights_that_are_cut_off_are_named(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="the weights file is damaged or cut off"):
+        load_model(str(saved))
+
+
+def test_weights_that_lack_a_head_are_not_made_up(saved):
+    weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"the weights file lacks, .*, heads\.0\."):
+        load_model(str(saved))
+
+
+def test_weights_of_another_shape_are_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    config["tasks"][-1]["labels"].pop()
+    (saved / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"in another shape, heads\.2\..*"):
+        load_model(str(saved))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_explained(saved, file):
+    (saved / file).unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(str(saved))
+
+
+def test_a_model_without_a_tokenizer_is_named(saved):
+    for file in saved.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+        load_model_tokenizer(str(saved), load_model(str(saved)).config)

@@ -1,0 +1,426 @@
+"""The card: what it says, that no name of the user's gets out of its place in it, and whose words it replaces."""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from interpreter import Interpreter
+from local_hub import LocalHub, card_errors, card_header
+from peft import LoraConfig
+from toys import build_model
+
+from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp.hub.model_card import escape, is_generated, model_card, write_model_card
+from mtl_nlp.run_folder import shared_recipe
+
+TASKS = [
+    TokenClassification(name="ner", labels=["O", "B-PER", "I-PER"], scheme="iob2"),
+    TextClassification(name="topic", labels=["news", "sport"], pooling="mean"),
+    MultiLabelClassification(name="tags", labels=[f"t{number}" for number in range(203)]),
+    Regression(name="score"),
+]
+RECIPE = {
+    "encoder": "google-bert/bert-base-uncased",
+    "output_dir": "/home/ada/runs/x",
+    "tasks": {task.name: {"type": task.type} for task in TASKS},
+    "datasets": {
+        "ewt": {
+            "path": "universal-dependencies/ewt",
+            "revision": "abc123",
+            "inputs": {"tokens": "words"},
+            "labels": {"ner": "ner", "topic": "genre"},
+        },
+        "own": {
+            "path": "json",
+            "data_files": {"train": "/home/ada/data/own.jsonl"},
+            "inputs": {"text": "text"},
+            "labels": {"topic": "topic", "tags": "tags", "score": "score"},
+        },
+    },
+    "mixture": {"temperature": 2.0},
+    "training": {"learning_rate": 2e-4, "num_train_epochs": 3},
+    "card": {"license": "apache-2.0", "language": ["en", "de"]},
+}
+SCORES = {
+    "ner": {"f1": 0.5, "precision": 0.25, "recall": 0.75},
+    "topic": {"accuracy": 0.625, "macro_f1": 0.5},
+    "tags": {"micro_f1": 0.125},
+    "score": {"pearson": -0.5},
+}
+RESULTS = {
+    "split": "test",
+    "tasks": SCORES,
+    "mtl_score": 0.1875,
+    "training": {
+        "mixture": {"ewt": {"rows": 12345, "probability": 0.75}, "own": {"rows": 10, "probability": 0.25}},
+    },
+    "provenance": {
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "data_fingerprints": {"ewt/test": "f00", "own/test": "beef"},
+    },
+}
+NASTY = [
+    *(
+        "'one' \"two\"",
+        "two\nlines",
+        "\r\n\n---\n\n",
+        "---",
+        "- item",
+        "key: value",
+        "{a: b",
+        "[1, 2",
+        "null",
+        "~",
+        "1e3",
+    ),
+    *(
+        "!!python/object:os.system x",
+        "&anchor *alias",
+        "{{ x }} ${HOME}",
+        "a|b\\|c",
+        "end\\",
+        "\\",
+        "`code` ``x``",
+        "```",
+    ),
+    *("<script>alert(1)</script>", "<!-- x", "-->", "<b onclick='x'>", "&lt;b&gt; &#60;", "<https://evil.example>"),
+    *("[link](https://evil.example)", "![image](x)", "https://evil.example/x", "www.evil.example", "me@evil.example"),
+    *("*a* **b** _c_ __d__ ___e___ ~~f~~", "_", "x_y", "@user #1", "# head", "1. one", "$x$ $$y$$", ":smile:"),
+    *("😀👩‍👩‍👧", "مرحبا", "a\u2028b\u0085c\x0bd", "tab\there", "\ufeffmark", "\x00\x1b[31m"),
+]
+"""Names of tasks, labels and datasets that break out of YAML, Markdown or HTML where nothing holds them in."""
+PLAIN = [" ".join(name.split()) for name in NASTY]
+
+
+def write_folder(
+    folder: Path, tasks: list, recipe: Mapping[str, Any] | None, results: Mapping[str, Any] | None
+) -> Path:
+    """A model's folder as a run leaves it, but for the tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    build_model(tasks).save_pretrained(folder)
+    if recipe is not None:
+        (folder / "recipe.yaml").write_text(
+            yaml.safe_dump(recipe, allow_unicode=True, sort_keys=False), encoding="utf-8"
+        )
+    if results is not None:
+        (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("card") / "run", TASKS, RECIPE, RESULTS)
+
+
+@pytest.fixture(scope="module")
+def card(folder: Path) -> str:
+    return model_card(folder, "ada/model")
+
+
+@pytest.fixture(scope="module")
+def nasty(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The card of a model with a task and a dataset of each nasty name, whose labels are all of them."""
+    tasks = [TextClassification(name=name, labels=NASTY) for name in NASTY]
+    recipe = {
+        "encoder": "<b>/enc\n---",
+        "output_dir": "/x",
+        "tasks": {name: {"type": "text-classification"} for name in NASTY},
+        "datasets": {
+            name: {"path": name, "inputs": {"text": "t"}, "labels": dict.fromkeys(NASTY, "y"), "revision": name}
+            for name in NASTY
+        },
+        "training": {"run_name": "<b>|x|\n---\n"},
+        "card": {"license": "mit\n---\nx: y", "language": ["en", "---\n"], "base_model": "<b>\n---\n"},
+    }
+    results = {
+        "split": "test",
+        "tasks": {name: {"accuracy": 0.5} for name in NASTY},
+        "mtl_score": 0.5,
+        "training": {"mixture": {name: {"rows": 1, "probability": 0.1} for name in NASTY}},
+        "provenance": {"versions": {"torch": "<b>|"}},
+    }
+    folder = write_folder(tmp_path_factory.mktemp("nasty") / "a\n---\n<b>`c`", tasks, recipe, results)
+    return model_card(folder, folder.name)
+
+
+def code_of(card: str) -> list[str]:
+    """The code that a card shows."""
+    return re.findall(r"```python\n(.*?)\n```", card, flags=re.DOTALL)
+
+
+def table_of(card: str, heading: str) -> list[list[str]]:
+    """The first table under a heading, as text."""
+    section = card.split(f"## {heading}\n\n")[1].split("\n\n")[0]
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in section.splitlines()]
+    return [[html.unescape(cell) for cell in row] for row in [rows[0], *rows[2:]]]
+
+
+# What it says
+
+
+def test_the_header_is_valid_and_says_what_the_hub_asks_for(card):
+    assert card_errors(card) == []
+    header = ModelCard(card).data.to_dict()
+    assert {key: header[key] for key in header if key != "model-index"} == {
+        "license": "apache-2.0",
+        "language": ["en", "de"],
+        "base_model": "google-bert/bert-base-uncased",
+        "datasets": ["universal-dependencies/ewt"],
+        "library_name": "mtl_nlp",
+        "pipeline_tag": "token-classification",
+        "tags": [
+            *("multitask", "mtl_nlp"),
+            *("multi-label-classification", "regression", "text-classification", "token-classification"),
+        ],
+        "metrics": ["accuracy", "f1", "macro_f1", "micro_f1", "pearson", "precision", "recall"],
+    }
+
+
+def test_the_scores_of_every_task_are_in_the_header_two_on_one_dataset_too(card):
+    loaded = ModelCard(card).data.eval_results
+    assert {(entry.task_name, entry.metric_type, entry.metric_value) for entry in loaded} == {
+        (task, name, value) for task, scores in SCORES.items() for name, value in scores.items()
+    }
+    (model,) = card_header(card)["model-index"]
+    assert model["name"] == "ada/model"
+    results = {result["task"]["name"]: result for result in model["results"]}
+    assert list(results) == list(SCORES)
+    assert results["ner"]["dataset"] == {
+        "name": "ewt",
+        "type": "universal-dependencies/ewt",
+        "split": "test",
+        "revision": "abc123",
+    }
+    assert results["topic"]["dataset"]["name"] == "ewt, own"
+    assert results["topic"]["dataset"]["revision"] == "abc123, beef"
+    assert (
+        results["tags"]["dataset"]
+        == results["score"]["dataset"]
+        == {
+            "name": "own",
+            "type": "json",
+            "split": "test",
+            "revision": "beef",
+        }
+    )
+    assert results["tags"]["task"]["type"] == "text-classification"
+
+
+def test_tasks_scores_and_training_are_tables(card):
+    tasks = table_of(card, "Tasks")
+    assert tasks[:3] == [
+        ["task", "type", "labels"],
+        ["ner", "token-classification, scheme iob2", "O, B-PER, I-PER"],
+        ["topic", "text-classification, pooling mean", "news, sport"],
+    ]
+    assert tasks[3][2].endswith("t198, t199 and 3 more")
+    assert tasks[4] == ["score", "regression, pooling cls", "a number"]
+    scores = table_of(card, "Scores")
+    assert scores[0] == ["task", "test score", "value"]
+    assert ["score", "pearson", "-0.5000"] in scores
+    assert scores[-1] == ["all", "mtl_score, the mean of the tasks' primary scores", "0.1875"]
+    assert table_of(card, "Training")[1:] == [
+        ["ewt", "universal-dependencies/ewt at abc123", "ner, topic", "12,345", "0.7500"],
+        ["own", "json (train)", "topic, tags, score", "10", "0.2500"],
+    ]
+    assert "| temperature | 2.0 |\n| learning_rate | 0.0002 |\n| num_train_epochs | 3 |" in card
+    assert "torch 2.13.0, transformers 5.23.0" in card
+
+
+def test_no_path_of_this_machine_is_in_a_card(card, folder):
+    assert "/home/ada" not in card
+    assert str(folder.parent) not in card
+
+
+def test_a_model_without_recipe_and_results_has_a_card_too(tmp_path):
+    for recipe in (None, {}):
+        folder = write_folder(tmp_path / "run", TASKS, None, None)
+        if recipe is not None:  # as a trainer made by hand leaves it
+            (folder / "recipe.yaml").write_text("")
+        assert shared_recipe(folder) is None
+        card = model_card(folder, "run")
+        assert card_errors(card) == []
+        assert "## Tasks" in card
+        assert "## Scores" not in card
+        assert "## Training" not in card
+
+
+def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
+    recipe = {**RECIPE, "adapters": {"r": 4, "train_encoder": False, "pull": 0.5}, "freeze": ["score"]}
+    folder, model = write_folder(tmp_path, TASKS, recipe, None), build_model(TASKS)
+    model.add_adapter(LoraConfig(r=4, lora_alpha=16, target_modules=["value", "query"], use_rslora=True), "ner")
+    model.add_adapter(LoraConfig(), "topic")
+    model.add_adapter(LoraConfig(target_modules="all-linear"), "shared")
+    model.save_pretrained(folder)
+    card = model_card(folder, "x")
+    assert card_errors(card) == []
+    section = card.split("| adapter of |")[1].split("\n\n")[0].splitlines()
+    assert [[html.unescape(cell.strip()) for cell in row.strip("| ").split("|")] for row in section[2:]] == [
+        ["ner", "LoRA, rank-stabilized", "4", "16", "query, value"],
+        ["topic", "LoRA", "8", "8", "query, value"],
+        ["all tasks", "LoRA", "8", "8", "all-linear"],
+    ]
+    assert card.index("## Training") < card.index("| adapter of |")
+    for row in ("| freeze | score |", "| adapters.train_encoder | False |", "| adapters.pull | 0.5 |"):
+        assert row in card
+    assert "One bert encoder, read once for each text and each task with an adapter of its own, and a head" in card
+
+
+def test_a_card_tells_of_a_shared_adapter_or_none_that_the_encoder_is_read_once(card, tmp_path):
+    once = "One bert encoder, read once for each text, and a head for each of 4 tasks."
+    assert once in card
+    assert "adapter" not in card
+    folder, model = write_folder(tmp_path, TASKS, RECIPE, None), build_model(TASKS)
+    model.add_adapter(LoraConfig(), "shared")
+    model.save_pretrained(folder)
+    assert once in model_card(folder, "x")
+    assert "| all tasks | LoRA | 8 | 8 |" in model_card(folder, "x")
+
+
+def test_dora_and_names_that_are_markup_are_told_as_they_are(tmp_path):
+    tasks = [TextClassification(name=name, labels=["x"]) for name in NASTY if name.isprintable()]
+    recipe = {
+        **RECIPE,
+        "tasks": {task.name: {"type": task.type} for task in tasks},
+        "datasets": {"d": {"path": "json", "inputs": {"text": "t"}, "labels": {task.name: "y" for task in tasks}}},
+    }
+    folder, model = write_folder(tmp_path, tasks, recipe, None), build_model(tasks)
+    for task in tasks:
+        model.add_adapter(LoraConfig(r=1, use_dora=True), task.name)
+    model.save_pretrained(folder)
+    card = model_card(folder, "x")
+    assert card_errors(card) == []
+    rows = card.split("| adapter of |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[html.unescape(cell) for cell in row.removeprefix("| ").removesuffix(" |").split(" | ")] for row in rows]
+    assert [row[:4] for row in cells] == [[" ".join(task.name.split()), "DoRA", "1", "8"] for task in tasks]
+
+
+def test_what_the_recipe_calls_the_base_model_stands_in_place_of_a_local_encoder(tmp_path):
+    recipe = {**RECIPE, "encoder": "/home/ada/bert"}
+    card = model_card(write_folder(tmp_path, TASKS, recipe, None), "x")
+    assert "base_model" not in ModelCard(card).data.to_dict()
+    recipe["card"] = {"base_model": "google-bert/bert-base-cased"}
+    card = model_card(write_folder(tmp_path, TASKS, recipe, None), "x")
+    assert ModelCard(card).data.base_model == "google-bert/bert-base-cased"
+
+
+# Names
+
+
+def test_no_name_breaks_the_header(nasty):
+    assert card_errors(nasty) == []
+    assert ModelCard(nasty).data.license == "mit\n---\nx: y"
+    assert ModelCard(nasty).data.language == ["en", "---\n"]
+    results = card_header(nasty)["model-index"][0]["results"]
+    assert [result["task"]["name"] for result in results] == PLAIN
+
+
+def test_names_read_in_the_tables_as_they_are(nasty):
+    rows = table_of(nasty, "Tasks")[1:]
+    assert sorted(row[0] for row in rows) == sorted(PLAIN)
+    assert {row[2] for row in rows} == {", ".join(PLAIN)}
+    assert {len(row) for row in rows} == {3}
+    assert sorted(row[0] for row in table_of(nasty, "Training")[1:]) == sorted(PLAIN)
+    assert {len(row) for row in table_of(nasty, "Training")} == {5}
+
+
+def test_no_name_is_markup_or_html_to_a_markdown_reader(nasty):
+    reader = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    tokens = reader.parse(ModelCard(nasty).text)
+    assert [token.content.split(",")[0] for token in tokens if token.type == "html_block"] == [
+        "<!-- generated by mtl_nlp"
+    ]
+    assert {token.type.removesuffix("_open").removesuffix("_close") for token in tokens} == {
+        *("heading", "paragraph", "fence", "inline", "html_block", "table", "thead", "tbody", "tr", "th", "td")
+    }
+    inside = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in inside} == {"text", "code_inline"}
+    assert {child.content for child in inside if child.type == "code_inline"} == {"mtl_nlp", "recipe.yaml"}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_escaped_text_is_one_line_without_markup_and_reads_as_it_is(name):
+    escaped = escape(name)
+    assert html.unescape(escaped) == " ".join(name.split())
+    assert not re.search(r"[<>`*\[\]|\\~@$]|&(?!#\d+;)|https?:|www\.", escaped)
+
+
+def test_the_snippet_of_any_folder_is_python(nasty):
+    (code,) = code_of(nasty)
+    assert ast.parse(code).body[2].value.keywords[0].value.value == "a\n---\n<b>`c`"
+
+
+# Whose words it replaces
+
+
+def test_a_card_is_known_for_generated_until_somebody_changes_it(card):
+    assert is_generated(card)
+    for changed in (card.replace("# ada/model", "# Mine"), card + "\nMore.", card.replace("\n", "\r\n"), "", "Mine."):
+        assert not is_generated(changed)
+
+
+def test_an_edited_card_stays_and_an_unedited_one_is_renewed(folder):
+    write_model_card(folder)
+    first = (folder / "README.md").read_text(encoding="utf-8")
+    assert first == model_card(folder, "run")
+    (folder / "results.json").write_text(json.dumps({**RESULTS, "mtl_score": 0.875}), encoding="utf-8")
+    write_model_card(folder)
+    renewed = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| 0.8750 |" in renewed
+    assert is_generated(renewed)
+    edited = renewed.replace("# run\n", "# My model\n")
+    (folder / "README.md").write_text(edited, encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(RESULTS), encoding="utf-8")
+    write_model_card(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == edited
+    (folder / "README.md").write_bytes("Für mich.".encode("latin-1"))
+    write_model_card(folder)
+    assert (folder / "README.md").read_bytes() == "Für mich.".encode("latin-1")
+    (folder / "README.md").unlink()
+
+
+# On the Hub
+
+
+def test_an_edited_card_is_pushed_as_it_is_and_an_unedited_one_for_its_repository(
+    hub: LocalHub, online: Interpreter, pushed_run: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in pushed_run.iterdir():
+        if path.is_file():
+            (run / path.name).write_bytes(path.read_bytes())
+    local = (run / "README.md").read_text(encoding="utf-8")
+    assert is_generated(local)
+    assert 'model="run"' in local
+    assert online.command("push", str(run), "ada/card").status == 0
+    pushed = hub.files("ada/card")["README.md"].decode()
+    assert pushed.replace("ada/card", "run").split("<!--")[0] == local.split("<!--")[0]
+    assert card_errors(pushed) == []
+    assert (run / "README.md").read_text(encoding="utf-8") == local
+    (run / "README.md").write_text(local + "\nMy own words.\n", encoding="utf-8")
+    assert online.command("push", str(run), "ada/card").status == 0
+    assert hub.files("ada/card")["README.md"].decode() == local + "\nMy own words.\n"
+
+
+def test_the_snippets_of_a_pushed_card_run_as_they_are_printed(hub, online, pushed_run):
+    assert online.command("push", str(pushed_run), "snippets", "--with-code").status == 0
+    own, without_mtl_nlp = code_of(hub.files("ada/snippets")["README.md"].decode())
+    assert "mtl_nlp" not in without_mtl_nlp
+    answers = []
+    for snippet in (own, without_mtl_nlp):
+        finished = online.run(snippet)
+        assert finished.status == 0, finished.stderr
+        answers.append(ast.literal_eval(finished.stdout))
+    assert answers[0] == answers[1]
+    assert list(answers[0]) == ["pos", "ner", "topic"]
+    assert [word["word"] for word in answers[0]["pos"]] == ["Ada", "Lovelace", "was", "born", "in", "London", "."]

@@ -1,0 +1,129 @@
+"""Spans and tags: equal to seqeval, reversible, and never illegal after decoding."""
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from seqeval.metrics.sequence_labeling import get_entities
+
+from mtl_nlp.modeling.spans_multitask import (
+    SCHEMES,
+    Span,
+    SpanConstraints,
+    is_legal,
+    repair_tags,
+    scheme_labels,
+    spans_from_tags,
+    split_tag,
+    tags_from_spans,
+)
+
+
+def random_tags(rng, prefixes, length):
+    labels = ("PER", "LOC", "X-PER")
+    return [rng.choice(["O", *(f"{p}-{rng.choice(labels)}" for p in prefixes)]) for _ in range(length)]
+
+
+def random_spans(rng, length):
+    spans, position = [], 0
+    while position < length:
+        end = min(position + rng.randint(1, 4), length)
+        if rng.random() < 0.7:
+            spans.append(Span(rng.choice(["PER", "LOC", "X-PER"]), position, end))
+        position = end
+    return spans
+
+
+def legal(tags, scheme):
+    return all(is_legal(a, b, scheme) for a, b in itertools.pairwise(["O", *tags, "O"]))
+
+
+@pytest.mark.parametrize("prefixes", ["BI", "BIES", "I", "IES"])
+def test_spans_are_read_as_seqeval_reads_them(prefixes):
+    rng = random.Random(0)
+    for _ in range(2000):
+        tags = random_tags(rng, prefixes, rng.randint(0, 12))
+        assert [(s.label, s.start, s.end - 1) for s in spans_from_tags(tags)] == get_entities(tags)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_spans_written_as_tags_are_legal_and_read_back(scheme):
+    rng = random.Random(1)
+    for _ in range(2000):
+        length = rng.randint(0, 12)
+        spans = random_spans(rng, length)
+        tags = tags_from_spans(spans, length, scheme)
+        assert legal(tags, scheme)
+        assert spans_from_tags(tags) == spans
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_repaired_tags_are_legal_and_mean_the_same_spans(scheme):
+    rng = random.Random(2)
+    for _ in range(1000):
+        tags = random_tags(rng, "BIES", rng.randint(0, 12))
+        repaired = repair_tags(tags, scheme)
+        assert legal(repaired, scheme)
+        assert spans_from_tags(repaired) == spans_from_tags(tags)
+        assert repair_tags(repaired, scheme) == repaired
+
+
+def test_iob1_writes_b_only_between_touching_spans_of_one_label():
+    spans = [Span("PER", 0, 2), Span("PER", 2, 3), Span("LOC", 3, 4), Span("X-LOC", 4, 5), Span("LOC", 5, 6)]
+    assert tags_from_spans(spans, 7, "iob1") == ["I-PER", "I-PER", "B-PER", "I-LOC", "I-X-LOC", "I-LOC", "O"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_decoding_equals_a_search_over_all_legal_sequences(scheme):
+    labels = scheme_labels(["O", "B-A", "B-C"], scheme)
+    constraints, rng = SpanConstraints(labels, scheme), np.random.default_rng(0)
+    for length in (1, 2, 3):
+        paths = [
+            p for p in itertools.product(range(len(labels)), repeat=length) if legal([labels[i] for i in p], scheme)
+        ]
+        for _ in range(60):
+            logits = rng.normal(size=(length, len(labels)))
+            best = max(paths, key=lambda path: logits[range(length), path].sum())
+            assert tuple(constraints.decode(logits)) == best
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_decoding_never_gives_an_illegal_sequence(scheme):
+    labels = scheme_labels(["B-A", "B-C", "B-D"], scheme)
+    constraints, rng = SpanConstraints(labels, scheme), np.random.default_rng(1)
+    for _ in range(300):
+        logits = rng.normal(size=(rng.integers(1, 15), len(labels))).astype(np.float32)
+        assert legal([labels[index] for index in constraints.decode(logits)], scheme)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_legal_argmax_is_unchanged(scheme):
+    labels = scheme_labels(["B-PER", "B-LOC", "B-X-PER"], scheme)
+    constraints, rng = SpanConstraints(labels, scheme), random.Random(3)
+    for _ in range(200):
+        tags = tags_from_spans(random_spans(rng, 8), 8, scheme)
+        best = np.array([labels.index(tag) for tag in tags])
+        logits = np.random.default_rng(4).uniform(size=(8, len(labels)))
+        logits[range(8), best] += 1
+        assert constraints.decode(logits).tolist() == best.tolist()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_is_decoded_from_nothing(scheme):
+    assert len(SpanConstraints(["O", "B-A", "I-A"], scheme).decode(np.zeros((0, 3)))) == 0
+
+
+def test_a_tag_is_split_at_its_first_hyphen():
+    assert [split_tag(tag) for tag in ("O", "B-PER", "I-a-b")] == [("O", ""), ("B", "PER"), ("I", "a-b")]
+
+
+@pytest.mark.parametrize("tag", ["PER", "B-", "-PER", "X-PER", "", "b-PER"])
+def test_what_is_no_tag_is_refused(tag):
+    with pytest.raises(ValueError, match=r"A span tag is O, or B-, I-, E- or S- and a label\. Found"):
+        split_tag(tag)
+
+
+def test_labels_of_another_scheme_are_refused():
+    with pytest.raises(ValueError, match=r"Scheme iob2 has the prefixes B, I\. Found 'S-PER'"):
+        scheme_labels(["O", "B-PER", "S-PER"], "iob2")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+from plain_recipes import PLAIN, changed, write
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.recipe.schema import Recipe
+
+
+def test_a_recipe_loads_with_defaults(tmp_path):
+    recipe = Recipe.load(write(tmp_path, PLAIN))
+    assert list(recipe.tasks) == ["pos", "genre"]
+    assert recipe.task("pos").level == "token"
+    assert recipe.mixture.temperature == 1.0
+    assert recipe.loss.scale == "rows"
+
+
+def test_relative_paths_are_taken_from_the_recipes_folder(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    recipe = Recipe.load(write(tmp_path, changed("encoder", "encoder")))
+    files = recipe.datasets["ewt"].data_files
+    assert files == {
+        "train": [str(tmp_path / "train.jsonl")],
+        "test": [str(tmp_path / "a.jsonl"), str(tmp_path / "b/*.jsonl")],
+    }
+    assert recipe.output_dir == str(tmp_path / "runs/x")
+    assert recipe.encoder == str(tmp_path / "encoder")
+
+
+def test_absolute_paths_urls_and_hub_ids_stay_as_they_are(tmp_path):
+    data = changed("datasets.ewt.data_files", {"train": "/data/x.jsonl", "test": "https://host/y.jsonl"})
+    data["datasets"]["hub"] = {**data["datasets"]["ewt"], "path": "user/set", "data_files": {"train": "x.jsonl"}}
+    recipe = Recipe.load(write(tmp_path, data))
+    assert recipe.encoder == "bert-base-cased"
+    assert recipe.datasets["ewt"].data_files == {"train": ["/data/x.jsonl"], "test": ["https://host/y.jsonl"]}
+    assert recipe.datasets["hub"].data_files == {"train": "x.jsonl"}
+
+
+def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
+    (tmp_path / "json").mkdir()
+    assert Recipe.load(write(tmp_path, PLAIN)).datasets["ewt"].path == "json"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encodr", 1, r"^encodr: unknown key\. Did you mean 'encoder'"),
+        ("mixture.temperatur", 1, r"^mixture\.temperatur: unknown key\. Did you mean 'temperature'"),
+        ("loss.wieghts", {}, r"^loss\.wieghts: unknown key\. Did you mean 'weights'"),
+        ("tasks.pos.shceme", "iob2", r"^tasks: Task 'pos': .* no option 'shceme'\. Did you mean 'scheme'"),
+        ("tasks.pos.labels", ["A"], "labels come from the data and the name is the key"),
+        ("tasks.pos.name", "x", "labels come from the data and the name is the key"),
+        ("datasets.ewt.inputs", {"token": "x"}, r"^datasets\.ewt\.inputs: no such input 'token'.*'tokens'"),
+        ("datasets.ewt.splits", {"valid": "x"}, r"^datasets\.ewt\.splits: no such split 'valid'.*'validation'"),
+        ("datasets.ewt.data_files.dev", "x", r"^datasets\.ewt: `data_files` has no split 'dev'"),
+        ("datasets.ewt.labels.gnre", "x", r"^datasets\.ewt\.labels\.gnre: no such task\. Did you mean 'genre'"),
+        ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
+        ("mixture.size_kap", 1, r"^mixture\.size_kap: unknown key\. Did you mean 'size_cap'"),
+        ("adapters", {"rank": 8}, r"^adapters\.rank: unknown key\. "),
+        ("mixture.probabilities", {"etw": 1}, r"^mixture\.probabilities\.etw: no such dataset\. Did you mean 'ewt'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed(key, value))
+
+
+def test_an_unknown_key_of_a_conll_dataset_is_refused():
+    data = changed("datasets.ewt.path", "conllu")
+    data["datasets"]["ewt"]["spilts"] = {}
+    with pytest.raises(RecipeError, match=r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"):
+        Recipe.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encoder", 3, r"^encoder: .*string\. Found 3"),
+        ("mixture.temperature", "hot", r"^mixture\.temperature: .*number.*'hot'"),
+        ("mixture.temperature", 0, r"^mixture: `temperature` should be above 0.*Found 0\.0"),
+        ("mixture.temperature", [5, 0], r"^mixture: `temperature` should be above 0.*Found \[5\.0, 0\.0\]"),
+        ("mixture.temperature", [5, 1, 2], r"^mixture: `temperature` .*two such values\. Found \[5\.0, 1\.0, 2\.0\]"),
+        ("mixture.temperature", [5, "hot"], r"^mixture\.temperature: .*\[5, 'hot'\]"),
+        ("mixture.temperature", [1, float("inf")], r"^mixture: `temperature` can only move between finite values"),
+        ("mixture.size_cap", 0, r"^mixture: `size_cap` should be at least 1\. Found 0"),
+        ("mixture.size_cap", 1.5, r"^mixture\.size_cap: .*integer.*Found 1\.5"),
+        ("mixture.max_repeats", 0.5, r"^mixture: `max_repeats` should be at least 1: .*Found 0\.5"),
+        ("mixture.batching", "mixd", r"^mixture\.batching: .*'mixed' or 'homogeneous'\. Found 'mixd'"),
+        ("mixture.length_window", 0, r"^mixture\.length_window: .*greater than or equal to 1\. Found 0"),
+        ("mixture.probabilities", {"ewt": 0.5}, r"^mixture: `probabilities` should sum to 1\. Found 0\.5"),
+        ("mixture.probabilities", {"ewt": 0}, r"^mixture: `probabilities` should be above 0\. Found 0\.0 for 'ewt'"),
+        ("mixture.probabilities", {}, r"^mixture: `probabilities` should name every dataset\. 'ewt' is missing"),
+        ("mixture.probabilities", {"ewt": "all"}, r"^mixture\.probabilities\.ewt: .*number.*Found 'all'"),
+        ("mixture", 3, r"^mixture: .*dictionary.*Found 3"),
+        ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
+        ("loss.weights", {"pos": -1}, r"^loss\.weights: the weight of 'pos' .* found -1"),
+        ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: the weight of 'pos' .* found nan"),
+        ("max_length", 4, r"^max_length: .*greater than or equal to 8"),
+        ("training", [1], r"^training: .*dictionary"),
+        ("tasks.pos", None, r"^tasks\.pos: .*dictionary\. Found None"),
+        ("tasks.pos.type", ["x"], r"^tasks: task 'pos': `type` should be a string"),
+        ("tasks.pos.type", "tagging", r"^tasks: Task 'pos': `type` should be one of .*'tagging'"),
+        ("tasks.pos.scheme", "bio", r"^tasks: Task 'pos': `scheme` should be one of iob2.*'bio'"),
+        ("tasks.pos.scheme", 2, r"^tasks: task 'pos': `scheme` should be a string"),
+        ("datasets.ewt", "x", r"^datasets\.ewt: .*dictionary"),
+        ("datasets.ewt.data_files", "x.jsonl", r"^datasets\.ewt\.data_files: .*dictionary"),
+        ("datasets.ewt.data_files.train", 3, r"^datasets\.ewt\.data_files\.train: .*string\. Found 3"),
+        ("datasets.ewt.labels", {}, r"^datasets\.ewt\.labels: name at least one task"),
+        ("datasets.ewt.validation_size", 0, r"^datasets\.ewt\.validation_size.*greater than 0"),
+        ("datasets.ewt.path", ..., r"^datasets\.ewt\.path: this key is missing"),
+        ("adapters", {"r": 0}, r"^adapters\.r: .*greater than or equal to 1\. Found 0"),
+        ("adapters", {"target_modules": "query"}, r"^adapters\.target_modules.*: .*Found 'query'"),
+        ("adapters", {"tasks": "pos"}, r"^adapters\.tasks.*: .*Found 'pos'"),
+        ("adapters", {"tasks": ["poss"]}, r"^adapters\.tasks: no such task 'poss'\. Did you mean 'pos'"),
+        ("adapters", {"target_modules": []}, r"^adapters\.target_modules.*at least 1"),
+        ("adapters", {"tasks": ["pos", "pos"]}, r"^adapters: `tasks` should name each task once"),
+        ("adapters", {"tasks": []}, r"^adapters: `tasks` is empty and `shared` false"),
+        ("adapters", {"pull": -1}, r"^adapters\.pull: .*greater than or equal to 0"),
+        ("adapters", {"pull": float("inf")}, r"^adapters\.pull: .*finite"),
+        ("adapters", {"dropout": 1.0}, r"^adapters\.dropout: .*less than 1"),
+        ("adapters", {"use_dora": True, "shared": True}, r"^adapters: DoRA adapters do not add up"),
+        ("adapters", {"use_dora": True, "pull": 0.1}, r"^adapters: DoRA adapters do not add up"),
+        ("freeze", "encoder", r"^freeze: .*list\. Found 'encoder'"),
+        ("tasks", ..., r"^tasks: this key is missing"),
+        ("tasks", {}, r"^tasks: .*at least 1"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key(key, value, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed(key, value))
+
+
+@pytest.mark.parametrize("other", [{"temperature": 2}, {"size_cap": 9}, {"max_repeats": 2}])
+def test_probabilities_are_not_mixed_with_what_they_replace(other):
+    with pytest.raises(RecipeError, match=r"^mixture: `probabilities` stand alone"):
+        Recipe.from_dict(changed("mixture", {"probabilities": {"ewt": 1.0}, **other}))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"text": "text"}, r"^datasets\.ewt\.labels\.pos: a token-classification task needs the input `tokens`.*text"),
+        ({"text": "a", "tokens": "b"}, "give either `tokens` or `text`"),
+        ({"text_pair": "a"}, "give either `tokens` or `text`"),
+        ({"tokens": "a", "text_pair": "b"}, "`text_pair` goes with `text`"),
+    ],
+)
+def test_inputs_must_suit_the_tasks(inputs, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(changed("datasets.ewt.inputs", inputs))
+
+
+def test_a_task_that_no_dataset_feeds_is_named():
+    with pytest.raises(RecipeError, match=r"^tasks\.ner: no dataset feeds it"):
+        Recipe.from_dict(changed("tasks.ner", {"type": "token-classification"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "conll"}, "`columns` is needed for `path: conll`"),
+        ({"columns": ["tokens"]}, "and only there"),
+        ({"path": "conllu", "data_files": None}, "`path: conllu` needs `data_files`"),
+    ],
+)
+def test_column_files_need_their_keys(changes, message):
+    data = copy.deepcopy(PLAIN)
+    data["datasets"]["ewt"].update(changes)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.from_dict(data)
+
+
+def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_ENCODER", "from-environment")
+    data = changed("datasets.ewt.sep", ";") | {
+        "encoder": "${MTL_ENCODER}",
+        "mixture": {"temperature": [5, 0.5], "max_repeats": 4, "length_window": 10},
+        "loss": {"weights": {"pos": 0.5}},
+        "training": {"learning_rate": 3.0e-4, "report_to": ["none"]},
+    }
+    first = Recipe.load(write(tmp_path, data), ["max_length=64"])
+    monkeypatch.delenv("MTL_ENCODER")
+    (tmp_path / "elsewhere").mkdir()
+    again = Recipe.load(write(tmp_path / "elsewhere", first.to_yaml()))
+    assert again == first
+    assert again.sha256() == first.sha256()
+
+
+def test_the_fingerprint_changes_with_any_key():
+    assert Recipe.from_dict(PLAIN).sha256() != Recipe.from_dict(changed("max_length", 64)).sha256()
+
+
+@pytest.mark.parametrize("name", ["encoder", "shared"])
+def test_a_task_may_not_be_called_as_a_part_of_the_model_is_where_parts_are_named(name):
+    data = copy.deepcopy(PLAIN)
+    data["tasks"][name] = {"type": "text-classification"}
+    data["datasets"]["ewt"]["labels"][name] = "x"
+    assert name in Recipe.from_dict(data).tasks
+    for more in ({"adapters": {}}, {"freeze": ["encoder"]}):
+        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: with `adapters` or `freeze` this is"):
+            Recipe.from_dict({**data, **more})
+
+
+def test_all_tasks_have_adapters_unless_some_are_named():
+    assert Recipe.from_dict(changed("adapters", {})).adapted_tasks == list(
+        Recipe.from_dict(changed("adapters", {})).tasks
+    )
+    assert Recipe.from_dict(changed("adapters", {"tasks": ["pos"]})).adapted_tasks == ["pos"]
+    assert Recipe.from_dict(changed("freeze", [])).adapted_tasks == []

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"learning_rat": 1}, r"^training\.learning_rat: no such training argument\. Did you mean 'learning_rate'"),
+        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: expected a number, found 'many'"),
+        ({"num_train_epochs": [1]}, r"^training\.num_train_epochs: expected a number, found \[1\]"),
+        ({"num_train_epochs": 0}, r"^training\.num_train_epochs: should be above 0, found 0"),
+        ({"seed": None}, r"^training\.seed: expected a whole number, found None"),
+        ({"per_device_train_batch_size": 1.5}, r"^training\.per_device_train_batch_size: expected a whole number"),
+        ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1, found 0"),
+        ({"output_dir": "x"}, r"^training\.output_dir: give it as `output_dir`"),
+        ({"loss_weights": {}}, r"^training\.loss_weights: give it as `loss\.weights`"),
+        ({"loss_scale": "rows"}, r"^training\.loss_scale: give it as `loss\.scale`"),
+        ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
+        ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),
+    ],
+)
+def test_a_bad_training_argument_is_named(quick_recipe, training, message):
+    quick_recipe["training"] |= training
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(Recipe.from_dict(quick_recipe))
+
+
+def test_training_and_loss_sections_become_arguments(quick_recipe):
+    quick_recipe["training"]["learning_rate"] = 2.0e-4
+    quick_recipe["loss"] = {"weights": {"pos": 0.5}, "scale": "per_task"}
+    arguments = training_arguments(Recipe.from_dict(quick_recipe))
+    assert (arguments.learning_rate, arguments.max_steps) == (2.0e-4, 4)
+    assert (arguments.loss_weights, arguments.loss_scale) == ({"pos": 0.5}, "per_task")
+    assert arguments.output_dir == quick_recipe["output_dir"]
+
+
+def test_numbers_that_yaml_reads_as_strings_are_numbers_and_no_is_a_strategy(quick_recipe):
+    quick_recipe["training"] |= {"learning_rate": "2e-4", "num_train_epochs": "3", "eval_strategy": False}
+    arguments = training_arguments(Recipe.from_dict(quick_recipe))
+    assert (arguments.learning_rate, arguments.num_train_epochs, arguments.eval_strategy) == (2e-4, 3, "no")

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from mtl_nlp.messages import table
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.plan import describe_plan
+from mtl_nlp.run.prepare import prepare_run
+
+
+def plan(data: dict) -> str:
+    recipe = Recipe.from_dict(data)
+    return describe_plan(prepare_run(recipe), training_arguments(recipe))
+
+
+def test_the_plan_tells_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
+    lines = plan(quick_recipe).splitlines()
+    assert lines[0] == (
+        f"encoder: {quick_recipe['encoder']}, reads at most 48 sub-words at once. Texts are split into words."
+    )
+    words = {line.split()[0]: line.split() for line in lines if line}
+    assert words["pos"][:4] == ["pos", "token-classification", "17", "ADJ"]
+    assert words["ner"][:6] == ["ner", "token-classification", "7", "B-LOC", "B-ORG", "B-PER"]
+    assert words["topic"][1:3] == ["text-classification", "6"]
+    assert words["topic"][-1] == "sample"
+    name, train, validation, test, probability, rows, passes, tokens, median, longest = words["sample"]
+    assert (name, train, probability, tokens) == ("sample", "504", "1.0", "100.0%")
+    assert float(passes) == round(4 / -(-int(rows) // 8), 2)
+    assert int(rows) > int(train)  # windows: the toy tokenizer makes long texts of sentences
+    assert min(int(validation), int(test)) > 0
+    assert 2 < int(median) < int(longest) <= 48
+    steps = -(-int(rows) // 8)
+    assert f"{steps} steps an epoch of 8 rows each, 4 in all." in lines
+
+
+def test_steps_follow_from_epochs_and_accumulation(quick_recipe):
+    quick_recipe["training"] |= {"max_steps": -1, "num_train_epochs": 2.5, "gradient_accumulation_steps": 4}
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    steps = -(-len(run.mixture) // 32)
+    assert f"{steps} steps an epoch of 32 rows each, {-(-steps * 5 // 2)} in all." in describe_plan(
+        run, training_arguments(recipe)
+    )
+
+
+def test_probabilities_follow_the_temperature(quick_recipe, tmp_path):
+    (tmp_path / "b.conll").write_text("# topic = travel\nfox\tNOUN\tO\n")
+    other = {**quick_recipe["datasets"]["sample"], "data_files": {"train": str(tmp_path / "b.conll")}}
+    quick_recipe["datasets"]["other"] = other
+    quick_recipe["mixture"] = {"temperature": 1e9}
+    rows = [line.split() for line in plan(quick_recipe).splitlines()]
+    assert [row[4] for row in rows if row[:1] in (["sample"], ["other"])] == ["0.5", "0.5"]
+
+
+def test_what_is_repaired_cut_or_unknown_is_told(quick_recipe, tmp_path):
+    long = "fox\tNOUN\tI-PER\n" * 60
+    (tmp_path / "train.conll").write_text("# topic = a\n" + long + "\n# topic = b\nAda\tPROPN\tB-PER\n")
+    (tmp_path / "test.conll").write_text("# topic = c\nAda\tX\tO\n")
+    quick_recipe["datasets"]["sample"]["data_files"] = {
+        split: str(tmp_path / f"{split}.conll") for split in ("train", "test")
+    }
+    notes = [line for line in plan(quick_recipe).splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: sample/train: 1 illegal span tags, repaired as seqeval reads them",
+        notes[1],
+        "note: sample/test: 1 labels of pos do not occur in training; they are scored as wrong",
+        "note: sample/test: 1 labels of topic do not occur in training; they are scored as wrong",
+    ]
+    assert notes[1].endswith("more windows of up to 48 sub-words, into which long texts are cut")
+
+
+def test_a_task_that_no_stock_class_computes_is_told_before_training(quick_recipe, encoder_folder):
+    quick_recipe["tasks"]["topic"]["pooling"] = "mean"
+    note = (
+        "note: topic: cannot be exported to a stock class: "
+        "no bert class of transformers reads the mean of a text (`pooling: mean`)"
+    )
+    assert note in plan(quick_recipe).splitlines()
+    quick_recipe["encoder"] = encoder_folder("modernbert")
+    assert "stock class" not in plan(quick_recipe)
+
+
+def test_a_table_puts_numbers_to_the_right():
+    assert table(("name", "rows"), [("a", 5), ("long", 100)]).splitlines() == [
+        "name  rows",
+        "----  ----",
+        "a        5",
+        "long   100",
+    ]
+    assert table(("a",), []) == "a\n-"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+from datasets import Dataset
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.hub.loading import load_model
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer, check_splits
+from mtl_nlp.run.prepare import prepare_evaluation, prepare_run
+
+
+def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
+    assert {name: task.num_labels for name, task in run.tasks.items()} == {"pos": 17, "ner": 7, "topic": 6}
+    assert list(run.splits) == ["train", "validation", "test"]
+    assert all(list(datasets) == ["sample"] for datasets in run.splits.values())
+    assert len(run.mixture) == len(run.splits["train"]["sample"].windows)
+    assert (run.config.max_length, run.held_out) == (48, "test")
+
+
+def test_validation_is_reported_where_there_is_no_test_split(quick_recipe):
+    files = quick_recipe["datasets"]["sample"]["data_files"]
+    del files["test"]
+    assert prepare_run(Recipe.from_dict(quick_recipe)).held_out == "validation"
+    del files["validation"]
+    recipe = Recipe.from_dict(quick_recipe)
+    with pytest.raises(RecipeError, match="neither a test nor a validation split"):
+        check_splits(prepare_run(recipe), training_arguments(recipe))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": "/nowhere/at/all"}, r"^encoder: /nowhere/at/all cannot be loaded"),
+        ({"max_length": 100}, r"^max_length: the encoder reads at most 48 sub-words at once\. Found 100"),
+    ],
+)
+def test_an_encoder_that_does_not_fit_is_named(quick_recipe, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        prepare_run(Recipe.from_dict({**quick_recipe, **changes}))
+
+
+@pytest.mark.parametrize("stride", [46, 47])
+def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, stride):
+    (tmp_path / "long.conll").write_text("# topic = a\n" + "fox\tNOUN\tO\n" * 100)
+    quick_recipe["datasets"]["sample"]["data_files"] = {"train": str(tmp_path / "long.conll")}
+    with pytest.raises(RecipeError, match=rf"^stride: windows hold 46 sub-words .* Found {stride}"):
+        prepare_run(Recipe.from_dict({**quick_recipe, "stride": stride}))
+
+
+def test_an_evaluation_takes_labels_and_limits_from_the_model(saved, quick_recipe):
+    evaluation = prepare_evaluation(Recipe.from_dict(quick_recipe), load_model(str(saved)), str(saved), "validation")
+    assert list(evaluation.splits) == ["validation"]
+    assert evaluation.tasks["topic"].num_labels == 6
+    assert evaluation.config.max_length == 48
+
+
+def test_an_evaluation_on_new_labels_tells_and_does_not_crash(saved, quick_recipe, tmp_path):
+    (tmp_path / "new.conll").write_text("# topic = new\nfox\tNEW\tB-NEW\n\n# topic = travel\ndog\tNOUN\tO\n")
+    quick_recipe["datasets"]["sample"]["data_files"] |= {"test": str(tmp_path / "new.conll")}
+    recipe = Recipe.from_dict(quick_recipe)
+    model = load_model(str(saved))
+    run = prepare_evaluation(recipe, model, str(saved), "test")
+    assert [note.split(";")[0] for note in run.notes] == [
+        f"sample/test: 1 labels of {task} do not occur in training" for task in ("pos", "ner", "topic")
+    ]
+    predictions = build_trainer(run, model, training_arguments(recipe)).predict_rows(run.splits["test"]["sample"])
+    assert all(label != "NEW" for row in predictions["pos"] for label in row)
+
+
+def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe):
+    model = load_model(str(saved))
+    del quick_recipe["datasets"]["sample"]["data_files"]["test"]
+    recipe = Recipe.from_dict(quick_recipe)
+    with pytest.raises(RecipeError, match="none has a split 'test'"):
+        prepare_evaluation(recipe, model, str(saved), "test")
+    quick_recipe["tasks"]["topic"] = {"type": "multi-label-classification"}
+    with pytest.raises(RecipeError, match=r"^tasks\.topic: the model in .* has no such task\. It has pos, ner, topic"):
+        prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
+
+
+def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):
+    columns = {
+        "a": ["fox", "dog", "river"],
+        "b": ["the dog", "", "Ada"],
+        "y": [1.5, None, 3.0],
+        "tags": [["x"], [], ["x", "y"]],
+    }
+    Dataset.from_dict(columns).to_parquet(tmp_path / "pairs.parquet")
+    quick_recipe["tasks"] |= {"score": {"type": "regression"}, "tags": {"type": "multi-label-classification"}}
+    quick_recipe["datasets"]["pairs"] = {
+        "path": "parquet",
+        "data_files": {"train": str(tmp_path / "pairs.parquet"), "test": str(tmp_path / "pairs.parquet")},
+        "inputs": {"text": "a", "text_pair": "b"},
+        "labels": {"score": "y", "tags": "tags"},
+    }
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    trainer = build_trainer(run, build_model(run), training_arguments(recipe))
+    predictions = trainer.predict_rows(run.splits["test"]["pairs"])
+    assert [value is None for value in predictions["score"]] == [False, True, False]
+    assert len(predictions["tags"]) == 3

@@ -1,0 +1,144 @@
+"""The folder for a Hub Space: what is in it, and that it answers where mtl_nlp is not to be had."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from chromium import LAPTOP, chromium, eventually, needs_chromium, page_url
+from interpreter import WITHOUT_MTL_NLP
+from transformers import pipeline
+
+from mtl_nlp.cli.main import main
+from mtl_nlp.serving import page
+from mtl_nlp.serving.space import write_space
+
+TITLE = 'Ada\'s "model": <i>POS</i> & topics {0} 😀'
+SENTENCE = "Ada Lovelace can't live in Paris, near the river bank."
+
+
+class App(NamedTuple):
+    """A Space that runs, and the folder of what it prints."""
+
+    process: subprocess.Popen
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def space(pushed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "new" / "space"
+    write_space(str(pushed_run), folder, TITLE)
+    return folder
+
+
+@pytest.fixture
+def app(space: Path, tmp_path: Path) -> Iterator[App]:
+    """`python app.py` by somebody without mtl_nlp."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_MTL_NLP)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
+        process = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=stdout, stderr=stderr)
+        try:
+            yield App(process, tmp_path)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_space_holds_the_page_the_model_with_its_code_and_what_to_install(space, pushed_run):
+    files = contents(space)
+    code = {name for name in files if name.startswith("model/") and name.endswith("_multitask.py")}
+    assert "model/pipeline_multitask.py" in code
+    assert files.keys() - code == {
+        "README.md",
+        "app.py",
+        "page.py",
+        "requirements.txt",
+        *(f"model/{name}" for name in ("README.md", "config.json", "model.safetensors", "recipe.yaml")),
+        *(f"model/{name}" for name in ("results.json", "tokenizer.json", "tokenizer_config.json")),
+    }
+    assert files["model/model.safetensors"] == (pushed_run / "model.safetensors").read_bytes()
+    assert files["page.py"] == Path(page.__file__).read_bytes()
+    assert files["requirements.txt"].decode().split() == ["torch", f"transformers=={version('transformers')}"]
+    start, header, rest = files["README.md"].decode().split("---\n")
+    assert (start, rest) == ("", "")
+    assert yaml.safe_load(header) == {
+        "title": TITLE,
+        "sdk": "gradio",
+        "sdk_version": version("gradio"),
+        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "app_file": "app.py",
+    }
+
+
+def test_a_space_holds_no_word_of_this_machine(space, private_words):
+    everything = b"".join(contents(space).values())
+    assert [word for word in private_words if word.encode() in everything] == []
+
+
+@needs_chromium
+def test_a_space_answers_where_mtl_nlp_is_not_to_be_had(app, pushed_run):
+    expected = pipeline("multitask", model=str(pushed_run), device="cpu")(SENTENCE, top_k=None)
+    with chromium() as page:
+        page.open(page_url(app.folder / "stdout"))
+        assert page.find("h1").text == page.driver.title == TITLE
+        page.ask(SENTENCE)
+        eventually(lambda: page.marked(0).marks, [[entry["word"], entry["label"]] for entry in expected["pos"]])
+        eventually(lambda: page.marked(1).marks, [[span["word"], span["entity_group"]] for span in expected["ner"]])
+        topics = [(entry["label"], f"{entry['score']:.0%}") for entry in expected["topic"]]
+        eventually(lambda: [row[:2] for row in page.bars(2)], topics)
+        height = page.driver.execute_script("return document.documentElement.scrollHeight")
+        assert height <= LAPTOP[1], "all tasks are seen without scrolling"
+    app.process.send_signal(signal.SIGINT)
+    assert app.process.wait(timeout=20) == 0
+    assert "Traceback" not in (app.folder / "stderr").read_text(encoding="utf-8")
+
+
+def test_a_model_on_the_hub_becomes_the_same_space(hub, online, space, pushed_run, tmp_path):
+    hub.put("ada/shown", contents(pushed_run))
+    finished = online.command("demo", "ada/shown", "--space", str(tmp_path / "space"))
+    assert (finished.status, finished.stderr) == (0, "")
+    assert (
+        finished.stdout == f"The Space is in {tmp_path}/space: hf upload YOU/NAME {tmp_path}/space --repo-type space\n"
+    )
+    of_folder, of_hub = contents(space), contents(tmp_path / "space")
+    assert of_hub.keys() == of_folder.keys()
+    titled = {"README.md", "app.py", "model/README.md"}
+    # The tokenizer's configuration says whether it was read from a folder.
+    differing = {name for name in of_hub if of_hub[name] != of_folder[name]} - {"model/tokenizer_config.json"}
+    assert differing == titled
+    assert "title: shown\n" in of_hub["README.md"].decode()
+
+
+def test_a_repository_that_is_not_on_the_hub_is_told_in_one_line(online, tmp_path):
+    finished = online.command("demo", "ada/nothing", "--space", str(tmp_path / "space"))
+    assert (finished.status, finished.stdout) == (2, "")
+    (line,) = finished.stderr.splitlines()
+    assert line.startswith("mtl-nlp: error: ada/nothing cannot be loaded: ")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_folder_that_is_no_model_becomes_no_space(tmp_path, capsys):
+    assert main(["demo", str(tmp_path), "--space", str(tmp_path / "space")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mtl-nlp: error: {tmp_path} cannot be loaded: ")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_space_that_cannot_be_written_is_told_in_one_line(pushed_run, tmp_path, capsys):
+    (tmp_path / "space").write_text("a file")
+    assert main(["demo", str(pushed_run), "--space", str(tmp_path / "space")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"mtl-nlp: error: --space: {tmp_path / 'space'} cannot be written to: ")

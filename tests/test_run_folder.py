@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.errors import DataError
+from mtl_nlp.evaluation.evaluator import Evaluation
+from mtl_nlp.evaluation.results import results
+from mtl_nlp.run_folder import read_results, training_in, write_results
+
+EVALUATION = Evaluation({"pos": {"accuracy": 0.9}, "ner": {"f1": 0.7, "precision": 0.6, "recall": 0.8}}, 0.8)
+
+
+@pytest.fixture
+def content() -> dict:
+    windows = Dataset.from_dict({"row": [0]})
+    encoded = EncodedDataset("ewt/test", windows, {"pos": windows["row"]}, 0, 0, "0f1e")
+    return results("test", EVALUATION, {"ewt": encoded}, "abc")
+
+
+def test_what_is_written_reads_back_the_same(content, tmp_path):
+    content["tasks"] = {"größe": {"mse": 1.5}}
+    write_results(tmp_path / "results.json", content)
+    text = (tmp_path / "results.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "größe" in text
+    assert text.endswith("}\n")
+
+
+def test_damaged_results_are_named_and_can_be_written_anew(tmp_path):
+    path = tmp_path / "results.json"
+    assert read_results(path) == {}
+    assert training_in(path) is None
+    write_results(path, {"training": {"steps": 3}})
+    assert training_in(path) == {"steps": 3}
+    path.write_text(path.read_text()[:-5])
+    with pytest.raises(DataError, match=r"results\.json is damaged \(.*\)\. Write it again: mtl-nlp evaluate\."):
+        read_results(path)
+    assert training_in(path) is None

@@ -1,0 +1,57 @@
+"""Fixtures: trainers on toy splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from toy_splits import build_split
+from trainers import build_model
+from watched_training import OrderedTrainer
+
+from mtl_nlp import (
+    EncodedDataset,
+    MultitaskTrainer,
+    MultitaskTrainingArguments,
+    TaskMixture,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tokenizers):
+    return tokenizers["wordpiece"]
+
+
+@pytest.fixture(scope="module")
+def disjoint(tokenizer) -> dict[str, EncodedDataset]:
+    """Two datasets without a task in common, of 16 and 24 texts."""
+    words = build_split(tokenizer, 2, [3 + n % 5 for n in range(16)], {"pos": lambda n: True, "ner": lambda n: True})
+    texts = build_split(
+        tokenizer, 3, [2 + n % 7 for n in range(24)], {"topic": lambda n: True, "score": lambda n: True}
+    )
+    return {"words": words, "texts": texts}
+
+
+@pytest.fixture
+def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
+    """(train, validation, batches, …) -> a trainer on a tiny model; other arguments are training arguments."""
+
+    def build(train=None, validation=None, *, batches=None, model=None, callbacks=None, **arguments):
+        defaults = {
+            "output_dir": str(tmp_path / "run"),
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "max_grad_norm": 0.0,
+        }
+        trainer = (MultitaskTrainer if batches is None else OrderedTrainer)(
+            model or build_model(),
+            MultitaskTrainingArguments(**{**defaults, **arguments}),
+            tokenizer,
+            None if train is None else TaskMixture(train),
+            validation,
+            callbacks=callbacks,
+        )
+        trainer.batches = batches
+        return trainer
+
+    return build

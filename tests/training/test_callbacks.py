@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from toy_splits import TASKS
+from trainers import adapted_model, assert_same_weights, build_model
+from watched_training import Recorder
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_adamw_does_not_move_a_head_that_no_row_of_the_step_used(trainer_of, disjoint, accumulation):
+    words = [[0, 1], [2, 3]][:accumulation]
+    steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
+    recorder, batches = Recorder(), [batch for step in steps for batch in step]
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(disjoint, batches=batches, callbacks=[recorder], num_train_epochs=1, **settings)
+    trainer.train()
+    used = {"pos": [True, True, accumulation == 2, True], "topic": [False, False, True, False]}
+    used |= {"ner": used["pos"], "score": used["topic"]}
+    for number, task in enumerate(TASKS):
+        for name in [name for name in trainer.model.state_dict() if name.startswith(f"heads.{number}.")]:
+            values = [weights[name] for weights in recorder.weights]
+            moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
+            assert moved == used[task]
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("pull", [0.0, 0.1])
+def test_adamw_moves_an_adapter_that_no_row_of_the_step_used_by_the_pull_only(trainer_of, disjoint, accumulation, pull):
+    words = [[0, 1], [2, 3]][:accumulation]
+    steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
+    recorder, batches = Recorder(), [batch for step in steps for batch in step]
+    settings = {"learning_rate": 0.01, "weight_decay": 0.1, "gradient_accumulation_steps": accumulation}
+    trainer = trainer_of(
+        disjoint, batches=batches, model=adapted_model(), callbacks=[recorder], num_train_epochs=1,
+        adapter_pull=pull, **settings,
+    )  # fmt: skip
+    trainer.train()
+    used = {"shared": [True] * 4, "pos": [True, True, accumulation == 2, True], "topic": [False, False, True, False]}
+    names = [name for name in trainer.model.state_dict() if "lora_" in name]
+    for name in names:
+        values = [weights[name] for weights in recorder.weights]
+        moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
+        assert moved == ([True] * 4 if pull else used[name.split(".")[-2].removeprefix("task_")])
+    assert len(names) == 3 * 2 * 12
+
+
+# Resuming, precision, workers, mixtures
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(trainer_of, disjoint, tmp_path, accumulation):
+    settings = {
+        "num_train_epochs": 3, "per_device_train_batch_size": 8 // accumulation, "learning_rate": 0.01, "save_steps": 1,
+        "gradient_accumulation_steps": accumulation, "save_strategy": "steps", "head_learning_rate": 0.02,
+    }  # fmt: skip
+    dropout = {"hidden_dropout_prob": 0.2}
+    whole = trainer_of(disjoint, model=build_model(**dropout), **settings)
+    whole.train()
+    assert whole.state.global_step == 15
+    for step in (5, 7, 10):  # epoch border, middle of the second epoch, epoch border
+        resumed = trainer_of(disjoint, model=build_model(**dropout), **{**settings, "save_strategy": "no"})
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)

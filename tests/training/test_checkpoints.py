@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_model
+from toys import FAMILIES, SAMPLE_CORPUS, build_config, build_tokenizer, sample_recipe
+from toys import build_model as build_tiny_model
+from transformers import AutoModel
+
+from mtl_nlp import MultitaskConfig, Regression, TextClassification, TokenClassification
+from mtl_nlp.cli.main import main
+from mtl_nlp.errors import CheckpointError
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer
+from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.training.checkpoints import (
+    check_same_model,
+    check_same_optimizer,
+    checkpoint_problem,
+    describe_changes,
+    last_checkpoint,
+)
+
+STEPS = (2, 4, 6)
+READ = ("trainer_state.json", "config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+IN_EFFECT = "in effect from here on"
+KEPT = "kept from the checkpoint, so without effect"
+IN_ANOTHER_ORDER = (
+    "weights, optimizer and steps go on, but rows come in another order, so that some of the epoch may come again or "
+    "not at all"
+)
+
+
+@pytest.fixture(scope="module")
+def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `recipe.yaml` and, in `run`, the checkpoints of steps 2, 4 and 6, the first over an older one."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=6)
+    recipe["training"] |= {"save_strategy": "steps", "save_steps": 2}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    (folder / "run" / "checkpoint-2" / "global_step2").mkdir(parents=True)
+    (folder / "run" / "checkpoint-2" / "rng_state_1.pth").write_bytes(b"of another process")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        assert main(["train", str(folder / "recipe.yaml")]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the folder with the checkpoints."""
+    return Path(shutil.copytree(trained / "run", tmp_path / "run"))
+
+
+def cut(file: Path, keep: float) -> None:
+    """Leave a share of a file, without its last bytes."""
+    content, age = file.read_bytes(), file.stat()
+    file.write_bytes(content[: min(int(keep * len(content)), len(content) - 3)])
+    os.utime(file, ns=(age.st_atime_ns, age.st_mtime_ns))
+
+
+def date(checkpoint: Path, seconds: int) -> None:
+    """Give a checkpoint, all its files too, the age of a time after 1970."""
+    for path in [*checkpoint.rglob("*"), checkpoint]:
+        os.utime(path, (seconds, seconds))
+
+
+@pytest.fixture(scope="module")
+def adapted(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `trained`, of a model with adapters."""
+    folder = tmp_path_factory.mktemp("adapted")
+    recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
+    recipe["training"] |= {"save_strategy": "steps", "save_steps": 1, "adapter_learning_rate": 0.01}
+    recipe["adapters"] = {"r": 4, "tasks": ["pos", "ner"], "target_modules": ["query", "value"], "pull": 0.01}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        assert main(["train", str(folder / "recipe.yaml")]) == 0
+    return folder
+
+
+def changed_recipe(trained: Path, *overrides: str) -> Recipe:
+    return Recipe.load(trained / "recipe.yaml", overrides)
+
+
+# Which is gone on from
+
+
+def test_the_newest_is_found(run):
+    assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in STEPS}
+    assert last_checkpoint(run) == (run / "checkpoint-6", [])
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("file", READ)
+def test_one_with_a_file_that_is_cut_off_is_skipped(run, file, keep):
+    cut(run / "checkpoint-6" / file, keep)
+    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is not whole ({file} is cut off)"])
+
+
+@pytest.mark.parametrize(
+    ("file", "flaw"),
+    [
+        ("trainer_state.json", "trainer_state.json is missing"),
+        ("config.json", "config.json is missing"),
+        ("model.safetensors", "it holds no weights"),
+        ("optimizer.pt", "it holds no optimizer state; was it saved with save_only_model?"),
+    ],
+)
+def test_one_without_a_file_is_skipped(run, file, flaw):
+    (run / "checkpoint-6" / file).unlink()
+    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is not whole ({flaw})"])
+
+
+def test_all_that_are_skipped_are_told_newest_first(run):
+    (run / "checkpoint-4" / "trainer_state.json").unlink()
+    date(run / "checkpoint-4", 2_000_000_000)  # a folder without a state is as old as itself
+    cut(run / "checkpoint-6" / "model.safetensors", 0.5)
+    path, skipped = last_checkpoint(run)
+    assert path.name == "checkpoint-2"
+    assert skipped == [
+        "checkpoint-4 is not whole (trainer_state.json is missing)",
+        "checkpoint-6 is not whole (model.safetensors is cut off)",
+    ]
+
+
+def test_without_a_whole_one_each_is_told_in_one_line(run):
+    for step, file in zip(STEPS, ("trainer_state.json", "optimizer.pt", "rng_state.pth"), strict=True):
+        cut(run / f"checkpoint-{step}" / file, 0.5)
+    with pytest.raises(CheckpointError) as raised:
+        last_checkpoint(run)
+    assert str(raised.value) == (
+        f"--resume: there is no whole checkpoint in {run}: checkpoint-6 is not whole (rng_state.pth is cut off); "
+        f"checkpoint-4 is not whole (optimizer.pt is cut off); checkpoint-2 is not whole (trainer_state.json is cut "
+        f"off). Leave out --resume to start."
+    )
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_folder_without_any_is_told(tmp_path, exists):
+    folder = tmp_path if exists else tmp_path / "none"
+    with pytest.raises(CheckpointError, match=rf"no whole checkpoint in {folder}\. Leave out --resume to start\.$"):
+        last_checkpoint(folder)
+
+
+def test_the_newest_by_time_goes_before_one_of_an_earlier_longer_run(run):
+    shutil.copytree(run / "checkpoint-6", run / "checkpoint-100")
+    date(run / "checkpoint-100", 1_000_000_000)
+    assert last_checkpoint(run) == (run / "checkpoint-6", [])
+    date(run / "checkpoint-100", 2_000_000_000)
+    assert last_checkpoint(run) == (run / "checkpoint-100", [])
+
+
+def test_one_without_an_optimizer_is_refused_with_the_reason(trained, tmp_path, capsys):
+    more = [f"output_dir={tmp_path / 'run'}", "training.save_only_model=true", "training.max_steps=2"]
+    arguments = ["train", str(trained / "recipe.yaml"), *(part for each in more for part in ("--set", each))]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--resume"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint-2 is not whole (it holds no optimizer state; was it saved with save_only_model?)" in line
+
+
+def test_saving_over_one_of_an_earlier_run_removes_it_first(trained):
+    names = {path.name for path in (trained / "run" / "checkpoint-2").iterdir()}
+    assert names == {path.name for path in (trained / "run" / "checkpoint-4").iterdir()}
+    assert names >= {*READ, "recipe.yaml"}
+
+
+def test_a_trainer_goes_on_from_the_newest_whole_one(trained, run):
+    expected = torch.load(run / "checkpoint-6" / "optimizer.pt")["state"]
+    cut(run / "checkpoint-6" / "optimizer.pt", 0.5)
+    recipe = changed_recipe(trained, f"output_dir={run}")
+    prepared = prepare_run(recipe)
+    trainer = build_trainer(prepared, build_model(prepared), training_arguments(recipe))
+    trainer.train(resume_from_checkpoint=True)
+    assert checkpoint_problem(run / "checkpoint-6") is None
+    found = torch.load(run / "checkpoint-6" / "optimizer.pt")["state"]
+    assert {index: state["step"].item() for index, state in found.items()} == {
+        index: state["step"].item() for index, state in expected.items()
+    }
+    assert all(torch.equal(found[index]["exp_avg"], state["exp_avg"]) for index, state in expected.items())
+
+
+# Of which model and optimizer
+
+
+def refusal(trained: Path, *overrides: str) -> str:
+    """Why the checkpoint is not of the model of a changed recipe."""
+    model = build_model(prepare_run(changed_recipe(trained, *overrides)))
+    with pytest.raises(CheckpointError) as raised:
+        check_same_model(trained / "run" / "checkpoint-6", model)
+    message = str(raised.value)
+    assert "\n" not in message
+    start = f"{trained / 'run' / 'checkpoint-6'} is of another model: "
+    assert message.startswith(start)
+    return message.removeprefix(start)
+
+
+def test_the_same_model_is_gone_on_with(trained):
+    changes = ("training.learning_rate=1", "mixture.length_window=5")
+    model = build_model(prepare_run(changed_recipe(trained, *changes)))
+    check_same_model(trained / "run" / "checkpoint-6", model)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["tasks={pos: {type: token-classification}}", "datasets.sample.labels={pos: upos}"],
+            "its tasks are pos, ner, topic, here pos.",
+        ),
+        (
+            ["tasks={a: {type: token-classification}}", "datasets.sample.labels={a: upos}"],
+            "its tasks are pos, ner, topic, here a.",
+        ),
+        (["tasks.ner.scheme=null"], "scheme of task 'ner' was 'iob2', here None."),
+        (["tasks.ner.scheme=iob1"], "scheme of task 'ner' was 'iob2', here 'iob1'."),
+        (["tasks.topic.pooling=mean"], "pooling of task 'topic' was 'cls', here 'mean'."),
+    ],
+)
+def test_other_tasks_are_refused_by_what_differs(trained, overrides, message):
+    assert refusal(trained, *overrides) == message
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_recognized(tmp_path, family):
+    tasks = [
+        TokenClassification(name="pos", labels=["A", "B"]),
+        TextClassification(name="topic", labels=["x", "y", "z"]),
+        Regression(name="score"),
+    ]
+    build_tiny_model(tasks, family).save_pretrained(tmp_path)
+    check_same_model(tmp_path, build_tiny_model(tasks, family))
+
+
+def test_tied_weights_are_recognized(tmp_path):
+    model = build_tiny_model([TextClassification(name="topic", labels=["x", "y"])])
+    first, second = (layer.output.dense for layer in model.encoder.encoder.layer)
+    second.weight = first.weight
+    save_model(model, str(tmp_path / "model.safetensors"))
+    model.config.save_pretrained(tmp_path)
+    check_same_model(tmp_path, model)
+
+
+def test_other_labels_are_refused(trained, tmp_path):
+    (tmp_path / "more.conll").write_text("# topic = gardening\nRoses\tNOUN\tO\n", encoding="utf-8")
+    files = [str(SAMPLE_CORPUS / "train" / "*.conll"), str(tmp_path / "more.conll")]
+    message = refusal(trained, f"datasets.sample.data_files.train={files}")
+    assert message.startswith("labels of task 'topic' was ['email', ")
+    assert "here ['email', 'gardening', " in message
+
+
+def test_another_width_of_the_encoder_is_refused(trained, tmp_path):
+    AutoModel.from_config(build_config("bert", hidden_size=64)).save_pretrained(tmp_path)
+    build_tokenizer("wordpiece").save_pretrained(tmp_path)
+    message = refusal(trained, f"encoder={tmp_path}")
+    assert re.fullmatch(r"encoder\.\S+ has shape \[.*32.*\], here \[.*64.*\]\.", message)
+
+
+def test_layers_that_the_model_has_not_are_refused(trained, tmp_path):
+    AutoModel.from_config(build_config("bert", num_hidden_layers=1)).save_pretrained(tmp_path)
+    build_tokenizer("wordpiece").save_pretrained(tmp_path)
+    message = refusal(trained, f"encoder={tmp_path}")
+    assert re.fullmatch(r"encoder\.encoder\.layer\.1\.\S+ has shape \[[\d, ]+\], here None\.", message)
+
+
+def test_layers_that_the_checkpoint_has_not_are_refused(trained, tmp_path):
+    AutoModel.from_config(build_config("bert", num_hidden_layers=3)).save_pretrained(tmp_path)
+    build_tokenizer("wordpiece").save_pretrained(tmp_path)
+    message = refusal(trained, f"encoder={tmp_path}")
+    assert re.fullmatch(r"it has no encoder\.encoder\.layer\.2\.\S+\.", message)
+
+
+def test_resuming_another_model_is_refused_in_one_line(trained, capsys):
+    assert main(["train", str(trained / "recipe.yaml"), "--resume", "--set", "tasks.ner.scheme=null"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mtl-nlp: error: ")
+    assert "checkpoint-6 is of another model: scheme of task 'ner' was 'iob2', here None." in line
+
+
+@pytest.mark.parametrize(
+    "override", ["training.optim=adafactor", "training.optim_args=x=1", "training.head_learning_rate=0.1"]
+)
+def test_another_optimizer_is_refused(trained, override):
+    checkpoint = trained / "run" / "checkpoint-6"
+    key, _, value = override.partition("=")
+    message = rf"checkpoint-6 is of another optimizer: {key} \(was not given, is {value}\)\. Set it back"
+    with pytest.raises(CheckpointError, match=message):
+        check_same_optimizer(checkpoint, changed_recipe(trained, override))
+
+
+def test_the_same_optimizer_may_have_another_learning_rate(trained, run):
+    overrides = ["training.learning_rate=0.1", "training.weight_decay=0.1", "training.max_steps=9"]
+    check_same_optimizer(trained / "run" / "checkpoint-6", changed_recipe(trained, *overrides))
+    # Heads had a learning rate of their own, so groups of their own, and only its value changes.
+    recipe = changed_recipe(trained, "training.head_learning_rate=0.1")
+    (run / "checkpoint-6" / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    check_same_optimizer(run / "checkpoint-6", changed_recipe(trained, "training.head_learning_rate=0.2"))
+    with pytest.raises(CheckpointError, match=r"head_learning_rate \(was 0\.1, is not given\)"):
+        check_same_optimizer(run / "checkpoint-6", changed_recipe(trained))
+
+
+# Adapters
+
+
+def resume(folder: Path, *overrides: str) -> int:
+    """The exit code of `train --resume`."""
+    changed = [part for each in overrides for part in ("--set", each)]
+    return main(["train", str(folder / "recipe.yaml"), "--resume", *changed])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adapters.r=8"], "model: r of the adapter of pos was 4, here 8."),
+        (["adapters.target_modules=[key]"], "model: target_modules of the adapter of pos was ['query', 'value']"),
+        (["adapters.use_dora=true", "adapters.pull=0"], "model: use_dora of the adapter of pos was False, here"),
+        (["adapters.tasks=all"], "model: its adapters are pos, ner, here pos, ner, topic."),
+        (["adapters.tasks=[ner, pos]"], "model: its adapters are pos, ner, here ner, pos."),
+        (["adapters.shared=true"], "model: its adapters are pos, ner, here shared, pos, ner."),
+        (["adapters=null"], "model: its adapters are pos, ner, here none."),
+        (["freeze=[topic]"], "optimizer: freeze (was not given, is ['topic']). Set it back"),
+        (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is False). Set"),
+        (
+            ["training.adapter_learning_rate=null"],
+            "optimizer: training.adapter_learning_rate (was 0.01, is not given). Set it",
+        ),
+    ],
+)
+def test_other_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys, overrides, message):
+    assert resume(adapted, *overrides) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mtl-nlp: error: ")
+    assert f"checkpoint-2 is of another {message}" in line
+
+
+@pytest.mark.parametrize("overrides", [["adapters.r=8"], ["adapters={}"]])
+def test_a_checkpoint_without_adapters_is_refused_where_there_are_some(trained, capsys, overrides):
+    assert resume(trained, *overrides, "adapters.target_modules=all-linear") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "checkpoint-6 is of another model: its adapters are none, here pos, ner, topic." in line
+
+
+def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_path, capsys):
+    shutil.copytree(adapted / "run", tmp_path / "run")
+    overrides = ["adapters.pull=0.5", "adapters.alpha=4", "adapters.dropout=0.1", "adapters.use_rslora=true"]
+    overrides += ["training.adapter_learning_rate=0.5", "training.max_steps=3", f"output_dir={tmp_path / 'run'}"]
+    assert resume(adapted, *overrides) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: --resume: ")]
+    start = "note: --resume: changed since checkpoint-2: "
+    assert notes == [
+        f"{start}training.adapter_learning_rate (was 0.01, is 0.5): {KEPT}",
+        f"{start}adapters.alpha (was not given, is 4), adapters.dropout (was not given, is 0.1), "
+        "adapters.pull (was 0.01, is 0.5), adapters.use_rslora (was not given, is True), "
+        f"training.max_steps (was 2, is 3): {IN_EFFECT}",
+        "note: --resume: going on from checkpoint-2",
+    ]
+    config = MultitaskConfig.from_pretrained(tmp_path / "run")
+    assert [options["lora_alpha"] for options in config.adapters] == [4, 4]
+
+
+# What has changed
+
+
+def changes(trained: Path, *overrides: str, processes: int = 1) -> list[str]:
+    """What is told of a changed recipe, each without the checkpoint's name."""
+    notes = describe_changes(trained / "run" / "checkpoint-6", changed_recipe(trained, *overrides), processes)
+    start = "changed since checkpoint-6: "
+    assert all(note.startswith(start) for note in notes)
+    return [note.removeprefix(start) for note in notes]
+
+
+@pytest.mark.parametrize("overrides", [[], ["output_dir=/elsewhere"], ["mixture.temperature=1"], ["stride=null"]])
+def test_nothing_is_told_when_nothing_changed(trained, overrides):
+    assert changes(trained, *overrides) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "change", "meaning"),
+    [
+        ("training.learning_rate=0.1", "training.learning_rate (was not given, is 0.1)", KEPT),
+        ("training.weight_decay=0.1", "training.weight_decay (was not given, is 0.1)", KEPT),
+        ("training.adam_beta1=0.8", "training.adam_beta1 (was not given, is 0.8)", KEPT),
+        ("model_init_kwargs.revision=main", "model_init_kwargs.revision (was not given, is main)", KEPT),
+        (
+            "training.per_device_train_batch_size=4",
+            "training.per_device_train_batch_size (was 8, is 4)",
+            IN_ANOTHER_ORDER,
+        ),
+        (
+            "training.gradient_accumulation_steps=2",
+            "training.gradient_accumulation_steps (was not given, is 2)",
+            IN_ANOTHER_ORDER,
+        ),
+        ("training.seed=7", "training.seed (was not given, is 7)", IN_ANOTHER_ORDER),
+        ("training.data_seed=7", "training.data_seed (was not given, is 7)", IN_ANOTHER_ORDER),
+        ("mixture.temperature=5", "mixture.temperature (was not given, is 5.0)", IN_ANOTHER_ORDER),
+        ("mixture.batching=homogeneous", "mixture.batching (was not given, is homogeneous)", IN_ANOTHER_ORDER),
+        (
+            "datasets.sample.validation_size=3",
+            "datasets.sample.validation_size (was not given, is 3)",
+            IN_ANOTHER_ORDER,
+        ),
+        ("max_length=20", "max_length (was not given, is 20)", IN_ANOTHER_ORDER),
+        ("training.max_steps=9", "training.max_steps (was 6, is 9)", IN_EFFECT),
+        ("training.num_train_epochs=9", "training.num_train_epochs (was not given, is 9)", IN_EFFECT),
+        ("training.eval_steps=3", "training.eval_steps (was not given, is 3)", IN_EFFECT),
+        ("training.save_steps=3", "training.save_steps (was 2, is 3)", IN_EFFECT),
+        ("training.warmup_steps=0.1", "training.warmup_steps (was not given, is 0.1)", IN_EFFECT),
+        ("loss.weights.ner=2", "loss.weights.ner (was not given, is 2.0)", IN_EFFECT),
+        (
+            "model_init_kwargs.attn_implementation=eager",
+            "model_init_kwargs.attn_implementation (was not given, is eager)",
+            IN_EFFECT,
+        ),
+    ],
+)
+def test_a_change_is_told_with_what_it_means(trained, override, change, meaning):
+    assert changes(trained, override) == [f"{change}: {meaning}"]
+
+
+def test_what_is_no_longer_given_is_told(trained):
+    assert changes(trained, "training.save_steps=null") == [f"training.save_steps (was 2, is not given): {IN_EFFECT}"]
+
+
+def test_another_encoder_is_told_to_be_without_effect(trained, tmp_path):
+    (note,) = changes(trained, f"encoder={tmp_path}")
+    assert note.startswith("encoder (was ")
+    assert note.endswith(f"is {tmp_path}): {KEPT}")
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_another_number_of_processes_is_told(trained, run, processes):
+    assert changes(trained, processes=processes) == [
+        f"the number of processes (was 1, is {processes}): {IN_ANOTHER_ORDER}"
+    ]
+    (run / "checkpoint-6" / "rng_state.pth").unlink()
+    for rank in range(processes):
+        (run / "checkpoint-6" / f"rng_state_{rank}.pth").write_bytes(b"")
+    recipe = changed_recipe(trained)
+    assert describe_changes(run / "checkpoint-6", recipe, processes) == []
+    (note,) = describe_changes(run / "checkpoint-6", recipe, 1)
+    assert f"the number of processes (was {processes}, is 1)" in note
+
+
+def test_changes_are_grouped_by_what_they_mean(trained):
+    overrides = ("training.max_steps=9", "training.seed=1", "training.learning_rate=0.1", "training.logging_steps=5")
+    assert changes(trained, *overrides, "mixture.temperature=5", processes=2) == [
+        f"training.learning_rate (was not given, is 0.1): {KEPT}",
+        "mixture.temperature (was not given, is 5.0), training.seed (was not given, is 1), "
+        f"the number of processes (was 1, is 2): {IN_ANOTHER_ORDER}",
+        f"training.logging_steps (was not given, is 5), training.max_steps (was 6, is 9): {IN_EFFECT}",
+    ]
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_without_a_recipe_only_the_processes_are_compared(trained, run, content):
+    file = run / "checkpoint-6" / "recipe.yaml"
+    file.unlink()
+    if content is not None:  # as a trainer without a recipe writes it
+        file.write_text(content, encoding="utf-8")
+    recipe = changed_recipe(trained, "training.learning_rate=0.1", "training.optim=adafactor")
+    check_same_optimizer(run / "checkpoint-6", recipe)
+    assert describe_changes(run / "checkpoint-6", recipe, 1) == []
+    (note,) = describe_changes(run / "checkpoint-6", recipe, 2)
+    assert "the number of processes (was 1, is 2)" in note

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+from toy_splits import build_split
+
+from mtl_nlp import MultitaskTrainingArguments, TaskMixture
+from mtl_nlp.training.schedule import batch_sampler
+
+
+@pytest.fixture
+def mixture(tokenizers):
+    return TaskMixture({"d": build_split(tokenizers["wordpiece"], 0, [4] * 20, {"topic": lambda n: True})})
+
+
+@pytest.mark.parametrize(
+    ("training", "batches"),
+    [
+        ({"num_train_epochs": 3}, 3 * 5),
+        ({"num_train_epochs": 3, "gradient_accumulation_steps": 2}, 3 * 3 * 2),
+        ({"max_steps": 7, "gradient_accumulation_steps": 2}, 7 * 2),
+    ],
+)
+def test_the_temperature_moves_over_the_batches_of_the_whole_training(mixture, tmp_path, training, batches):
+    arguments = MultitaskTrainingArguments(str(tmp_path), per_device_train_batch_size=4, **training)
+    assert batch_sampler(mixture, arguments).total_batches == batches
+
+
+@pytest.mark.parametrize(("data_seed", "seed"), [(None, 5), (3, 3)])
+def test_the_seed_of_the_data_is_that_of_the_run_unless_given(mixture, tmp_path, data_seed, seed):
+    arguments = MultitaskTrainingArguments(str(tmp_path), seed=5, data_seed=data_seed)
+    assert batch_sampler(mixture, arguments).seed == seed

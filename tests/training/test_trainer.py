@@ -1,0 +1,506 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig
+from safetensors.torch import load_file
+from toy_splits import TASKS, build_split
+from trainers import adapted_model, assert_same_weights, build_model
+from transformers import AutoModelForTokenClassification, Trainer, TrainerCallback, TrainingArguments
+from watched_training import Recorder
+
+from mtl_nlp import (
+    EncodedDataset,
+    MultitaskDataCollator,
+    MultitaskModel,
+    TextClassification,
+)
+
+
+@pytest.fixture(scope="module")
+def unequal(tokenizer) -> EncodedDataset:
+    """32 texts; only the six longest have a topic, so short micro-batches have none."""
+    lengths = np.random.default_rng(0).permutation(np.arange(2, 34) // 2).tolist()
+    has = {"pos": lambda n: True, "ner": lambda n: n % 3 > 0, "topic": lambda n: n > 13, "score": lambda n: n % 2 == 0}
+    return build_split(tokenizer, 1, lengths, has)
+
+
+def freeze_plain_encoder(model: MultitaskModel) -> None:
+    for name, parameter in model.encoder.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+
+def logged(trainer: Trainer, key: str) -> list[float]:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+# The step
+
+
+@pytest.mark.parametrize("loss_scale", ["rows", "per_task"])
+def test_accumulated_micro_batches_give_the_gradients_of_the_whole_batch(trainer_of, unequal, loss_scale):
+    found = []
+    for size, accumulation in ((32, 1), (16, 2), (8, 4)):
+        recorder, sizes = Recorder(), {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        weights = {"pos": 0.3, "score": 2.0}
+        settings = {"max_steps": 1, "loss_scale": loss_scale, "loss_weights": weights, "logging_steps": 1, **sizes}
+        trainer = trainer_of({"d": unequal}, callbacks=[recorder], **settings)
+        batches = list(trainer.get_train_dataloader())
+        assert len(batches) == accumulation
+        assert accumulation == 1 or any(len(batch["rows"]["topic"]) == 0 for batch in batches)
+        trainer.train()
+        gradients = torch.cat([gradient.flatten() for gradient in recorder.gradients[0].values()])
+        found.append((gradients, logged(trainer, "loss")[0]))
+    (whole, loss), *rest = found
+    for gradients, other_loss in rest:
+        assert (gradients - whole).norm() <= 1e-6 * whole.norm()
+        assert other_loss == pytest.approx(loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
+def test_one_task_trains_as_stock_trainer_and_class_do(trainer_of, unequal, encoder_folder, tmp_path, optim):
+    task = TASKS["pos"]
+    torch.manual_seed(0)
+    stock = AutoModelForTokenClassification.from_pretrained(encoder_folder("bert"), num_labels=task.num_labels)
+    model = MultitaskModel.from_encoder(encoder_folder("bert"), [task])
+    model.heads[0].stock.classifier.load_state_dict(stock.classifier.state_dict())
+    settings = {
+        "optim": optim, "learning_rate": 0.01, "weight_decay": 0.1, "num_train_epochs": 1, "logging_steps": 1,
+        "max_grad_norm": 1.0,
+    }  # fmt: skip
+    ours = trainer_of({"d": unequal}, model=model, per_device_train_batch_size=6, **settings)
+    batches = [
+        {
+            **{key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")},
+            "labels": batch["labels"]["pos"],
+        }
+        for batch in ours.get_train_dataloader()
+    ]
+    theirs = Trainer(
+        stock,
+        TrainingArguments(
+            str(tmp_path / "stock"), use_cpu=True, disable_tqdm=True, save_strategy="no", remove_unused_columns=False,
+            per_device_train_batch_size=1, train_sampling_strategy="sequential", **settings,
+        ),
+        train_dataset=batches,
+        data_collator=lambda batch: batch[0],
+    )  # fmt: skip
+    ours.train()
+    theirs.train()
+    assert len(logged(ours, "loss")) == len(batches) > 3
+    assert logged(ours, "loss") == pytest.approx(logged(theirs, "loss"), rel=1e-5)
+    assert logged(ours, "grad_norm") == pytest.approx(logged(theirs, "grad_norm"), rel=1e-4)
+    torch.testing.assert_close(model.encoder.state_dict(), stock.bert.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+# The loss
+
+
+@pytest.mark.parametrize("weights", [None, {"pos": 0.5, "score": 3.0, "ner": 0.0}])
+@pytest.mark.parametrize("scale", ["rows", "per_task"])
+def test_the_loss_is_the_weighted_sum_of_the_tasks_means(trainer_of, unequal, scale, weights):
+    trainer = trainer_of({"d": unequal}, loss_weights=weights, loss_scale=scale, per_device_train_batch_size=12)
+    (batch, *_) = trainer.get_train_dataloader()
+    loss, output = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    means = {
+        task: F.cross_entropy(output.logits[task].flatten(0, -2), batch["labels"][task].flatten())
+        for task in ("pos", "ner", "topic")
+        if len(batch["rows"][task])
+    }
+    means["score"] = F.mse_loss(output.logits["score"][:, 0], batch["labels"]["score"])
+    share = {task: len(batch["rows"][task]) / 12 if scale == "rows" else 1.0 for task in means}
+    expected = sum((weights or {}).get(task, 1.0) * share[task] * means[task] for task in means)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_logged_loss_of_a_task_is_the_mean_over_labelled_units_since_the_last_log(trainer_of, disjoint):
+    batches = [[0, 1, 2], [3, 16], [4, 5, 6, 7], [8, 9]]
+    settings = {"optim": "sgd", "learning_rate": 0.0, "num_train_epochs": 1, "logging_steps": 2}
+    trainer = trainer_of(disjoint, batches=batches, **settings)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry, positions in zip(logs, ([0, 1, 2, 3, 16], [4, 5, 6, 7, 8, 9]), strict=True):
+        batch = trainer.data_collator(trainer.train_dataset.__getitems__(positions))
+        logits, labels = trainer.model(**batch).logits["pos"], batch["labels"]["pos"]
+        assert entry["loss_pos"] == pytest.approx(F.cross_entropy(logits.flatten(0, 1), labels.flatten()).item())
+    assert {"loss_topic", "loss_score"} <= set(logs[0])
+    assert not {"loss_topic", "loss_score"} & set(logs[1])
+
+
+def test_a_loss_weight_of_an_unknown_task_is_refused(trainer_of):
+    with pytest.raises(ValueError, match=r"`loss_weights` should name tasks of the model \(pos, ner, .*Found {'pso'}"):
+        trainer_of(loss_weights={"pso": 1.0})
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def long_texts(tokenizer) -> EncodedDataset:
+    """Texts of up to 150 words, many of them several windows."""
+    has = {"pos": lambda n: True, "ner": lambda n: n != 9, "topic": lambda n: n != 150, "score": lambda n: n > 1}
+    return build_split(tokenizer, 4, [9, 150, 1, 60, 30, 2, 70], has)
+
+
+@pytest.fixture(scope="module")
+def decided_model() -> MultitaskModel:
+    """A model whose random heads give different answers to different texts."""
+    model = build_model()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def test_evaluate_returns_scores_losses_and_their_means(trainer_of, disjoint):
+    trainer = trainer_of(validation=disjoint)
+    metrics = trainer.evaluate()
+    scores = ["pos_accuracy", "ner_f1", "ner_precision", "ner_recall", "topic_accuracy", "topic_macro_f1"]
+    scores += ["score_pearson", "score_spearman", "score_mse", "mtl_score", "loss", *(f"{task}_loss" for task in TASKS)]
+    trainers = {"eval_runtime", "eval_samples_per_second", "epoch"}
+    assert set(metrics) == {f"eval_{score}" for score in scores} | trainers
+    primary = [metrics[f"eval_{key}"] for key in ("pos_accuracy", "ner_f1", "topic_accuracy", "score_pearson")]
+    assert metrics["eval_mtl_score"] == pytest.approx(np.mean(primary))
+    shares = {"pos": 16 / 40, "ner": 16 / 40, "topic": 24 / 40, "score": 24 / 40}
+    joint = sum(share * metrics[f"eval_{task}_loss"] for task, share in shares.items())
+    assert metrics["eval_loss"] == pytest.approx(joint, rel=1e-5)
+    assert trainer.state.log_history[-1]["eval_mtl_score"] == metrics["eval_mtl_score"]
+
+
+def test_evaluate_takes_other_data_and_another_prefix(trainer_of, disjoint):
+    metrics = trainer_of(validation=disjoint).evaluate({"words": disjoint["words"]}, metric_key_prefix="test")
+    assert {"test_pos_accuracy", "test_mtl_score", "test_loss"} <= set(metrics)
+    assert "test_topic_accuracy" not in metrics
+
+
+def test_predictions_are_in_the_order_of_the_texts_and_those_of_each_text_alone(
+    trainer_of, tokenizer, long_texts, decided_model
+):
+    trainer = trainer_of(model=decided_model)
+    predictions = trainer.predict_rows(long_texts)
+    collator = MultitaskDataCollator(tokenizer, TASKS)
+    distinct = {"pos": set(), "score": set()}
+    for window in long_texts.windows:
+        with torch.no_grad():
+            logits = decided_model(**collator([window])).logits
+        for task, row_logits in logits.items():
+            if not len(row_logits):
+                continue
+            row = predictions[task][window["row"]]
+            if task == "pos":
+                best = [TASKS[task].labels[i] for i in row_logits[0, window["positions"]].argmax(-1)]
+                assert [row[word] for word in window["words"]] == best
+                distinct["pos"] |= set(best)
+            elif task == "topic":
+                assert row == TASKS[task].labels[row_logits[0].argmax()]
+            elif task == "score":
+                assert row == pytest.approx(row_logits[0, 0].item(), abs=1e-5)
+                distinct["score"].add(round(row, 3))
+    assert len(distinct["pos"]) > 1
+    assert len(distinct["score"]) > 3
+
+
+def test_every_word_of_every_text_has_one_prediction_however_long_the_text(trainer_of, long_texts, decided_model):
+    predictions = trainer_of(model=decided_model).predict_rows(long_texts)
+    assert len(long_texts.windows) > long_texts.num_rows
+    for task in ("pos", "ner"):
+        for predicted, reference in zip(predictions[task], long_texts.references[task], strict=True):
+            assert (predicted is None) == (reference is None)
+            assert predicted is None or len(predicted) == len(reference)
+    assert [row is None for row in predictions["topic"]] == [row is None for row in long_texts.references["topic"]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_batch_size_does_not_change_predictions_scores_or_losses(trainer_of, long_texts, decided_model, batch_size):
+    small, large = (
+        trainer_of(model=decided_model, validation={"d": long_texts}, per_device_eval_batch_size=size)
+        for size in (batch_size, 64)
+    )
+    few, many = small.predict_rows(long_texts), large.predict_rows(long_texts)
+    for score, other in zip(few.pop("score"), many.pop("score"), strict=True):
+        assert score == other or score == pytest.approx(other, abs=1e-5)
+    assert few == many
+    few, many = small.evaluate(), large.evaluate()
+    same = [key for key in few if "runtime" not in key and "per_second" not in key]
+    assert [few[key] for key in same] == pytest.approx([many[key] for key in same], rel=1e-4, abs=1e-5)
+
+
+def test_training_without_training_data_is_refused(trainer_of):
+    with pytest.raises(ValueError, match="Training needs a `train_dataset`, a TaskMixture"):
+        trainer_of().train()
+
+
+def test_evaluation_without_data_is_refused(trainer_of):
+    with pytest.raises(ValueError, match="Evaluation needs an `eval_dataset`, encoded splits by dataset"):
+        trainer_of().evaluate()
+
+
+# Best model, early stopping, optimizer
+
+
+class Spoiler(TrainerCallback):
+    """Lets the model answer the same to everything after 30 steps."""
+
+    def on_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step >= 30:
+            with torch.no_grad():
+                for parameter in model.heads.parameters():
+                    parameter.zero_()
+
+
+BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "mtl_score",
+    "eval_strategy": "steps",
+    "save_strategy": "steps",
+}
+
+
+def test_the_best_model_by_mtl_score_is_loaded_at_the_end(trainer_of, disjoint):
+    settings = {**BEST, "eval_steps": 10, "save_steps": 10, "max_steps": 40, "learning_rate": 5e-3}
+    trainer = trainer_of(disjoint, disjoint, callbacks=[Spoiler()], **settings)
+    trainer.train()
+    history = logged(trainer, "eval_mtl_score")
+    assert len(history) == 4
+    assert trainer.state.best_metric == max(history) > history[-1]
+    assert trainer.evaluate()["eval_mtl_score"] == pytest.approx(max(history))
+
+
+def test_training_stops_when_patience_is_over(trainer_of, disjoint):
+    settings = {**BEST, "eval_steps": 1, "save_steps": 1, "max_steps": 20, "learning_rate": 0.0}
+    trainer = trainer_of(disjoint, disjoint, early_stopping_patience=2, **settings)
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
+def test_new_layers_of_heads_have_their_own_learning_rate_and_every_parameter_is_in_one_group(trainer_of, disjoint):
+    settings = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "weight_decay": 0.1}
+    trainer = trainer_of(disjoint, max_steps=2, lr_scheduler_type="constant", **settings)
+    trainer.train()
+    trainer.train()  # does not split the groups again
+    groups = trainer.optimizer.param_groups
+    assert sorted((group["lr"], group["weight_decay"]) for group in groups) == [
+        (1e-3, 0.0), (1e-3, 0.1), (1e-2, 0.0), (1e-2, 0.1)
+    ]  # fmt: skip
+    rates = [(id(parameter), group["lr"]) for group in groups for parameter in group["params"]]
+    assert sorted(rates) == sorted(
+        (id(parameter), 1e-2 if name.startswith("heads.") and "pooler" not in name else 1e-3)
+        for name, parameter in trainer.model.named_parameters()
+    )
+
+
+@pytest.mark.parametrize("rates", [(1e-2, 5e-2), (1e-2, 1e-2), (None, 5e-2), (1e-2, None)])
+def test_heads_and_adapters_have_their_own_learning_rates_and_what_is_frozen_is_in_no_group(trainer_of, rates):
+    model = adapted_model(("shared", "pos", "topic"))
+    model.freeze("topic")
+    for parameter in model.encoder.embeddings.parameters():
+        parameter.requires_grad_(False)
+    settings = {"learning_rate": 1e-3, "weight_decay": 0.1}
+    of_heads, of_adapters = rates
+    trainer = trainer_of(model=model, head_learning_rate=of_heads, adapter_learning_rate=of_adapters, **settings)
+
+    def expected(name: str) -> tuple[float, float]:
+        rate = 1e-3
+        if name.startswith("heads.") and "pooler" not in name:
+            rate = of_heads or rate
+        elif "lora_" in name:
+            rate = of_adapters or rate
+        return rate, 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.1
+
+    groups = trainer.create_optimizer().param_groups
+    found = [(id(p), (group["lr"], group["weight_decay"])) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted((id(p), expected(name)) for name, p in model.named_parameters() if p.requires_grad)
+    assert len({id(p) for p in model.parameters() if not p.requires_grad}) > 30
+
+
+def test_the_name_of_a_task_does_not_spare_its_adapter_the_weight_decay(trainer_of, tokenizer):
+    tasks = [TextClassification(name=name, labels=["x", "y"]) for name in ("bias", "norm", "layernorm", "plain")]
+    model = build_model(tasks)
+    for task in tasks:
+        model.add_adapter(LoraConfig(r=2, target_modules=["query"]), task.name)
+    groups = trainer_of(model=model, weight_decay=0.1).create_optimizer().param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert {id(p) for name, p in model.named_parameters() if "lora_" in name} <= decayed
+    assert not any(id(p) in decayed for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+# Adapters
+
+
+@pytest.fixture(scope="module")
+def apart(tokenizer) -> dict[str, EncodedDataset]:
+    """A dataset of 8 texts for each task."""
+    return {
+        task: build_split(tokenizer, seed, [3 + n % 5 for n in range(8)], {task: lambda n: True})
+        for seed, task in enumerate(TASKS)
+    }
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("bert", {}), ("modernbert", {}), ("deberta-v2", {}), ("bert", {"use_dora": True}), ("albert", {})],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_a_batch_of_all_tasks_gives_the_gradients_of_a_pass_for_each(
+    trainer_of, apart, family, options, checkpointing, train_encoder
+):
+    if checkpointing and family == "albert":
+        pytest.skip("transformers cannot checkpoint it")
+    found = []
+    together, alone = [[*range(32)]], [[*range(start, start + 8)] for start in (0, 8, 16, 24)]
+    for batches, activation_checkpointing in ((together, checkpointing), (alone, False)):
+        adapters = ("pos", "topic") if options else ("shared", "pos", "topic")
+        model, recorder = adapted_model(adapters, family, **options), Recorder()
+        if not train_encoder:
+            freeze_plain_encoder(model)
+        settings = {"gradient_accumulation_steps": len(batches), "activation_checkpointing": activation_checkpointing}
+        trainer = trainer_of(
+            apart, batches=batches, model=model, callbacks=[recorder], max_steps=1, logging_steps=1, **settings
+        )
+        trainer.train()
+        gradients = {name: g for name, g in recorder.gradients[0].items() if g is not None}
+        found.append((gradients, logged(trainer, "loss")[0]))
+        assert not train_encoder or gradients.keys() == recorder.gradients[0].keys()
+        assert all(gradients[name].any() for name in gradients if "lora_" in name)
+    (gradients, loss), (expected, other_loss) = found
+    assert loss == pytest.approx(other_loss, rel=1e-5)
+    assert gradients.keys() == expected.keys()
+    whole, other = (torch.cat([each[name].flatten() for name in gradients]) for each in (gradients, expected))
+    assert (whole - other).norm() <= 1e-5 * other.norm()
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.2}])
+def test_adapters_that_change_nothing_yet_leave_the_loss_and_the_heads_gradients(trainer_of, disjoint, settings):
+    found = []
+    for model in (build_model(), adapted_model(std=0.0)):
+        recorder = Recorder()
+        trainer = trainer_of(disjoint, model=model, callbacks=[recorder], max_steps=1, logging_steps=1, **settings)
+        trainer.train()
+        heads = {name: gradient for name, gradient in recorder.gradients[0].items() if name.startswith("heads.")}
+        found.append((logged(trainer, "loss"), heads))
+    (loss, heads), (other_loss, others) = found
+    assert loss == pytest.approx(other_loss, rel=1e-6)
+    torch.testing.assert_close(heads, others, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_with_adapters_is_saved_and_loaded_as_it_was_trained(trainer_of, disjoint, tmp_path):
+    model = adapted_model(("shared", "pos", "topic"), std=0.0)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = trainer_of(disjoint, disjoint, model=model, max_steps=4, learning_rate=0.01)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = MultitaskModel.from_pretrained(tmp_path / "saved").eval()
+    assert_same_weights(loaded, trainer.model)
+    assert all(not torch.equal(start[name], p) for name, p in loaded.named_parameters() if "lora_" in name)
+    (batch, *_) = trainer.get_train_dataloader()
+    with torch.no_grad():
+        logits, expected = (each(**batch).logits for each in (loaded, trainer.model.eval()))
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_best_models_adapters_are_loaded_at_the_end(trainer_of, disjoint, tmp_path):
+    settings = {**BEST, "eval_steps": 10, "save_steps": 10, "max_steps": 40, "learning_rate": 5e-3}
+    trainer = trainer_of(disjoint, disjoint, model=adapted_model(), callbacks=[Spoiler()], **settings)
+    trainer.train()
+    assert trainer.state.best_global_step < 40
+    best, last = (
+        load_file(tmp_path / "run" / f"checkpoint-{step}" / "model.safetensors")
+        for step in (trainer.state.best_global_step, 40)
+    )
+    state = trainer.model.state_dict()
+    adapters = [name for name in state if "lora_" in name]
+    assert len(adapters) == 3 * 2 * 12
+    assert all(torch.equal(state[name], best[name]) for name in state)
+    assert not any(torch.equal(best[name], last[name]) for name in adapters)
+    assert trainer.evaluate()["eval_mtl_score"] == pytest.approx(trainer.state.best_metric)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}])
+def test_adapters_and_their_pull_run_in_bfloat16_on_a_processor(trainer_of, disjoint, options):
+    found = []
+    for bf16 in (False, True):
+        settings = {"max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3, "adapter_pull": 0.0 if options else 0.1}
+        model = adapted_model(("pos", "topic") if options else ("shared", "pos", "topic"), **options)
+        trainer = trainer_of(disjoint, disjoint, model=model, bf16=bf16, **settings)
+        trainer.train()
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        found.append((logged(trainer, "loss"), logged(trainer, "pull"), trainer.evaluate()["eval_loss"]))
+    (loss, pull, eval_loss), (low_loss, low_pull, low_eval_loss) = found
+    assert low_loss == pytest.approx(loss, rel=0.05)
+    assert low_loss != loss
+    assert low_pull == pytest.approx(pull, rel=0.01)
+    assert low_eval_loss == pytest.approx(eval_loss, rel=0.05)
+
+
+def test_a_model_with_adapters_trains_within_a_token_budget(trainer_of, disjoint):
+    settings = {"max_tokens_per_batch": 60, "num_train_epochs": 1, "logging_steps": 1, "adapter_pull": 0.1}
+    model = adapted_model()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trainer = trainer_of(disjoint, model=model, **settings)
+    trainer.train()
+    assert all(batch["input_ids"].numel() <= 60 for batch in trainer.get_train_dataloader())
+    assert trainer.state.global_step == len(logged(trainer, "pull")) > 4
+    assert all(not torch.equal(start[name], p) for name, p in model.named_parameters() if "lora_" in name)
+
+
+def test_tasks_learn_by_their_adapters_alone(trainer_of, disjoint):
+    model = adapted_model(("pos", "ner", "topic", "score"), std=0.0)
+    freeze_plain_encoder(model)
+    plain = {name: p.clone() for name, p in model.encoder.named_parameters() if not p.requires_grad}
+    settings = {"num_train_epochs": 60, "learning_rate": 5e-3, "per_device_train_batch_size": 16}
+    trainer = trainer_of(disjoint, disjoint, model=model, lr_scheduler_type="constant", **settings)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert all(after[f"eval_{task}_loss"] < 0.7 * before[f"eval_{task}_loss"] for task in TASKS)
+    assert after["eval_mtl_score"] > before["eval_mtl_score"] + 0.3
+    assert all(torch.equal(p, plain[name]) for name, p in model.encoder.named_parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"activation_checkpointing": True}, {"dataloader_num_workers": 2}, {"data_seed": 42}]
+)
+def test_what_should_not_change_the_weights_does_not(trainer_of, disjoint, setting):
+    plain, other = (trainer_of(disjoint, max_steps=6, learning_rate=0.01, **s) for s in ({}, setting))
+    plain.train()
+    other.train()
+    torch.testing.assert_close(other.model.state_dict(), plain.model.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_workers_give_the_same_batches(trainer_of, disjoint):
+    loaders = [trainer_of(disjoint, dataloader_num_workers=n).get_train_dataloader() for n in (0, 2)]
+    for one, other in zip(*loaders, strict=True):
+        torch.testing.assert_close(dict(one), dict(other), rtol=0, atol=0)
+
+
+def test_the_data_seed_sets_the_order_of_the_batches_and_may_be_zero(trainer_of, disjoint):
+    first = [next(iter(trainer_of(disjoint, **s).get_train_dataloader())) for s in ({}, {"data_seed": 0}, {"seed": 0})]
+    assert torch.equal(first[1]["input_ids"], first[2]["input_ids"])
+    assert first[0]["input_ids"].shape != first[1]["input_ids"].shape or not torch.equal(
+        first[0]["input_ids"], first[1]["input_ids"]
+    )
+
+
+def test_training_and_evaluation_run_in_bfloat16_on_a_processor(trainer_of, disjoint):
+    settings = {"max_steps": 3, "logging_steps": 1, "learning_rate": 1e-3}
+    plain, low = (trainer_of(disjoint, disjoint, bf16=bf16, **settings) for bf16 in (False, True))
+    plain.train()
+    low.train()
+    assert {parameter.dtype for parameter in low.model.parameters()} == {torch.float32}
+    assert logged(low, "loss") == pytest.approx(logged(plain, "loss"), rel=0.05)
+    assert logged(low, "loss") != logged(plain, "loss")
+    assert low.evaluate()["eval_loss"] == pytest.approx(plain.evaluate()["eval_loss"], rel=0.05)
+
+
+def test_a_mixture_of_datasets_without_a_common_task_learns_all_tasks(trainer_of, disjoint):
+    settings = {"num_train_epochs": 60, "learning_rate": 5e-3, "per_device_train_batch_size": 16}
+    trainer = trainer_of(disjoint, disjoint, lr_scheduler_type="constant", **settings)
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    for task in TASKS:
+        assert after[f"eval_{task}_loss"] < 0.9 * before[f"eval_{task}_loss"]
+    assert after["eval_mtl_score"] > before["eval_mtl_score"] + 0.2
