@@ -87,8 +87,8 @@ def encoder_passes(
     Args:
         adapters: for each task the adapters it goes through.
         rows: for each task the rows of the batch that it labels, shape (n_t,); None for all.
-        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. It is not used for all rows, of
-            which each pass then holds a batch, and not several.
+        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. With `rows=None` every
+            group of adapters takes a pass of its own all the same, so that no pass holds more rows than the batch.
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, of_task in adapters.items():

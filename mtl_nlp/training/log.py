@@ -29,7 +29,7 @@ class TrainingLog:
         self._steps = self._sub_words = self._positions = 0
 
     def add_step(self, counts: StepCounts, sub_words: int, positions: int) -> None:
-        """Count a step: what of all processes' micro-batches is labelled, and what of their positions holds a sub-word."""
+        """Count a step of all processes: its labels, its sub-words, and the positions of its padded batches."""
         self._counts += counts
         self._steps += 1
         self._sub_words += sub_words
