@@ -185,37 +185,45 @@ def export_onnx(
 
 
 def _hold_once(graph: onnx.GraphProto) -> None:
-    """Hold every weight once, as its layer multiplies with it, whatever the number of encoder passes that read it.
+    """Hold every weight once, as its layer multiplies with it, however many encoder passes read the weight.
 
-    The exporter transposes a small weight anew for each pass, and leaves a large one that several read to be transposed
-    in each of them, where the quantizer does not find it.
+    The exporter transposes a small weight anew for each pass. It leaves a large weight that several passes read to be
+    transposed in each of them, where the quantizer does not find it.
     """
+    _fold_transposes(graph)
+    _merge_equal_weights(graph)
+
+
+def _fold_transposes(graph: onnx.GraphProto) -> None:
+    """Replace each node that transposes a weight by the transposed weight, if nothing else reads the weight."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    read_otherwise = {name for node in graph.node if node.op_type != "Transpose" for name in node.input}
-    folded = [
-        node for node in graph.node if node.op_type == "Transpose" and node.input[0] in weights.keys() - read_otherwise
-    ]
-    for node in folded:
-        turned = onnx.numpy_helper.to_array(weights[node.input[0]]).transpose(
-            onnx.helper.get_node_attr_value(node, "perm")
-        )
-        weights[node.output[0]] = onnx.numpy_helper.from_array(np.ascontiguousarray(turned), node.output[0])
-    for name in {node.input[0] for node in folded}:
-        del weights[name]
-    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
-    names = {
-        name: first.setdefault((tensor.data_type, tuple(tensor.dims), tensor.raw_data), name)
-        if tensor.raw_data
-        else name
-        for name, tensor in weights.items()
-    }
-    outputs = {node.output[0] for node in folded}
-    nodes = [node for node in graph.node if node.output[0] not in outputs]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(tensor for name, tensor in weights.items() if names[name] == name)
-    graph.node.extend(nodes)
+    read_by_others = {name for node in graph.node if node.op_type != "Transpose" for name in node.input}
+    folded: dict[str, onnx.TensorProto] = {}
     for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
+        if node.op_type == "Transpose" and node.input[0] in weights.keys() - read_by_others:
+            axes = onnx.helper.get_node_attr_value(node, "perm")
+            values = onnx.numpy_helper.to_array(weights[node.input[0]]).transpose(axes)
+            folded[node.output[0]] = onnx.numpy_helper.from_array(np.ascontiguousarray(values), node.output[0])
+    sources = {node.input[0] for node in graph.node if node.output[0] in folded}
+    nodes = [node for node in graph.node if node.output[0] not in folded]
+    tensors = [tensor for tensor in graph.initializer if tensor.name not in sources]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend([*tensors, *folded.values()])
+    graph.node.extend(nodes)
+
+
+def _merge_equal_weights(graph: onnx.GraphProto) -> None:
+    """Let the nodes that read equal weights read the first of these, and remove the others."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    kept: dict[str, str] = {}
+    for tensor in graph.initializer:
+        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        kept[tensor.name] = first.setdefault(content, tensor.name) if tensor.raw_data else tensor.name
+    tensors = [tensor for tensor in graph.initializer if kept[tensor.name] == tensor.name]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+    for node in graph.node:
+        node.input[:] = [kept.get(name, name) for name in node.input]
 
 
 @contextlib.contextmanager

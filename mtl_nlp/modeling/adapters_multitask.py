@@ -45,16 +45,20 @@ class RoutedLinear(LoraLinear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output for rows of any mix of adapters, shape (rows, ..., out)."""
         route = current_route()
-        if route is None and self.training and torch.is_grad_enabled():
-            # PEFT's own active adapter would take all rows, silently.
-            raise RuntimeError(
-                "In training, a layer with adapters is reached through MultitaskModel.forward alone, which knows each "
-                "row's adapter. With activation checkpointing, use transformers' own (`activation_checkpointing`)."
-            )
-        if route is not None and (idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]):
-            # In the layer that they belong to: FSDP reduces a layer's gradients as soon as its backward pass is over.
+        if route is None:
+            if self.training and torch.is_grad_enabled():
+                # The adapters would get no gradient, silently.
+                raise RuntimeError(
+                    "In training, a layer with adapters is reached through MultitaskModel.forward alone, which knows "
+                    "each row's adapter. With activation checkpointing, use transformers' own "
+                    "(`activation_checkpointing`)."
+                )
+            return self.base_layer(x, *args, **kwargs)
+        if idle := [p for p in self._parameters_of(route.idle) if p.requires_grad]:
+            # In the layer that the parameters belong to: FSDP reduces a layer's gradients as soon as its backward pass
+            # is over.
             x = ZeroGradients.apply(x, *idle)
-        if route is None or len(route.adapters) == 1:
+        if len(route.adapters) == 1:
             return super().forward(x, *args, **kwargs)
         if len(x) != sum(route.sizes):
             raise ValueError(

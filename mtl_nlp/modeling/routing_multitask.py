@@ -73,57 +73,67 @@ class EncoderPass:
 
     route: Route
     rows: torch.Tensor | None
-    positions: dict[str, torch.Tensor | None]
+    positions: Mapping[str, torch.Tensor | None]
 
 
 def encoder_passes(
     adapters: Mapping[str, tuple[str, ...]], rows: Mapping[str, torch.Tensor] | None, *, in_one: bool
 ) -> list[EncoderPass]:
-    """The encoder passes that a batch needs for some tasks.
+    """Plan the encoder passes that a batch needs for some tasks.
 
-    Tasks that go through the same adapters share what is read for them. A row that is labelled for tasks of other
-    adapters is read once for each of those, and for no other.
+    Tasks with the same adapters share their rows. A row that is labelled for tasks with different adapters is read once
+    for each combination of adapters.
 
     Args:
-        adapters: for each task the adapters it goes through.
-        rows: for each task the rows of the batch that it labels, shape (n_t,); None for all.
-        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. With `rows=None` every
-            group of adapters takes a pass of its own all the same, so that no pass holds more rows than the batch.
+        adapters: for each task its adapters.
+        rows: for each task the rows of the batch that carry its label, shape (n_t,); None for all rows.
+        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. With `rows=None` each
+            combination of adapters takes a pass of its own, so that no pass holds more rows than the batch.
+
+    Returns:
+        At least one pass, since a loss of zero needs an encoder pass too.
     """
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, of_task in adapters.items():
+    tasks: dict[tuple[str, ...], list[str]] = {}
+    for name, group in adapters.items():
         if rows is None or len(rows[name]):
-            groups.setdefault(of_task, []).append(name)
-    groups = groups or {(): []}  # the batch as it is, since a loss of zero needs an encoder pass too
+            tasks.setdefault(group, []).append(name)
+    tasks = tasks or {(): []}
     if rows is None:
-        return [EncoderPass(Route((group,), ()), None, dict.fromkeys(names)) for group, names in groups.items()]
-    if len(groups) == 1:
+        return [EncoderPass(Route((group,), ()), None, dict.fromkeys(names)) for group, names in tasks.items()]
+    if len(tasks) == 1:
         return [
             EncoderPass(Route((group,), ()), None, {name: rows[name] for name in names})
-            for group, names in groups.items()
+            for group, names in tasks.items()
         ]
-    reads = []
-    for group, names in groups.items():
-        parts = [rows[name] for name in names]
-        if len(parts) == 1:
-            reads.append((group, parts[0], [torch.arange(len(parts[0]), device=parts[0].device)]))
-        else:
-            of_group = torch.cat(parts).unique()
-            reads.append((group, of_group, [torch.searchsorted(of_group, part) for part in parts]))
-    if not in_one:
-        return [
-            EncoderPass(Route((group,), ()), read, dict(zip(groups[group], positions, strict=True)))
-            for group, read, positions in reads
-        ]
-    sizes = [len(read) for _, read, _ in reads]
-    starts = itertools.accumulate(sizes, initial=0)
-    joined = {
-        name: start + place
-        for (group, _, positions), start in zip(reads, starts, strict=False)
-        for name, place in zip(groups[group], positions, strict=True)
+    reads = {group: _read_once({name: rows[name] for name in names}) for group, names in tasks.items()}
+    if in_one:
+        return [_joined(reads)]
+    return [EncoderPass(Route((group,), ()), read, positions) for group, (read, positions) in reads.items()]
+
+
+_Read = tuple[torch.Tensor, dict[str, torch.Tensor]]
+"""Rows of the batch, shape (rows,), and for each task the positions of its rows among them, shape (n_t,)."""
+
+
+def _read_once(rows: Mapping[str, torch.Tensor]) -> _Read:
+    """Collect the rows of tasks that share their adapters, each row once."""
+    if len(rows) == 1:
+        ((name, read),) = rows.items()
+        return read, {name: torch.arange(len(read), device=read.device)}
+    read = torch.cat(list(rows.values())).unique()
+    return read, {name: torch.searchsorted(read, of_task) for name, of_task in rows.items()}
+
+
+def _joined(reads: Mapping[tuple[str, ...], _Read]) -> EncoderPass:
+    """Put the rows of several combinations of adapters behind each other, in one pass."""
+    sizes = [len(read) for read, _ in reads.values()]
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    positions = {
+        name: start + position
+        for (_, of_group), start in zip(reads.values(), starts, strict=True)
+        for name, position in of_group.items()
     }
-    route = Route(tuple(groups), tuple(sizes))
-    return [EncoderPass(route, torch.cat([read for _, read, _ in reads]), joined)]
+    return EncoderPass(Route(tuple(reads), tuple(sizes)), torch.cat([read for read, _ in reads.values()]), positions)
 
 
 def mark_idle_adapters(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:

@@ -285,6 +285,16 @@ def test_in_training_the_layers_refuse_rows_whose_adapters_nobody_told_them():
     model.eval().encoder(**batch())
 
 
+def test_outside_of_training_the_encoder_by_itself_is_the_plain_encoder():
+    model = adapted(adapters=("shared", "pos", "ner")).eval()
+    plain = copy.deepcopy(model)
+    plain.delete_adapter(plain.adapter_names)
+    expected = plain.encoder(**batch()).last_hidden_state
+    assert torch.equal(model.encoder(**batch()).last_hidden_state, expected)
+    with torch.no_grad():
+        assert torch.equal(model.train().encoder(**batch()).last_hidden_state, expected)
+
+
 def test_activation_checkpointing_that_forgets_the_way_is_an_error_and_no_other_gradient():
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
