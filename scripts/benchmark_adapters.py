@@ -1,16 +1,18 @@
-"""What adapters cost in time and memory: python scripts/benchmark_adapters.py
+"""Measure the time and memory that adapters cost: python scripts/benchmark_adapters.py
 
-MiniLM, adapters of r 8 on all linear layers, in turns so that a machine's moods touch all alike; medians.
+The model is MiniLM with adapters of r 8 on all linear layers. The measured programs take turns, so that changes in the
+load of the machine affect all of them alike; the figures are medians.
 
-- ways: forward and backward of one encoder pass over a batch of 32 texts of 64 sub-words, a quarter for each of four
-  adapters, in the way used and in those that were rejected, against the same batch through one adapter
-- steps: optimizer steps of recipes/mixed.yaml: the encoder fine-tuned in full, adapters alone, and both; with the peak
-  memory of each while training, in a process of its own: of tensors, as torch's profiler counts them, beyond the
-  weights as loaded; and of the process, most of which is libraries, freed blocks that malloc keeps and oneDNN's kernels
-  for every length of a batch (needs MTL_NLP_DATA)
-- tasks: a step of 64 tasks with an adapter each against one of two tasks, with as many rows of two of the tasks
+- ways: forward and backward of one encoder pass over a batch of 32 texts of 64 sub-words, a quarter of them for each of
+  four adapters. The implementation in use and the rejected implementations are compared with the same batch through
+  one adapter.
+- steps: optimizer steps of recipes/mixed.yaml with the encoder fine-tuned in full, with adapters only, and with both.
+  A separate process measures the peak memory of each training: the memory of tensors beyond the loaded weights, as
+  counted by torch's profiler; and the memory of the process, most of which is libraries, freed blocks that malloc
+  keeps, and oneDNN's kernels for every length of a batch (needs MTL_NLP_DATA).
+- tasks: a step of 64 tasks with one adapter each compared with a step of two tasks, with the same rows of two tasks.
 
-Needs MINILM.
+The script needs MINILM.
 """
 
 from __future__ import annotations
@@ -48,18 +50,18 @@ NAMES = ("a", "b", "c", "d")
 LORA: dict[str, Any] = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 SIDES: dict[str, dict[str, Any] | None] = {
     "full fine-tuning": None,
-    "adapters alone": {"r": 8, "target_modules": "all-linear", "train_encoder": False},
+    "adapters only": {"r": 8, "target_modules": "all-linear", "train_encoder": False},
     "encoder and adapters": {"r": 8, "target_modules": "all-linear"},
 }
 
 
 def encoder_folder() -> str:
-    """The encoder that the quickstart names."""
+    """Return the encoder of the quickstart."""
     return Recipe.load(ROOT / "recipes" / "quickstart.yaml").encoder
 
 
 def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every way in every round, each warmed up before."""
+    """Measure the seconds of every way in every round, after one warm-up run of each."""
     for run in ways.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -72,7 +74,7 @@ def take_turns(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, li
 
 
 def print_ratios(seconds: dict[str, list[float]], base: str) -> None:
-    """Medians, and of the ratios to one of them in the same round."""
+    """Print the median time of every way, and the median ratio to the base way in the same round."""
     for name, values in seconds.items():
         ratios = [value / of_base for value, of_base in zip(values, seconds[base], strict=True)]
         print(
@@ -82,14 +84,14 @@ def print_ratios(seconds: dict[str, list[float]], base: str) -> None:
 
 
 def masked_forward(self: RoutedLinear, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """All adapters side by side as one of rank 4 · 8, of which each row keeps its own part."""
+    """Compute all adapters as one adapter of rank 4 · 8, and mask the parts that belong to other rows."""
     down = torch.cat([self.lora_A[name].weight for name in NAMES])
     up = torch.cat([self.lora_B[name].weight * self.scaling[name] for name in NAMES], dim=1)
     return self.base_layer(x) + F.linear(F.linear(x, down) * mask, up)
 
 
 def sliced_forward(self: RoutedLinear, x: torch.Tensor) -> torch.Tensor:
-    """The rows of each adapter cut out, and put together again."""
+    """Cut out the rows of each adapter, and concatenate the results."""
     parts = [
         F.linear(F.linear(part, self.lora_A[name].weight), self.lora_B[name].weight) * self.scaling[name]
         for name, part in zip(NAMES, x.chunk(len(NAMES)), strict=True)
@@ -98,12 +100,12 @@ def sliced_forward(self: RoutedLinear, x: torch.Tensor) -> torch.Tensor:
 
 
 def named_forward(self: RoutedLinear, x: torch.Tensor) -> torch.Tensor:
-    """PEFT's own way for inference, `adapter_names`."""
+    """Use `adapter_names`, PEFT's implementation for inference."""
     return self._mixed_batch_forward(x, adapter_names=[name for name in NAMES for _ in range(ROWS // len(NAMES))])
 
 
 def compare_ways(rounds: int, *, train_encoder: bool) -> None:
-    """Print what each way through four adapters costs."""
+    """Print the cost of each way through four adapters."""
     encoder = AutoModel.from_pretrained(encoder_folder(), add_pooling_layer=False, dtype=torch.float32).train()
     encoder.requires_grad_(train_encoder)
     for name in NAMES:
@@ -139,18 +141,19 @@ def compare_ways(rounds: int, *, train_encoder: bool) -> None:
     mixed = Route(tuple((name,) for name in NAMES), (quarter,) * len(NAMES))
     ways = {
         "one adapter": lambda: passes(Route(((NAMES[0],),), ())),
-        "four adapters, a product a row (used)": lambda: passes(mixed),
-        "four adapters, side by side and masked": lambda: replaced(functools.partial(masked_forward, mask=mask)),
+        "four adapters, one product per row (used)": lambda: passes(mixed),
+        "four adapters, concatenated and masked": lambda: replaced(functools.partial(masked_forward, mask=mask)),
         "four adapters, rows cut out": lambda: replaced(sliced_forward),
         "four adapters, PEFT's adapter_names": lambda: replaced(named_forward),
-        "four adapters, a pass for each": pass_each,
+        "four adapters, one pass per adapter": pass_each,
     }
-    print(f"\nencoder {'trained too' if train_encoder else 'frozen'}\n\n| way | step | of one adapter |\n|---|---|---|")
+    print(f"\nencoder {'trained too' if train_encoder else 'frozen'}\n")
+    print("| way | step | relative to one adapter |\n|---|---|---|")
     print_ratios(take_turns(ways, rounds), "one adapter")
 
 
 def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
-    """A trainer of recipes/mixed.yaml with this side's adapters."""
+    """Build a trainer of recipes/mixed.yaml with the adapters of a side."""
     recipe = Recipe.load(ROOT / "recipes" / "mixed.yaml")
     data = recipe.model_dump(exclude_defaults=True)
     data["training"] |= {"max_steps": steps, "eval_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
@@ -161,9 +164,9 @@ def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
 
 
 def time_training(side: str, steps: int) -> None:
-    """Train in this process; print seconds a step, and the process's peak memory while training, in bytes."""
+    """Train in this process; print the seconds per step and the peak memory of the process during training in bytes."""
     trainer = build_mixed_trainer(side, steps)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of reading the data
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak that was reached while the data were read
     started = time.perf_counter()
     trainer.train()
     seconds = (time.perf_counter() - started) / steps
@@ -173,7 +176,7 @@ def time_training(side: str, steps: int) -> None:
 
 
 def watch_tensors(side: str, steps: int) -> None:
-    """Train in this process; print the most bytes that tensors held at a time, what was there before left out."""
+    """Train in this process; print the peak of the bytes that tensors hold beyond those before training."""
     trainer = build_mixed_trainer(side, steps)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         trainer.train()
@@ -185,7 +188,7 @@ def watch_tensors(side: str, steps: int) -> None:
 
 
 def compare_steps(rounds: int, steps: int) -> None:
-    """Print what a step of mixed.yaml costs in time and memory."""
+    """Print the time and memory of a step of mixed.yaml."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     peaks: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(rounds):
@@ -193,9 +196,9 @@ def compare_steps(rounds: int, steps: int) -> None:
             took, peak = results_of("time", side, steps)
             seconds[side].append(took)
             peaks[side].append(peak)
-    print("\nmixed.yaml, bf16\n\n| side | step | of full fine-tuning |\n|---|---|---|")
+    print("\nmixed.yaml, bf16\n\n| side | step | relative to full fine-tuning |\n|---|---|---|")
     print_ratios(seconds, "full fine-tuning")
-    print("\n| side | peak memory of tensors | of the process |\n|---|---|---|")
+    print("\n| side | peak memory of tensors | peak memory of the process |\n|---|---|---|")
     for side in SIDES:
         (tensors,) = results_of("tensors", side, steps)
         low, middle, high = (f(peaks[side]) / 2**20 for f in (min, statistics.median, max))
@@ -203,7 +206,7 @@ def compare_steps(rounds: int, steps: int) -> None:
 
 
 def results_of(what: str, side: str, steps: int) -> list[float]:
-    """The figures that a training in a process of its own prints."""
+    """Train in a separate process and return the figures that it prints."""
     command = [sys.executable, __file__, "--only", what, "--side", side, "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     result = next(line for line in done.stdout.splitlines() if line.startswith("result"))
@@ -211,7 +214,7 @@ def results_of(what: str, side: str, steps: int) -> list[float]:
 
 
 def compare_tasks(rounds: int) -> None:
-    """Print what 64 tasks with adapters cost against two, with the same rows for the same two tasks."""
+    """Print the cost of 64 tasks with adapters relative to two tasks, with the same rows for the same two tasks."""
     input_ids = torch.randint(1000, 20000, (ROWS, LENGTH))
     ways: dict[str, Callable[[], None]] = {}
     for number in (2, 64):
@@ -229,7 +232,7 @@ def compare_tasks(rounds: int) -> None:
             model.zero_grad()
 
         ways[f"{number} tasks"] = step
-    print("\n| tasks with adapters | forward and backward | of 2 tasks |\n|---|---|---|")
+    print("\n| tasks with adapters | forward and backward | relative to 2 tasks |\n|---|---|---|")
     print_ratios(take_turns(ways, rounds), "2 tasks")
 
 
@@ -237,12 +240,12 @@ TRAININGS = {"time": time_training, "tensors": watch_tensors}
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Run the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("ways", "steps", "tasks", *TRAININGS), help="default: ways, tasks, steps")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps of one training")
-    parser.add_argument("--side", choices=list(SIDES), default="full fine-tuning", help="of time and tensors")
+    parser.add_argument("--steps", type=int, default=60, help="number of optimizer steps of one training")
+    parser.add_argument("--side", choices=list(SIDES), default="full fine-tuning", help="for time and tensors")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,12 +1,12 @@
-"""One joint model against three stock single-task runs on English-EWT: python scripts/benchmark_ewt.py --seeds 1 2 3
+"""Compare one joint model with three stock runs on English-EWT: python scripts/benchmark_ewt.py --seeds 1 2 3
 
-Both sides start from the same encoder and read the same words. The stock side is transformers' Trainer with its own
-AutoModel classes, one run a task: 2 epochs, batch 32, learning rate 2e-4, bf16, batches grouped by length. The joint
-side is recipes/ewt.yaml as it stands, with the seed changed: one run for the three tasks. Spans are scored strictly
-(seqeval, IOB2) on both sides.
+Both sides start from the same encoder and read the same words. The stock side is transformers' Trainer with the stock
+AutoModel classes, one run per task: 2 epochs, batch 32, learning rate 2e-4, bf16, batches grouped by length. The joint
+side is recipes/ewt.yaml with a different seed: one run for all three tasks. Spans are scored strictly (seqeval, IOB2)
+on both sides.
 
-Every finished run is a line in --output; a second call goes on with what is missing and prints the table of all.
-Needs MTL_NLP_DATA and MINILM as the recipe does.
+Every finished run adds one line to --output. A second call runs only the missing runs and prints the table of all runs.
+The script needs MTL_NLP_DATA and MINILM, as the recipe does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SPLITS = ("validation", "test")
 
 
 def stock_dataset(encoded: EncodedDataset, task: str) -> Dataset:
-    """The rows as the stock classes read them: labels beside the input ids."""
+    """Return the rows in the form of the stock classes: one label per sub-word or one label per text."""
     columns: dict[str, list] = {"input_ids": [], "attention_mask": [], "labels": [], "length": []}
     for window in encoded.windows:
         columns["input_ids"].append(window["input_ids"])
@@ -61,7 +61,7 @@ def stock_dataset(encoded: EncodedDataset, task: str) -> Dataset:
 
 
 def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
-    """Train one stock model on one task and score it; primary score on each split, in percent."""
+    """Train one stock model on one task, and return its primary score on each split in percent."""
     set_seed(seed)
     auto_class = (
         AutoModelForTokenClassification if run.tasks[task].level == "token" else AutoModelForSequenceClassification
@@ -89,7 +89,7 @@ def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
             processing_class=run.tokenizer,
         )
         trainer.train()
-        # It would group the evaluation by length too, and predictions would come in another order than the rows.
+        # Trainer would also group the evaluation by length, and the predictions would not be in the order of the rows.
         trainer.args.train_sampling_strategy = "random"
         scores = {}
         for split in SPLITS:
@@ -102,7 +102,7 @@ def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
 
 
 def plain_prediction(run: Run, task: str, window: dict[str, Any], logits: np.ndarray) -> str | list[str]:
-    """The argmax, as the stock pipelines take it: no constraints on spans."""
+    """Return the argmax without constraints on spans, as the stock pipelines do."""
     labels = run.tasks[task].labels
     if run.tasks[task].level == "sequence":
         return labels[int(logits.argmax())]
@@ -110,7 +110,7 @@ def plain_prediction(run: Run, task: str, window: dict[str, Any], logits: np.nda
 
 
 def joint_run(seed: int) -> dict[str, dict[str, float]]:
-    """Train the recipe and score every task; task -> split -> primary score in percent."""
+    """Train the recipe, and return task -> split -> primary score in percent."""
     recipe = Recipe.load(RECIPE, [f"training.seed={seed}", "training.eval_strategy=no", "training.disable_tqdm=true"])
     run = prepare_run(recipe)
     trainer = build_trainer(run, build_model(run), training_arguments(recipe))
@@ -125,7 +125,7 @@ def joint_run(seed: int) -> dict[str, dict[str, float]]:
 
 
 def print_table(lines: list[dict[str, Any]], passes: float) -> None:
-    """Mean and range over seeds of both sides, as Markdown."""
+    """Print the mean and range over seeds of both sides as Markdown."""
     print(f"\nencoder passes: stock 3 x {STOCK_EPOCHS} epochs, joint {passes:g} epochs\n")
     print("| split | side | seeds | " + " | ".join([*TASKS, "mean"]) + " |")
     print("|---|---|---|" + "---|" * 4)
@@ -145,7 +145,7 @@ def print_table(lines: list[dict[str, Any]], passes: float) -> None:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--sides", nargs="+", choices=("stock", "joint"), default=["stock", "joint"])

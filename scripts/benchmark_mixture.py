@@ -1,11 +1,11 @@
-"""What mixing costs: planning, many heads, padding, processes. Prints a Markdown table with the bar for each figure.
+"""Measure the cost of mixing (planning, many heads, padding, processes), and print a Markdown table with bars.
 
-    python scripts/benchmark_mixture.py                            all figures, on a machine that does nothing else
+    python scripts/benchmark_mixture.py                            all figures, on an otherwise idle machine
     python scripts/benchmark_mixture.py --only sampler padding
     python scripts/benchmark_mixture.py --only step --bf16         on the accelerator if there is one
 
-`padding` and `processes` need MTL_NLP_DATA (see recipes/ewt.yaml and recipes/mixed.yaml), all but `sampler` need
-MiniLM, from the Hub or the folder in MINILM. `sampler` reads its memory from /proc, so it needs Linux.
+`padding` and `processes` need MTL_NLP_DATA (see recipes/ewt.yaml and recipes/mixed.yaml). All measurements except
+`sampler` need MiniLM, from the Hub or from the folder in MINILM. `sampler` reads its memory from /proc and needs Linux.
 """
 
 from __future__ import annotations
@@ -49,22 +49,31 @@ BLOCK = 2
 
 
 def line(name: str, measured: str, value: float, sign: str, bar: float, form: str) -> str:
-    """A line of the table: the value should be `<=` or `>=` the bar; `form` is the format of both."""
+    """Return a line of the table.
+
+    Args:
+        name: the figure.
+        measured: how the figure was measured.
+        value: the value.
+        sign: `<=` or `>=`, the required relation of the value to the bar.
+        bar: the bar.
+        form: the format of the value and the bar.
+    """
     met = value <= bar if sign == "<=" else value >= bar
     return f"| {name} | {measured} | {form.format(value)} | {sign} {form.format(bar)} | {'yes' if met else 'no'} |"
 
 
 def sampler() -> list[str]:
-    """Time and memory of planning, and rows a second. To be called in a process of its own."""
+    """Measure the time and memory of planning, and the rows per second. Run this function in a separate process."""
     imports = _memory("VmRSS")
     # A geometric progression that stops growing at a million rows.
     sizes = np.geomspace(1, 8.53e6, 100).clip(max=1e6).round().astype(int)
     rng = np.random.default_rng(0)
     rows_of = [rng.integers(5, 129, size, dtype=np.int32) for size in sizes]
-    # What mixture and sampler ask of a dataset.
+    # The attributes of a dataset that the mixture and the sampler read.
     parts = {f"d{n}": SimpleNamespace(num_windows=len(of), lengths=of, windows=None) for n, of in enumerate(rows_of)}
     before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # peaks count from here
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
 
     started = time.perf_counter()
     mixture = TaskMixture(cast(dict[str, EncodedDataset], parts), temperature=2.0)
@@ -82,27 +91,27 @@ def sampler() -> list[str]:
     rows += sum(len(batch) for batch in batches)
     speed, epoch_memory = rows / (time.perf_counter() - started), _memory("VmHWM") - before
     if not planned == rows == len(mixture):
-        raise RuntimeError(f"An epoch of {len(mixture)} rows had {planned} planned and {rows} yielded.")
+        raise RuntimeError(f"An epoch should have {len(mixture)} rows. Found {planned} planned and {rows} yielded.")
 
-    of = f"{len(sizes)} datasets of {sizes.min()} to {sizes.max():,} rows, {rows:,} in all, T=2, batch {BATCH}"
-    above = f"peak above what there was before (imports {imports:.0f} MB, rows' lengths {before - imports:.0f} MB)"
+    of = f"{len(sizes)} datasets of {sizes.min()} to {sizes.max():,} rows, {rows:,} in total, T=2, batch {BATCH}"
+    above = f"peak above the memory before (imports {imports:.0f} MB, lengths of rows {before - imports:.0f} MB)"
     return [
         line("plan an epoch", f"mixture, sampler, the counts of all windows; {of}", planning, "<=", 5, "{:.2f} s"),
         line("first batch", "a new sampler of that mixture, to the first batch", first, "<=", 5, "{:.2f} s"),
         line("memory, planning", f"mixture, sampler, all windows: {above}", planning_memory, "<=", 500, "{:.0f} MB"),
-        line("memory, epoch", "the same, once all batches were drawn", epoch_memory, "<=", 500, "{:.0f} MB"),
-        line("rows a second", "all batches of the epoch, one process", speed, ">=", 20_000, "{:,.0f}"),
+        line("memory, epoch", "the same, after all batches were drawn", epoch_memory, "<=", 500, "{:.0f} MB"),
+        line("rows per second", "all batches of the epoch, one process", speed, ">=", 20_000, "{:,.0f}"),
     ]
 
 
 def _memory(field: str) -> float:
-    """This process's memory in MB, now (VmRSS) or at its peak (VmHWM)."""
+    """Return the memory of this process in MB, now (VmRSS) or at its peak (VmHWM)."""
     found = re.search(rf"{field}:\s*(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) * 1024 / 1e6 if found else float("nan")
 
 
 def step(steps: int, bf16: bool) -> list[str]:
-    """A whole training step with 64 heads against one with 2, in turns of a few steps."""
+    """Compare a complete training step with 64 heads and a step with 2 heads, in turns of a few steps."""
     figures = []
     for labels in (1, 2):
         trainers = {tasks: _trainer(tasks, labels, bf16) for tasks in (2, TASKS)}
@@ -111,19 +120,19 @@ def step(steps: int, bf16: bool) -> list[str]:
             for tasks, (trainer, clock) in trainers.items():
                 clock.ends.clear()
                 trainer.train()
-                if block > 0:  # the first warms up
+                if block > 0:  # the first block warms up
                     seconds[tasks] += np.diff(clock.ends).tolist()
         few, many = statistics.median(seconds[2]), statistics.median(seconds[TASKS])
         where = f"{trainers[2][0].args.device.type}, {'bf16' if bf16 else 'fp32'}, {BATCH} x {SUB_WORDS}"
         rows = next(iter(trainers[TASKS][0].get_train_dataloader()))["rows"]
-        batch = f"{labels} label(s) a row, rows of {sum(len(of) > 0 for of in rows.values())} tasks in a batch"
+        batch = f"{labels} label(s) per row, rows of {sum(len(of) > 0 for of in rows.values())} tasks in a batch"
         timed = f"medians of {len(seconds[2])} steps, {1000 * many:.1f} and {1000 * few:.1f} ms"
         figures.append(line("step, 64 tasks against 2", f"{where}, {batch}; {timed}", many / few, "<=", 1.15, "{:.3f}"))
     return figures
 
 
 class _Clock(TrainerCallback):
-    """When each step ended. From one end to the next a step is whole: fetching and collating its rows is part of it."""
+    """The times at which steps end. The time between two ends includes fetching and collating the rows of the step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -136,10 +145,10 @@ class _Clock(TrainerCallback):
 
 
 def _trainer(count: int, labels_per_row: int, bf16: bool) -> tuple[MultitaskTrainer, _Clock]:
-    """A trainer of `count` tasks, half of them on words, half on texts; of one dataset a task, or one for two tasks.
+    """Build a trainer of `count` tasks, half of them on words and half on texts.
 
-    All datasets have the same size, and the window is as long as it takes to draw one row of each of 64 (or 32) of
-    them. So there is no chance in how many tasks a batch has rows of.
+    There is one dataset per task, or one dataset per two tasks. All datasets have the same size, and a window is just
+    long enough to draw one row of each of 64 (or 32) datasets. The number of tasks in a batch is therefore fixed.
     """
     tokenizer = load_tokenizer(ENCODER, reads_words=True)
     tasks: list[Task] = []
@@ -167,7 +176,7 @@ def _trainer(count: int, labels_per_row: int, bf16: bool) -> tuple[MultitaskTrai
 def _random_rows(
     fed: list[Task], tasks: list[Task], rows: int, seed: int, tokenizer: PreTrainedTokenizerBase
 ) -> EncodedDataset:
-    """Rows of random words, each one sub-word, with random labels for the tasks that are fed."""
+    """Return rows of random words of one sub-word each, with random labels for the tasks in `fed`."""
     rng = np.random.default_rng(seed)
     vocabulary = sorted(word for word in tokenizer.get_vocab() if re.fullmatch("[a-z]+", word))
     shape = (rows, SUB_WORDS - tokenizer.num_special_tokens_to_add())
@@ -183,7 +192,7 @@ def _random_rows(
 
 
 def padding() -> list[str]:
-    """The share of padding in an epoch's batches, and in batches of the same rows in random order."""
+    """Measure the share of padding in the batches of an epoch, and in batches of the same rows in random order."""
     figures = []
     for name, bar in (("ewt", 0.08), ("mixed", 0.15)):
         recipe = Recipe.load(ROOT / f"recipes/{name}.yaml", [f"training.per_device_train_batch_size={BATCH}"])
@@ -202,10 +211,11 @@ def _padding(mixture: TaskMixture, batches: Iterable[Any]) -> float:
 
 
 def processes(steps: int, rounds: int) -> list[str]:
-    """Rows a second of two processes with a thread each against one process with two; the same rows at every step.
+    """Compare two processes with one thread each and one process with two threads, on the same rows at every step.
 
-    Three times: each of the two takes the recipe's own batch, as a launch of the recipe does, twice or half of it. The
-    gradients of all weights are added up after each step, so the fewer rows a step has, the more of it is that.
+    The figures are rows per second, at three sizes: each of the two processes takes the batch of the recipe, as in a
+    launch of the recipe, or twice or half of it. The gradients of all weights are added up after each step, so the
+    share of this cost is larger for smaller steps.
     """
     return [_processes(batch, steps, rounds) for batch in (2 * BATCH, BATCH, BATCH // 2)]
 
@@ -214,13 +224,13 @@ def _processes(batch: int, steps: int, rounds: int) -> str:
     pairs = [(_rows_per_second(1, 2 * batch, steps), _rows_per_second(2, batch, steps)) for _ in range(rounds)]
     ratios = [second / first for first, second in pairs]
     one, two = (statistics.median(values) for values in zip(*pairs, strict=True))
-    found = f"2 x {batch} rows, a thread each: {two:.1f} rows/s; 1 x {2 * batch} rows, 2 threads: {one:.1f} rows/s"
+    found = f"2 x {batch} rows, one thread each: {two:.1f} rows/s; 1 x {2 * batch} rows, 2 threads: {one:.1f} rows/s"
     measured = f"recipes/ewt.yaml on the processor, {steps} steps; {found}; all ratios: {np.round(ratios, 3)}"
     return line(f"2 processes of {batch} rows against 1", measured, statistics.median(ratios), ">=", 0.9, "{:.3f}")
 
 
 def _rows_per_second(count: int, batch: int, steps: int) -> float:
-    """Train in that many processes on 2 cores. Trainer's own clock, which starts when all is loaded, gives the time."""
+    """Train in `count` processes on 2 cores. The time is that of Trainer's clock, which starts after loading."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
     command = [sys.executable, *launcher, "-m", "mtl_nlp", "train", str(ROOT / "recipes/ewt.yaml")]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(2 // count)}
@@ -237,14 +247,14 @@ def _rows_per_second(count: int, batch: int, steps: int) -> float:
 
 
 def main() -> None:
-    """Measure what is asked for and print the table."""
+    """Run the requested measurements and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ("sampler", "step", "padding", "processes")
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--steps", type=int, default=40, help="timed steps of each model in `step`")
-    parser.add_argument("--bf16", action="store_true", help="autocast in `step`")
-    parser.add_argument("--process-steps", type=int, default=40, help="steps of each training in `processes`")
-    parser.add_argument("--rounds", type=int, default=3, help="trainings of each kind in `processes`, alternated")
+    parser.add_argument("--steps", type=int, default=40, help="number of timed steps of each model in `step`")
+    parser.add_argument("--bf16", action="store_true", help="use bf16 autocast in `step`")
+    parser.add_argument("--process-steps", type=int, default=40, help="number of steps of each training in `processes`")
+    parser.add_argument("--rounds", type=int, default=3, help="number of trainings of each kind in `processes`")
     options = parser.parse_args()
     logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -1,10 +1,10 @@
-"""What answering costs: the multitask pipeline, three stock pipelines, a bare loop, ONNX. Prints a Markdown table.
+"""Compare the multitask pipeline, three stock pipelines, a bare loop and ONNX, and print a Markdown table.
 
     mtl-nlp train recipes/ewt.yaml
-    python scripts/benchmark_serving.py runs/ewt         on a machine that does nothing else
+    python scripts/benchmark_serving.py runs/ewt         on an otherwise idle machine
 
-All sides answer the sentences of English-EWT's test split at batch 32, in turns, in one process. Needs MTL_NLP_DATA
-as recipes/ewt.yaml does, and the extra `onnx`.
+All sides predict on the sentences of the test split of English-EWT at batch 32, in turns, in one process. The script
+needs MTL_NLP_DATA, as recipes/ewt.yaml does, and the extra `onnx`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ SPLIT = "test"
 
 
 def stock_pipelines(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], object]:
-    """A stock pipeline for each task, each with an encoder of its own, of the same shape."""
+    """Build one stock pipeline per task; each has its own encoder of the same shape."""
     answers = []
     for name, task in model.tasks.items():
         config = model.config.text_config
         if stock_class_problem(task, config) is None:
             stock = stock_model(model, name)
-        else:  # what it says is not what the model says, but takes as long
+        else:  # its answers differ from those of the model, but take the same time
             stock = AutoModelForSequenceClassification.from_config(stock_config(task, config)).eval()
         kind = "token-classification" if task.level == "token" else "text-classification"
         options = {"aggregation_strategy": "simple"} if "scheme" in task.to_dict() else {}
@@ -51,7 +51,7 @@ def stock_pipelines(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def bare_loop(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], object]:
-    """The least that can be done: length-sorted batches, one encoder pass, a linear layer and the argmax a task."""
+    """Build the minimal program: length-sorted batches, one encoder pass, one linear layer and argmax per task."""
     hidden = model.config.text_config.hidden_size
     layers = [(task.level, torch.nn.Linear(hidden, task.num_labels)) for task in model.tasks.values()]
 
@@ -73,7 +73,7 @@ def bare_loop(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -> Call
 
 
 def measure(sides: dict[str, Callable[[list[str]], object]], texts: list[str], rounds: int) -> dict[str, list[float]]:
-    """Texts a second of every side in every round; the sides take turns."""
+    """Measure the texts per second of every side in every round; the sides take turns."""
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side(texts[: 2 * BATCH])
@@ -86,13 +86,13 @@ def measure(sides: dict[str, Callable[[list[str]], object]], texts: list[str], r
 
 
 def line(name: str, found: str, value: float, sign: str, bar: float, form: str = "{:.2f}") -> None:
-    """Print a line of the table: the value should be `<=` or `>=` the bar."""
+    """Print a line of the table; `sign` (`<=` or `>=`) is the required relation of the value to the bar."""
     met = value <= bar if sign == "<=" else value >= bar
     print(f"| {name} | {found} | {form.format(value)} | {sign} {bar} | {'yes' if met else 'no'} |", flush=True)
 
 
 def speed_lines(speeds: dict[str, list[float]]) -> None:
-    """The ratios of the sides' speeds."""
+    """Print the ratios of the speeds of the sides."""
     middle = {name: statistics.median(values) for name, values in speeds.items()}
     for name, one, other, bar in (
         ("pipeline against three stock pipelines", "pipeline", "stock", 6.0),
@@ -107,7 +107,7 @@ def speed_lines(speeds: dict[str, list[float]]) -> None:
 
 
 def size_line(folder: Path, model: MultitaskModel) -> None:
-    """The saved file against what it holds."""
+    """Print the size of the saved file relative to the size of its content."""
     size = (folder / "model.safetensors").stat().st_size
     content = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     line("file size", f"{size:,} bytes; encoder and heads {content:,}", size / content, "<=", 1.01, "{:.4f}")

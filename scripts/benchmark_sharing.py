@@ -1,18 +1,18 @@
-"""Hard sharing, soft sharing and single tasks, compared: python scripts/benchmark_sharing.py --seeds 1 2 3
+"""Compare hard sharing, soft sharing and single tasks: python scripts/benchmark_sharing.py --seeds 1 2 3
 
-For each of recipes/mixed.yaml and recipes/ewt.yaml, every side trained for as many passes over its rows, with the
-recipe's own settings but for learning rates, which are chosen for each side:
+For recipes/mixed.yaml and recipes/ewt.yaml, every side trains for the same number of passes over its rows, with the
+settings of the recipe except for the learning rates, which are chosen for each side:
 
-- single: each task by itself, on the datasets that feed it
-- hard: the recipe as it stands, one encoder for all tasks
-- adapters: the encoder frozen, an adapter for each task (r 8, all linear layers)
-- shared: the encoder trained, and an adapter for each task
-- shared, pull: the same, with a small and a large pull of the adapters to their mean
+- single: each task in a separate run, on the datasets that feed the task
+- hard: the unchanged recipe, one encoder for all tasks
+- adapters: the encoder frozen, one adapter per task (r 8, all linear layers)
+- shared: the encoder trained, and one adapter per task
+- shared, pull: the same, with a small and with a large pull of the adapters towards their mean
 
---rows takes that many training rows of each dataset, drawn once for all sides and seeds; --epochs is how often they are
-passed over. The rates were chosen with --rows 1500 --seeds 1 --splits validation --rate-factor and
---adapter-learning-rate. Every finished run is a line in --output; a second call goes on with what is missing and prints
-the table of all. Needs MTL_NLP_DATA and MINILM as the recipes do.
+--rows limits the training rows of each dataset; the rows are drawn once for all sides and seeds. --epochs is the number
+of passes. The rates were chosen with --rows 1500 --seeds 1 --splits validation, --rate-factor and
+--adapter-learning-rate. Every finished run adds one line to --output. A second call runs only the missing runs and
+prints the table of all runs. The script needs MTL_NLP_DATA and MINILM, as the recipes do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ RATE_FACTORS = {
     "mixed": {"single": 3.0, "hard": 3.0, "adapters": 3.0, "shared": 3.0},
     "ewt": {"single": 3.0, "hard": 3.0, "adapters": 10.0, "shared": 3.0},
 }
-"""What the recipe's `learning_rate` and `head_learning_rate` are multiplied by."""
+"""The factor on the recipe's `learning_rate` and `head_learning_rate`."""
 ADAPTER_RATES = {"mixed": {"adapters": 3.0e-4, "shared": 1.0e-3}, "ewt": {"adapters": 1.0e-3, "shared": 1.0e-3}}
 
 
@@ -58,14 +58,14 @@ class Rates(NamedTuple):
 
 
 def rates_of(name: str, side: str, options: argparse.Namespace) -> Rates:
-    """The learning rates of a side: those asked for, or else those chosen."""
+    """Return the learning rates of a side: the rates in the options, or else the chosen rates."""
     without_pull = side.partition(",")[0]
     rate = options.adapter_learning_rate or ADAPTER_RATES[name][without_pull] if SIDES[side] else None
     return Rates(options.rate_factor or RATE_FACTORS[name][without_pull], rate)
 
 
 def recipe_of(name: str, side: str, task: str | None, seed: int, epochs: float, rates: Rates) -> Recipe:
-    """The recipe of one run; with a task, of that task alone."""
+    """Return the recipe of one run, reduced to one task if a task is given."""
     recipe = Recipe.load(RECIPES / f"{name}.yaml")
     data = recipe.model_dump(exclude_defaults=True)
     data["training"] |= {
@@ -90,7 +90,7 @@ def recipe_of(name: str, side: str, task: str | None, seed: int, epochs: float, 
 
 
 def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
-    """Primary score of each task on each split in percent, and what it took."""
+    """Train, and return the primary score of each task on each split in percent, the seconds and the parameters."""
     run = prepare_run(recipe)
     for name, encoded in run.splits["train"].items():
         if options.rows is not None and encoded.num_windows > options.rows:
@@ -111,7 +111,7 @@ def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, An
 
 
 def print_table(lines: list[dict[str, Any]], name: str, split: str) -> None:
-    """Mean ± standard deviation over seeds of every side, and its difference to single tasks, as Markdown."""
+    """Print mean ± standard deviation over seeds of every side, and the difference to single tasks, as Markdown."""
     tasks = list(dict.fromkeys(task for line in lines for task in line[split]))
     print(f"\n{name}.yaml, {split}\n")
     print(f"| side | {' | '.join([*tasks, 'mean', 'mean - single'])} | seeds | parameters trained |")
@@ -140,15 +140,15 @@ def _spread(values: list[float], sign: str = "") -> str:
 
 
 def main() -> None:
-    """Run what is missing and print the tables."""
+    """Run the missing runs and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=("mixed", "ewt"), default=["mixed", "ewt"])
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--rows", type=int, help="training rows of each dataset (default: all)")
+    parser.add_argument("--rows", type=int, help="number of training rows of each dataset (default: all)")
     parser.add_argument("--epochs", type=float, default=4.0)
-    parser.add_argument("--rate-factor", type=float, help=f"of the recipe's learning rates (default: {RATE_FACTORS})")
-    parser.add_argument("--adapter-learning-rate", type=float, help=f"(default: {ADAPTER_RATES})")
+    parser.add_argument("--rate-factor", type=float, help=f"factor on the recipe's rates (default: {RATE_FACTORS})")
+    parser.add_argument("--adapter-learning-rate", type=float, help=f"rate of the adapters (default: {ADAPTER_RATES})")
     parser.add_argument("--splits", nargs="+", default=["validation", "test"])
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark_sharing.jsonl"))
     options = parser.parse_args()

@@ -1,7 +1,8 @@
-"""How far a model trained on English-EWT agrees with the sample corpus: python scripts/check_sample_corpus.py runs/ewt
+"""Compare the sample corpus with a model trained on English-EWT: python scripts/check_sample_corpus.py runs/ewt
 
-Prints the share of equal UPOS tags and the strict F1 of the model's entities against the corpus's, by topic and in
-all, and with --disagreements every word on which they differ, for reading. The model is one of recipes/ewt.yaml.
+The script prints the share of equal UPOS tags and the strict F1 of the model's entities against the entities of the
+corpus, per topic and in total. With --disagreements it prints every word on which the model and the corpus differ. The
+model must be trained by recipes/ewt.yaml.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
 
 
 def main() -> None:
-    """Tag the corpus and compare."""
+    """Tag the corpus with the model and print the agreement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--disagreements", action="store_true", help="print every word on which both differ")
+    parser.add_argument("model", help="folder of a model trained by recipes/ewt.yaml")
+    parser.add_argument("--disagreements", action="store_true", help="print every word with different labels")
     options = parser.parse_args()
     files = sorted(CORPUS.glob("*/*.conll"))
     sentences = [row for file in files for row in read_conll(file, ["tokens", "upos", "ner"])]
@@ -52,7 +53,7 @@ def main() -> None:
 
 
 def print_differences(row: dict, tags: dict[str, list[str]]) -> None:
-    """A line a word: where, the word, what the corpus says, what the model says."""
+    """Print one line per differing word: the sentence id, the word, and the labels of the corpus and of the model."""
     words = zip(row["tokens"], row["upos"], tags["pos"], row["ner"], tags["ner"], strict=True)
     for word, upos, predicted_upos, ner, predicted_ner in words:
         if upos != predicted_upos or ner != predicted_ner:

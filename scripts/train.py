@@ -1,4 +1,4 @@
-"""Train a recipe, for `accelerate launch scripts/train.py RECIPE`; the same as `mtl-nlp train RECIPE`."""
+"""Train a recipe with `accelerate launch scripts/train.py RECIPE`, the same as `mtl-nlp train RECIPE`."""
 
 import sys
 

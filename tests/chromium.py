@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests of pages, and what it shows of them."""
+"""A headless Chromium for the tests of pages, and the contents of a page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ from selenium.webdriver.common.keys import Keys
 
 _PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _DRIVER = shutil.which("chromedriver")
-needs_chromium = pytest.mark.skipif(
-    _PROGRAM is None or _DRIVER is None, reason="There is no chromium with a chromedriver to open the page in."
-)
+needs_chromium = pytest.mark.skipif(_PROGRAM is None or _DRIVER is None, reason="Chromium or chromedriver is missing.")
 LAPTOP = (1366, 768)
 
 _MARKED = """
@@ -39,14 +37,14 @@ return [...document.querySelectorAll(arguments[0] + ' dl')].map(
 
 
 class Marked(NamedTuple):
-    """A text on the page, and what is marked in it as [words, label]."""
+    """A text on the page, and its marks as [words, label]."""
 
     text: str
     marks: list[list[str]]
 
 
 class Page:
-    """The page in the browser, by what somebody who uses it does and sees."""
+    """The page in the browser, as a user operates and sees it."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -58,10 +56,10 @@ class Page:
         eventually(lambda: len(self.driver.find_elements(By.CSS_SELECTOR, "#answer, #task-0 .marks")), 2)
 
     def enter(self, text: str) -> None:
-        """Put a text in the place of what is there, as pasting does."""
+        """Replace the text in the textbox, as pasting does."""
         self.textbox.click()
         self.textbox.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
-        if text:  # send_keys knows no emoji
+        if text:  # send_keys does not support emoji
             self.driver.execute_cdp_cmd("Input.insertText", {"text": text})
 
     def ask(self, text: str) -> None:
@@ -71,23 +69,23 @@ class Page:
 
     @property
     def textbox(self) -> Any:
-        """Where the text is typed."""
+        """The element in which the text is typed."""
         return self.find("#text textarea")
 
     def find(self, selector: str) -> Any:
-        """The first element of a CSS selector."""
+        """Return the first element that matches a CSS selector."""
         return self.driver.find_element(By.CSS_SELECTOR, selector)
 
     def marked(self, task: int) -> Marked:
-        """A task's text with its marks."""
+        """Return the text of a task with its marks."""
         return Marked(*self.driver.execute_script(_MARKED, f"#task-{task}"))
 
     def bars(self, task: int) -> list[tuple[str, str, float]]:
-        """A task's classes from the top: label, percentage, width of the bar."""
+        """Return the classes of a task from top to bottom: label, percentage, width of the bar in pixels."""
         return [tuple(row) for row in self.driver.execute_script(_BARS, f"#task-{task}")]
 
     def requests(self) -> set[str]:
-        """The hosts that were asked for anything since the page was opened."""
+        """Return the hosts to which the browser has sent requests since the page was opened."""
         messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
         sent = (message["params"] for message in messages if message["method"] == "Network.requestWillBeSent")
         return {urlsplit(params["request"]["url"]).netloc for params in sent}
@@ -95,7 +93,7 @@ class Page:
 
 @contextlib.contextmanager
 def chromium() -> Iterator[Page]:
-    """A browser, with the screen of a laptop."""
+    """Start a browser with the screen of a laptop."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(_PROGRAM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
@@ -112,7 +110,7 @@ def chromium() -> Iterator[Page]:
 
 
 def eventually(read: Callable[[], Any], expected: Any, timeout: float = 30.0) -> None:
-    """Wait until what is read is what is expected."""
+    """Wait until `read` returns the expected value."""
     until = time.monotonic() + timeout
     while (found := read()) != expected and time.monotonic() < until:
         time.sleep(0.05)
@@ -120,11 +118,11 @@ def eventually(read: Callable[[], Any], expected: Any, timeout: float = 30.0) ->
 
 
 def page_url(printed: Path, timeout: float = 60.0) -> str:
-    """The address that a server prints to a file as soon as it serves."""
+    """Wait for the address that a server prints to a file when it starts to serve."""
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         for word in printed.read_text(encoding="utf-8").split() if printed.exists() else ():
             if word.startswith("http://"):
                 return word
         time.sleep(0.05)
-    raise TimeoutError(f"No page is served: {printed.read_text(encoding='utf-8')}")
+    raise TimeoutError(f"The server printed no address: {printed.read_text(encoding='utf-8')}")

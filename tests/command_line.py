@@ -1,4 +1,4 @@
-"""What the tests of the commands share."""
+"""Helpers for the tests of the commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(path: Path, recipe: Any) -> str:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line on stderr of a command that refuses its input."""
+    """Check that a command refuses its input, and return its one line on stderr."""
     capsys.readouterr()
     assert main(list(arguments)) == 2
     lines = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""Models to export and what is compared of them."""
+"""Models to export, and the cases of their exports."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TEXTS = ["Ada Lovelace lives in Paris .", "The fox", "I can not log in because m
 OF_WORD_PIECES = ("bert", "electra", "albert", "deberta-v2")
 
 
-@functools.cache  # trained twice, it may number its sub-words otherwise
+@functools.cache  # a second training may number the sub-words differently
 def tokenizer_for(family: str) -> PreTrainedTokenizerBase:
     return build_tokenizer("wordpiece" if family in OF_WORD_PIECES else "bpe")
 
@@ -63,14 +63,14 @@ def in_a_fresh_interpreter(program: str, argument: Any, folder: Path) -> Any:
     return json.loads(done.stdout)
 
 
-# As a PEFT adapter
+# Exports as a PEFT adapter
 
 
 PLAIN: Mapping[str, Any] = MappingProxyType({})
 
 
 class AsAdapter(NamedTuple):
-    """What is exported: the task, the model's adapters with their options, and what becomes of its encoder."""
+    """A case of an export: the task, the adapters of the model with their options, and the state of the encoder."""
 
     task: str
     adapters: Mapping[str, Mapping[str, Any]]
@@ -128,7 +128,7 @@ AS_ADAPTERS = OF_FAMILIES | OF_OPTIONS
 
 
 def lively_encoder(folder: Path, family: str, changes: Mapping[str, Any]) -> str:
-    """A folder with a pretrained encoder whose every weight shows."""
+    """Return a folder with a pretrained encoder in which every weight affects the output."""
     if not folder.exists():
         torch.manual_seed(0)
         encoder = AutoModel.from_config(build_config(family, **changes))
@@ -140,7 +140,7 @@ def lively_encoder(folder: Path, family: str, changes: Mapping[str, Any]) -> str
 
 
 def lively_adapted(case: AsAdapter, encoder: str) -> MultitaskModel:
-    """A model of the case on a pretrained encoder: its heads, adapters and, if trained, its encoder have moved."""
+    """Build the model of a case on a pretrained encoder, with noise on heads, adapters and a trained encoder."""
     tasks = [MEAN] if case.task == "mean" else ADAPTED_TASKS
     torch.manual_seed(1)
     model = MultitaskModel.from_encoder(encoder, tasks, dtype=case.dtype).eval()

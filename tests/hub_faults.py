@@ -1,4 +1,4 @@
-"""Faults of a Hub and pushes to it."""
+"""Pushes to a Hub that fail, and the messages that they print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MESSAGE = "Upload model trained with mtl_nlp"
 
 
 def error_of(finished: Finished) -> str:
-    """The one line of a command that refuses its input."""
+    """Check that a command refused its input, and return the one line that it printed."""
     assert finished.status == 2, finished
     assert finished.stdout == ""
     (line,) = finished.stderr.splitlines()
@@ -30,11 +30,11 @@ def error_of(finished: Finished) -> str:
     return line
 
 
-# When a push fails
+# Pushes that fail
 
 
 class Failing(NamedTuple):
-    """A push that fails: what it says, the fault, the token, and the request that fails, with how often it is made."""
+    """A push that fails: its message, the fault, the token, and the failing request with the number of attempts."""
 
     message: str
     step: str | None = None
@@ -62,7 +62,7 @@ FAILING = {
     "a-right-lost-on-the-way": Failing("the token may not write there", "commit", {"status": 403}),
     "no-repository-made": Failing(FAILED, "create", {"status": 500}),
     "no-branch-made": Failing(CUT, "branch", {"cut": 0}),
-    # huggingface_hub tries these again for 1 + 2 + 4 + 8 + 8 seconds.
+    # huggingface_hub repeats these requests after 1, 2, 4, 8 and 8 seconds.
     "plans-refused": Failing(FAILED, "preupload", {"status": 500}, None, "{}/preupload/main", 6),
     "upload-refused": Failing(FAILED, "upload", {"status": 500}, None, "/lfs/{}/", 6),
     "upload-cut": Failing(CUT, "upload", {"cut": 0}, None, "/lfs/{}/", 6),
@@ -70,4 +70,4 @@ FAILING = {
     "commit-cut": Failing(CUT, "commit", {"cut": 0}, None, "{}/commit/main"),
     "too-large": Failing("the Hub refused it (413)", "commit", {"status": 413}, None, "{}/commit/main"),
 }
-"""By the name of the repository."""
+"""The name of the repository -> the push."""

@@ -1,4 +1,4 @@
-"""Programs as processes of their own, without a second interpreter's imports for each of them."""
+"""Programs in separate processes that do not repeat the imports of an interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ else:
 
 
 class Finished(NamedTuple):
-    """What came of a program."""
+    """The result of a program."""
 
     status: int
     stdout: str
@@ -41,12 +41,16 @@ class Finished(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A program under way; its folder takes what it prints and its exit status."""
+    """A running program; its output and exit status are written to its folder."""
 
     folder: Path
 
     def wait(self, timeout: float = 120.0) -> Finished:
-        """Wait for its end."""
+        """Wait for the end of the program.
+
+        Raises:
+            TimeoutError: if the program does not end within `timeout` seconds; the program is killed.
+        """
         status, until = self.folder / "status", time.monotonic() + timeout
         while not status.is_file():
             if time.monotonic() > until:
@@ -77,11 +81,11 @@ class Interpreter:
         )
 
     def close(self) -> None:
-        """End it."""
+        """End the interpreter."""
         self._process.communicate()
 
     def start(self, code: str, *arguments: str, **environment: str) -> Running:
-        """Start a program, with its arguments in `sys.argv[1:]`."""
+        """Start a program with its arguments in `sys.argv[1:]`."""
         folder = self.folder / f"program-{next(self._numbers)}"
         folder.mkdir()
         (folder / "program.json").write_text(json.dumps([code, arguments, environment]), encoding="utf-8")
@@ -91,15 +95,15 @@ class Interpreter:
         return Running(folder)
 
     def run(self, code: str, *arguments: str, **environment: str) -> Finished:
-        """Start a program and wait for its end."""
+        """Run a program to its end."""
         return self.start(code, *arguments, **environment).wait()
 
     def start_command(self, *arguments: str, **environment: str) -> Running:
-        """Start `mtl-nlp` with arguments."""
+        """Start `mtl-nlp` with the given arguments."""
         return self.start("import sys; from mtl_nlp.cli.main import main; sys.exit(main())", *arguments, **environment)
 
     def command(self, *arguments: str, **environment: str) -> Finished:
-        """Run `mtl-nlp` with arguments."""
+        """Run `mtl-nlp` with the given arguments to its end."""
         return self.start_command(*arguments, **environment).wait()
 
 
@@ -119,7 +123,7 @@ def _serve() -> None:
 
 
 def _run(folder: Path) -> None:
-    """Run a program in a child and write down how it ended."""
+    """Run a program in a child process and write its exit status."""
     code, arguments, environment = json.loads((folder / "program.json").read_text(encoding="utf-8"))
     child = os.fork()
     if child:
@@ -140,7 +144,7 @@ def _run(folder: Path) -> None:
     except BaseException:
         traceback.print_exc()
         status = 1
-    # What an interpreter does at its end, but for taking its modules apart, which takes longer than most programs.
+    # End as an interpreter does, except for the deletion of all modules, which takes longer than most programs.
     threading._shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

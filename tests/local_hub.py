@@ -1,7 +1,7 @@
-"""A Hub on this machine: repositories, commits, branches and pull requests over HTTP, with faults to switch on.
+"""A local Hub: repositories, commits, branches and pull requests over HTTP, with faults on request.
 
-It speaks what huggingface_hub asks of the real one to make repositories, to commit (large files by LFS) and to
-download, keeps every byte that it was sent, and checks the header of model cards.
+The local Hub answers the requests with which huggingface_hub creates repositories, commits (large files through LFS)
+and downloads. It stores every byte that it receives, and it validates the header of model cards.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 ADA, READER, EVE = "hf_ofAdaWhoMayWrite", "hf_ofAdaWhoMayRead", "hf_ofEveWhoMayWrite"
-"""Tokens. Ada has one that may write and one that may only read; Eve is somebody else."""
+"""Tokens: one of Ada that may write, one of Ada that may only read, and one of Eve, a different user."""
 _ACCOUNTS = {ADA: ("ada", True), READER: ("ada", False), EVE: ("eve", True)}
 _LARGE = {".safetensors", ".bin", ".pt", ".pth"}
 
 
 @dataclass(frozen=True)
 class Commit:
-    """All files of a repository after a commit."""
+    """A commit with all files of the repository after it."""
 
     id: str
     message: str
@@ -40,7 +40,7 @@ class Commit:
 
 @dataclass
 class Repository:
-    """A model repository: its branches, and `refs/pr/1`, … for pull requests, each with its commits from the first."""
+    """A model repository: branches, and pull requests as `refs/pr/1`, …, each with its commits, oldest first."""
 
     private: bool
     branches: dict[str, list[Commit]] = field(default_factory=dict)
@@ -48,16 +48,16 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong at one step of the traffic with a repository.
+    """A fault at one step of the traffic with a repository.
 
     Attributes:
         step: `create`, `branch`, `preupload`, `batch`, `upload` (of a large file), `commit`, `info` or `download`.
-        status: answer with this status.
-        cut: break the connection off, in mid-upload, or in a download after so many bytes of the file.
-        short: send only so many bytes of a file, and say that they are all.
-        delay: wait so many seconds first.
-        times: how often it happens; None for always.
-        path: only for this file of a download.
+        status: the status of the answer.
+        cut: close the connection: during an upload, or after this number of bytes of a downloaded file.
+        short: send only this number of bytes of a file, and announce it as the length of the file.
+        delay: the number of seconds to wait first.
+        times: the number of times that the fault occurs; None for always.
+        path: restrict the fault to the download of this file.
     """
 
     step: str
@@ -70,13 +70,13 @@ class Fault:
 
 
 class LocalHub:
-    """The Hub, served from when it is made until `close`.
+    """A Hub that serves from its creation until `close`.
 
     Attributes:
-        endpoint: its address.
-        repositories: by `owner/name`.
-        requests: `METHOD path` of all requests.
-        received: the bodies of all requests, and as they are the files that a commit encodes.
+        endpoint: the address of the Hub.
+        repositories: `owner/name` -> repository.
+        requests: all requests as `METHOD path`.
+        received: the bodies of all requests, and the decoded files of all commits.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class LocalHub:
         self._server.server_close()
 
     def environment(self, home: Path, token: str | None = ADA) -> dict[str, str]:
-        """The environment of somebody who uses this Hub, to be added to the usual one."""
+        """Return the variables that a user of this Hub adds to the environment."""
         return {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home / "hf"),
@@ -109,15 +109,15 @@ class LocalHub:
         }
 
     def fail(self, repo_id: str, step: str, **how: Any) -> None:
-        """Let something go wrong from now on, see `Fault`; a `repo_id` that is to be made may be named too."""
+        """Add a fault to a repository, which may not exist yet; see `Fault` for the arguments."""
         self._faults.setdefault(repo_id, []).append(Fault(step, **how))
 
     def heal(self, repo_id: str) -> None:
-        """Let nothing go wrong any more."""
+        """Remove the faults of a repository."""
         self._faults.pop(repo_id, None)
 
     def fault(self, repo_id: str, step: str, path: str | None = None) -> Fault:
-        """What goes wrong now; an empty fault if nothing does."""
+        """Return the fault of the current request; an empty fault if there is none."""
         with self.lock:
             for fault in self._faults.get(repo_id, []):
                 if fault.step == step and fault.times != 0 and fault.path in {None, path}:
@@ -126,31 +126,31 @@ class LocalHub:
         return Fault(step)
 
     def commits(self, repo_id: str, branch: str = "main") -> list[str]:
-        """The messages of a branch's commits, but for the one that made the repository."""
+        """Return the messages of the commits of a branch, except the commit that created the repository."""
         return [commit.message for commit in self.repositories[repo_id].branches[branch][1:]]
 
     def files(self, repo_id: str, branch: str = "main") -> Mapping[str, bytes]:
-        """The files of a branch, but for the one that the Hub puts into every repository."""
+        """Return the files of a branch, except the file that the Hub adds to every repository."""
         files = self.repositories[repo_id].branches[branch][-1].files
         return {path: content for path, content in files.items() if path != ".gitattributes"}
 
     def put(self, repo_id: str, files: Mapping[str, bytes], *, private: bool = False, message: str = "Put") -> None:
-        """Put files into a repository, which is made if it is not there, without any request."""
+        """Put files into a repository without a request; create a missing repository."""
         if repo_id not in self.repositories:
             self.make(repo_id, private=private)
         self.commit(repo_id, "main", message, {**self.repositories[repo_id].branches["main"][-1].files, **files})
 
     def leaked(self, words: Iterable[str]) -> set[str]:
-        """Those of the words that are in anything that was ever sent."""
+        """Return the words that occur in any received content."""
         return {word for word in words if any(word.encode() in content for content in self.received)}
 
     def make(self, repo_id: str, *, private: bool) -> None:
-        """Make a repository, as the Hub does it: with one commit."""
+        """Create a repository with one commit, as the Hub does."""
         self.repositories[repo_id] = Repository(private, {"main": []})
         self.commit(repo_id, "main", "initial commit", {".gitattributes": b"*.safetensors filter=lfs -text\n"})
 
     def commit(self, repo_id: str, branch: str, message: str, files: Mapping[str, bytes]) -> str:
-        """Add a commit with these files and no others; returns its id."""
+        """Add a commit with exactly these files, and return its id."""
         with self.lock:
             commits = self.repositories[repo_id].branches[branch]
             name = hashlib.sha1(f"{repo_id} {branch} {len(commits)} {time.time_ns()}".encode()).hexdigest()
@@ -159,7 +159,7 @@ class LocalHub:
 
 
 class _Refused(Exception):
-    """An answer other than success."""
+    """An answer that refuses a request."""
 
     def __init__(self, status: int, code: str = "", message: str = "", **headers: str) -> None:
         super().__init__(message or code)
@@ -168,22 +168,22 @@ class _Refused(Exception):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection. Each route is a method, a pattern for the path as it is sent, and the method that answers."""
+    """One connection. A route is an HTTP method, a pattern of the encoded path, and the function that answers."""
 
     hub: LocalHub
     protocol_version = "HTTP/1.1"
     routes: ClassVar[list[tuple[str, str, Callable[..., None]]]] = []
 
     def log_message(self, *args: Any) -> None:
-        """Nothing on stderr."""
+        """Print nothing to stderr."""
 
     def handle(self) -> None:
-        """Serve the connection until either side drops it."""
+        """Serve the connection until either side closes it."""
         with contextlib.suppress(ConnectionError):
             super().handle()
 
     def answer(self) -> None:
-        """Find the route and take it."""
+        """Find the route of the request and call its function."""
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self._body: bytes | None = None
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = answer
 
     def send(self, status: int, content: Any = b"", **headers: str) -> None:
-        """Answer with bytes or JSON, once the request is read."""
+        """Read the request and answer with bytes or JSON."""
         self.body()
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
@@ -212,18 +212,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def body(self) -> bytes:
-        """The whole body."""
+        """Return the complete body of the request."""
         if self._body is None:
             self._body = b"".join(self._pieces())
             self.hub.received.append(self._body)
         return self._body
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body of the request as JSON."""
         return json.loads(self.body())
 
     def meet(self, fault: Fault) -> None:
-        """Let a fault happen to this request, if it is one."""
+        """Apply a fault to the current request; an empty fault does nothing."""
         time.sleep(fault.delay)
         if fault.cut is not None:
             if self._body is None:
@@ -233,13 +233,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(fault.status, message="It was meant to fail.")
 
     def drop(self) -> None:
-        """Break the connection off."""
+        """Close the connection."""
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
         raise ConnectionAbortedError
 
     def _pieces(self) -> Iterator[bytes]:
-        """The body in pieces as they come."""
+        """Yield the body of the request in pieces as they arrive."""
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             while size := int(self.rfile.readline().split(b";")[0], 16):
                 yield self.rfile.read(size)
@@ -252,9 +252,9 @@ class _Handler(BaseHTTPRequestHandler):
             left -= len(piece)
 
     def _who(self) -> tuple[str | None, bool]:
-        """The account and whether its token may write."""
+        """Return the account of the request, and whether its token may write."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not token or self.path.startswith("/lfs/"):  # a link that holds its own permission
+        if not token or self.path.startswith("/lfs/"):  # the link itself grants permission
             return None, False
         if token not in _ACCOUNTS:
             raise _Refused(401, message="Invalid credentials in Authorization header")
@@ -282,13 +282,13 @@ class _Handler(BaseHTTPRequestHandler):
         raise _Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
     def whoami(self) -> None:
-        """Who has the token."""
+        """Answer with the owner of the token."""
         if self.account is None:
             raise _Refused(401, message="Invalid username or password.")
         self.send(200, {"type": "user", "name": self.account, "orgs": []})
 
     def create(self) -> None:
-        """Make a repository."""
+        """Create a repository."""
         asked = self.json()
         owner = asked.get("organization") or self.account
         repo_id = f"{owner}/{asked['name']}"
@@ -302,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(200, answer)
 
     def branch(self, repo_id: str, name: str) -> None:
-        """Make a branch of `main`."""
+        """Create a branch from `main`."""
         self.meet(self.hub.fault(repo_id, "branch"))
         branches = self._repository(repo_id).branches
         self._may_write(repo_id.split("/")[0])
@@ -312,25 +312,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200, {})
 
     def validate(self) -> None:
-        """Check a card's header."""
+        """Validate the header of a card."""
         errors = [{"message": message} for message in card_errors(self.json()["content"])]
         self.send(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def info(self, repo_id: str, _: str = "", revision: str = "main") -> None:
-        """What the Hub knows of a repository at a revision."""
+        """Answer with the description of a repository at a revision."""
         self.meet(self.hub.fault(repo_id, "info"))
         commit = self._at(repo_id, revision)
         files = [{"rfilename": path} for path in sorted(commit.files)]
         self.send(200, {"id": repo_id, "sha": commit.id, "tags": [], "siblings": files, **self._pipeline_tag(commit)})
 
     def refs(self, repo_id: str) -> None:
-        """The branches."""
+        """Answer with the branches of a repository."""
         names = [name for name in self._repository(repo_id).branches if not name.startswith("refs/")]
         found = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": self._at(repo_id, n).id} for n in names]
         self.send(200, {"branches": found, "converts": [], "tags": []})
 
     def tree(self, repo_id: str, revision: str, folder: str = "") -> None:
-        """The files at a revision."""
+        """Answer with the files at a revision."""
         files = self._at(repo_id, revision).files
         inside = {path: content for path, content in files.items() if path.startswith(folder.strip("/"))}
         if folder and not inside:
@@ -338,7 +338,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200, [{"type": "file", "path": p, "size": len(c), "oid": _git_hash(c)} for p, c in inside.items()])
 
     def preupload(self, repo_id: str, revision: str) -> None:
-        """Say of each file how it is to be sent."""
+        """Answer with the upload mode of each file."""
         self.meet(self.hub.fault(repo_id, "preupload"))
         self._at(repo_id, revision)
         self._may_commit(repo_id)
@@ -351,11 +351,11 @@ class _Handler(BaseHTTPRequestHandler):
         return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}
 
     def _may_commit(self, repo_id: str) -> None:
-        # A pull request is open to everybody who may write anywhere.
+        # Every account with write permission may open a pull request.
         self._may_write(self.account if "create_pr" in self.query and self.account else repo_id.split("/")[0])
 
     def batch(self, repo_id: str) -> None:
-        """Say where large files that are not there yet go."""
+        """Answer with the upload links of missing large files."""
         self.meet(self.hub.fault(repo_id, "batch"))
         objects = []
         for wanted in self.json()["objects"]:
@@ -366,16 +366,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200, content, **{"Content-Type": "application/vnd.git-lfs+json"})
 
     def upload(self, repo_id: str, oid: str) -> None:
-        """Take a large file."""
+        """Store a large file."""
         self.meet(self.hub.fault(repo_id, "upload"))
         content = self.body()
         if hashlib.sha256(content).hexdigest() != oid:
-            raise _Refused(400, message="The content is not what was announced.")
+            raise _Refused(400, message="The content differs from the announced content.")
         self.hub.objects[repo_id, oid] = content
         self.send(200, {})
 
     def push(self, repo_id: str, revision: str) -> None:
-        """Take a commit: all of it or nothing."""
+        """Apply a commit completely or not at all."""
         self.meet(self.hub.fault(repo_id, "commit"))
         branches = self._repository(repo_id).branches
         self._may_commit(repo_id)
@@ -405,7 +405,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(200, {**answer, "commitOid": oid, "commitUrl": f"{self.hub.endpoint}/{repo_id}/commit/{oid}"})
 
     def download(self, repo_id: str, revision: str, path: str) -> None:
-        """Give a file, or what is left of it."""
+        """Answer with a file, or with the requested range of it."""
         commit = self._at(repo_id, revision)
         headers = {"X-Repo-Commit": commit.id}
         if path not in commit.files:
@@ -453,7 +453,7 @@ _Handler.routes = [
 
 
 def card_errors(card: str) -> list[str]:
-    """What is wrong with the header of a card, by the Hub's documentation of model cards; nothing if it is valid."""
+    """Return the errors in the header of a card, according to the Hub's documentation; empty if it is valid."""
     try:
         header = card_header(card)
     except yaml.YAMLError as error:
@@ -485,7 +485,7 @@ def card_errors(card: str) -> list[str]:
 
 
 def card_header(card: str) -> dict[str, Any]:
-    """The header of a card; empty if it has none."""
+    """Return the header of a card; empty if the card has no header."""
     match = re.match(r"---\n(.*?)\n---\n", card, flags=re.DOTALL)
     header = yaml.safe_load(match[1]) if match else {}
     if not isinstance(header, dict):

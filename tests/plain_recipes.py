@@ -24,7 +24,7 @@ PLAIN: dict[str, Any] = {
 
 
 def changed(key: str, value: Any) -> dict[str, Any]:
-    """The plain recipe with one key set, or removed if the value is `...`."""
+    """Return the plain recipe with one key set, or removed if the value is `...`."""
     data = copy.deepcopy(PLAIN)
     *parents, last = key.split(".")
     section = data

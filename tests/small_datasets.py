@@ -1,4 +1,4 @@
-"""Small datasets, written and loaded as a recipe's are."""
+"""Small datasets, written to files and loaded by a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = {"text": "text"}
 
 
 def load(folder: Path, inputs: dict[str, str], labels: dict[str, str], **dataset: Any) -> LoadedDataset:
-    """Load the dataset `d` of a recipe in the folder."""
+    """Load the dataset `d` of a recipe in a folder."""
     data = {
         "encoder": "e",
         "output_dir": "o",
@@ -35,7 +35,7 @@ def load(folder: Path, inputs: dict[str, str], labels: dict[str, str], **dataset
 
 
 def write(path: Path, *rows: dict[str, Any] | str) -> str:
-    """Write JSON lines, or the strings as they are; returns the file's name."""
+    """Write rows as JSON lines, and strings unchanged; return the name of the file."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path.name

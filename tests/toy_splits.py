@@ -1,4 +1,4 @@
-"""Four tasks and random texts for them, shared by the tests of the trainer in one process and in several."""
+"""Four tasks and random texts for them, for the tests of the trainer in one process and in several processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "ada", 
 def build_split(
     tokenizer: PreTrainedTokenizerBase, seed: int, lengths: list[int], labels: dict[str, Callable[[int], bool]]
 ) -> EncodedDataset:
-    """Random texts of the given lengths; `labels` says for each task which lengths carry its label."""
+    """Build random texts of the given lengths; `labels` says for each task which lengths carry its label."""
     rng = np.random.default_rng(seed)
     make = {
         "pos": lambda n: rng.choice(["A", "B", "C"], size=n).tolist(),

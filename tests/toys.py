@@ -1,4 +1,4 @@
-"""Tiny encoders, tokenizers, models and recipes: no test needs a network or `../shared`."""
+"""Tiny encoders, tokenizers, models and recipes. The tests need no network and no data outside the repository."""
 
 from __future__ import annotations
 
@@ -47,9 +47,13 @@ FAMILIES = (
 
 
 def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
-    """A toy tokenizer: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece's), the same in every process.
+    """Build a toy tokenizer that is the same in every process.
 
-    WordPiece's and Unigram's own trainers break ties by the order of a hash map, which every process has its own of.
+    The vocabularies of WordPiece and Unigram are listed here, because their trainers break ties by the order of a hash
+    map, which differs between processes.
+
+    Args:
+        kind: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece).
     """
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     words = {word for text in TEXTS for word in text.split()}
@@ -92,7 +96,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
 
 
 def build_config(family: str, **changes: object) -> AutoConfig:
-    """A tiny configuration of an encoder family, without dropout."""
+    """Build a tiny configuration of an encoder family, without dropout."""
     dropout = {
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -106,13 +110,13 @@ def build_config(family: str, **changes: object) -> AutoConfig:
 
 
 def build_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
-    """A tiny random multitask model, the same one for the same arguments, in evaluation mode."""
+    """Build a tiny random multitask model in evaluation mode; equal arguments give equal weights."""
     torch.manual_seed(0)
     return MultitaskModel(MultitaskConfig(text_config=build_config(family, **changes), tasks=list(tasks))).eval()
 
 
 def lively_model(tasks: Sequence[Task], family: str = "bert", **changes: object) -> MultitaskModel:
-    """`build_model` with weights so large that every sub-word and its place show in the logits."""
+    """Build the model of `build_model` with larger weights: every sub-word and its position affect the logits."""
     model = build_model(tasks, family, **changes)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -121,7 +125,7 @@ def lively_model(tasks: Sequence[Task], family: str = "bert", **changes: object)
 
 
 def liven_adapters(model: MultitaskModel, std: float = 0.2) -> MultitaskModel:
-    """The model, its adapters changing what they are for, as trained ones do; fresh ones change nothing."""
+    """Add noise to the adapters and return the model: new adapters would not change the encoder."""
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name or "lora_magnitude" in name:
@@ -130,7 +134,7 @@ def liven_adapters(model: MultitaskModel, std: float = 0.2) -> MultitaskModel:
 
 
 def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
-    """A recipe as plain data: the sample corpus on a tiny encoder, a few steps."""
+    """Return a recipe as plain data that trains a tiny encoder on the sample corpus for a few steps."""
     return {
         "encoder": encoder,
         "output_dir": str(output),

@@ -1,4 +1,4 @@
-"""Trainers on toy splits."""
+"""Models for trainers on toy splits."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def build_model(tasks: list | None = None, family: str = "bert", **config: Any) 
 def adapted_model(
     adapters: Sequence[str] = ("shared", "pos", "topic"), family: str = "bert", std: float = 0.2, **options: Any
 ) -> MultitaskModel:
-    """A model with adapters that change what they are for, unless `std` is 0; ner and score have none of their own."""
-    model = build_model(family=family, classifier_dropout_prob=0.0)  # ALBERT's name for it
+    """Build a model whose adapters change the encoder, unless `std` is 0; ner and score have no adapter."""
+    model = build_model(family=family, classifier_dropout_prob=0.0)  # ALBERT's name of the setting
     for name in adapters:
         model.add_adapter(LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **options), name)
     return liven_adapters(model, std)

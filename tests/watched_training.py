@@ -1,4 +1,4 @@
-"""Training with given batches and with every gradient and weight written down."""
+"""Training on given batches, and a record of every gradient and weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtl_nlp import MultitaskTrainer
 
 
 class OrderedTrainer(MultitaskTrainer):
-    """Trains on the batches given, in their order."""
+    """A trainer that trains on the given batches in their order."""
 
     batches: list[list[int]]
 
@@ -21,7 +21,7 @@ class OrderedTrainer(MultitaskTrainer):
 
 
 class Recorder(TrainerCallback):
-    """Copies the gradients before, and the weights after every optimizer step."""
+    """A callback that copies the gradients before and the weights after every optimizer step."""
 
     def __init__(self) -> None:
         self.start: dict[str, torch.Tensor] = {}

@@ -59,12 +59,12 @@ def test_comments_before_the_first_word_are_columns_of_the_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("hashtag", ["#love", "#a=b", "#", "##", "#1"])
-def test_hashtags_are_words_wherever_they_stand(tmp_path, hashtag):
+def test_hashtags_are_words_at_any_position(tmp_path, hashtag):
     (sentence,) = conll(tmp_path, f"{hashtag}\tO\nis\tO\n{hashtag}\tO\n")
     assert sentence["tokens"] == [hashtag, "is", hashtag]
 
 
-def test_only_blanks_and_tabs_part_columns(tmp_path):
+def test_only_blanks_and_tabs_separate_columns(tmp_path):
     (sentence,) = conll(tmp_path, "3\u00a0000\u3000m NUM\n\u200b SYM\n")
     assert sentence["tokens"] == ["3\u00a0000\u3000m", "\u200b"]
     (sentence,) = conll(tmp_path, "New York\tB-LOC\n\u00a0\tO\n")
@@ -121,13 +121,13 @@ def test_a_broken_line_of_a_treebank_is_named(tmp_path, line, message):
         conllu(tmp_path, word("1", "Ada"), line)
 
 
-def test_words_alone_are_read_whatever_the_other_columns_are(tmp_path):
+def test_words_are_read_regardless_of_the_other_columns(tmp_path):
     path = write(tmp_path, "# topic = x\nAda\tO\tO\nruns\n\n-DOCSTART-\nHi there\n")
     assert list(read_first_column(path)) == [["Ada", "runs"], ["Hi"]]
 
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs ../shared/data")
-def test_a_real_treebank_has_the_words_that_its_statistics_say():
+def test_real_treebank_has_the_words_of_its_statistics():
     sentences = list(read_conllu(REAL_DATA / "ud_english_ewt" / "en_ewt-ud-dev.conllu"))
     assert len(sentences) == 2001
     assert sum(len(sentence["tokens"]) for sentence in sentences) == 25_147
@@ -139,13 +139,13 @@ def test_a_real_treebank_has_the_words_that_its_statistics_say():
     ("split", "sentences", "words", "people"),
     [("train", 3394, 62_730, 660), ("dev", 1009, 15_733, 470), ("test", 1287, 23_394, 429)],
 )
-def test_real_tweets_have_the_words_that_their_source_says(split, sentences, words, people):
+def test_real_tweets_have_the_words_of_their_source(split, sentences, words, people):
     rows = list(read_conll(REAL_DATA / "wnut17" / f"{split}.conll", ["tokens", "ner"]))
     assert (len(rows), sum(len(row["tokens"]) for row in rows)) == (sentences, words)
     assert sum(row["ner"].count("B-person") for row in rows) == people
 
 
-def test_a_lone_hash_is_a_word_where_it_has_the_columns_of_one(tmp_path):
+def test_single_hash_with_columns_is_a_word(tmp_path):
     (tmp_path / "a.conll").write_text("# topic = sport\n# O\n1 O\nfan O\n\n# made by hand\ngo O\n")
     first, second = read_conll(tmp_path / "a.conll", ["tokens", "ner"])
     assert (first["tokens"], first["topic"]) == (["#", "1", "fan"], "sport")

@@ -36,7 +36,7 @@ def test_labels_of_one_dataset_are_sorted():
 
 
 @pytest.mark.parametrize(("task", "labels"), [(TOPIC, ["b", None, "a"]), (TAGS, [["b"], [], ["a", "b"]])])
-def test_every_type_of_task_gives_its_names(task, labels):
+def test_every_task_type_gives_its_label_names(task, labels):
     assert unite(task, (labels, None)).tasks["t"].labels == ("a", "b")
 
 
@@ -44,7 +44,7 @@ def test_a_class_label_keeps_its_order_and_its_unused_names():
     assert unite(TOPIC, (["a"], ["z", "a", "m"])).tasks["t"].labels == ("z", "a", "m")
 
 
-def test_label_spaces_are_united_in_the_recipes_order_and_differences_told():
+def test_label_spaces_are_united_in_recipe_order_and_differences_reported():
     spaces = unite(TOPIC, (["c", "a"], None), (["a", "b"], None))
     assert spaces.tasks["t"].labels == ("a", "c", "b")
     assert spaces.notes == ["Task t: d0 has no b", "Task t: d1 has no c"]
@@ -54,7 +54,7 @@ def test_span_labels_are_completed_by_their_scheme():
     assert set(unite(NER, ([["O", "B-PER"]], None)).tasks["t"].labels) == {"O", "B-PER", "I-PER"}
 
 
-def test_a_number_has_no_label_space():
+def test_regression_has_no_label_space():
     spaces = unite(SCORE, ([1.0, None], None))
     assert (spaces.tasks["t"].labels, spaces.tasks["t"].num_labels) == ((), 1)
 
@@ -68,7 +68,7 @@ def test_datasets_of_a_task_must_share_a_label(task, first, second):
         unite(task, (first, None), (second, None))
 
 
-def test_a_dataset_without_spans_goes_with_any_other():
+def test_dataset_without_spans_fits_any_other():
     assert len(unite(NER, ([["O", "B-PER"]], None), ([["O"]], None)).tasks["t"].labels) == 3
 
 
@@ -79,11 +79,11 @@ def test_a_task_without_any_training_label_is_named(task, labels):
 
 
 @pytest.mark.parametrize(("task", "labels"), [(POS, [[]]), (TAGS, [[], []])])
-def test_empty_lists_are_no_labels_either(task, labels):
+def test_empty_lists_count_as_missing_labels(task, labels):
     with pytest.raises(DataError, match=r"Task 't': no training row of d0 has a label"):
         unite(task, (labels, None))
 
 
-def test_label_names_leave_missing_labels_out():
+def test_label_names_ignore_missing_labels():
     task = task_from_dict({"name": "t", **POS})
     assert label_names(Dataset.from_dict({LABEL_PREFIX + "t": [None, ["b", "a"]]}), task) == ["a", "b"]

@@ -25,30 +25,30 @@ def pieces(tokenizer: PreTrainedTokenizerFast, words: list[str]) -> list[list[st
     ]
 
 
-def test_words_of_a_byte_level_tokenizer_read_the_same_wherever_they_stand(without_prefix_space):
+def test_byte_level_words_are_tokenized_equally_at_any_position(without_prefix_space):
     first, second = pieces(load_tokenizer(without_prefix_space, reads_words=True), ["river", "river"])
     assert first == second
     assert first[0].startswith("Ġ")
 
 
-def test_without_care_words_would_be_read_as_the_inside_of_others(without_prefix_space):
+def test_plain_loading_reads_byte_level_words_without_a_prefix_space(without_prefix_space):
     first, second = pieces(PreTrainedTokenizerFast.from_pretrained(without_prefix_space), ["river", "river"])
     assert not first[0].startswith("Ġ")
     assert not second[0].startswith("Ġ")
 
 
-def test_a_tokenizer_for_raw_texts_is_left_as_it_is(without_prefix_space):
+def test_tokenizer_for_raw_texts_is_unchanged(without_prefix_space):
     tokenizer = load_tokenizer(without_prefix_space, reads_words=False)
     assert not tokenizer.tokenize("river")[0].startswith("Ġ")
 
 
-def test_the_prefix_space_outlasts_saving(without_prefix_space, tmp_path):
+def test_prefix_space_is_saved(without_prefix_space, tmp_path):
     load_tokenizer(without_prefix_space, reads_words=True).save_pretrained(tmp_path / "saved")
     first, second = pieces(load_tokenizer(str(tmp_path / "saved"), reads_words=True), ["river", "river"])
     assert first == second
 
 
-def test_a_step_among_several_is_told_too(without_prefix_space):
+def test_prefix_space_is_set_in_a_sequence_of_steps(without_prefix_space):
     tokenizer = PreTrainedTokenizerFast.from_pretrained(without_prefix_space)
     steps = [pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)

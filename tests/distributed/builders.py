@@ -1,4 +1,4 @@
-"""A tiny model of four tasks and tiny datasets, the same ones in every process."""
+"""A tiny model of four tasks and tiny datasets, equal in every process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtl_nlp import EncodedDataset, MultitaskConfig, MultitaskModel
 
 EVALUATED_ROWS = (1, 2, 5, 17)
 PULL = 0.1
-"""How much the distance of adapters counts in the loss."""
+"""The weight of the pull of the adapters in the loss."""
 
 
 def always(length: int) -> bool:
@@ -23,20 +23,20 @@ def always(length: int) -> bool:
 
 
 def unequal_split(tokenizer: PreTrainedTokenizerBase) -> EncodedDataset:
-    """32 texts, longest first: only the first 6 have a topic, only the last 10 a score."""
+    """Build 32 texts, longest first: only the first 6 have a topic, and only the last 10 have a score."""
     has = {"pos": always, "ner": lambda n: n % 3 > 0, "topic": lambda n: n > 13, "score": lambda n: n < 6}
     return build_split(tokenizer, 1, sorted((np.arange(2, 34) // 2).tolist(), reverse=True), has)
 
 
 def mixed_splits(tokenizer: PreTrainedTokenizerBase) -> dict[str, EncodedDataset]:
-    """Three datasets of 17, 24 and 32 texts, two of them without a task in common."""
+    """Build three datasets of 17, 24 and 32 texts; the first two have no task in common."""
     words = build_split(tokenizer, 2, [3 + n % 5 for n in range(17)], {"pos": always, "ner": always})
     texts = build_split(tokenizer, 3, [2 + n % 7 for n in range(24)], {"topic": always, "score": always})
     return {"words": words, "texts": texts, "all": unequal_split(tokenizer)}
 
 
 def evaluated_splits(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, EncodedDataset]]:
-    """Splits of few rows, some of several windows, that leave any remainder when they are dealt out."""
+    """Build splits of few rows, some with several windows, that leave different remainders over the processes."""
     has = {"pos": always, "ner": lambda n: n != 9, "topic": lambda n: n != 150, "score": lambda n: n > 1}
     lengths = [9, 150, 1, 60, 30, 2, 70, 5, 5, 8, 20, 3, 12, 7, 90, 4, 6]
     splits = {str(rows): {"d": build_split(tokenizer, 4 + rows, lengths[-rows:], has)} for rows in EVALUATED_ROWS}
@@ -44,7 +44,7 @@ def evaluated_splits(tokenizer: PreTrainedTokenizerBase) -> dict[str, dict[str, 
 
 
 def build_model(std: float | None = None) -> MultitaskModel:
-    """The same random model each time; with a large `std` one that gives different answers to different texts."""
+    """Build the same random model each time; a large `std` makes the answers depend on the texts."""
     torch.manual_seed(0)
     model = MultitaskModel(MultitaskConfig(text_config=build_config("bert"), tasks=[*TASKS.values()]))
     if std is not None:
@@ -55,9 +55,9 @@ def build_model(std: float | None = None) -> MultitaskModel:
 
 
 def build_adapted_model(train_encoder: bool = True, **options: Any) -> MultitaskModel:
-    """`build_model` with adapters that change what they are for: pos has none of its own.
+    """Build the model of `build_model` with adapters that change the encoder; pos has no adapter.
 
-    Without options of LoRA, all tasks go through a shared one too.
+    Without options of LoRA, the model also has a shared adapter for all tasks.
     """
     model = build_model()
     adapters: dict[str, Any] = {} if options else {"shared": (2, ["query", "value"])}

@@ -1,6 +1,6 @@
-"""Trains a model under FSDP2, each process on tasks of its own: `fsdp_worker.py TOKENIZER FOLDER`.
+"""Train a model under FSDP2, each process on different tasks: `fsdp_worker.py TOKENIZER FOLDER`.
 
-Trainer cannot be made to use FSDP2 on a processor, so `fully_shard` is called here as accelerate would.
+Trainer does not support FSDP2 on a CPU, so this script calls `fully_shard` as accelerate would.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from mtl_nlp.balancing.pull import adapter_deviation
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 STEPS = [
-    (("words", range(6)), ("texts", range(9))),  # one has pos and ner, the other topic and score
+    (("words", range(6)), ("texts", range(9))),  # one process has pos and ner, the other topic and score
     (("texts", range(9, 12)), ("words", range(6, 11))),
-    (("words", range(4)), ("words", range(4, 11))),  # nobody has topic or score
+    (("words", range(4)), ("words", range(4, 11))),  # no process has topic or score
 ]
 
 
@@ -35,7 +35,7 @@ def counts_of_all(batch: dict[str, Any]) -> StepCounts:
 
 
 def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int, pull: float = 0.0) -> dict[str, Any]:
-    """Losses and gradients of each step and the final weights."""
+    """Train, and return the losses and gradients of each step and the final weights."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found: dict[str, Any] = {"losses": [], "gradients": []}
     for batch in batches:
@@ -57,7 +57,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sharded(model: MultitaskModel, checkpointing: bool = False, **settings: Any) -> MultitaskModel:
-    """Each encoder layer a group, and the root last, with embeddings and heads."""
+    """Shard each encoder layer as a group, and then the root with embeddings and heads."""
     if checkpointing:
         model.activation_checkpointing_enable()
     for layer in model.encoder.encoder.layer:

@@ -1,4 +1,4 @@
-"""Starts several processes, and ends them if they hang."""
+"""Start several processes, and end them if they hang."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch", "--main_proces
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     stdout: str
@@ -27,7 +27,7 @@ class Ended(NamedTuple):
 
 
 def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
-    """Run a command with a data cache of its own to its end; fail the test if it takes too long."""
+    """Run a command to its end with a separate data cache; fail the test after `timeout` seconds."""
     launchers = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "ROLE_", "TORCHELASTIC_", "ACCELERATE_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(launchers)}
     environment |= {
@@ -45,7 +45,7 @@ def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            process.terminate()  # the launcher ends its workers, which are no children of ours
+            process.terminate()  # the launcher ends its workers, which are not children of this process
             try:
                 stdout, stderr = process.communicate(timeout=60)
             except subprocess.TimeoutExpired:
@@ -56,9 +56,10 @@ def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
 
 
 def results_of(worker: str, processes: int, tokenizer: str, folder: Path) -> list[dict]:
-    """Run a worker script of this folder in so many processes; what each wrote, by rank.
+    """Run a worker script of this folder in several processes, and return the results by rank.
 
-    One process is started without any launcher. All load one tokenizer: trained anew it would have other ids.
+    A single process is started without a launcher. All processes load the same tokenizer: a second training could give
+    it different ids.
     """
     folder.mkdir()
     launcher = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]

@@ -1,6 +1,6 @@
-"""Trains and evaluates in one of several processes and writes what it found: `train_worker.py TOKENIZER FOLDER`.
+"""Train and evaluate in one of several processes, and write the results: `train_worker.py TOKENIZER FOLDER`.
 
-Started with 1, 2 and 3 processes; test_data_parallel.py compares.
+test_data_parallel.py starts the script with 1, 2 and 3 processes and compares the results.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
 
 
 class RecordingMixture(TaskMixture):
-    """Writes down which rows this process fetches."""
+    """A mixture that records the rows that this process fetches."""
 
     def __init__(self, datasets: dict[str, EncodedDataset], **settings: Any) -> None:
         super().__init__(datasets, **settings)
@@ -38,7 +38,7 @@ def arguments(folder: str, **changes: Any) -> MultitaskTrainingArguments:
     defaults = {
         "output_dir": f"{folder}/run", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1,
         "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
-        # A key's bias has no gradient but rounding: with Trainer's 1e-8 AdamW would take steps of that.
+        # The gradient of a key's bias is rounding error only: with Trainer's 1e-8, AdamW would take steps on it.
         "adam_epsilon": 1e-6,
     }  # fmt: skip
     return MultitaskTrainingArguments(**{**defaults, **changes})
@@ -61,14 +61,14 @@ def found_in(trainer: MultitaskTrainer, recorder: Recorder) -> dict[str, Any]:
 
 
 def dealt_out(rows: Sequence[int], rank: int, processes: int, accumulation: int) -> list[list[int]]:
-    """This process's micro-batches of a step: neighbours stay together, so that few have the rare tasks."""
+    """Return the micro-batches of this process in a step; neighbours stay together, so few have the rare tasks."""
     return [part.tolist() for part in np.array_split(rows, processes * accumulation)][rank::processes]
 
 
 def train_on_given_batches(
     folder: str, accumulation: int, model: MultitaskModel | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """Three steps: all rows, then twice those without a topic."""
+    """Train for three steps: on all rows, then twice on the rows without a topic."""
     settings = arguments(folder, max_steps=3, gradient_accumulation_steps=accumulation, **changes)
     recorder, split = Recorder(), unequal_split(TOKENIZER)
     mixture = TaskMixture({"d": split})
@@ -85,7 +85,7 @@ def train_on_given_batches(
 def train_on_the_mixture(
     folder: str, rows: int, mixture: dict[str, Any], model: MultitaskModel | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """As everyone trains, `rows` a step over all processes."""
+    """Train on a mixture as a user does, with `rows` rows per step over all processes."""
     probe = arguments(folder)
     settings = arguments(folder, per_device_train_batch_size=rows // probe.world_size, **changes)
     recorder, data = Recorder(), RecordingMixture(mixed_splits(TOKENIZER), length_window=2, **mixture)
@@ -107,7 +107,7 @@ def evaluate(folder: str) -> dict[str, Any]:
 
 
 def train_adapters(folder: str, world: int) -> dict[str, Any]:
-    """Trainings of models with adapters."""
+    """Train models with adapters."""
     found = {}
     checkpointing = {"activation_checkpointing": True}
     for accumulation in {1: (1, 3), 2: (1, 2), 3: (1,)}[world]:
@@ -119,7 +119,7 @@ def train_adapters(folder: str, world: int) -> dict[str, Any]:
             model = build_adapted_model(train_encoder=False)
             found[f"{name}-{accumulation}"] = train_on_given_batches(folder, accumulation, model, **settings)
     found["adapters-checkpointing-1"] = train_on_given_batches(folder, 1, build_adapted_model(), **checkpointing)
-    if world < 3:  # a pass for each adapter
+    if world < 3:  # one pass per adapter
         for name, settings in (("dora", {}), ("dora-checkpointing", checkpointing)):
             found[f"{name}-1"] = train_on_given_batches(folder, 1, build_adapted_model(use_dora=True), **settings)
     for rows in {1: (32, 33), 2: (32,), 3: (33,)}[world]:

@@ -1,4 +1,4 @@
-"""Fixtures: models to export and what is compared of them."""
+"""Fixtures: models exported as PEFT adapters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mtl_nlp.export.peft import export_peft
 
 @pytest.fixture(scope="module")
 def as_adapters(tmp_path_factory) -> dict[str, tuple[MultitaskModel, Path, str, str]]:
-    """name of the case -> the model, where it was exported to, the encoder's folder and the base of the export."""
+    """The name of a case -> the model, the folder of the export, the folder of the encoder, the base of the export."""
     exported, folder = {}, tmp_path_factory.mktemp("as-adapters")
     for name, case in AS_ADAPTERS.items():
         encoder = lively_encoder(folder / f"{case.family}-{dict(case.changes)}", case.family, case.changes)

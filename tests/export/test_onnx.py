@@ -119,7 +119,7 @@ def test_onnxruntime_equals_torch_for_every_batch_size_length_and_padding(export
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_the_export_is_one_file_with_an_output_for_each_task(exported, family):
+def test_export_is_one_file_with_one_output_per_task(exported, family):
     _, tokenizer, folder, ours = exported(family)
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json"}
@@ -133,7 +133,7 @@ def test_the_export_is_one_file_with_an_output_for_each_task(exported, family):
     assert list(ours.tasks.values()) == TASKS
 
 
-def test_some_tasks_are_answered_alone(exported):
+def test_onnx_model_can_answer_a_subset_of_tasks(exported):
     model, tokenizer, _, ours = exported("bert")
     batch = batch_of([9, 6], tokenizer)
     logits = ours(**batch, tasks=["score", "pos"]).logits
@@ -142,7 +142,7 @@ def test_some_tasks_are_answered_alone(exported):
         torch.testing.assert_close(logits["pos"], model(**batch).logits["pos"], rtol=0, atol=1e-4)
 
 
-def test_masks_and_token_types_may_be_left_out_as_with_the_torch_model(exported):
+def test_mask_and_token_types_are_optional_as_in_torch(exported):
     model, tokenizer, _, ours = exported("bert")
     distances = {}
     ids = batch_of([9, 9], tokenizer)["input_ids"]
@@ -153,7 +153,7 @@ def test_masks_and_token_types_may_be_left_out_as_with_the_torch_model(exported)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_the_pipeline_answers_as_with_the_torch_model(exported, batch_size):
+def test_pipeline_gives_the_answers_of_the_torch_model(exported, batch_size):
     model, tokenizer, folder, _ = exported("bert")
     answer = pipeline("multitask", model=model, tokenizer=tokenizer)
     other = pipeline("multitask", model=OnnxMultitaskModel.from_pretrained(folder), tokenizer=str(folder))
@@ -194,7 +194,7 @@ def adapted(kind: str, family: str, **changes: object) -> MultitaskModel:
         ),
     ],
 )
-def test_a_model_with_adapters_is_one_file_with_the_encoder_once_and_equal_logits(tmp_path, family, kind):
+def test_export_with_adapters_stores_the_encoder_once_and_gives_equal_logits(tmp_path, family, kind):
     model = adapted(kind, family, intermediate_size=200, **CHANGES.get(family, {}))
     tokenizer = build_tokenizer("wordpiece" if family in {"bert", "deberta-v2"} else "bpe")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -217,7 +217,7 @@ def test_a_model_with_adapters_is_one_file_with_the_encoder_once_and_equal_logit
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "deberta-v2"])
-def test_eight_bits_hold_the_encoder_of_a_model_with_adapters_once_too(tmp_path, family):
+def test_int8_export_with_adapters_stores_the_encoder_once(tmp_path, family):
     model = adapted("shared", family, vocab_size=20_000, hidden_size=64, intermediate_size=1024)
     tokenizer = build_tokenizer("wordpiece")
     ours = export_onnx(model, tokenizer, tmp_path, int8=True)
@@ -231,7 +231,7 @@ def test_eight_bits_hold_the_encoder_of_a_model_with_adapters_once_too(tmp_path,
         assert 0 < distance.mean() < 0.2 * expected[name].std(), name
 
 
-def test_a_merged_task_of_a_model_with_adapters_is_a_file_of_its_own(tmp_path):
+def test_merged_task_of_a_model_with_adapters_exports_to_one_file(tmp_path):
     model, tokenizer = adapted("shared", "bert"), build_tokenizer("wordpiece")
     ours = export_onnx(model.merge_and_unload("ner"), tokenizer, tmp_path)
     batch = batch_of([9, 6], tokenizer)
@@ -241,7 +241,7 @@ def test_a_merged_task_of_a_model_with_adapters_is_a_file_of_its_own(tmp_path):
     torch.testing.assert_close(ours(**batch).logits["ner"][mask], expected[mask], rtol=0, atol=1e-4)
 
 
-def test_an_export_leaves_the_model_as_it_was(tmp_path):
+def test_export_does_not_change_the_model(tmp_path):
     model = lively_model(TASKS[:1]).to(torch.bfloat16).train()
     before, config, level = model.state_dict(), model.config.to_dict(), logging.root.manager.disable
     before = {name: tensor.clone() for name, tensor in before.items()}
@@ -255,7 +255,7 @@ def test_an_export_leaves_the_model_as_it_was(tmp_path):
     assert furthest(model.float().eval(), ours, batch)["pos"] < 1e-4
 
 
-def test_eight_bits_take_a_quarter_of_the_file_and_answer_nearly_the_same(tmp_path):
+def test_int8_file_is_a_quarter_as_large_with_nearly_equal_answers(tmp_path):
     model, tokenizer = lively_model(TASKS, vocab_size=40_000, hidden_size=64), build_tokenizer("wordpiece")
     ours = export_onnx(model, tokenizer, tmp_path, int8=True)
     assert {path.suffix for path in tmp_path.iterdir()} == {".onnx", ".json"}
@@ -279,7 +279,7 @@ def test_a_task_named_as_an_input_is_refused(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_task_may_have_a_name_that_the_graph_uses_within(tmp_path):
+def test_task_name_may_equal_an_internal_name_of_the_graph(tmp_path):
     names = ["linear", "view_1", "val_0", "model.encoder.embeddings.word_embeddings.weight", '<"a":\n😀>']
     model, tokenizer = lively_model([Regression(name=name) for name in names]), build_tokenizer("wordpiece")
     distances = furthest(model, export_onnx(model, tokenizer, tmp_path), batch_of([9, 6], tokenizer))
@@ -320,7 +320,7 @@ def test_a_damaged_file_is_refused(exported, tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_holds_no_export_is_refused(exported, encoder_folder, tmp_path):
+def test_folder_without_an_export_is_refused(exported, encoder_folder, tmp_path):
     with pytest.raises(ModelError, match="holds a bert model without multitask heads"):
         OnnxMultitaskModel.from_pretrained(encoder_folder("bert"))
     shutil.copytree(exported("bert").folder, tmp_path / "copy")

@@ -93,7 +93,7 @@ def test_peft_loads_an_exported_task_and_computes_its_logits(as_adapters, by_pef
 
 
 @pytest.mark.parametrize("name", AS_ADAPTERS)
-def test_an_encoder_that_was_not_trained_is_not_copied(as_adapters, name):
+def test_frozen_encoder_is_not_copied(as_adapters, name):
     case, (model, folder, encoder, base) = AS_ADAPTERS[name], as_adapters[name]
     files = {path.name for path in folder.iterdir()}
     of_adapter = {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"}
@@ -112,7 +112,7 @@ def test_an_encoder_that_was_not_trained_is_not_copied(as_adapters, name):
 
 
 @pytest.mark.parametrize("name", AS_ADAPTERS)
-def test_every_weight_of_a_tasks_adapters_is_in_the_file(as_adapters, name):
+def test_file_has_every_weight_of_the_task_adapters(as_adapters, name):
     case, (model, folder, _, _) = AS_ADAPTERS[name], as_adapters[name]
     weights = load_file(folder / "adapter_model.safetensors")
     prefix = f"base_model.model.{stock_model(model, case.task).base_model_prefix}."
@@ -134,7 +134,7 @@ def test_every_weight_of_a_tasks_adapters_is_in_the_file(as_adapters, name):
 
 
 @pytest.mark.parametrize("name", [name for name, case in AS_ADAPTERS.items() if has_own_base(case)])
-def test_a_base_that_is_written_knows_the_tasks_labels(as_adapters, by_peft, name):
+def test_written_base_has_the_labels_of_the_task(as_adapters, by_peft, name):
     task = as_adapters[name][0].tasks[AS_ADAPTERS[name].task]
     assert by_peft[name]["labels"] == list(task.labels)
     assert by_peft[name]["problem_type"] == task.problem_type

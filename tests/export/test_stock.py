@@ -148,13 +148,13 @@ def test_stock_pipelines_answer_without_this_package(fresh, family):
 
 
 @pytest.mark.parametrize(("family", "limit"), [("bert", 64), ("roberta", 62), ("modernbert", 64)])
-def test_stock_pipelines_cut_a_long_text_to_what_the_encoder_reads(fresh, family, limit):
+def test_stock_pipelines_truncate_long_texts_to_the_encoder_limit(fresh, family, limit):
     on_words, on_texts = fresh[family]["long"]
     assert on_words == limit - 2  # all but [CLS] and [SEP]
     assert on_texts == len(TOPIC.labels)
 
 
-def test_the_exported_tokenizer_holds_the_models_own_limit(tmp_path):
+def test_exported_tokenizer_has_the_limit_of_the_model(tmp_path):
     model, tokenizer = build_model([POS]), build_tokenizer("wordpiece")
     model.config.max_length = 20
     export_stock(model, tokenizer, "pos", tmp_path)
@@ -162,7 +162,7 @@ def test_the_exported_tokenizer_holds_the_models_own_limit(tmp_path):
     assert tokenizer.model_max_length == 48
 
 
-def test_a_mean_is_exported_to_the_stock_class_that_reads_it(tmp_path):
+def test_mean_pooling_is_exported_to_a_supporting_stock_class(tmp_path):
     model, tokenizer = model_of("modernbert"), tokenizer_for("modernbert")
     export_stock(model, tokenizer, "mean", tmp_path)
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
@@ -174,7 +174,7 @@ def test_a_mean_is_exported_to_the_stock_class_that_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "modernbert"])
-def test_a_mean_that_no_stock_class_reads_is_refused(family, tmp_path):
+def test_mean_pooling_without_a_supporting_stock_class_is_refused(family, tmp_path):
     message = rf"^--task mean: no {family} class of transformers reads the mean of a text \(`pooling: mean`\)\. .*onnx"
     with pytest.raises(ExportError, match=message):
         export_stock(model_of(family), tokenizer_for(family), "mean", tmp_path / "out")
@@ -187,7 +187,7 @@ def test_a_family_without_a_stock_class_is_refused(task):
         stock_model(build_model([task], "splinter"), task.name)
 
 
-def test_a_task_that_does_not_exist_is_refused_with_those_that_do(tmp_path):
+def test_unknown_task_is_refused_with_the_valid_ones(tmp_path):
     with pytest.raises(ExportError, match=r"^--task pso: no such task. Did you mean 'pos'\? Valid: pos, topic\.$"):
         export_stock(build_model([POS, TOPIC]), build_tokenizer("wordpiece"), "pso", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -204,7 +204,7 @@ def test_a_model_in_half_precision_keeps_its_dtype(dtype, tmp_path):
     assert torch.equal(logits, logits_of(model, tokenizer, "topic", pairs=True))
 
 
-def test_an_export_shares_nothing_with_the_model_and_leaves_it_as_it_was():
+def test_export_shares_no_weights_and_does_not_change_the_model():
     model = lively_model([POS, TOPIC]).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = model.config.to_dict()

@@ -1,4 +1,4 @@
-"""Fixtures: faults of a Hub and pushes to it."""
+"""Fixtures: pushes to a Hub, with and without faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local_hub import LocalHub
 
 @pytest.fixture
 def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
-    """(repository, options…) -> what came of pushing the run."""
+    """(repository, options…) -> the result of pushing the run."""
 
     def run(repo_id: str, *options: str, **environment: str) -> Finished:
         return online.command("push", str(pushed_run), repo_id, *options, **environment)
@@ -23,7 +23,7 @@ def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="module", autouse=True)
 def failing(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Running]:
-    """The pushes that fail, from the beginning on, since some of them wait."""
+    """Start the failing pushes at the beginning of the tests, since some of them wait."""
     running = {}
     for name, case in FAILING.items():
         if case.step is not None:
@@ -36,5 +36,5 @@ def failing(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, R
 
 @pytest.fixture(scope="module")
 def failed(failing: dict[str, Running]) -> dict[str, Finished]:
-    """What came of the pushes that fail."""
+    """Wait for the failing pushes and return their results."""
     return {name: program.wait() for name, program in failing.items()}

@@ -12,7 +12,7 @@ from interpreter import Finished
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_a_push_that_fails_says_in_one_line_what_to_do_and_pushes_nothing(hub, failed, name):
+def test_failed_push_names_the_remedy_in_one_line_and_pushes_nothing(hub, failed, name):
     case, repo_id = FAILING[name], f"ada/{name}"
     assert f"{repo_id}: {case.message}" in error_of(failed[name])
     if repo_id in hub.repositories:
@@ -23,14 +23,14 @@ def test_a_push_that_fails_says_in_one_line_what_to_do_and_pushes_nothing(hub, f
 
 
 @pytest.mark.parametrize("name", ["upload-cut", "commit-refused", "no-branch-made"])
-def test_a_push_that_failed_can_be_repeated(hub, push, failed, name):
+def test_failed_push_can_be_repeated(hub, push, failed, name):
     hub.heal(f"ada/{name}")
     assert push(f"ada/{name}").status == 0
     assert set(hub.files(f"ada/{name}")) == ALL_FILES
     assert hub.commits(f"ada/{name}") == [MESSAGE]
 
 
-def test_a_fault_that_passes_and_a_slow_answer_are_waited_for(hub, push):
+def test_push_waits_for_temporary_faults_and_slow_answers(hub, push):
     hub.fail("ada/patience", "upload", status=500, times=1)
     hub.fail("ada/patience", "preupload", cut=0, times=1)
     hub.fail("ada/patience", "commit", delay=1.5)
@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_pushed_is_named(hub, online, pushed_run, tmp_path
     assert f"ada/{repo_id}" not in hub.repositories or hub.commits(f"ada/{repo_id}") == []
 
 
-def test_an_upload_by_xet_that_fails_is_told_too(hub, online, pushed_run):
+def test_failed_xet_upload_is_reported(hub, online, pushed_run):
     program = """
 import sys
 from huggingface_hub import constants
@@ -84,7 +84,7 @@ sys.exit(main())
     assert hub.commits("ada/xet") == []
 
 
-def test_a_hub_that_is_not_there_is_told_by_a_fresh_interpreter_too(hub, pushed_run, tmp_path):
+def test_unreachable_hub_is_reported_by_a_new_interpreter(hub, pushed_run, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listened to
         environment = {**hub.environment(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}"}

@@ -18,26 +18,26 @@ def test_a_saved_model_loads_with_its_tokenizer(saved, run):
     assert tokenizer(["Ada"], is_split_into_words=True) == run.tokenizer(["Ada"], is_split_into_words=True)
 
 
-def test_a_plain_encoder_is_no_multitask_model(encoder_folder):
+def test_plain_encoder_is_refused_as_multitask_model(encoder_folder):
     with pytest.raises(ModelError, match="holds a bert model without multitask heads"):
         load_model(encoder_folder("bert"))
 
 
-def test_weights_that_are_cut_off_are_named(saved):
+def test_truncated_weights_are_named(saved):
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="the weights file is damaged or cut off"):
         load_model(str(saved))
 
 
-def test_weights_that_lack_a_head_are_not_made_up(saved):
+def test_weights_without_a_head_are_refused(saved):
     weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
     save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"the weights file lacks, .*, heads\.0\."):
         load_model(str(saved))
 
 
-def test_weights_of_another_shape_are_refused(saved):
+def test_weights_of_a_different_shape_are_refused(saved):
     config = json.loads((saved / "config.json").read_text())
     config["tasks"][-1]["labels"].pop()
     (saved / "config.json").write_text(json.dumps(config))

@@ -167,7 +167,7 @@ def table_of(card: str, heading: str) -> list[list[str]]:
 # What it says
 
 
-def test_the_header_is_valid_and_says_what_the_hub_asks_for(card):
+def test_header_is_valid_and_complete_for_the_hub(card):
     assert card_errors(card) == []
     header = ModelCard(card).data.to_dict()
     assert {key: header[key] for key in header if key != "model-index"} == {
@@ -185,7 +185,7 @@ def test_the_header_is_valid_and_says_what_the_hub_asks_for(card):
     }
 
 
-def test_the_scores_of_every_task_are_in_the_header_two_on_one_dataset_too(card):
+def test_header_has_the_scores_of_every_task_even_two_on_one_dataset(card):
     loaded = ModelCard(card).data.eval_results
     assert {(entry.task_name, entry.metric_type, entry.metric_value) for entry in loaded} == {
         (task, name, value) for task, scores in SCORES.items() for name, value in scores.items()
@@ -241,7 +241,7 @@ def test_no_path_of_this_machine_is_in_a_card(card, folder):
     assert str(folder.parent) not in card
 
 
-def test_a_model_without_recipe_and_results_has_a_card_too(tmp_path):
+def test_model_without_recipe_and_results_has_a_card(tmp_path):
     for recipe in (None, {}):
         folder = write_folder(tmp_path / "run", TASKS, None, None)
         if recipe is not None:  # as a trainer made by hand leaves it
@@ -254,7 +254,7 @@ def test_a_model_without_recipe_and_results_has_a_card_too(tmp_path):
         assert "## Training" not in card
 
 
-def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
+def test_card_has_a_table_of_adapters_and_the_training_of_the_encoder(tmp_path):
     recipe = {**RECIPE, "adapters": {"r": 4, "train_encoder": False, "pull": 0.5}, "freeze": ["score"]}
     folder, model = write_folder(tmp_path, TASKS, recipe, None), build_model(TASKS)
     model.add_adapter(LoraConfig(r=4, lora_alpha=16, target_modules=["value", "query"], use_rslora=True), "ner")
@@ -275,7 +275,7 @@ def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
     assert "One bert encoder, read once for each text and each task with an adapter of its own, and a head" in card
 
 
-def test_a_card_tells_of_a_shared_adapter_or_none_that_the_encoder_is_read_once(card, tmp_path):
+def test_card_states_that_one_pass_serves_tasks_without_own_adapters(card, tmp_path):
     once = "One bert encoder, read once for each text, and a head for each of 4 tasks."
     assert once in card
     assert "adapter" not in card
@@ -286,7 +286,7 @@ def test_a_card_tells_of_a_shared_adapter_or_none_that_the_encoder_is_read_once(
     assert "| all tasks | LoRA | 8 | 8 |" in model_card(folder, "x")
 
 
-def test_dora_and_names_that_are_markup_are_told_as_they_are(tmp_path):
+def test_card_shows_dora_and_escapes_names_with_markup(tmp_path):
     tasks = [TextClassification(name=name, labels=["x"]) for name in NASTY if name.isprintable()]
     recipe = {
         **RECIPE,
@@ -304,7 +304,7 @@ def test_dora_and_names_that_are_markup_are_told_as_they_are(tmp_path):
     assert [row[:4] for row in cells] == [[" ".join(task.name.split()), "DoRA", "1", "8"] for task in tasks]
 
 
-def test_what_the_recipe_calls_the_base_model_stands_in_place_of_a_local_encoder(tmp_path):
+def test_base_model_of_the_recipe_replaces_a_local_encoder(tmp_path):
     recipe = {**RECIPE, "encoder": "/home/ada/bert"}
     card = model_card(write_folder(tmp_path, TASKS, recipe, None), "x")
     assert "base_model" not in ModelCard(card).data.to_dict()
@@ -324,7 +324,7 @@ def test_no_name_breaks_the_header(nasty):
     assert [result["task"]["name"] for result in results] == PLAIN
 
 
-def test_names_read_in_the_tables_as_they_are(nasty):
+def test_tables_show_names_unchanged(nasty):
     rows = table_of(nasty, "Tasks")[1:]
     assert sorted(row[0] for row in rows) == sorted(PLAIN)
     assert {row[2] for row in rows} == {", ".join(PLAIN)}
@@ -348,7 +348,7 @@ def test_no_name_is_markup_or_html_to_a_markdown_reader(nasty):
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_escaped_text_is_one_line_without_markup_and_reads_as_it_is(name):
+def test_escaped_text_is_one_line_without_markup_and_reads_unchanged(name):
     escaped = escape(name)
     assert html.unescape(escaped) == " ".join(name.split())
     assert not re.search(r"[<>`*\[\]|\\~@$]|&(?!#\d+;)|https?:|www\.", escaped)
@@ -362,13 +362,13 @@ def test_the_snippet_of_any_folder_is_python(nasty):
 # Whose words it replaces
 
 
-def test_a_card_is_known_for_generated_until_somebody_changes_it(card):
+def test_card_is_recognised_as_generated_until_it_is_edited(card):
     assert is_generated(card)
     for changed in (card.replace("# ada/model", "# Mine"), card + "\nMore.", card.replace("\n", "\r\n"), "", "Mine."):
         assert not is_generated(changed)
 
 
-def test_an_edited_card_stays_and_an_unedited_one_is_renewed(folder):
+def test_edited_card_is_kept_and_unedited_card_is_rewritten(folder):
     write_model_card(folder)
     first = (folder / "README.md").read_text(encoding="utf-8")
     assert first == model_card(folder, "run")
@@ -391,7 +391,7 @@ def test_an_edited_card_stays_and_an_unedited_one_is_renewed(folder):
 # On the Hub
 
 
-def test_an_edited_card_is_pushed_as_it_is_and_an_unedited_one_for_its_repository(
+def test_edited_card_is_pushed_unchanged_and_unedited_card_names_its_repository(
     hub: LocalHub, online: Interpreter, pushed_run: Path, tmp_path: Path
 ):
     run = tmp_path / "run"
@@ -412,7 +412,7 @@ def test_an_edited_card_is_pushed_as_it_is_and_an_unedited_one_for_its_repositor
     assert hub.files("ada/card")["README.md"].decode() == local + "\nMy own words.\n"
 
 
-def test_the_snippets_of_a_pushed_card_run_as_they_are_printed(hub, online, pushed_run):
+def test_snippets_of_a_pushed_card_run_as_printed(hub, online, pushed_run):
     assert online.command("push", str(pushed_run), "snippets", "--with-code").status == 0
     own, without_mtl_nlp = code_of(hub.files("ada/snippets")["README.md"].decode())
     assert "mtl_nlp" not in without_mtl_nlp

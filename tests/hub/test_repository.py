@@ -57,9 +57,7 @@ def test_a_push_is_one_commit_with_model_tokenizer_card_recipe_and_results(hub, 
     assert not hub.repositories["ada/whole"].private
 
 
-def test_nothing_of_a_run_but_the_model_is_pushed_and_no_word_of_this_machine(
-    hub, online, pushed_run, private_words, tmp_path
-):
+def test_push_contains_only_the_model_and_no_local_data(hub, online, pushed_run, private_words, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(pushed_run, run)
     for name in ("training_args.bin", "optimizer.pt", "logs/events.out", "notes.txt", ".env", "runs/a.safetensors"):
@@ -78,21 +76,21 @@ def test_a_repeated_push_changes_nothing(hub, push):
     assert hub.commits("ada/again") == [MESSAGE]
 
 
-def test_a_new_repository_can_be_private_and_a_name_alone_is_ones_own(hub, push):
+def test_new_repository_can_be_private_and_a_bare_name_is_in_the_own_namespace(hub, push):
     assert push("mine", "--private", "--commit-message", "First").status == 0
     assert hub.repositories["ada/mine"].private
     assert hub.commits("ada/mine") == ["First"]
     assert 'model="ada/mine"' in hub.files("ada/mine")["README.md"].decode()
 
 
-def test_a_push_to_a_branch_makes_it_and_leaves_main_alone(hub, push):
+def test_push_to_a_branch_creates_it_and_does_not_change_main(hub, push):
     for _ in range(2):
         assert push("ada/branched", "--revision", "new/heads").status == 0
     assert hub.commits("ada/branched", "new/heads") == [MESSAGE]
     assert hub.commits("ada/branched") == []
 
 
-def test_a_pull_request_can_be_opened_where_one_may_not_write(hub, push):
+def test_pull_request_can_be_opened_without_write_permission(hub, push):
     assert push("ada/asked").status == 0
     hub.put("ada/asked", {"results.json": b"{}"})
     finished = push("ada/asked", "--create-pr", HF_TOKEN=EVE)
@@ -101,7 +99,7 @@ def test_a_pull_request_can_be_opened_where_one_may_not_write(hub, push):
     assert hub.commits("ada/asked", "refs/pr/1") == [MESSAGE, "Put", MESSAGE]
 
 
-def test_weights_in_other_pieces_replace_the_old_ones_and_nothing_else_goes(hub, online, push, pushed_run, tmp_path):
+def test_differently_sharded_weights_replace_the_old_weights_only(hub, online, push, pushed_run, tmp_path):
     shutil.copytree(pushed_run, tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors", "checkpoint-*"))
     MultitaskModel.from_pretrained(pushed_run).save_pretrained(tmp_path / "run", max_shard_size="60KB")
     hub.put("ada/sharded", {"notes.txt": b"mine", "more/model.safetensors": b"of another model"})
@@ -114,7 +112,7 @@ def test_weights_in_other_pieces_replace_the_old_ones_and_nothing_else_goes(hub,
     assert hub.commits("ada/sharded") == ["Put", MESSAGE, MESSAGE]
 
 
-def test_the_model_alone_is_pushed_by_its_own_push_to_hub(hub, online, pushed_run, private_words):
+def test_push_to_hub_of_the_model_pushes_only_the_model(hub, online, pushed_run, private_words):
     program = """
 import sys
 from mtl_nlp import MultitaskModel
@@ -125,7 +123,7 @@ MultitaskModel.from_pretrained(sys.argv[1]).push_to_hub("bare")
     assert hub.leaked(private_words) == set()
 
 
-def test_what_is_no_model_folder_is_not_pushed(hub, online, encoder_folder, tmp_path):
+def test_folder_without_a_model_is_not_pushed(hub, online, encoder_folder, tmp_path):
     assert "There is no folder ada/whole" in error_of(online.command("push", "ada/whole", "ada/nothing"))
     assert "cannot be loaded" in error_of(online.command("push", str(tmp_path), "ada/nothing"))
     message = "holds a bert model without multitask heads"
@@ -165,13 +163,13 @@ print(json.dumps({{"logits": logits, "answers": answer({TEXTS}), "class": type(m
 
 
 @pytest.mark.parametrize("source", ["ada/shared", "ada/coded"])
-def test_who_has_mtl_nlp_gets_the_same_numbers_from_the_hub(online, shared, source):
+def test_hub_model_gives_equal_numbers_with_mtl_nlp(online, shared, source):
     found = json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1])
     assert found == shared
     assert found["class"] == "mtl_nlp.modeling.modeling_multitask"
 
 
-def test_a_revision_is_loaded_as_it_was(hub, online, shared):
+def test_revision_is_loaded_unchanged(hub, online, shared):
     first = hub.repositories["ada/shared"].branches["main"][-1].id
     content = json.loads(hub.files("ada/shared")["config.json"])
     for task in content["tasks"]:
@@ -225,7 +223,7 @@ assert not any(name.startswith("transformers_modules.") for name in sys.modules)
     assert {**found, "class": shared["class"]} == shared
 
 
-def test_the_pushed_weights_are_those_of_the_folder(hub, shared, pushed_run, tmp_path):
+def test_pushed_weights_equal_those_of_the_folder(hub, shared, pushed_run, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(hub.files("ada/coded")["model.safetensors"])
     theirs, ours = load_file(tmp_path / "model.safetensors"), load_file(pushed_run / "model.safetensors")
     assert theirs.keys() == ours.keys()
@@ -258,7 +256,7 @@ def adapted_answers(online: Interpreter, adapted: Path) -> dict[str, Any]:
     return json.loads(online.run(ANSWER, str(adapted), "None", "multitask").stdout.splitlines()[-1])
 
 
-def test_adapters_are_pushed_whole(hub, adapted, tmp_path):
+def test_adapters_are_pushed_completely(hub, adapted, tmp_path):
     for repo_id in ("ada/adapted", "ada/adapted-coded"):
         files = hub.files(repo_id)
         assert set(files) == (ALL_FILES if repo_id == "ada/adapted" else ALL_FILES | CODE)
@@ -272,7 +270,7 @@ def test_adapters_are_pushed_whole(hub, adapted, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["ada/adapted", "ada/adapted-coded"])
-def test_who_has_mtl_nlp_gets_the_same_numbers_through_adapters(online, adapted_answers, source):
+def test_hub_model_with_adapters_gives_equal_numbers_with_mtl_nlp(online, adapted_answers, source):
     assert json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1]) == adapted_answers
 
 
@@ -328,7 +326,7 @@ def predict(start_predicting: Callable[..., Running]) -> Callable[..., Finished]
     return lambda *arguments, **environment: start_predicting(*arguments, **environment).wait()
 
 
-def test_what_is_no_multitask_model_is_named(hub, predict, encoder_folder):
+def test_repository_without_a_multitask_model_is_named(hub, predict, encoder_folder):
     encoder = {path.name: path.read_bytes() for path in Path(encoder_folder("bert")).iterdir()}
     hub.put("ada/encoder", encoder)
     hub.put("ada/empty", {"notes.txt": b"nothing else"})
@@ -337,7 +335,7 @@ def test_what_is_no_multitask_model_is_named(hub, predict, encoder_folder):
     assert "ada/missing cannot be loaded: ada/missing is not a local folder" in error_of(predict("ada/missing"))
 
 
-def test_a_private_repository_is_for_its_owner(hub, predict, shared):
+def test_private_repository_is_visible_to_its_owner_only(hub, predict, shared):
     hub.put("ada/secret", hub.files("ada/coded"), private=True)
     for token in ("", EVE):
         line = error_of(predict("ada/secret", HF_TOKEN=token))
@@ -367,19 +365,19 @@ def cut_off(hub: LocalHub, shared: Any, start_predicting: Callable[..., Running]
 
 
 @pytest.mark.parametrize("name", CUT_OFF)
-def test_a_file_cut_off_on_its_way_is_told_in_one_line_and_not_kept(hub, cut_off, predict, name):
+def test_file_truncated_during_download_is_reported_in_one_line_and_not_kept(hub, cut_off, predict, name):
     assert f"ada/{name}{CUT_OFF[name][2]}" in error_of(cut_off[name])
     hub.heal(f"ada/{name}")
     assert predict(f"ada/{name}").status == 0
 
 
-def test_a_file_that_is_cut_off_on_the_hub_is_told_in_one_line(hub, predict, shared):
+def test_file_truncated_on_the_hub_is_reported_in_one_line(hub, predict, shared):
     files = hub.files("ada/coded")
     hub.put("ada/half", {**files, "model.safetensors": files["model.safetensors"][:5000]})
     assert "ada/half: the weights file is damaged or cut off" in error_of(predict("ada/half"))
 
 
-def test_a_cut_that_passes_and_a_slow_answer_are_waited_for_in_loading_too(hub, predict, shared):
+def test_loading_waits_for_temporary_faults_and_slow_answers(hub, predict, shared):
     hub.put("ada/slow", hub.files("ada/coded"))
     hub.fail("ada/slow", "download", path="model.safetensors", cut=900, times=1)
     hub.fail("ada/slow", "download", path="config.json", delay=1.5)
@@ -446,7 +444,7 @@ AT_THE_TOP = {
 }
 
 
-def test_loading_runs_no_code_and_asks_no_other_repository(hub, online, shared, tmp_path):
+def test_loading_runs_no_code_and_reads_no_other_repository(hub, online, shared, tmp_path):
     files, marker = hub.files("ada/shared"), tmp_path / "marker"
     evil = f"open({str(marker)!r}, 'w').close()\nfrom transformers import BertConfig as Config, BertModel as Model\n"
     config = json.loads(files["config.json"])

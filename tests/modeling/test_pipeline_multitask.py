@@ -65,7 +65,7 @@ def assert_close(one, other):
         assert scores[0] == pytest.approx(scores[1], abs=1e-5)
 
 
-def test_all_tasks_answer_in_their_order(answer):
+def test_all_tasks_answer_in_order(answer):
     answers = answer(INPUTS[0])
     assert list(answers) == [task.name for task in TASKS]
     assert [entry["word"] for entry in answers["pos"]] == ["The", "quick", "brown", "fox", "jumps", "."]
@@ -75,7 +75,7 @@ def test_all_tasks_answer_in_their_order(answer):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_lists_and_generators_in_any_batch_size_answer_as_single_inputs_do(answer, batch_size):
+def test_lists_generators_and_batch_sizes_give_the_answers_of_single_inputs(answer, batch_size):
     single = [answer(item) for item in INPUTS]
     listed = answer(INPUTS, batch_size=batch_size)
     generated = list(answer((item for item in INPUTS), batch_size=batch_size))
@@ -101,14 +101,14 @@ def test_offsets_slice_the_text(answer, item):
         assert text[entry["start"] : entry["end"]] == entry["word"]
 
 
-def test_every_word_of_a_long_text_is_answered_once_and_in_order(answer):
+def test_every_word_of_a_long_text_has_one_answer_in_order(answer):
     words = split_words(LONG)
     entries = answer(LONG)["pos"]
     assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == words
     assert [entry["index"] for entry in entries] == list(range(1, len(words) + 1))
 
 
-def test_windows_are_those_of_the_models_configuration(answer, monkeypatch):
+def test_windows_follow_the_model_configuration(answer, monkeypatch):
     monkeypatch.setattr(answer.model.config, "max_length", 20)
     monkeypatch.setattr(answer.model.config, "stride", 9)
     words = [word.text for word in split_words(LONG)]
@@ -116,12 +116,12 @@ def test_windows_are_those_of_the_models_configuration(answer, monkeypatch):
     assert answer.preprocess([LONG])[0].windows == expected
 
 
-def test_what_follows_a_window_does_not_change_its_words(answer):
+def test_later_windows_do_not_change_earlier_words(answer):
     short, long = (answer(LONG + tail)["pos"][:20] for tail in ("", "fox " * 100))
     assert_close({"pos": short}, {"pos": long})
 
 
-def test_a_truncated_pair_answers_for_the_words_it_holds(answer):
+def test_truncated_pair_answers_for_its_remaining_words(answer):
     entries = answer({"text": LONG, "text_pair": LONG})["pos"]
     words = split_words(LONG)
     assert 0 < len(entries) < len(words)
@@ -133,7 +133,7 @@ def test_the_second_text_of_a_pair_is_read(answer):
     assert one != other
 
 
-def test_tokens_are_not_split_any_further(answer):
+def test_given_tokens_are_not_split_further(answer):
     entries = answer({"tokens": ["can't", "New York", ""]})["pos"]
     assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == [
         ("can't", 0, 5),
@@ -149,14 +149,14 @@ def test_spans_are_found_and_legal(answer):
     assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(spans))
 
 
-def test_an_empty_text_has_no_words_but_a_class(answer):
+def test_empty_text_has_a_class_and_no_words(answer):
     answers = answer("")
     assert answers["pos"] == answers["ner"] == []
     assert len(answers["topic"]) == 1
 
 
 @pytest.mark.parametrize("tasks", [["score"], ["ner", "topic"]])
-def test_only_the_tasks_asked_for_answer(answer, tasks):
+def test_only_requested_tasks_answer(answer, tasks):
     assert list(answer(INPUTS[0], tasks=tasks)) == tasks
     assert set(answer(INPUTS[0])) == {task.name for task in TASKS}
 
@@ -170,7 +170,7 @@ def test_top_k_classes_are_shown_best_first(answer, top_k, count):
         assert sum(entry["score"] for entry in classes) == pytest.approx(1)
 
 
-def test_options_given_when_building_stay_until_a_call_overrides_them(folder):
+def test_constructor_options_hold_unless_a_call_overrides_them(folder):
     answer = pipeline("multitask", model=folder, device="cpu", tasks=["topic"], top_k=None)
     assert {name: len(entries) for name, entries in answer(INPUTS[0]).items()} == {"topic": 3}
     assert {name: len(entries) for name, entries in answer(INPUTS[0], top_k=2).items()} == {"topic": 2}
@@ -213,7 +213,7 @@ def test_a_model_without_tasks_is_refused_by_name():
         pipeline("multitask", model=encoder, tokenizer=build_tokenizer("wordpiece"))
 
 
-def test_batches_hold_texts_of_like_length_whatever_their_order(answer):
+def test_batches_hold_texts_of_similar_length_in_any_order(answer):
     texts = ["fox"] * 8 + ["the lazy dog " * 5] * 8
     shapes = []
     hook = answer.model.encoder.register_forward_hook(
@@ -226,7 +226,7 @@ def test_batches_hold_texts_of_like_length_whatever_their_order(answer):
 
 
 @pytest.mark.parametrize("kind", [tuple, iter, lambda items: Dataset.from_dict({"text": items})["text"]])
-def test_any_iterable_is_answered_as_a_list_is(answer, kind):
+def test_iterables_give_the_answers_of_a_list(answer, kind):
     texts = ["Ada lives in Paris.", "", "The fox."]
     assert list(answer(kind(texts), batch_size=2)) == answer(texts, batch_size=2)
 
@@ -236,7 +236,7 @@ def test_no_inputs_have_no_answers(answer, nothing):
     assert answer(nothing) == []
 
 
-def test_a_generator_is_read_as_its_answers_are_asked_for_and_memory_stays_flat(answer):
+def test_generators_are_read_lazily_in_constant_memory(answer):
     read = itertools.count()
 
     def texts():
@@ -268,7 +268,7 @@ def test_a_text_of_100_000_characters_is_answered_word_by_word(answer):
     assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == split_words(text)
 
 
-def test_threads_may_share_a_pipeline(answer):
+def test_threads_can_share_a_pipeline(answer):
     # Pairs and long texts make the tokenizer truncate, others must not see it.
     items = [INPUTS[number % len(INPUTS)] for number in range(48)]
     expected = [answer(item) for item in items]
@@ -278,7 +278,7 @@ def test_threads_may_share_a_pipeline(answer):
         assert_close(one, other)
 
 
-def test_half_precision_and_batch_size_are_given_as_to_stock_pipelines(folder, answer):
+def test_dtype_and_batch_size_are_set_as_in_stock_pipelines(folder, answer):
     half = pipeline("multitask", model=folder, device="cpu", dtype=torch.bfloat16, batch_size=4)
     assert half.model.dtype == torch.bfloat16
     one, other = half(INPUTS[0])["topic"][0], answer(INPUTS[0])["topic"][0]
@@ -286,7 +286,7 @@ def test_half_precision_and_batch_size_are_given_as_to_stock_pipelines(folder, a
     assert one["score"] == pytest.approx(other["score"], abs=0.05)
 
 
-def test_the_tokenizer_is_left_as_it_was_given(folder):
+def test_pipeline_does_not_change_the_tokenizer(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     answer = pipeline("multitask", model=folder, tokenizer=tokenizer, device="cpu")
     right = pipeline("multitask", model=folder, device="cpu")
@@ -373,7 +373,7 @@ def test_every_task_answers_through_its_own_adapter(adapted_answer, batch_size):
         )
 
 
-def test_an_adapter_takes_a_pass_of_its_own_and_the_rest_one_together(kind, adapted_answer):
+def test_each_adapter_takes_one_pass_and_the_remaining_tasks_share_one(kind, adapted_answer):
     texts = ["Ada lives in Paris."] * 16
     _, rows = counting(adapted_answer, texts, batch_size=8)
     assert rows == [8] * 2 * PASSES[kind]
@@ -386,7 +386,7 @@ def test_an_adapter_takes_a_pass_of_its_own_and_the_rest_one_together(kind, adap
 
 
 @pytest.mark.parametrize("task", ["pos", "ner", "topic", "score"])
-def test_a_task_merged_into_the_encoder_answers_as_among_the_others_in_one_pass(of_adapters, adapted_answer, task):
+def test_merged_task_gives_equal_answers_in_one_pass(of_adapters, adapted_answer, task):
     answer = pipeline("multitask", model=of_adapters, device="cpu", merge_task=task)
     answers, rows = counting(answer, INPUTS[:4] * 2, batch_size=8, top_k=None)
     assert rows == [8]
@@ -400,7 +400,7 @@ def test_a_task_merged_into_the_encoder_answers_as_among_the_others_in_one_pass(
 
 @pytest.mark.parametrize("task", ["topic", "ner"])
 @pytest.mark.parametrize("kind_of_tokenizer", ["bpe", "unigram"])
-def test_a_merged_task_reads_the_sub_words_that_it_reads_among_the_others(kind_of_tokenizer, task):
+def test_merged_task_reads_the_same_sub_words(kind_of_tokenizer, task):
     tokenizer = build_tokenizer(kind_of_tokenizer)
     merging = [{}, {"merge_task": task}]
     answers = [
@@ -417,7 +417,7 @@ def test_a_task_without_adapters_can_be_merged_too(folder, answer):
         assert_close(one, other)
 
 
-def test_a_task_to_merge_that_is_not_there_is_refused_with_those_that_are(of_adapters):
+def test_unknown_merge_task_is_refused_with_the_valid_ones(of_adapters):
     message = r"^No task 'nre'\. The model has pos, ner, topic, tags, score\.$"
     with pytest.raises(ValueError, match=message):
         pipeline("multitask", model=of_adapters, device="cpu", merge_task="nre")
@@ -427,7 +427,7 @@ def test_a_task_to_merge_that_is_not_there_is_refused_with_those_that_are(of_ada
         pipeline("multitask", model=of_adapters, device="cpu")("Hi", merge_task="ner")
 
 
-def test_merging_leaves_the_model_that_was_given_as_it_was(kind):
+def test_merging_does_not_change_the_given_model(kind):
     model = adapted(kind)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     pipeline("multitask", model=model, tokenizer=build_tokenizer("wordpiece"), device="cpu", merge_task="pos")("Hi")
@@ -446,7 +446,7 @@ def test_a_merged_model_is_saved_and_loaded_as_a_model_of_one_task(of_adapters, 
         assert_close(one, other)
 
 
-def test_threads_may_share_a_pipeline_with_adapters(adapted_answer):
+def test_threads_can_share_a_pipeline_with_adapters(adapted_answer):
     chosen = [["pos"], ["topic"], ["ner", "tags"], ["score"], None]
     items = [(INPUTS[number % len(INPUTS)], chosen[number % len(chosen)]) for number in range(49)]
     expected = [adapted_answer(item, tasks=tasks) for item, tasks in items]

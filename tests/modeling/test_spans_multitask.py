@@ -48,7 +48,7 @@ def test_spans_are_read_as_seqeval_reads_them(prefixes):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_spans_written_as_tags_are_legal_and_read_back(scheme):
+def test_span_tags_are_legal_and_round_trip(scheme):
     rng = random.Random(1)
     for _ in range(2000):
         length = rng.randint(0, 12)
@@ -110,7 +110,7 @@ def test_a_legal_argmax_is_unchanged(scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_nothing_is_decoded_from_nothing(scheme):
+def test_empty_logits_decode_to_no_tags(scheme):
     assert len(SpanConstraints(["O", "B-A", "I-A"], scheme).decode(np.zeros((0, 3)))) == 0
 
 
@@ -119,11 +119,11 @@ def test_a_tag_is_split_at_its_first_hyphen():
 
 
 @pytest.mark.parametrize("tag", ["PER", "B-", "-PER", "X-PER", "", "b-PER"])
-def test_what_is_no_tag_is_refused(tag):
+def test_malformed_tags_are_refused(tag):
     with pytest.raises(ValueError, match=r"A span tag is O, or B-, I-, E- or S- and a label\. Found"):
         split_tag(tag)
 
 
-def test_labels_of_another_scheme_are_refused():
+def test_labels_of_a_different_scheme_are_refused():
     with pytest.raises(ValueError, match=r"Scheme iob2 has the prefixes B, I\. Found 'S-PER'"):
         scheme_labels(["O", "B-PER", "S-PER"], "iob2")

@@ -44,7 +44,7 @@ def pieces_of(tokenizer, word):
     ]
 
 
-def test_every_words_position_is_that_of_its_first_sub_word(tokenizer):
+def test_word_position_is_the_first_sub_word(tokenizer):
     rng = random.Random(0)
     for _ in range(60):
         words = random_words(rng, rng.randint(0, 12))
@@ -56,7 +56,7 @@ def test_every_words_position_is_that_of_its_first_sub_word(tokenizer):
         assert window.lost == 0
 
 
-def test_the_sub_words_at_a_position_decode_to_the_word(tokenizer):
+def test_sub_words_at_a_position_decode_to_the_word(tokenizer):
     words = TEXTS[0].split()
     ((window,),) = tokenize_words(tokenizer, [words])
     ends = [*window.positions, len(window.input_ids) - 1][1:]
@@ -64,19 +64,19 @@ def test_the_sub_words_at_a_position_decode_to_the_word(tokenizer):
     assert [word.lower() for word in decoded] == [word.lower() for word in words]
 
 
-def test_words_without_a_sub_word_are_read_as_unknown(tokenizers):
+def test_words_without_sub_words_are_read_as_unknown(tokenizers):
     ((window,),) = tokenize_words(tokenizers["wordpiece"], [["fox", "", "\u200b", "dog"]])
     assert window.words == [0, 1, 2, 3]
     assert [window.input_ids[position] for position in window.positions[1:3]] == [3, 3]
 
 
-def test_a_silent_word_needs_an_unknown_token(tokenizers):
+def test_words_without_sub_words_need_an_unknown_token(tokenizers):
     backend = tokenizers["wordpiece"].backend_tokenizer
     with pytest.raises(ValueError, match="makes no sub-word of '' and has no unknown token"):
         tokenize_words(PreTrainedTokenizerFast(tokenizer_object=backend), [["fox", ""]])
 
 
-def test_texts_of_a_batch_do_not_touch_each_other(tokenizer):
+def test_texts_of_a_batch_do_not_affect_each_other(tokenizer):
     rng = random.Random(1)
     texts = [random_words(rng, rng.randint(0, 30)) for _ in range(12)]
     together = tokenize_words(tokenizer, texts, max_length=24, stride=6)
@@ -105,7 +105,7 @@ def context(start, stop, span, end):
     return min(left, right)
 
 
-def test_every_word_gets_exactly_one_window_and_the_one_with_most_context(tokenizer):
+def test_every_word_belongs_to_the_window_with_most_context(tokenizer):
     rng = random.Random(2)
     for _ in range(60):
         max_length = rng.randint(8, 24)
@@ -127,14 +127,14 @@ def test_every_word_gets_exactly_one_window_and_the_one_with_most_context(tokeni
                 assert context(starts[word], starts[word] + sizes[word], own, end) == max(contexts) >= 0
 
 
-def test_neighbouring_windows_share_the_stride(tokenizers):
+def test_neighbouring_windows_overlap_by_the_stride(tokenizers):
     words = ["fox"] * 100
     (windows,) = tokenize_words(tokenizers["wordpiece"], [words], max_length=22, stride=8)
     assert [len(window.input_ids) for window in windows] == [22] * 7 + [18]
     assert [window.words[0] for window in windows] == [0, *range(16, 100, 12)]
 
 
-def test_without_a_stride_a_quarter_of_the_window_is_shared(tokenizers):
+def test_default_stride_is_a_quarter_of_the_window(tokenizers):
     (windows,) = tokenize_words(tokenizers["wordpiece"], [["fox"] * 100], max_length=22)
     assert windows == tokenize_words(tokenizers["wordpiece"], [["fox"] * 100], max_length=22, stride=5)[0]
 
@@ -159,7 +159,7 @@ def test_a_stride_without_progress_is_refused(tokenizers, stride):
 
 
 @pytest.mark.parametrize(("first", "second"), [(40, 60), (3, 60), (60, 3), (3, 4), (0, 50)])
-def test_pairs_are_one_window_and_only_what_is_read_has_a_place(tokenizer, first, second):
+def test_pairs_are_one_window_and_truncated_words_have_no_position(tokenizer, first, second):
     words, others = (["fox", "lazy"] * 30)[:first], ["dog"] * second
     ((window,),) = tokenize_words(tokenizer, [words], [others], max_length=20)
     whole = tokenizer([words], [others], is_split_into_words=True)["input_ids"][0]
@@ -174,7 +174,7 @@ def test_pairs_are_one_window_and_only_what_is_read_has_a_place(tokenizer, first
     assert len(window.words) == first or border - window.positions[-1] <= len(pieces_of(tokenizer, words[-1]))
 
 
-def test_token_types_tell_the_sides_of_a_pair(tokenizers):
+def test_token_types_distinguish_the_sides_of_a_pair(tokenizers):
     ((window,),) = tokenize_words(tokenizers["wordpiece"], [["fox"] * 3], [["dog"] * 4])
     assert window.token_type_ids == [0] * 5 + [1] * 5
     ((window,),) = tokenize_texts(tokenizers["wordpiece"], ["fox fox"], ["dog"])
@@ -185,7 +185,7 @@ def test_token_types_tell_the_sides_of_a_pair(tokenizers):
     assert window.token_type_ids is None
 
 
-def test_whole_texts_are_tokenized_as_they_are_and_truncated(tokenizer):
+def test_raw_texts_are_tokenized_unchanged_and_truncated(tokenizer):
     texts = [TEXTS[0], "", TEXTS[1] * 3]
     windows = [window for (window,) in tokenize_texts(tokenizer, texts, max_length=20)]
     expected = tokenizer(texts, truncation=True, max_length=20)["input_ids"]
@@ -204,7 +204,7 @@ def test_an_empty_text_is_one_window_without_words(tokenizer):
     ("of_tokenizer", "of_encoder", "limit"),
     [(48, 512, 48), (512, 64, 64), (int(1e30), 64, 64), (48, None, 48), (int(1e30), None, None), (int(1e30), -1, None)],
 )
-def test_the_smaller_limit_of_tokenizer_and_encoder_counts(tokenizers, monkeypatch, of_tokenizer, of_encoder, limit):
+def test_smaller_limit_of_tokenizer_and_encoder_applies(tokenizers, monkeypatch, of_tokenizer, of_encoder, limit):
     monkeypatch.setattr(tokenizers["bpe"], "model_max_length", of_tokenizer)
     config = None if of_encoder is None else build_config("bert", max_position_embeddings=of_encoder)
     assert default_max_length(tokenizers["bpe"], config) == limit

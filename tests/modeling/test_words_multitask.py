@@ -46,7 +46,7 @@ def spelled(text):
         ("", ""),
     ],
 )
-def test_words_are_those_of_a_treebank(text, words):
+def test_words_follow_treebank_tokenization(text, words):
     assert spelled(text) == words
 
 
@@ -80,7 +80,7 @@ def sample_sentences():
             yield text, [line.split("\t")[0] for line in lines if not line.startswith("# ")]
 
 
-def test_the_sample_corpus_is_split_as_its_annotators_did():
+def test_sample_corpus_is_split_as_its_annotators_did():
     same = total = 0
     for text, tokens in sample_sentences():
         found, start = {(word.start, word.end) for word in split_words(text)}, 0

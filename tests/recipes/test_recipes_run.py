@@ -48,7 +48,7 @@ def test_quickstart_reaches_its_scores(quickstart: Path):
     assert results["tasks"]["topic"]["accuracy"] > 0.50
 
 
-def test_evaluate_gives_the_scores_that_training_reported(quickstart: Path):
+def test_evaluate_reproduces_the_scores_of_training(quickstart: Path):
     model, output = str(quickstart / "runs/quickstart"), str(quickstart / "again.json")
     recipe = str(RECIPES / "quickstart.yaml")
     run_python("-m", "mtl_nlp", "evaluate", model, "--recipe", recipe, "--split", "test", "--output", output)
@@ -64,7 +64,7 @@ def test_every_python_block_of_the_readme_runs(quickstart: Path):
     assert "('Oslo', 'LOC')" in outputs[0]
 
 
-def test_every_command_of_the_readme_has_its_options():
+def test_every_command_in_the_readme_accepts_its_options():
     readme = (REPOSITORY / "README.md").read_text()
     for command in set(re.findall(r"`mtl-nlp (\w+)", readme)):
         text = run_python("-m", "mtl_nlp", command, "--help")

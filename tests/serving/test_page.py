@@ -117,7 +117,7 @@ def marks_of(entries: list[dict[str, Any]], text: str, label: str) -> list[list[
 # What is shown of an answer
 
 
-def test_words_are_marked_with_their_labels_and_what_is_between_stays():
+def test_words_are_marked_with_labels_and_the_text_between_them_is_kept():
     task = TokenClassification(name="pos", labels=["A", "B"])
     entries = [{"label": "B", "start": 1, "end": 3}, {"label": "A", "start": 3, "end": 4}]
     assert format_answer(task, entries, " abc d") == (
@@ -125,14 +125,14 @@ def test_words_are_marked_with_their_labels_and_what_is_between_stays():
     )
 
 
-def test_spans_are_marked_with_their_labels_in_colours_of_their_own():
+def test_spans_are_marked_with_labels_in_separate_colours():
     task = TokenClassification(name="ner", labels=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], scheme="iob2")
     entries = [{"entity_group": name, "start": n, "end": n + 1} for n, name in enumerate(["LOC", "PER", "LOC"])]
     hues = [part.split('"')[0] for part in format_answer(task, entries, "abc").split("--hue:")[1:]]
     assert hues == ["180", "0", "180"]
 
 
-def test_every_label_has_a_colour_of_its_own():
+def test_every_label_has_a_different_colour():
     labels = [f"label {number}" for number in range(40)]
     entries = [{"label": label, "start": n, "end": n + 1} for n, label in enumerate(labels)]
     html = format_answer(TokenClassification(name="pos", labels=labels), entries, "x" * 40)
@@ -157,7 +157,7 @@ def test_text_and_labels_cannot_become_markup():
     assert unescape(html) == f"<{RUNS}i'\"&<b>>&amp;'\"</i>"
 
 
-def test_classes_are_shown_with_their_probabilities_and_numbers_as_they_are():
+def test_classes_are_shown_with_probabilities_and_numbers_unchanged():
     entries = [{"label": "news", "score": 0.7}, {"label": "sport", "score": 0.3}]
     assert format_answer(TASKS[TOPIC], entries, "") == {"news": 0.7, "sport": 0.3}
     assert format_answer(TASKS[TAGS], entries, "") == {"news": 0.7, "sport": 0.3}
@@ -169,7 +169,7 @@ def test_classes_are_shown_with_their_probabilities_and_numbers_as_they_are():
 
 @needs_chromium
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_all_tasks_answer_together_what_is_typed_and_clicked(page, answer, text):
+def test_all_tasks_answer_the_typed_text_after_a_click(page, answer, text):
     page.ask(text)
     expected = answer(text, top_k=None)
     words, spans, topic, intent, tags, score = expected.values()
@@ -190,7 +190,7 @@ def test_the_page_opens_with_an_example_answered(page, answer):
 
 
 @needs_chromium
-def test_shift_enter_answers_too_and_enter_is_a_new_line(page):
+def test_shift_enter_submits_and_enter_starts_a_new_line(page):
     page.enter("Ada lives")
     page.textbox.send_keys(Keys.ENTER, "in Paris", Keys.SHIFT, Keys.ENTER)
     eventually(lambda: page.marked(POS).text, "Ada lives\nin Paris")
@@ -205,7 +205,7 @@ def test_an_example_can_be_picked(page):
 
 
 @needs_chromium
-def test_the_title_and_the_tasks_names_are_shown_as_they_are(page):
+def test_title_and_task_names_are_shown_unchanged(page):
     assert page.driver.title == page.find("h1").text == TITLE
     for number, task in enumerate(TASKS):
         expected = f"intent ({SHOWN_CLASSES} most probable of 12 classes)" if number == INTENT else task.name
@@ -214,7 +214,7 @@ def test_the_title_and_the_tasks_names_are_shown_as_they_are(page):
 
 
 @needs_chromium
-def test_bars_are_as_long_as_their_classes_are_probable_and_only_one_of_one_is_the_answer(page, answer):
+def test_bars_are_proportional_to_probabilities_and_only_single_label_tasks_name_one_answer(page, answer):
     page.ask(SENTENCE)
     eventually(lambda: page.marked(POS).text, SENTENCE)
     for number in (TOPIC, INTENT, TAGS):
@@ -269,7 +269,7 @@ def test_a_text_of_100_000_characters_is_answered(page):
 
 
 @needs_chromium
-def test_what_fails_is_shown_and_the_next_text_is_answered(page):
+def test_failure_is_shown_and_the_next_text_is_answered(page):
     page.ask(f"This is {BROKEN}.")
     eventually(lambda: "index out of range in self" in page.find("body").text, True)
     page.ask(SENTENCE)
@@ -277,7 +277,7 @@ def test_what_fails_is_shown_and_the_next_text_is_answered(page):
 
 
 @needs_chromium
-def test_no_word_leaves_the_machine_or_stays_in_the_browser(page, served):
+def test_texts_are_neither_sent_elsewhere_nor_stored_in_the_browser(page, served):
     page.ask("a private text")
     eventually(lambda: page.marked(POS).text, "a private text")
     assert page.requests() == {served.url.split("/")[2]}
@@ -305,7 +305,7 @@ def test_ctrl_c_ends_the_server_although_the_page_is_open(online, folder, browse
 
 
 @pytest.mark.parametrize("port", ["taken", "65536"])
-def test_an_address_that_cannot_be_served_on_is_told_in_one_line(folder, capsys, port):
+def test_unusable_address_is_reported_in_one_line(folder, capsys, port):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1]) if port == "taken" else port
         assert main(["demo", str(folder), "--port", port]) == 2
@@ -313,13 +313,13 @@ def test_an_address_that_cannot_be_served_on_is_told_in_one_line(folder, capsys,
     assert line.startswith(f"mtl-nlp: error: 127.0.0.1:{port} cannot be served on: ")
 
 
-def test_an_unknown_host_is_told_in_one_line(folder, capsys):
+def test_unknown_host_is_reported_in_one_line(folder, capsys):
     assert main(["demo", str(folder), "--host", "256.0.0.1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtl-nlp: error: 256.0.0.1 cannot be served on: ")
 
 
-def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path, capsys):
+def test_folder_without_a_model_is_refused_in_one_line(tmp_path, capsys):
     assert main(["demo", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mtl-nlp: error: {tmp_path} cannot be loaded: ")

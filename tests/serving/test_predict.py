@@ -47,7 +47,7 @@ def answers(answer: Any, source: Path, input_format: str, output_format: str = "
     return written
 
 
-def test_every_line_of_a_text_is_answered_in_order_also_empty_ones(answer, tmp_path):
+def test_every_line_is_answered_in_order_even_if_empty(answer, tmp_path):
     texts = ["Ada lives in Paris.", "", "Hi", " "]
     rows = [json.loads(line) for line in answers(answer, write(tmp_path / "a.txt", *texts), "text").splitlines()]
     assert [row["text"] for row in rows] == texts
@@ -56,7 +56,7 @@ def test_every_line_of_a_text_is_answered_in_order_also_empty_ones(answer, tmp_p
     assert all(len(row["answers"]["topic"]) == 1 for row in rows)
 
 
-def test_the_answers_of_a_file_are_those_of_the_pipeline(answer, tmp_path):
+def test_answers_of_a_file_equal_those_of_the_pipeline(answer, tmp_path):
     texts = ["Ada lives in Paris.", "The quick brown fox " * 20]
     rows = [json.loads(line) for line in answers(answer, write(tmp_path / "a.txt", *texts), "text").splitlines()]
     for row, text in zip(rows, texts, strict=True):
@@ -127,7 +127,7 @@ def test_a_line_that_is_not_utf8_is_named(tmp_path, input_format):
         list(inputs)
 
 
-def test_column_files_come_out_as_column_files_with_a_column_a_task(answer, tmp_path):
+def test_column_files_are_written_with_one_column_per_task(answer, tmp_path):
     source = write(tmp_path / "a.conll", "-DOCSTART- -X-", "# id = 1", "Ada B-PER", "runs O", "", "#tag O", "Hi")
     written = answers(answer, source, "conll", "conll")
     (tmp_path / "out.conll").write_text(written, encoding="utf-8")
@@ -161,6 +161,6 @@ def test_an_empty_file_has_no_answers(answer, tmp_path, input_format):
     assert answers(answer, write(tmp_path / "a"), input_format) == ""
 
 
-def test_a_byte_order_mark_and_dos_line_ends_are_no_part_of_a_text(tmp_path):
+def test_byte_order_mark_and_dos_line_ends_are_removed(tmp_path):
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfAda\r\nruns\r\n")
     assert list(read_inputs(tmp_path / "a", "text")) == ["Ada", "runs"]

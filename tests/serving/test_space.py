@@ -57,7 +57,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_space_holds_the_page_the_model_with_its_code_and_what_to_install(space, pushed_run):
+def test_space_has_page_model_code_and_requirements(space, pushed_run):
     files = contents(space)
     code = {name for name in files if name.startswith("model/") and name.endswith("_multitask.py")}
     assert "model/pipeline_multitask.py" in code
@@ -83,13 +83,13 @@ def test_a_space_holds_the_page_the_model_with_its_code_and_what_to_install(spac
     }
 
 
-def test_a_space_holds_no_word_of_this_machine(space, private_words):
+def test_space_has_no_local_data(space, private_words):
     everything = b"".join(contents(space).values())
     assert [word for word in private_words if word.encode() in everything] == []
 
 
 @needs_chromium
-def test_a_space_answers_where_mtl_nlp_is_not_to_be_had(app, pushed_run):
+def test_space_answers_without_mtl_nlp(app, pushed_run):
     expected = pipeline("multitask", model=str(pushed_run), device="cpu")(SENTENCE, top_k=None)
     with chromium() as page:
         page.open(page_url(app.folder / "stdout"))
@@ -122,7 +122,7 @@ def test_a_model_on_the_hub_becomes_the_same_space(hub, online, space, pushed_ru
     assert "title: shown\n" in of_hub["README.md"].decode()
 
 
-def test_a_repository_that_is_not_on_the_hub_is_told_in_one_line(online, tmp_path):
+def test_missing_repository_is_reported_in_one_line(online, tmp_path):
     finished = online.command("demo", "ada/nothing", "--space", str(tmp_path / "space"))
     assert (finished.status, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
@@ -130,14 +130,14 @@ def test_a_repository_that_is_not_on_the_hub_is_told_in_one_line(online, tmp_pat
     assert not (tmp_path / "space").exists()
 
 
-def test_a_folder_that_is_no_model_becomes_no_space(tmp_path, capsys):
+def test_folder_without_a_model_is_not_written_as_space(tmp_path, capsys):
     assert main(["demo", str(tmp_path), "--space", str(tmp_path / "space")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"mtl-nlp: error: {tmp_path} cannot be loaded: ")
     assert not (tmp_path / "space").exists()
 
 
-def test_a_space_that_cannot_be_written_is_told_in_one_line(pushed_run, tmp_path, capsys):
+def test_unwritable_space_is_reported_in_one_line(pushed_run, tmp_path, capsys):
     (tmp_path / "space").write_text("a file")
     assert main(["demo", str(pushed_run), "--space", str(tmp_path / "space")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
