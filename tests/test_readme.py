@@ -1,4 +1,4 @@
-"""What the documents say is what the files hold."""
+"""The documents agree with the files that they describe."""
 
 from __future__ import annotations
 

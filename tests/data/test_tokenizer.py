@@ -9,7 +9,7 @@ from mtl_nlp.data.tokenizer import load_tokenizer
 
 @pytest.fixture
 def without_prefix_space(tokenizers, tmp_path):
-    """A folder with a byte-level BPE tokenizer that puts no blank before the first word, as RoBERTa's."""
+    """Write a byte-level BPE tokenizer that puts no blank before the first word, as RoBERTa does."""
     tokenizers["bpe"].save_pretrained(tmp_path)
     text = (tmp_path / "tokenizer.json").read_text()
     assert '"add_prefix_space": true' in text

@@ -20,7 +20,7 @@ from mtl_nlp.export.peft import export_peft
 
 @pytest.fixture(scope="module")
 def as_adapters(tmp_path_factory) -> dict[str, tuple[MultitaskModel, Path, str, str]]:
-    """The name of a case -> the model, the folder of the export, the folder of the encoder, the base of the export."""
+    """Export all cases: name -> the model, the folder of the export, the folder of the encoder, the base model."""
     exported, folder = {}, tmp_path_factory.mktemp("as-adapters")
     for name, case in AS_ADAPTERS.items():
         encoder = lively_encoder(folder / f"{case.family}-{dict(case.changes)}", case.family, case.changes)

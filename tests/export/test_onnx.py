@@ -1,4 +1,4 @@
-"""All tasks as one ONNX file: the same logits and the same answers, by onnxruntime alone."""
+"""All tasks as one ONNX file: onnxruntime gives the logits and answers of torch."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ TASKS = [
     Regression(name="score"),
 ]
 CHANGES = {"modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3}}
-"""So that local attention is in the model, and cuts."""
+"""Settings that give the model local attention with an effect on these lengths."""
 LENGTHS = [[1], [7], [33, 20, 1, 30, 2], [9, 6, 2], [2, 1], [48], [3] * 8]
-"""What is in the batches: sub-words of each row; shorter rows are padded."""
+"""The batches: the number of sub-words of each row; shorter rows are padded."""
 LONG = "Ada Lovelace can't live in Paris, near the river bank. " * 12
 INPUTS = [
     "The quick brown fox jumps.",
@@ -52,7 +52,7 @@ INPUTS = [
 
 
 class Exported(NamedTuple):
-    """A model, and what was made of it."""
+    """A model and its export."""
 
     model: MultitaskModel
     tokenizer: PreTrainedTokenizerBase
@@ -62,7 +62,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Callable[[str], Exported]:
-    """family -> a model of it and its export."""
+    """family -> a model of the family and its export."""
     done: dict[str, Exported] = {}
 
     def export(family: str) -> Exported:
@@ -86,7 +86,7 @@ def batch_of(lengths: list[int], tokenizer: PreTrainedTokenizerBase) -> dict[str
 
 
 def furthest(model: MultitaskModel, other: OnnxMultitaskModel, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-    """For each task the largest difference of logits, those of padding left out."""
+    """Return the largest difference of logits for each task, without the logits of padding."""
     with torch.no_grad():
         expected = model(**batch).logits
     found = other(**batch).logits
@@ -101,7 +101,7 @@ def furthest(model: MultitaskModel, other: OnnxMultitaskModel, batch: dict[str, 
 
 
 def assert_close(one: dict, other: dict, tolerance: float = 1e-4) -> None:
-    """Equal answers, but for scores, which are close."""
+    """Check that answers are equal, and that their scores are close."""
     assert one.keys() == other.keys()
     for name in one:
         without_scores = [[{k: v for k, v in entry.items() if k != "score"} for entry in a[name]] for a in (one, other)]
@@ -158,7 +158,7 @@ def test_pipeline_gives_the_answers_of_the_torch_model(exported, batch_size):
     answer = pipeline("multitask", model=model, tokenizer=tokenizer)
     other = pipeline("multitask", model=OnnxMultitaskModel.from_pretrained(folder), tokenizer=str(folder))
     expected, found = (each(INPUTS, batch_size=batch_size, top_k=None) for each in (answer, other))
-    assert len(expected[INPUTS.index(LONG)]["pos"]) > 48  # read in windows
+    assert len(expected[INPUTS.index(LONG)]["pos"]) > 48  # the text is read in windows
     for one, another in zip(expected, found, strict=True):
         assert_close(one, another)
     assert [list(each) for each in other((text for text in INPUTS), tasks=["topic"])] == [["topic"]] * len(INPUTS)
@@ -177,7 +177,7 @@ ADAPTERS = {
 
 
 def adapted(kind: str, family: str, **changes: object) -> MultitaskModel:
-    """A model whose adapters change the logits of their tasks."""
+    """Build a model whose adapters change the logits of their tasks."""
     model = lively_model(TASKS, family, **changes)
     for name, options in ADAPTERS[kind].items():
         model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
@@ -204,9 +204,9 @@ def test_export_with_adapters_stores_the_encoder_once_and_gives_equal_logits(tmp
         assert max(distances.values()) < 1e-4, (lengths, distances)
     weights = sum(tensor.numel() for tensor in model.parameters())
     held = sum(math.prod(tensor.dims) for tensor in onnx.load(tmp_path / "model.onnx").graph.initializer)
-    # DoRA divides by the norm of a weight as it is, beside what it multiplies with.
+    # DoRA needs a weight twice: for its norm and for the product.
     assert held < (1.9 if kind == "dora" else 1.0) * weights
-    # Tasks that are not asked for take no pass.
+    # Tasks that are not requested take no pass.
     assert list(ours(**batch_of([9, 6], tokenizer), tasks=["topic"]).logits) == ["topic"]
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)

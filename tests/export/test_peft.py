@@ -69,7 +69,7 @@ def by_peft(as_adapters, tmp_path_factory) -> dict[str, Any]:
 
 
 def has_own_base(case: AsAdapter) -> bool:
-    """Whether PEFT needs another base than the pretrained encoder."""
+    """Return whether PEFT needs a different base than the pretrained encoder."""
     return case.trained or (case.task == "mean" and not case.changes)
 
 
@@ -79,7 +79,7 @@ def test_peft_loads_an_exported_task_and_computes_its_logits(as_adapters, by_pef
     batch = tokenizer_for(case.family)(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = as_adapters[name][0](**batch, tasks=[case.task]).logits[case.task].float()
-    assert expected.std(0).mean() > 0.01  # a thousand times what they may differ by
+    assert expected.std(0).mean() > 0.01  # a thousand times the allowed difference
     assert not found["told"], "PEFT warns of keys that it misses or does not know"
     assert not found["lost"]
     mask = batch["attention_mask"] == 1

@@ -1,4 +1,4 @@
-"""One task as a plain transformers model: the same logits, for those who have never heard of this package."""
+"""One task as a stock transformers model gives the same logits without this package."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def model_of(family: str) -> MultitaskModel:
 
 
 def logits_of(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task: str, pairs: bool) -> torch.Tensor:
-    """The multitask model's logits of the texts, padding cut off from those on words."""
+    """Return the logits of the multitask model; logits on words have no padding."""
     batch = tokenizer(TEXTS, SECONDS if pairs else None, padding=True, return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits[task]
@@ -96,7 +96,7 @@ def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, 
         logits = stock(**batch).logits
     logits = logits[batch["attention_mask"] == 1] if is_on_words else logits
     expected = logits_of(model, tokenizer_for(family), task.name, pairs=not is_on_words)
-    assert expected.std() > 0.01  # a thousand times what they may differ by
+    assert expected.std() > 0.01  # a thousand times the allowed difference
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     config = stock.config
     assert config.model_type == family
@@ -150,7 +150,7 @@ def test_stock_pipelines_answer_without_this_package(fresh, family):
 @pytest.mark.parametrize(("family", "limit"), [("bert", 64), ("roberta", 62), ("modernbert", 64)])
 def test_stock_pipelines_truncate_long_texts_to_the_encoder_limit(fresh, family, limit):
     on_words, on_texts = fresh[family]["long"]
-    assert on_words == limit - 2  # all but [CLS] and [SEP]
+    assert on_words == limit - 2  # all positions except [CLS] and [SEP]
     assert on_texts == len(TOPIC.labels)
 
 

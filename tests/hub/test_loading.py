@@ -1,4 +1,4 @@
-"""Loading trained models, whole and damaged."""
+"""Loading of complete and damaged models."""
 
 from __future__ import annotations
 

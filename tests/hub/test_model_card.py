@@ -1,4 +1,4 @@
-"""The card: what it says, that no name of the user's gets out of its place in it, and whose words it replaces."""
+"""The model card: its content, the escaping of names, and the cards that it replaces."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ NASTY = [
     *("*a* **b** _c_ __d__ ___e___ ~~f~~", "_", "x_y", "@user #1", "# head", "1. one", "$x$ $$y$$", ":smile:"),
     *("😀👩‍👩‍👧", "مرحبا", "a\u2028b\u0085c\x0bd", "tab\there", "\ufeffmark", "\x00\x1b[31m"),
 ]
-"""Names of tasks, labels and datasets that break out of YAML, Markdown or HTML where nothing holds them in."""
+"""Names of tasks, labels and datasets that break YAML, Markdown or HTML without escaping."""
 PLAIN = [" ".join(name.split()) for name in NASTY]
 
 
 def write_folder(
     folder: Path, tasks: list, recipe: Mapping[str, Any] | None, results: Mapping[str, Any] | None
 ) -> Path:
-    """A model's folder as a run leaves it, but for the tokenizer."""
+    """Write the folder of a model as a run leaves it, without a tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     build_model(tasks).save_pretrained(folder)
     if recipe is not None:
@@ -128,7 +128,7 @@ def card(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def nasty(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The card of a model with a task and a dataset of each nasty name, whose labels are all of them."""
+    """Write the card of a model with one task and one dataset per hostile name, with all of these names as labels."""
     tasks = [TextClassification(name=name, labels=NASTY) for name in NASTY]
     recipe = {
         "encoder": "<b>/enc\n---",
@@ -153,18 +153,18 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def code_of(card: str) -> list[str]:
-    """The code that a card shows."""
+    """Return the code that a card shows."""
     return re.findall(r"```python\n(.*?)\n```", card, flags=re.DOTALL)
 
 
 def table_of(card: str, heading: str) -> list[list[str]]:
-    """The first table under a heading, as text."""
+    """Return the first table under a heading as text."""
     section = card.split(f"## {heading}\n\n")[1].split("\n\n")[0]
     rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in section.splitlines()]
     return [[html.unescape(cell) for cell in row] for row in [rows[0], *rows[2:]]]
 
 
-# What it says
+# Content
 
 
 def test_header_is_valid_and_complete_for_the_hub(card):
@@ -244,7 +244,7 @@ def test_no_path_of_this_machine_is_in_a_card(card, folder):
 def test_model_without_recipe_and_results_has_a_card(tmp_path):
     for recipe in (None, {}):
         folder = write_folder(tmp_path / "run", TASKS, None, None)
-        if recipe is not None:  # as a trainer made by hand leaves it
+        if recipe is not None:  # a trainer that was built in Python leaves an empty recipe
             (folder / "recipe.yaml").write_text("")
         assert shared_recipe(folder) is None
         card = model_card(folder, "run")
@@ -359,7 +359,7 @@ def test_the_snippet_of_any_folder_is_python(nasty):
     assert ast.parse(code).body[2].value.keywords[0].value.value == "a\n---\n<b>`c`"
 
 
-# Whose words it replaces
+# Cards that are replaced
 
 
 def test_card_is_recognised_as_generated_until_it_is_edited(card):

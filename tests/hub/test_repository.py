@@ -1,4 +1,4 @@
-"""To the Hub and back: what is pushed, what happens when that fails, who can load it, and what loading never does."""
+"""Pushes to the Hub and loading from it: contents, failures, permissions, and safety."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CODE = {
 TEXTS = ["Ada Lovelace lives in Paris.", "", "I can not log in, please help! " * 20]
 
 
-# What is pushed
+# Pushes
 
 
 def test_a_push_is_one_commit_with_model_tokenizer_card_recipe_and_results(hub, push, pushed_run):
@@ -131,12 +131,12 @@ def test_folder_without_a_model_is_not_pushed(hub, online, encoder_folder, tmp_p
     assert "ada/nothing" not in hub.repositories
 
 
-# Who can load it
+# Loading with and without mtl_nlp
 
 
 @pytest.fixture(scope="module")
 def shared(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Any]:
-    """What the model in the folder answers; it is on the Hub as ada/shared and, with its code, as ada/coded."""
+    """Push the model as ada/shared and, with its code, as ada/coded; return the answers of the local model."""
     assert online.command("push", str(pushed_run), "ada/shared").status == 0
     assert online.command("push", str(pushed_run), "ada/shared", "--revision", "side").status == 0
     assert online.command("push", str(pushed_run), "ada/coded", "--with-code").status == 0
@@ -237,7 +237,7 @@ def test_pushed_weights_equal_those_of_the_folder(hub, shared, pushed_run, tmp_p
 def adapted(
     online: Interpreter, encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a run with adapters, on the Hub as ada/adapted and, with its code, as ada/adapted-coded."""
+    """Push a run with adapters as ada/adapted and, with its code, as ada/adapted-coded; return its folder."""
     folder = tmp_path_factory.mktemp("adapted")
     recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
     recipe["adapters"] = {"r": 2, "tasks": ["ner", "topic"], "shared": True, "target_modules": "all-linear"}
@@ -252,7 +252,7 @@ def adapted(
 
 @pytest.fixture(scope="module")
 def adapted_answers(online: Interpreter, adapted: Path) -> dict[str, Any]:
-    """What the model in the folder answers."""
+    """Return the answers of the local model."""
     return json.loads(online.run(ANSWER, str(adapted), "None", "multitask").stdout.splitlines()[-1])
 
 
@@ -266,7 +266,7 @@ def test_adapters_are_pushed_completely(hub, adapted, tmp_path):
         assert files["model.safetensors"] == (adapted / "model.safetensors").read_bytes()
     names = load_file(adapted / "model.safetensors").keys()
     for adapter in ("shared", "task_ner", "task_topic"):
-        assert sum(f".{adapter}." in name for name in names) == 24  # two layers with six linear ones, of each A and B
+        assert sum(f".{adapter}." in name for name in names) == 24  # A and B of six linear layers in two encoder layers
 
 
 @pytest.mark.parametrize("source", ["ada/adapted", "ada/adapted-coded"])
@@ -305,12 +305,12 @@ def test_a_pushed_model_with_adapters_answers_and_is_exported_from_the_hub(onlin
     assert finished.stdout.startswith(f"The adapter is in {tmp_path / 'out'}, for {tmp_path / 'out' / 'base'}: ")
 
 
-# What is no model
+# Repositories without a usable model
 
 
 @pytest.fixture(scope="module")
 def start_predicting(online: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
-    """(repository, …) -> predicting with it, under way."""
+    """(repository, …) -> a running prediction with its model."""
     texts = tmp_path_factory.mktemp("texts") / "texts.txt"
     texts.write_text("Ada lives in Paris.\n")
 
@@ -322,7 +322,7 @@ def start_predicting(online: Interpreter, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def predict(start_predicting: Callable[..., Running]) -> Callable[..., Finished]:
-    """(repository, …) -> what came of predicting with it."""
+    """(repository, …) -> the result of a prediction with its model."""
     return lambda *arguments, **environment: start_predicting(*arguments, **environment).wait()
 
 
@@ -351,12 +351,12 @@ CUT_OFF = {
     "short-weights": ({"short": 900}, "model.safetensors", " cannot be loaded: Consistency check failed: file should"),
     "no-weights": ({"status": 500}, "model.safetensors", " cannot be loaded: There was a specific connection error"),
 }
-"""By the name of the repository: the fault, the file it befalls, and what is said."""
+"""The name of the repository -> the fault, the affected file, and the message."""
 
 
 @pytest.fixture(scope="module")
 def cut_off(hub: LocalHub, shared: Any, start_predicting: Callable[..., Running]) -> dict[str, Finished]:
-    """What came of loading each of them, all at once, since each is tried again for five seconds."""
+    """Load all of them at the same time, since each download is repeated for five seconds; return the results."""
     for name, (fault, path, _) in CUT_OFF.items():
         hub.put(f"ada/{name}", hub.files("ada/coded"))
         hub.fail(f"ada/{name}", "download", path=path, **fault)
@@ -386,11 +386,11 @@ def test_loading_waits_for_temporary_faults_and_slow_answers(hub, predict, share
     assert finished.stderr == "1 texts answered.\n"
 
 
-# What loading never does
+# Safety of loading
 
 
 class Malicious:
-    """Pickles as a call that makes a file."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

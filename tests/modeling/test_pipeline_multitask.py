@@ -1,4 +1,4 @@
-"""The pipeline: every input shape, every task, every word answered, from one encoder pass a batch."""
+"""The pipeline answers every input shape, every task and every word with one encoder pass per batch."""
 
 import gc
 import itertools
@@ -43,7 +43,7 @@ INPUTS = [
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("multitask")
     model = build_model(TASKS)
-    for head in model.heads:  # far from even, so that spans are found
+    for head in model.heads:  # uneven logits, so that spans are found
         head.stock.classifier.weight.data *= 40
     model.save_pretrained(folder)
     build_tokenizer("wordpiece").save_pretrained(folder)
@@ -56,7 +56,7 @@ def answer(folder):
 
 
 def assert_close(one, other):
-    """Equal answers, scores to 1e-5."""
+    """Check that answers are equal, with scores equal to 1e-5."""
     assert one.keys() == other.keys()
     for name in one:
         without_scores = [[{k: v for k, v in entry.items() if k != "score"} for entry in a[name]] for a in (one, other)]
@@ -251,7 +251,7 @@ def test_generators_are_read_lazily_in_constant_memory(answer):
     tracemalloc.start()
     peaks = []
     for _ in range(4):
-        gc.collect()  # modules' hooks leave cycles
+        gc.collect()  # the hooks of modules leave reference cycles
         tracemalloc.reset_peak()
         for _ in itertools.islice(answers, 2000):
             pass
@@ -269,7 +269,7 @@ def test_a_text_of_100_000_characters_is_answered_word_by_word(answer):
 
 
 def test_threads_can_share_a_pipeline(answer):
-    # Pairs and long texts make the tokenizer truncate, others must not see it.
+    # Pairs and long texts make the tokenizer truncate; other texts must not be affected.
     items = [INPUTS[number % len(INPUTS)] for number in range(48)]
     expected = [answer(item) for item in items]
     with ThreadPoolExecutor(8) as pool:
@@ -308,7 +308,7 @@ PASSES = {"lora": 4, "shared": 3, "shared alone": 1, "dora": 3}
 
 
 def adapted(kind: str, family: str = "bert") -> MultitaskModel:
-    """A model whose adapters change the answers of their tasks."""
+    """Build a model whose adapters change the answers of their tasks."""
     model = lively_model(TASKS, family)
     for name, options in ADAPTERS[kind].items():
         model.add_adapter(LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options}), name)
@@ -316,7 +316,7 @@ def adapted(kind: str, family: str = "bert") -> MultitaskModel:
 
 
 def plain(model: MultitaskModel) -> MultitaskModel:
-    """Its encoder and heads alone."""
+    """Return the model with encoder and heads only."""
     without = build_model(TASKS, model.config.text_config.model_type)
     encoder = {
         name.replace(".base_layer.", "."): tensor
@@ -329,7 +329,7 @@ def plain(model: MultitaskModel) -> MultitaskModel:
 
 
 def counting(answer, inputs, **options):
-    """The answers, and how many rows each encoder pass had."""
+    """Return the answers and the number of rows of each encoder pass."""
     rows = []
     hook = answer.model.encoder.register_forward_hook(
         lambda _, args, kwargs, output: rows.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -346,7 +346,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def of_adapters(kind, tmp_path_factory):
-    """The folder of a model with adapters."""
+    """Return the folder of a model with adapters."""
     folder = tmp_path_factory.mktemp("adapted")
     adapted(kind).save_pretrained(folder)
     build_tokenizer("wordpiece").save_pretrained(folder)
@@ -381,7 +381,7 @@ def test_each_adapter_takes_one_pass_and_the_remaining_tasks_share_one(kind, ada
     for tasks in (["pos"], ["score", "ner"], ["topic", "pos"], ["tags", "pos", "score"]):
         answers, rows = counting(adapted_answer, texts, batch_size=16, tasks=tasks)
         assert rows == [16] * len({model.adapters_of(name) for name in tasks})
-        # In the order in which the model has them.
+        # The order is that of the tasks of the model.
         assert [set(each) for each in answers] == [set(tasks)] * 16
 
 

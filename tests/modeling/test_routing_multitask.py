@@ -1,4 +1,4 @@
-"""Passes through the encoder: which rows, through which adapters."""
+"""Passes through the encoder: their rows and adapters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE = torch.tensor([], dtype=torch.long)
 
 
 def read_for(passes, task: str) -> list[int]:
-    """The batch's rows behind a task's places in its pass."""
+    """Return the rows of the batch behind the positions of a task in its pass."""
     (found,) = (each for each in passes if task in each.positions)
     return found.rows[found.positions[task]].tolist()
 

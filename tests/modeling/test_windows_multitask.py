@@ -1,4 +1,4 @@
-"""Tokenization: every word has its place, and long texts become windows that lose none."""
+"""Tokenization: every word has a position, and the windows of a long text lose no word."""
 
 import random
 
@@ -38,7 +38,7 @@ def random_words(rng, count):
 
 
 def pieces_of(tokenizer, word):
-    """The sub-words a word has by itself; the unknown token where it has none."""
+    """Return the sub-words of a word, or the unknown token if it has none."""
     return tokenizer([[word]], is_split_into_words=True, add_special_tokens=False)["input_ids"][0] or [
         tokenizer.unk_token_id
     ]
@@ -84,7 +84,7 @@ def test_texts_of_a_batch_do_not_affect_each_other(tokenizer):
 
 
 def window_spans(tokenizer, words, windows, capacity):
-    """(start, end) of each window in the text's sub-words, found from the ids it holds."""
+    """Return (start, end) of each window in the sub-words of the text, found from its ids."""
     sizes = [min(len(pieces_of(tokenizer, word)), capacity) for word in words]
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     ids = [piece for word, size in zip(words, sizes, strict=True) for piece in pieces_of(tokenizer, word)[:size]]
@@ -99,7 +99,7 @@ def window_spans(tokenizer, words, windows, capacity):
 
 
 def context(start, stop, span, end):
-    """The smaller number of sub-words beside `start:stop` in a window; negative if it is not in it."""
+    """Return the smaller number of sub-words on a side of `start:stop`; negative outside the window."""
     left = float("inf") if span[0] == 0 <= start else start - span[0]
     right = float("inf") if span[1] == end >= stop else span[1] - stop
     return min(left, right)

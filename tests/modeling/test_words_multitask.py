@@ -1,4 +1,4 @@
-"""Word splitting: exact offsets, nothing lost, and the borders of a treebank."""
+"""Splitting of words: exact offsets, no lost characters, and the word borders of a treebank."""
 
 import itertools
 import random

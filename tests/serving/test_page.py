@@ -1,4 +1,4 @@
-"""The page, as it is typed at and looked at in a browser, and the command that serves it."""
+"""The page as a user operates and sees it in a browser, and the command that serves it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mtl_nlp.cli.main import main
 from mtl_nlp.serving.page import EXAMPLES, SHOWN_CLASSES, format_answer
 
 RUNS = "<img src=x onerror=window.ran=1>"
-"""What sets `window.ran` if it gets onto the page as anything but text."""
+"""Markup that sets `window.ran` if the page shows it as anything but text."""
 TASKS = [
     TokenClassification(name="pos", labels=["NOUN", "<b>VERB</b>", RUNS, '"ADJ" 😀 ${window.ran=1}']),
     TokenClassification(name=f"ner {RUNS}", labels=["O", "B-PER", "I-PER", f"B-{RUNS}", f"I-{RUNS}"], scheme="iob2"),
@@ -35,7 +35,7 @@ TASKS = [
 POS, NER, TOPIC, INTENT, TAGS, SCORE = range(len(TASKS))
 TITLE = f"A title & {RUNS}"
 BROKEN = "unreadable"
-"""A word that the tokenizer knows and the encoder does not, as with one model's tokenizer in another's folder."""
+"""A word that the tokenizer knows and the encoder does not, as with the tokenizer of a different model."""
 SENTENCE = "Ada Lovelace can't live in Paris, near the river bank."
 TEXTS = [
     SENTENCE,
@@ -49,7 +49,7 @@ TEXTS = [
 
 
 class Served(NamedTuple):
-    """A page, the program that serves it, and what would answer if it asked the internet."""
+    """A page, the program that serves it, and the socket that receives its requests to the internet."""
 
     url: str
     program: Running
@@ -73,7 +73,7 @@ def answer(folder: Path) -> Pipeline:
 
 @contextlib.contextmanager
 def serving(online: Interpreter, folder: Path) -> Iterator[Served]:
-    """`mtl-nlp demo` on a machine that reaches the internet by a proxy."""
+    """Run `mtl-nlp demo` on a machine that reaches the internet through a proxy."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
         address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
@@ -87,7 +87,7 @@ def serving(online: Interpreter, folder: Path) -> Iterator[Served]:
 
 
 def interrupt(program: Running) -> None:
-    """Press Ctrl-C, if it is still running."""
+    """Press Ctrl-C if the server is still running."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(int((program.folder / "pid").read_text()), signal.SIGINT)
 
@@ -114,7 +114,7 @@ def marks_of(entries: list[dict[str, Any]], text: str, label: str) -> list[list[
     return [[text[entry["start"] : entry["end"]], entry[label]] for entry in entries]
 
 
-# What is shown of an answer
+# Rendering of answers
 
 
 def test_words_are_marked_with_labels_and_the_text_between_them_is_kept():
@@ -249,7 +249,7 @@ def test_words_and_labels_are_readable_in_every_colour(browser, served, theme):
 
 
 def contrast(*colours: str) -> float:
-    """WCAG's contrast of two colours that are written as `rgb(1, 2, 3)`."""
+    """Return the contrast of two colours such as `rgb(1, 2, 3)`, as defined by WCAG."""
     luminances = []
     for colour in colours:
         values = [int(value) / 255 for value in re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour).groups()]

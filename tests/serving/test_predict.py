@@ -29,7 +29,7 @@ HARD_TEXTS = [
 
 @pytest.fixture
 def answer(quick_recipe):
-    """The pipeline of an untrained model."""
+    """Return the pipeline of an untrained model."""
     run = prepare_run(Recipe.from_dict(quick_recipe))
     return pipeline("multitask", model=build_model(run), tokenizer=run.tokenizer)
 

@@ -1,4 +1,4 @@
-"""The folder for a Hub Space: what is in it, and that it answers where mtl_nlp is not to be had."""
+"""The folder of a Hub Space: its content, and its answers without mtl_nlp."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENTENCE = "Ada Lovelace can't live in Paris, near the river bank."
 
 
 class App(NamedTuple):
-    """A Space that runs, and the folder of what it prints."""
+    """A running Space and the folder of its output."""
 
     process: subprocess.Popen
     folder: Path
@@ -41,7 +41,7 @@ def space(pushed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def app(space: Path, tmp_path: Path) -> Iterator[App]:
-    """`python app.py` by somebody without mtl_nlp."""
+    """Run `python app.py` without mtl_nlp."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_MTL_NLP)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
@@ -116,7 +116,7 @@ def test_a_model_on_the_hub_becomes_the_same_space(hub, online, space, pushed_ru
     of_folder, of_hub = contents(space), contents(tmp_path / "space")
     assert of_hub.keys() == of_folder.keys()
     titled = {"README.md", "app.py", "model/README.md"}
-    # The tokenizer's configuration says whether it was read from a folder.
+    # The configuration of the tokenizer records whether it was read from a folder.
     differing = {name for name in of_hub if of_hub[name] != of_folder[name]} - {"model/tokenizer_config.json"}
     assert differing == titled
     assert "title: shown\n" in of_hub["README.md"].decode()
