@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,23 @@ def code_fingerprint() -> str:
     folder = Path(__file__).parents[1]
     sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+
+
+def outside_code(tasks: Iterable[Task]) -> str:
+    """Return the code of task types and label kinds from outside of this package, for the caches' keys too.
+
+    A class without a source, typed into an interpreter, counts by its name alone.
+    """
+    classes = {each for task in tasks for made in (task, task.kind) for each in type(made).__mro__}
+    found = {}
+    for each in classes:
+        if each.__module__.split(".")[0] not in {"mtl_nlp", "abc", "builtins"}:
+            name = f"{each.__module__}.{each.__qualname__}"
+            try:
+                found[name] = inspect.getsource(each)
+            except (OSError, TypeError):
+                found[name] = ""
+    return "".join(f"\n{name}\n{found[name]}" for name in sorted(found))
 
 
 def canonical_rows(
@@ -86,7 +104,7 @@ def canonical_rows(
             # Without label spaces, which checking does not need and which would change the cache's key.
             "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
             "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
-            "code": code_fingerprint(),
+            "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
         },
     }
     if is_stream:

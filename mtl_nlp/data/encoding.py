@@ -18,6 +18,7 @@ from mtl_nlp.data.canonical import (
     arrow_feature,
     canonical_rows,
     code_fingerprint,
+    outside_code,
     progress_bars_from,
     reading,
 )
@@ -283,7 +284,7 @@ def _encoding_map(
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
-            "code": code_fingerprint(),
+            "code": code_fingerprint() + outside_code(fed.values()),
         },
     }
 
