@@ -10,6 +10,7 @@ from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.label_kinds_multitask import LabelKind
 from mtl_nlp.modeling.loss_multitask import joint_loss
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline
@@ -20,6 +21,7 @@ from mtl_nlp.modeling.tasks_multitask import (
     Task,
     TextClassification,
     TokenClassification,
+    register_task_type,
 )
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -32,6 +34,7 @@ __all__ = [
     "DataError",
     "EncodedDataset",
     "EncodedStream",
+    "LabelKind",
     "MultiLabelClassification",
     "MultitaskConfig",
     "MultitaskDataCollator",
@@ -51,4 +54,5 @@ __all__ = [
     "encode",
     "joint_loss",
     "load_tokenizer",
+    "register_task_type",
 ]

@@ -64,10 +64,10 @@ def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
     """Train one stock model on one task, and return its primary score on each split in percent."""
     set_seed(seed)
     auto_class = (
-        AutoModelForTokenClassification if run.tasks[task].level == "token" else AutoModelForSequenceClassification
+        AutoModelForTokenClassification if run.tasks[task].kind.level == "token" else AutoModelForSequenceClassification
     )
     model = auto_class.from_pretrained(run.recipe.encoder, num_labels=run.tasks[task].num_labels)
-    collator = DataCollatorForTokenClassification if run.tasks[task].level == "token" else DataCollatorWithPadding
+    collator = DataCollatorForTokenClassification if run.tasks[task].kind.level == "token" else DataCollatorWithPadding
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder,
@@ -104,7 +104,7 @@ def stock_run(run: Run, task: str, seed: int) -> dict[str, float]:
 def plain_prediction(run: Run, task: str, window: dict[str, Any], logits: np.ndarray) -> str | list[str]:
     """Return the argmax without constraints on spans, as the stock pipelines do."""
     labels = run.tasks[task].labels
-    if run.tasks[task].level == "sequence":
+    if run.tasks[task].kind.level == "sequence":
         return labels[int(logits.argmax())]
     return [labels[index] for index in logits[window["positions"]].argmax(-1)]
 
@@ -120,7 +120,7 @@ def joint_run(seed: int) -> dict[str, dict[str, float]]:
     for split in SPLITS:
         evaluation = trainer.score(run.splits[split])
         for task in TASKS:
-            scores[task][split] = 100 * evaluation.scores[task][run.tasks[task].primary_score]
+            scores[task][split] = 100 * evaluation.scores[task][run.tasks[task].kind.primary_score]
     return scores
 
 

@@ -182,7 +182,7 @@ def _random_rows(
     shape = (rows, SUB_WORDS - tokenizer.num_special_tokens_to_add())
     columns = {"tokens": rng.choice(vocabulary, shape).tolist()}
     for task in fed:
-        columns[task.name] = rng.choice(task.labels, shape if task.level == "token" else rows).tolist()
+        columns[task.name] = rng.choice(task.labels, shape if task.kind.level == "token" else rows).tolist()
     labels = {task.name: task.name for task in fed}
     raw = datasets.Dataset.from_dict(columns)
     encoded = encode(raw, inputs={"tokens": "tokens"}, labels=labels, tasks=tasks, tokenizer=tokenizer)

@@ -44,7 +44,7 @@ def stock_pipelines(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -
             stock = stock_model(model, name)
         else:  # its answers differ from those of the model, but take the same time
             stock = AutoModelForSequenceClassification.from_config(stock_config(task, config)).eval()
-        kind = "token-classification" if task.level == "token" else "text-classification"
+        kind = task.kind.pipeline_task
         options = {"aggregation_strategy": "simple"} if "scheme" in task.to_dict() else {}
         answers.append(pipeline(kind, stock, tokenizer=tokenizer, batch_size=BATCH, **options))
     return lambda texts: [answer(texts) for answer in answers]
@@ -53,7 +53,7 @@ def stock_pipelines(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -
 def bare_loop(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[str]], object]:
     """Build the minimal program: length-sorted batches, one encoder pass, one linear layer and argmax per task."""
     hidden = model.config.text_config.hidden_size
-    layers = [(task.level, torch.nn.Linear(hidden, task.num_labels)) for task in model.tasks.values()]
+    layers = [(task.kind.level, torch.nn.Linear(hidden, task.num_labels)) for task in model.tasks.values()]
 
     @torch.no_grad()
     def run(texts: list[str]) -> list[list[list[int]]]:

@@ -106,7 +106,7 @@ def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, An
     }
     for split in options.splits:
         scores = trainer.score(run.splits[split]).scores
-        found[split] = {task: 100 * values[run.tasks[task].primary_score] for task, values in scores.items()}
+        found[split] = {task: 100 * values[run.tasks[task].kind.primary_score] for task, values in scores.items()}
     return found
 
 

@@ -18,7 +18,6 @@ from mtl_nlp.evaluation.metrics import compute
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.modeling.pipeline_multitask import parse_input
 from mtl_nlp.modeling.spans_multitask import repair_tags
-from mtl_nlp.serving.predict import word_tags
 
 CORPUS = Path(__file__).parents[1] / "recipes" / "sample_corpus"
 
@@ -38,7 +37,7 @@ def main() -> None:
     inputs = [{"tokens": row["tokens"]} for row in sentences]
     for row, answers in zip(sentences, answer(inputs, batch_size=32), strict=True):
         _, words = parse_input({"tokens": row["tokens"]})
-        tags = {name: word_tags(answer.model.tasks[name], answers[name], words) for name in ("pos", "ner")}
+        tags = {name: answer.model.tasks[name].kind.as_strings(answers[name], words) for name in ("pos", "ner")}
         for name, gold in (("pos", row["upos"]), ("ner", repair_tags(row["ner"], "iob2"))):
             for key in (row["topic"], "all"):
                 tagged[name][key].append((tags[name], gold))

@@ -19,6 +19,11 @@ REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "mtl_nlp"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODELING = sorted((PACKAGE / "modeling").glob("*_multitask.py"))
+KNOW_KINDS = [
+    PACKAGE / "modeling" / f"{name}_multitask.py"
+    for name in ("label_kinds", "word_kinds", "text_kinds", "tasks", "heads")
+]
+"""The modules that may ask of which type or kind a task is; all others ask the kind for what they need."""
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 ROOMS = [
     {"errors", "messages"},
@@ -126,6 +131,25 @@ def test_nothing_guesses_at_attributes_or_catches_everything(file):
         if isinstance(node, ast.ExceptHandler):
             caught = {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)} if node.type else {"BaseException"}
             assert not caught & {"Exception", "BaseException"}, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file not in KNOW_KINDS], ids=name_of)
+def test_only_kinds_tasks_and_heads_know_of_which_kind_a_task_is(file):
+    classes = {
+        node.name for known in KNOW_KINDS[:4] for node in ast.walk(tree_of(known)) if isinstance(node, ast.ClassDef)
+    }
+    assert {"LabelKind", "ClassPerWord", "NumberPerText", "Task", "Regression"} <= classes
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"level", "problem_type"}, f"line {node.lineno}"
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in {"isinstance", "issubclass"}
+        ):
+            asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+            # A configuration takes tasks or plain data.
+            assert not asked & (classes - {"Task"}), f"line {node.lineno}"
 
 
 @pytest.mark.parametrize("name", mtl_nlp.__all__)

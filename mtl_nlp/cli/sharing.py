@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 
     from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
-_STOCK_PIPELINES = {
-    "token": 'pipeline("token-classification", "{}")',
-    "sequence": 'pipeline("text-classification", "{}")',
-}
-
 
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to the command line."""
@@ -104,19 +99,18 @@ def export(options: argparse.Namespace) -> None:
     if options.format == "transformers":
         with writing_to(output, "OUT"):
             export_stock(model, tokenizer, options.task, output)
-        print(f"The task is in {output}: {_STOCK_PIPELINES[model.tasks[options.task].level].format(output)}")
+        print(f'The task is in {output}: pipeline("{model.tasks[options.task].kind.pipeline_task}", "{output}")')
         return
     recipe = saved_recipe(Path(options.model))
     with writing_to(output, "OUT"):
         base = export_peft(model, tokenizer, options.task, output, None if recipe is None else recipe.encoder)
     task = model.tasks[options.task]
-    stock = "AutoModelForTokenClassification" if task.level == "token" else "AutoModelForSequenceClassification"
     precision = str(model.dtype).removeprefix("torch.")
     # transformers loads a model in the precision that it is stored in, an encoder perhaps in half of it.
     labels = "" if Path(base).parent == output else f', num_labels={task.num_labels}, dtype="{precision}"'
     print(
         f"The adapter is in {output}, for {base}: "
-        f'PeftModel.from_pretrained({stock}.from_pretrained("{base}"{labels}), "{output}")'
+        f'PeftModel.from_pretrained({task.kind.auto_class}.from_pretrained("{base}"{labels}), "{output}")'
     )
 
 

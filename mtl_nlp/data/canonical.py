@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.modeling.label_kinds_multitask import Feature
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 
 LABEL_PREFIX = "label:"
@@ -23,7 +25,6 @@ REPAIRED = "repaired"
 """Column: how many of a row's span tags were illegal and were rewritten."""
 SLOW_ROWS = 20_000
 """From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
-_LABEL_FEATURES: dict[type, Any] = {str: Value("string"), list: List(Value("string")), float: Value("float64")}
 _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
 
 
@@ -33,6 +34,23 @@ def code_fingerprint() -> str:
     folder = Path(__file__).parents[1]
     sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+
+
+def outside_code(tasks: Iterable[Task]) -> str:
+    """Return the code of task types and label kinds from outside of this package, for the caches' keys too.
+
+    A class without a source, typed into an interpreter, counts by its name alone.
+    """
+    classes = {each for task in tasks for made in (task, task.kind) for each in type(made).__mro__}
+    found = {}
+    for each in classes:
+        if each.__module__.split(".")[0] not in {"mtl_nlp", "abc", "builtins"}:
+            name = f"{each.__module__}.{each.__qualname__}"
+            try:
+                found[name] = inspect.getsource(each)
+            except (OSError, TypeError):
+                found[name] = ""
+    return "".join(f"\n{name}\n{found[name]}" for name in sorted(found))
 
 
 def canonical_rows(
@@ -67,11 +85,11 @@ def canonical_rows(
     if not is_stream and len(dataset) == 0:
         raise DataError(f"{name}: the split has no rows.")
     for task_name in labels:
-        if tasks[task_name].level == "token" and "tokens" not in inputs:
+        if tasks[task_name].kind.labels_words and "tokens" not in inputs:
             raise DataError(f"{name}: task {task_name!r} labels words and needs the input `tokens`.")
     features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
     for task_name in labels:
-        features[LABEL_PREFIX + task_name] = _LABEL_FEATURES[_canonical_type(tasks[task_name])]
+        features[LABEL_PREFIX + task_name] = arrow_feature(tasks[task_name].kind.label_feature)
     features[REPAIRED] = Value("int32")
     arguments: dict[str, Any] = {
         "function": _canonical_batch,
@@ -86,7 +104,7 @@ def canonical_rows(
             # Without label spaces, which checking does not need and which would change the cache's key.
             "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
             "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
-            "code": code_fingerprint(),
+            "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
         },
     }
     if is_stream:
@@ -123,10 +141,9 @@ def reading(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _canonical_type(task: Task) -> type:
-    if not task.has_label_space:
-        return float
-    return str if task.level == "sequence" and task.problem_type == "single_label_classification" else list
+def arrow_feature(feature: Feature) -> Any:
+    """Return the feature of `datasets` for a label kind's plain one."""
+    return List(Value(feature.dtype)) if feature.is_list else Value(feature.dtype)
 
 
 def _canonical_batch(
@@ -146,23 +163,23 @@ def _canonical_batch(
             _check_input(f"{name}, row {index}", key, value)
     repaired = [0] * len(indices)
     for task_name, column in labels.items():
-        task, names = task_from_dict(tasks[task_name]), class_names[column]
+        kind, names = task_from_dict(tasks[task_name]).kind, class_names[column]
         checked: list[Any] = []
         for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
             where = f"{name}, row {index}, column {column!r}"
-            given = value if names is None else _to_names(value, names)
+            given = value if names is None else _read_class_label(value, names if kind.has_label_space else None)
             if given is None:
                 checked.append(None)
                 continue
             try:
-                canonical = task.check(given)
+                canonical = kind.check(given)
             except ValueError as error:
                 raise DataError(f"{where}: {error}.") from error
-            if task.level == "token":
+            if kind.labels_words:
                 words = columns["tokens"][position]
                 if len(canonical) != len(words):
                     raise DataError(f"{where}: {len(words)} tokens but {len(canonical)} labels.")
-                repaired[position] += sum(old != new for old, new in zip(given, canonical, strict=True))
+            repaired[position] += kind.count_repairs(given, canonical)
             checked.append(canonical)
         columns[LABEL_PREFIX + task_name] = checked
     return columns | {REPAIRED: repaired}
@@ -182,8 +199,12 @@ def class_names_of(feature: Any) -> list[str] | None:
     return list(inner.names) if isinstance(inner, ClassLabel) else None
 
 
-def _to_names(value: Any, names: Sequence[str]) -> Any:
-    """ClassLabel indices as names; -1 is datasets' sign for a missing label."""
+def _read_class_label(value: Any, names: Sequence[str] | None) -> Any:
+    """Return ClassLabel indices as names, or as they are without names; -1 is datasets' sign for a missing label."""
     if isinstance(value, list):
+        if names is None:
+            return value
         return [index if index is None else names[index] if index >= 0 else str(index) for index in value]
-    return None if value is None or value < 0 else names[value]
+    if value is None or value < 0:
+        return None
+    return value if names is None else names[value]

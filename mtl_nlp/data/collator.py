@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
-from mtl_nlp.modeling.tasks_multitask import IGNORED, Task
+from mtl_nlp.modeling.tasks_multitask import Task
 
 
 @dataclass
@@ -39,30 +40,26 @@ class MultitaskDataCollator:
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Make the batch from rows as [`EncodedDataset`] has them."""
-        length = max(len(feature["input_ids"]) for feature in features)
+        lengths = [len(feature["input_ids"]) for feature in features]
+        length = max(lengths)
         if self.pad_to_multiple_of is not None:
             length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        present = np.arange(length) < np.array(lengths)[:, None]
         batch: dict[str, Any] = {
-            "input_ids": _pad([feature["input_ids"] for feature in features], length, self.tokenizer.pad_token_id),
-            "attention_mask": _pad([[1] * len(feature["input_ids"]) for feature in features], length, 0),
+            "input_ids": _pad([feature["input_ids"] for feature in features], present, self.tokenizer.pad_token_id),
+            "attention_mask": torch.from_numpy(present.astype(np.int64)),
         }
         if "token_type_ids" in self.tokenizer.model_input_names:
             type_ids = [feature["token_type_ids"] for feature in features]
-            batch["token_type_ids"] = _pad(type_ids, length, self.tokenizer.pad_token_type_id)
+            batch["token_type_ids"] = _pad(type_ids, present, self.tokenizer.pad_token_type_id)
         batch["rows"], batch["labels"] = {}, {}
         for name, task in self.tasks.items():
             column = LABEL_PREFIX + name
             rows = [row for row, feature in enumerate(features) if feature.get(column) is not None]
-            values = [features[row][column] for row in rows]
             batch["rows"][name] = torch.tensor(rows, dtype=torch.long)
-            if task.level == "token":
-                positions = [features[row]["positions"] for row in rows]
-                batch["labels"][name] = _word_labels(values, positions, length)
-            elif task.problem_type == "multi_label_classification":
-                batch["labels"][name] = torch.tensor(values, dtype=torch.float32).reshape(len(rows), task.num_labels)
-            else:
-                dtype = torch.float32 if task.problem_type == "regression" else torch.long
-                batch["labels"][name] = torch.tensor(values, dtype=dtype)
+            targets = [features[row][column] for row in rows]
+            positions = [features[row]["positions"] for row in rows]
+            batch["labels"][name] = torch.from_numpy(task.kind.pad(targets, positions, length))
         return batch
 
 
@@ -86,15 +83,14 @@ class WithFeatures:
         return features, self.collator(features)
 
 
-def _pad(sequences: Sequence[Sequence[int]], length: int, value: int) -> torch.Tensor:
-    padded = np.full((len(sequences), length), value, dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        padded[row, : len(sequence)] = sequence
+def _pad(sequences: Sequence[Sequence[int]], present: np.ndarray, value: int) -> torch.Tensor:
+    """Return the sequences in one array, shape (B, L), padded on the right.
+
+    Args:
+        sequences: B rows of numbers.
+        present: where the array has a number of a row, shape (B, L), bool.
+        value: what stands elsewhere.
+    """
+    padded = np.full(present.shape, value, dtype=np.int64)
+    padded[present] = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64)
     return torch.from_numpy(padded)
-
-
-def _word_labels(values: Sequence[Sequence[int]], positions: Sequence[Sequence[int]], length: int) -> torch.Tensor:
-    labels = np.full((len(values), length), IGNORED, dtype=np.int64)
-    for row, (labels_of_words, places) in enumerate(zip(values, positions, strict=True)):
-        labels[row, places] = labels_of_words
-    return torch.from_numpy(labels)

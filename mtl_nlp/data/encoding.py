@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
     REPAIRED,
+    arrow_feature,
     canonical_rows,
     code_fingerprint,
+    outside_code,
     progress_bars_from,
     reading,
 )
@@ -273,25 +275,18 @@ def _encoding_map(
         "batched": True,
         "with_indices": True,
         "remove_columns": rows.column_names,
-        "features": Features(features | {LABEL_PREFIX + task: _label_feature(fed[task]) for task in fed}),
+        "features": Features(
+            features | {LABEL_PREFIX + task: arrow_feature(fed[task].kind.target_feature) for task in fed}
+        ),
         "fn_kwargs": {
             "tokenizer": tokenizer,
             "tasks": [task.to_dict() for task in fed.values()],
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
-            "code": code_fingerprint(),
+            "code": code_fingerprint() + outside_code(fed.values()),
         },
     }
-
-
-def _label_feature(task: Task) -> Any:
-    """How a label is stored as numbers."""
-    if task.level == "token":
-        return List(Value("int32"))
-    if task.problem_type == "multi_label_classification":
-        return List(Value("float32"))
-    return Value("float32" if task.problem_type == "regression" else "int32")
 
 
 def _encode_batch(
@@ -306,7 +301,7 @@ def _encode_batch(
     code: str,
 ) -> dict[str, list]:
     fed = [task_from_dict(task) for task in tasks]
-    labels_words = any(task.level == "token" for task in fed)
+    labels_words = any(task.kind.labels_words for task in fed)
     pairs = batch.get("text_pair")
     encoded: list[list[Window]]
     if reads_words:
@@ -327,7 +322,8 @@ def _encode_batch(
             labels = {}
             for task in fed:
                 column = LABEL_PREFIX + task.name
-                labels[column] = _window_label(task, batch[column][position], window, number)
+                value = batch[column][position]
+                labels[column] = None if value is None else task.kind.target_of_window(value, window.words, number)
             if all(label is None for label in labels.values()):
                 continue
             fields = dataclasses.asdict(window)
@@ -347,23 +343,12 @@ def _first_only(windows: list[Window]) -> list[Window]:
     return [first]
 
 
-def _window_label(task: Task, value: Any, window: Window, number: int) -> Any:
-    """The task's label of one window: those of its words, or the whole text's on the first window."""
-    if value is None or (task.level == "sequence" and number > 0):
-        return None
-    if task.level == "sequence":
-        return task.encode(value)
-    return task.encode([value[word] for word in window.words])
-
-
 def count_unseen(encoded: EncodedDataset, task: Task) -> int:
     """How many labels (of words, texts) of a split are not in the task's label space: they are scored as wrong."""
-    if not task.has_label_space:
-        return 0
     known = set(task.labels)
     return sum(
         name not in known
         for value in encoded.references[task.name]
         if value is not None
-        for name in task.names_in(value)
+        for name in task.kind.names_in(value)
     )

@@ -31,7 +31,7 @@ def label_names(dataset: Dataset, task: Task) -> list[str]:
     found: set[str] = set()
     for value in dataset[LABEL_PREFIX + task.name]:
         if value is not None:
-            found.update(task.names_in(value))
+            found.update(task.kind.names_in(value))
     return sorted(found)
 
 
@@ -54,7 +54,7 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
         unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
         if not any(data.can_train(name) for data in feeders.values()):
             raise unlabelled
-        if not task.has_label_space:
+        if not task.kind.has_label_space:
             spaces.tasks[name] = task
             continue
         names: dict[str, list[str]] = {}

@@ -127,7 +127,7 @@ def _load_stream(
         canonical_rows(split_rows, f"{name}/{split}", inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
         for split, split_rows in [("train", stream), *raw.items()]
     )
-    fed = {task: tasks[task] for task in recipe.labels if tasks[task].has_label_space}
+    fed = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in fed}
     num_rows = recipe.num_rows
     if num_rows is None:
@@ -167,7 +167,7 @@ def _read_through(name: str, rows: IterableDataset, tasks: Mapping[str, Task]) -
         count += 1
         for name_of_task, task in tasks.items():
             if row[LABEL_PREFIX + name_of_task] is not None:
-                names[name_of_task].update(task.names_in(row[LABEL_PREFIX + name_of_task]))
+                names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
     return count, {task: sorted(found) for task, found in names.items()}
 
 

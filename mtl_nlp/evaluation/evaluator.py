@@ -62,9 +62,8 @@ def pieces_of_batch(
         values = logits[name].float().cpu().numpy()
         for row, row_logits in zip(rows[name].tolist(), values, strict=True):
             feature = features[row]
-            if task.level == "token":
-                row_logits = row_logits[feature["positions"]]
-            pieces.append(Piece(name, feature["row"], feature["words"], row_logits))
+            cut = task.kind.cut(row_logits, feature["positions"])
+            pieces.append(Piece(name, feature["row"], feature["words"], cut))
     return pieces
 
 
@@ -82,7 +81,7 @@ def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mappi
         if len(found) > 1:
             words = np.concatenate([piece.words for piece in found])
             logits = np.concatenate([piece.logits for piece in found])[np.argsort(words)]
-        predictions[name][row] = tasks[name].decode(logits)
+        predictions[name][row] = tasks[name].kind.decode(logits)
     return predictions
 
 
@@ -143,6 +142,6 @@ def score(
             if reference is not None
         ]
         if pairs:
-            scores[name] = compute(task.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-    primary = [scores[name][task.primary_score] for name, task in tasks.items() if name in scores]
+            scores[name] = compute(task.kind.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    primary = [scores[name][task.kind.primary_score] for name, task in tasks.items() if name in scores]
     return Evaluation(scores, float(np.mean(primary)))

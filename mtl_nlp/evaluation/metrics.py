@@ -16,6 +16,8 @@ from seqeval.metrics.v1 import precision_recall_fscore_support
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from mtl_nlp.modeling.label_kinds_multitask import Metric
+
 _STRINGS = {"predictions": Value("string"), "references": Value("string")}
 _LISTS = {"predictions": List(Value("string")), "references": List(Value("string"))}
 _NUMBERS = {"predictions": Value("float64"), "references": Value("float64")}
@@ -129,16 +131,23 @@ METRICS: dict[str, type[_Module]] = {
     "multi_label": MultiLabel,
     "correlation": Correlation,
 }
-"""The modules by the name that a task's `metric` gives."""
+"""The modules by the name that a label kind's `metric` gives."""
 
 
-def compute(metric: str, predictions: list, references: list) -> dict[str, float]:
+def compute(metric: Metric, predictions: list, references: list) -> dict[str, float]:
     """Score predictions in the order of the references.
+
+    Args:
+        metric: a name in `METRICS`, or a function of predictions and references.
+        predictions: canonical labels.
+        references: canonical labels.
 
     Raises:
         ValueError: if there is nothing to score.
     """
     if not references:
         raise ValueError("There is no labelled row to score.")
+    if not isinstance(metric, str):
+        return {name: float(value) for name, value in metric(predictions, references).items()}
     scores = METRICS[metric](keep_in_memory=True).compute(predictions=predictions, references=references)
     return dict(scores or {})

@@ -16,8 +16,6 @@ from mtl_nlp.export.stock import export_stock, stock_model
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors, peft_adapter_name
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
-_PEFT_TASKS = {"token": TaskType.TOKEN_CLS, "sequence": TaskType.SEQ_CLS}
-
 
 def export_peft(
     model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path, base: str | None = None
@@ -54,7 +52,7 @@ def export_peft(
     factors = low_rank_factors(model.encoder, names)
     rank = max(sum(len(down) for down, _ in of_layer) for of_layer in factors.values())
     adapter_config = LoraConfig(
-        task_type=_PEFT_TASKS[model.tasks[task_name].level],
+        task_type=TaskType(model.tasks[task_name].kind.peft_task_type),
         r=rank,
         lora_alpha=rank,  # a scale of 1: the adapters' own is in B
         target_modules=[f"{prefix}.{name}" for name in factors],

@@ -1,4 +1,4 @@
-"""Heads on the shared encoder's output, and the losses of the tasks.
+"""Heads on the shared encoder's output.
 
 A head *is* the stock class of the encoder's family (`BertForTokenClassification`,
 `RobertaForSequenceClassification`, …) with its encoder replaced by a pass-through. So it has that class's layers,
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -26,12 +25,16 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
 )
 
-from .tasks_multitask import IGNORED, Task
+from .tasks_multitask import Task
 
 _STOCK = {
-    "token": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
-    "sequence": (AutoModelForSequenceClassification, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING),
+    "AutoModelForTokenClassification": (AutoModelForTokenClassification, MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING),
+    "AutoModelForSequenceClassification": (
+        AutoModelForSequenceClassification,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    ),
 }
+"""The classes of transformers that a label kind can name as its `auto_class`, and the families that have them."""
 
 
 class HiddenStatesAsEncoder(nn.Module):
@@ -91,15 +94,15 @@ class TaskHead(nn.Module):
 
     def __init__(self, task: Task, text_config: PreTrainedConfig) -> None:
         super().__init__()
-        self.pools_mean = pools_mean(task)
-        self.problem_type = task.problem_type
+        self.kind = task.kind
+        self.pools_mean = task.pools_mean
         self.label_smoothing = 0.0
         config = stock_config(task, text_config)
         self.has_stock_class = has_stock_class(task, text_config)
         if self.has_stock_class:
-            self.stock = _without_encoder(_STOCK[task.level][0], config)
+            self.stock = _without_encoder(_STOCK[self.kind.auto_class][0], config)
         else:
-            self.plain = PlainHead(config, task.level)
+            self.plain = PlainHead(config, self.kind.level)
 
     @property
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
@@ -130,41 +133,34 @@ class TaskHead(nn.Module):
             return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
         return self.plain(hidden_states)
 
-    def loss_sum(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss summed over the labelled units, float32.
-
-        Cross-entropy over words or texts; binary cross-entropy over the classes of each text; squared error.
+    def loss_sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss summed over the labelled units, a float32 scalar, see `LabelKind.loss_sum`.
 
         Args:
             logits: as `forward` returns them.
-            labels: shape (rows, length), (rows,) or (rows, num_labels), as DESIGN §3 says.
+            targets: shape (rows, length), (rows,) or (rows, num_labels) as in a batch; or soft targets, with the
+                classes as one more dimension.
+            weights: a weight per unit, broadcasts to the units' shape; None for 1.
         """
-        logits = logits.float()
-        if self.problem_type == "single_label_classification":
-            # Labels come first: logits over zero rows have no shape to infer -1 from.
-            flat = logits.reshape(labels.numel(), logits.shape[-1])
-            smoothing = self.label_smoothing if self.training else 0.0
-            return F.cross_entropy(
-                flat, labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
-            )
-        if self.problem_type == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum")
-        return F.mse_loss(logits.squeeze(-1), labels.float(), reduction="sum")
+        smoothing = self.label_smoothing if self.training else 0.0
+        return self.kind.loss_sum(logits, targets, weights, label_smoothing=smoothing)
 
 
 def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
     """Whether the encoder's family has a stock class for tasks of this level."""
-    return type(text_config) in _STOCK[task.level][1]
+    return type(text_config) in _STOCK[task.kind.auto_class][1]
 
 
 def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
     """The configuration of the stock class of the encoder's family for one task."""
     config = copy.deepcopy(text_config)
-    names = task.labels if task.has_label_space else [task.name]
+    names = task.kind.output_names
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
-    config.problem_type = task.problem_type
-    if pools_mean(task) and "classifier_pooling" in config.to_dict():
+    config.problem_type = task.kind.problem_type
+    if task.pools_mean and "classifier_pooling" in config.to_dict():
         config.classifier_pooling = "mean"
     return config
 
@@ -174,21 +170,9 @@ def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None
     family = text_config.model_type
     if not has_stock_class(task, text_config):
         return f"transformers has no {family} class for {task.type}"
-    if pools_mean(task) and "classifier_pooling" not in text_config.to_dict():
+    if task.pools_mean and "classifier_pooling" not in text_config.to_dict():
         return f"no {family} class of transformers reads the mean of a text (`pooling: mean`)"
     return None
-
-
-def pools_mean(task: Task) -> bool:
-    """Whether the head reads the mean over all sub-words."""
-    return task.level == "sequence" and task.to_dict()["pooling"] == "mean"
-
-
-def count_units(labels: torch.Tensor) -> torch.Tensor:
-    """How many labelled units (words, texts, decisions) a task's labels hold, the denominator of its mean loss."""
-    if labels.is_floating_point():
-        return torch.full((), labels.numel(), device=labels.device)
-    return labels.ne(IGNORED).sum()
 
 
 def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedModel:

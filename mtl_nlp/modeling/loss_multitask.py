@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from .heads_multitask import count_units
+from .label_kinds_multitask import is_labelled
+from .tasks_multitask import Task
+
+_Count = TypeVar("_Count", int, float)
 
 
 @dataclass(frozen=True)
@@ -18,28 +21,38 @@ class StepCounts:
     Attributes:
         rows: N, rows in all.
         task_rows: n_t, rows that carry a label of task t.
-        units: u_t, labelled units (words, texts) of task t.
+        units: u_t, labelled units (words, texts) of task t, or the sum of their weights.
     """
 
     rows: int
     task_rows: dict[str, int]
-    units: dict[str, int]
+    units: dict[str, float]
 
     def __add__(self, other: StepCounts) -> StepCounts:
         """The counts of both together."""
 
-        def add(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+        def add(a: dict[str, _Count], b: dict[str, _Count]) -> dict[str, _Count]:
             return {task: a.get(task, 0) + b.get(task, 0) for task in {**a, **b}}
 
         return StepCounts(self.rows + other.rows, add(self.task_rows, other.task_rows), add(self.units, other.units))
 
 
-def count_step(batches: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> StepCounts:
-    """Count rows and labelled units of the given batches (each as the collator makes it)."""
+def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task] | Sequence[str]) -> StepCounts:
+    """Count rows and labelled units of the given batches (each as the collator makes it).
+
+    Args:
+        batches: the batches.
+        tasks: the tasks by name, whose label kinds count. Names alone are enough for the collator's own targets, of
+            which each one that is neither `IGNORED` nor NaN is a unit; soft targets need the kinds.
+    """
+    kinds = {name: task.kind for name, task in tasks.items()} if isinstance(tasks, Mapping) else {}
     present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
+    counts = [
+        kinds[task].count_units(targets) if task in kinds else is_labelled(targets).sum() for task, targets in present
+    ]
     # All of them at once: one wait for the device.
-    found = torch.stack([count_units(labels) for _, labels in present]).tolist() if present else []
-    units = dict.fromkeys(tasks, 0)
+    found = torch.stack(counts).tolist() if counts else []
+    units: dict[str, float] = dict.fromkeys(tasks, 0)
     for (task, _), count in zip(present, found, strict=True):
         units[task] += count
     return StepCounts(
@@ -73,7 +86,8 @@ def joint_loss(
     factors = []
     for task in loss_sums:
         share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
-        factors.append((weights or {}).get(task, 1.0) * share / max(counts.units[task], 1))
+        # Units of small weights may be less than one in all.
+        factors.append((weights or {}).get(task, 1.0) * share / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
     return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
 

@@ -204,7 +204,9 @@ class MultitaskModel(PreTrainedModel):
         loss_sums = {
             name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
         }
-        counts = count_step([{"input_ids": input_ids, "rows": rows, "labels": labels}], list(logits))
+        counts = count_step(
+            [{"input_ids": input_ids, "rows": rows, "labels": labels}], {name: self.tasks[name] for name in logits}
+        )
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
 
     def _answers(
@@ -235,8 +237,7 @@ class MultitaskModel(PreTrainedModel):
                 logits[name] = heads[name](hidden[index], read["attention_mask"][index])
         for name in names:
             if name not in logits:
-                words = [hidden.shape[1]] if self.tasks[name].level == "token" else []
-                logits[name] = hidden.new_zeros(0, *words, self.tasks[name].num_labels)
+                logits[name] = hidden.new_zeros(0, *self.tasks[name].kind.logits_shape(hidden.shape[1]))
         return {name: logits[name] for name in names}, hidden
 
     @property

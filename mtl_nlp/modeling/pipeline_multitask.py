@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
 from .configuration_multitask import MultitaskConfig
-from .tasks_multitask import PREDICTED, Task, TopK
+from .label_kinds_multitask import PREDICTED, TopK
 from .windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from .words_multitask import Word, split_words
 
@@ -141,11 +141,9 @@ class MultitaskPipeline(ChunkPipeline):
             batch = order[start : start + batch_size]
             outputs = self.forward(self._collate([text.windows[number] for text, number in batch]), **forward_params)
             for name, values in outputs.items():
-                is_on_words = self.model.tasks[name].level == "token"
+                kind = self.model.tasks[name].kind
                 for (text, number), logits in zip(batch, values.numpy(), strict=True):
-                    positions = text.windows[number].positions
-                    # Not a view, which would keep the whole batch.
-                    text.logits[number][name] = logits[positions] if is_on_words else logits.copy()
+                    text.logits[number][name] = kind.cut(logits, text.windows[number].positions)
 
     def _collate(self, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
         features = {"input_ids": [window.input_ids for window in windows]}
@@ -186,7 +184,7 @@ class MultitaskPipeline(ChunkPipeline):
         text = model_outputs
         words = [text.words[index] for window in text.windows for index in window.words]
         return {
-            name: task.answer(_task_logits(task, text.logits), words, text.text, top_k)
+            name: task.kind.answer(task.kind.join([logits[name] for logits in text.logits]), words, text.text, top_k)
             for name, task in self.model.tasks.items()
             if name in text.logits[0]
         }
@@ -221,9 +219,3 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
 def _replace_surrogates(text: str) -> str:
     """The text with U+FFFD for each half of a surrogate pair, which no tokenizer takes."""
     return _SURROGATE.sub("\ufffd", text)
-
-
-def _task_logits(task: Task, windows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-    """A task's logits for one text: those of its words (the windows share them out in order), or its first window's."""
-    values = [window[task.name] for window in windows]
-    return values[0] if task.level == "sequence" else np.concatenate(values)

@@ -1,34 +1,25 @@
-"""Tasks: what a label is, how predictions come out of logits, and what an answer looks like.
+"""Tasks: a name, a label space, and by its class a type with options.
 
-`TASK_TYPES` is the only table of task types. A new type is a class here; the rest of the package asks the task.
-Nothing here needs torch.
+`TASK_TYPES` is the only table of task types. A new type is a subclass of [`Task`] with its label kind, registered by
+`register_task_type`; the other modules ask the kind of a task, see `label_kinds_multitask`. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, TypeVar
 
-import numpy as np
+from .label_kinds_multitask import LabelKind
+from .spans_multitask import SCHEMES, scheme_labels
+from .text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
+from .word_kinds_multitask import ClassPerWord, SpansOfWords
 
-from .spans_multitask import SCHEMES, SpanConstraints, repair_tags, scheme_labels, spans_from_tags
-from .words_multitask import Word
-
-IGNORED = -100
-"""The label id of what carries no trainable label: further sub-words, padding, labels unseen in training."""
 POOLINGS = ("cls", "mean")
-THRESHOLD = 0.5
-"""A multi-label class is predicted from this probability on."""
-PREDICTED: Final = "predicted"
-"""Show the classes that are predicted: the best one, or all those that hold."""
-TopK = int | Literal["predicted"] | None
-"""How many classes an answer shows: a number, those predicted, or all (None)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +32,7 @@ class Task(abc.ABC):
     """
 
     type: ClassVar[str]
-    level: ClassVar[str]
-    """`token` (a label a word) or `sequence` (a label a text)."""
-    problem_type: ClassVar[str] = "single_label_classification"
-    """transformers' own name for the loss."""
-    has_label_space: ClassVar[bool] = True
-    """Whether the label space is a set of names (False for regression)."""
+    """The name of the type, as a recipe gives it."""
 
     name: str
     labels: tuple[str, ...] = ()
@@ -56,62 +42,38 @@ class Task(abc.ABC):
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
 
+    @abc.abstractmethod
+    def make_kind(self) -> LabelKind:
+        """Return a new label kind for this task's name, labels and options."""
+
+    @cached_property
+    def kind(self) -> LabelKind:
+        """The task's label kind."""
+        return self.make_kind()
+
     @property
     def num_labels(self) -> int:
         """Width of the head's logits."""
-        return len(self.labels)
+        return len(self.kind.output_names)
 
     @property
-    @abc.abstractmethod
-    def metric(self) -> str:
-        """The metric module (`mtl_nlp.evaluation.metrics`) that scores the task."""
+    def pools_mean(self) -> bool:
+        """Whether the head reads the mean over all sub-words."""
+        return False
 
     @property
-    @abc.abstractmethod
-    def primary_score(self) -> str:
-        """The one of its scores that `mtl_score` averages."""
-
-    @cached_property
-    def label_ids(self) -> dict[str, int]:
-        """Label to index."""
-        return {label: index for index, label in enumerate(self.labels)}
+    def options(self) -> dict[str, Any]:
+        """The options of the task's type that have a value."""
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return {key: value for key, value in fields.items() if key not in {"name", "labels"}}
 
     def to_dict(self) -> dict[str, Any]:
-        """The task as plain data, for `config.json`."""
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return {**fields, "labels": list(self.labels), "type": self.type}
+        """Return the task as plain data, for `config.json`."""
+        return {"name": self.name, "labels": list(self.labels), **self.options, "type": self.type}
 
     def with_labels(self, labels: Iterable[str]) -> Task:
-        """A copy with this label space."""
+        """Return a copy with this label space."""
         return dataclasses.replace(self, labels=tuple(labels))
-
-    @abc.abstractmethod
-    def check(self, value: Any) -> Any:
-        """The label of one row in canonical form.
-
-        Raises:
-            ValueError: if it is of the wrong type; the message says what was expected and found.
-        """
-
-    def names_in(self, value: Any) -> Iterable[str]:
-        """The label names that occur in a canonical label."""
-        return [value]
-
-    @abc.abstractmethod
-    def encode(self, value: Any) -> Any:
-        """A canonical label as numbers; `IGNORED` for names outside the label space."""
-
-    @abc.abstractmethod
-    def decode(self, logits: np.ndarray) -> Any:
-        """The predicted label in canonical form.
-
-        Args:
-            logits: shape (words, num_labels) at the token level, (num_labels,) at the sequence level.
-        """
-
-    @abc.abstractmethod
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """The pipeline's answer; arguments as in `decode`, with the words of the text and how many classes to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +86,6 @@ class TokenClassification(Task):
     """
 
     type: ClassVar[str] = "token-classification"
-    level: ClassVar[str] = "token"
 
     scheme: str | None = None
 
@@ -139,60 +100,11 @@ class TokenClassification(Task):
         if self.labels:
             object.__setattr__(self, "labels", tuple(scheme_labels(self.labels, self.scheme)))
 
-    @property
-    def metric(self) -> str:
-        """Word accuracy, or strict span F1, precision and recall."""
-        return "accuracy" if self.scheme is None else f"span_f1_{self.scheme}"
-
-    @property
-    def primary_score(self) -> str:
-        """Accuracy or F1."""
-        return "accuracy" if self.scheme is None else "f1"
-
-    @cached_property
-    def _constraints(self) -> SpanConstraints | None:
-        return None if self.scheme is None else SpanConstraints(self.labels, self.scheme)
-
-    def check(self, value: Any) -> list[str]:
-        """A list of label names, one a word; span tags are repaired to legal ones, as seqeval reads them."""
-        if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise ValueError(f"expected a list of label names, one for each word; found {value!r:.80}")
-        return value if self.scheme is None else repair_tags(value, self.scheme)
-
-    def names_in(self, value: Sequence[str]) -> Iterable[str]:
-        """The names of all words' labels."""
-        return value
-
-    def encode(self, value: Sequence[str]) -> list[int]:
-        """Label ids, one a word."""
-        return [self.label_ids.get(label, IGNORED) for label in value]
-
-    def decode(self, logits: np.ndarray) -> list[str]:
-        """A label a word; with a scheme, the best legal sequence of tags."""
-        best = logits.argmax(axis=-1) if self._constraints is None else self._constraints.decode(logits)
-        return [self.labels[index] for index in best]
-
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """`{"word", "label", "score", "start", "end", "index"}` for every word (index from 1), or for every span
-        `{"entity_group", "score", "word", "start", "end"}` with the mean probability of its tags."""
-        tags = self.decode(logits)
-        probabilities = softmax(logits)
-        scores = [float(row[self.label_ids[tag]]) for row, tag in zip(probabilities, tags, strict=True)]
+    def make_kind(self) -> LabelKind:
+        """Return a class per word, or spans of words."""
         if self.scheme is None:
-            return [
-                {"word": word.text, "label": tag, "score": score, "start": word.start, "end": word.end, "index": index}
-                for index, (word, tag, score) in enumerate(zip(words, tags, scores, strict=True), start=1)
-            ]
-        return [
-            {
-                "entity_group": span.label,
-                "score": math.fsum(scores[span.start : span.end]) / (span.end - span.start),
-                "word": text[words[span.start].start : words[span.end - 1].end],
-                "start": words[span.start].start,
-                "end": words[span.end - 1].end,
-            }
-            for span in spans_from_tags(tags)
-        ]
+            return ClassPerWord(self.name, self.labels)
+        return SpansOfWords(self.name, self.labels, self.scheme)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +116,6 @@ class SequenceTask(Task):
             the mean over all sub-words in the first one's place.
     """
 
-    level: ClassVar[str] = "sequence"
-
     pooling: str = "cls"
 
     def __post_init__(self) -> None:
@@ -215,6 +125,11 @@ class SequenceTask(Task):
                 f"Task {self.name!r}: `pooling` should be one of {', '.join(POOLINGS)}. Found {self.pooling!r}."
             )
 
+    @property
+    def pools_mean(self) -> bool:
+        """Whether the head reads the mean over all sub-words."""
+        return self.pooling == "mean"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassification(SequenceTask):
@@ -222,26 +137,9 @@ class TextClassification(SequenceTask):
 
     type: ClassVar[str] = "text-classification"
 
-    metric: ClassVar[str] = "classification"
-    primary_score: ClassVar[str] = "accuracy"
-
-    def check(self, value: Any) -> str:
-        """A class name; whole numbers and booleans are taken as names."""
-        if isinstance(value, str | int | np.integer):
-            return str(value)
-        raise ValueError(f"expected a class name or number; found {value!r:.80}")
-
-    def encode(self, value: str) -> int:
-        """The class's index."""
-        return self.label_ids.get(value, IGNORED)
-
-    def decode(self, logits: np.ndarray) -> str:
-        """The most probable class."""
-        return self.labels[int(logits.argmax())]
-
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """The `top_k` most probable classes as `{"label", "score"}`, best first."""
-        return _ranked(self.labels, softmax(logits))[: 1 if top_k == PREDICTED else top_k]
+    def make_kind(self) -> LabelKind:
+        """Return a class per text."""
+        return ClassPerText(self.name, self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,35 +147,10 @@ class MultiLabelClassification(SequenceTask):
     """Any number of classes for a text or a pair of texts."""
 
     type: ClassVar[str] = "multi-label-classification"
-    problem_type: ClassVar[str] = "multi_label_classification"
 
-    metric: ClassVar[str] = "multi_label"
-    primary_score: ClassVar[str] = "micro_f1"
-
-    def check(self, value: Any) -> list[str]:
-        """A list of class names."""
-        if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise ValueError(f"expected a list of class names; found {value!r:.80}")
-        return sorted(set(value))
-
-    def names_in(self, value: Sequence[str]) -> Iterable[str]:
-        """The names in the list."""
-        return value
-
-    def encode(self, value: Sequence[str]) -> list[float]:
-        """One number a class, 1.0 where the class holds."""
-        return [float(label in value) for label in self.labels]
-
-    def decode(self, logits: np.ndarray) -> list[str]:
-        """The classes with a probability of at least a half."""
-        return sorted(label for label, score in zip(self.labels, sigmoid(logits), strict=True) if score >= THRESHOLD)
-
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """The `top_k` most probable classes as `{"label", "score"}`, best first."""
-        ranked = _ranked(self.labels, sigmoid(logits))
-        if top_k == PREDICTED:
-            return [entry for entry in ranked if entry["score"] >= THRESHOLD]
-        return ranked[:top_k]
+    def make_kind(self) -> LabelKind:
+        """Return a set of classes per text."""
+        return ClassesPerText(self.name, self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,44 +158,38 @@ class Regression(SequenceTask):
     """A number for a text or a pair of texts."""
 
     type: ClassVar[str] = "regression"
-    problem_type: ClassVar[str] = "regression"
-    has_label_space: ClassVar[bool] = False
 
-    @property
-    def num_labels(self) -> int:
-        """One output."""
-        return 1
-
-    metric: ClassVar[str] = "correlation"
-    primary_score: ClassVar[str] = "pearson"
-
-    def check(self, value: Any) -> float:
-        """A finite number."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"expected a finite number; found {value!r:.80}")
-        return float(value)
-
-    def names_in(self, value: float) -> Iterable[str]:
-        """Numbers have no names."""
-        return []
-
-    def encode(self, value: float) -> float:
-        """The number itself."""
-        return value
-
-    def decode(self, logits: np.ndarray) -> float:
-        """The number itself."""
-        return float(logits[0])
-
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """`[{"label": name of the task, "score": number}]`."""
-        return [{"label": self.name, "score": float(logits[0])}]
+    def make_kind(self) -> LabelKind:
+        """Return a number per text."""
+        return NumberPerText(self.name, self.labels)
 
 
 TASK_TYPES: dict[str, type[Task]] = {
     task_type.type: task_type
     for task_type in (TokenClassification, TextClassification, MultiLabelClassification, Regression)
 }
+"""The task types by name."""
+
+_TaskType = TypeVar("_TaskType", bound=type[Task])
+
+
+def register_task_type(task_type: _TaskType) -> _TaskType:
+    """Make a task type known by its `type`, so that recipes can name it and saved models with it load.
+
+    A class decorator, for classes outside of the package. A class that is defined again, as in a notebook, replaces
+    itself.
+
+    Raises:
+        ValueError: if the name is that of another class.
+    """
+    known = TASK_TYPES.get(task_type.type, task_type)
+    if (known.__module__, known.__qualname__) != (task_type.__module__, task_type.__qualname__):
+        raise ValueError(
+            f"A task type should have a name of its own. Found {task_type.type!r}, which is that of "
+            f"{known.__module__}.{known.__qualname__}. Give {task_type.__qualname__} another `type`."
+        )
+    TASK_TYPES[task_type.type] = task_type
+    return task_type
 
 
 def task_from_dict(fields: dict[str, Any]) -> Task:
@@ -350,20 +217,4 @@ def reads_words(tasks: Iterable[Task]) -> bool:
     So training, evaluation and the pipeline, in which one encoder pass feeds all tasks, give the encoder the same
     sub-words for the same text.
     """
-    return any(task.level == "token" for task in tasks)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True)) if logits.size else logits
-    return exponentials / exponentials.sum(axis=-1, keepdims=True)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Independent probabilities, without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
-
-
-def _ranked(labels: Sequence[str], scores: np.ndarray) -> list[dict[str, Any]]:
-    ranking = np.argsort(-scores, kind="stable")
-    return [{"label": labels[index], "score": float(scores[index])} for index in ranking]
+    return any(task.kind.labels_words for task in tasks)

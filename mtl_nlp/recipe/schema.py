@@ -87,7 +87,7 @@ class Recipe(Section):
             for task in dataset.labels:
                 if task not in self.tasks:
                     raise ValueError(f"datasets.{name}.labels.{task}: no such task. {did_you_mean(task, self.tasks)}")
-                if "tokens" not in dataset.inputs and self.task(task).level == "token":
+                if "tokens" not in dataset.inputs and self.task(task).kind.labels_words:
                     raise ValueError(
                         f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`, "
                         f"this dataset has {', '.join(dataset.inputs)}"

@@ -87,6 +87,9 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
     """
     tasks = list(answer.model.tasks.values())
 
+    def is_marked(task: Any) -> bool:
+        return task.kind.display == "marks"
+
     def run(text: str) -> list[Any]:
         answers = answer(text, top_k=None)
         return [format_answer(task, answers[task.name], text) for task in tasks]
@@ -99,9 +102,9 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
                     EXAMPLES[0], label="Text", placeholder="Shift+Enter answers", lines=2, max_lines=8, elem_id="text"
                 )
                 button = gradio.Button("Answer", variant="primary", elem_id="answer")
-                outputs = {n: _component(task, n) for n, task in enumerate(tasks) if task.level == "token"}
+                outputs = {n: _component(task, n) for n, task in enumerate(tasks) if is_marked(task)}
             with gradio.Column(scale=2, min_width=320, visible=len(outputs) < len(tasks)):
-                outputs |= {n: _component(task, n) for n, task in enumerate(tasks) if task.level != "token"}
+                outputs |= {n: _component(task, n) for n, task in enumerate(tasks) if not is_marked(task)}
         gradio.Examples([[example] for example in EXAMPLES], inputs=[text])
         gradio.on(
             [page.load, button.click, text.submit],
@@ -121,19 +124,21 @@ def format_answer(task: Any, entries: list[dict[str, Any]], text: str) -> Any:
         entries: what the pipeline answers for it.
         text: the text that they are of.
     """
-    if task.level == "token":
-        key = "label" if task.scheme is None else "entity_group"
-        return _marked(text, ((entry["start"], entry["end"], entry[key]) for entry in entries), _hues(task))
-    if task.has_label_space:
-        return {entry["label"]: entry["score"] for entry in entries}
-    return entries[0]["score"]
+    kind = task.kind
+    if kind.display == "marks":
+        names = kind.mark_names
+        hues = {name: 360 * number // len(names) for number, name in enumerate(names)}
+        return _marked(text, ((entry["start"], entry["end"], kind.shown(entry)) for entry in entries), hues)
+    if kind.display == "number":
+        return entries[0]["score"]
+    return {entry["label"]: entry["score"] for entry in entries}
 
 
 def _component(task: Any, number: int) -> Any:
     element = f"task-{number}"
-    if task.level == "token":
+    if task.kind.display == "marks":
         return gradio.HTML(label=task.name, show_label=True, container=True, elem_id=element)
-    if not task.has_label_space:
+    if task.kind.display == "number":
         return gradio.Number(label=task.name, precision=4, interactive=False, elem_id=element)
     count = len(task.labels)
     label = task.name if count <= SHOWN_CLASSES else f"{task.name} ({SHOWN_CLASSES} most probable of {count} classes)"
@@ -141,23 +146,22 @@ def _component(task: Any, number: int) -> Any:
         label=label,
         num_top_classes=SHOWN_CLASSES,
         # Of several labels that may hold at once none is the answer.
-        show_heading=task.problem_type == "single_label_classification",
+        show_heading=task.kind.display == "class",
         elem_id=element,
     )
 
 
-def _hues(task: Any) -> dict[str, int]:
-    """A colour for each label that can be shown, the same one for every text: degrees on the colour wheel."""
-    names = task.labels if task.scheme is None else [tag[2:] for tag in task.labels if tag != "O"]
-    distinct = list(dict.fromkeys(names))
-    return {name: 360 * number // len(distinct) for number, name in enumerate(distinct)}
-
-
 def _marked(text: str, marks: Iterable[tuple[int, int, str]], hues: Mapping[str, int]) -> str:
-    """HTML of a text in which stretches (start, end, label) are marked; all that it shows is escaped."""
+    """Return HTML of a text in which stretches (start, end, label) are marked; all that it shows is escaped.
+
+    Args:
+        text: the text.
+        marks: the stretches in order.
+        hues: a colour for each label, degrees on the colour wheel, the same one for every text; red for any other.
+    """
     parts, position = [], 0
     for start, end, label in marks:
         parts.append(escape(text[position:start]))
-        parts.append(f'<mark style="--hue:{hues[label]}">{escape(text[start:end])}<b>{escape(label)}</b></mark>')
+        parts.append(f'<mark style="--hue:{hues.get(label, 0)}">{escape(text[start:end])}<b>{escape(label)}</b></mark>')
         position = end
     return f'<div class="marks">{"".join(parts)}{escape(text[position:])}</div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,9 +16,7 @@ from mtl_nlp.data.conll import read_conllu, read_first_column, read_lines
 from mtl_nlp.errors import DataError, needs_extra
 from mtl_nlp.hub.loading import load_model, load_model_tokenizer
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
-from mtl_nlp.modeling.spans_multitask import Span, tags_from_spans
-from mtl_nlp.modeling.tasks_multitask import Regression, Task, TokenClassification
-from mtl_nlp.modeling.words_multitask import Word
+from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import ONNX_NAME
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -93,25 +91,14 @@ def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]
     lines = [f"# text = {' '.join(text.split())}"]
     columns = [[word.text for word in words]]
     for name, entries in answer.items():
-        task = tasks[name]
-        if isinstance(task, TokenClassification):
-            columns.append(word_tags(task, entries, words))
+        kind = tasks[name].kind
+        strings = kind.as_strings(entries, words)
+        if kind.labels_words:
+            columns.append(strings)
         else:
-            values = (f"{e['score']:.4f}" if isinstance(task, Regression) else e["label"] for e in entries)
-            lines.append(f"# {name} = {' '.join(values)}")
+            lines.append(f"# {name} = {' '.join(strings)}")
     lines += ["\t".join(row) for row in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n\n"
-
-
-def word_tags(task: TokenClassification, entries: list[dict[str, Any]], words: Sequence[Word]) -> list[str]:
-    """A tag a word: of spans, by the characters at which they start and end; `_` for words cut off from a pair."""
-    if task.scheme is None:
-        labels = {entry["index"]: entry["label"] for entry in entries}
-        return [labels.get(index, "_") for index in range(1, len(words) + 1)]
-    starts = {word.start: index for index, word in enumerate(words)}
-    ends = {word.end: index + 1 for index, word in enumerate(words)}
-    spans = [Span(entry["entity_group"], starts[entry["start"]], ends[entry["end"]]) for entry in entries]
-    return tags_from_spans(spans, len(words), task.scheme)
 
 
 def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
+import linecache
+import sys
+
 import datasets
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -12,12 +16,14 @@ from mtl_nlp.data.canonical import (
     SLOW_ROWS,
     canonical_rows,
     code_fingerprint,
+    outside_code,
     progress_bars_from,
     reading,
 )
 from mtl_nlp.data.loading import load_splits
 from mtl_nlp.errors import DataError
-from mtl_nlp.modeling.tasks_multitask import task_from_dict
+from mtl_nlp.modeling import tasks_multitask
+from mtl_nlp.modeling.tasks_multitask import register_task_type, task_from_dict
 from mtl_nlp.recipe.schema import Recipe
 
 
@@ -160,6 +166,49 @@ def test_the_codes_fingerprint_changes_with_a_file_that_makes_rows_or_windows_an
     first = code_fingerprint.__wrapped__()
     assert after("evaluation") == first
     assert len({first, after("data"), after("modeling")}) == 3
+
+
+OUTSIDE = """
+from mtl_nlp.modeling.tasks_multitask import Regression
+from mtl_nlp.modeling.text_kinds_multitask import NumberPerText
+
+class Halves(NumberPerText):
+    def check(self, value):
+        return super().check(value) / {divisor}
+
+class HalfRegression(Regression):
+    type = "half-regression"
+
+    def make_kind(self):
+        return Halves(self.name)
+"""
+
+
+def test_a_type_from_outside_makes_rows_anew_when_its_code_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks_multitask, "TASK_TYPES", tasks_multitask.TASK_TYPES.copy())
+    rows = Dataset.from_dict({"text": ["a"], "y": [1.0]})
+
+    def labels_with(divisor: int) -> list[float]:
+        (tmp_path / "outside.py").write_text(OUTSIDE.format(divisor=divisor))
+        spec = importlib.util.spec_from_file_location("outside", tmp_path / "outside.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "outside", module)
+        spec.loader.exec_module(module)
+        linecache.checkcache()
+        tasks = {"score": register_task_type(module.HalfRegression)(name="score")}
+        return canonical_rows(rows, "d", inputs=TEXT, labels={"score": "y"}, tasks=tasks)["label:score"][:]
+
+    assert labels_with(2) == [0.5]
+    assert labels_with(16) == [0.0625]
+    assert outside_code([task_from_dict({"name": "score", "type": "regression"})]) == ""
+
+
+def test_a_class_label_is_a_number_for_a_task_on_numbers_and_minus_one_is_missing():
+    features = Features({"text": Value("string"), "y": ClassLabel(names=["bad", "fair", "good"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "y": [2, -1, 0]}, features=features)
+    tasks = {"score": task_from_dict({"name": "score", "type": "regression"})}
+    canonical_labels = canonical_rows(rows, "d", inputs=TEXT, labels={"score": "y"}, tasks=tasks)["label:score"][:]
+    assert canonical_labels == [2.0, None, 0.0]
 
 
 @pytest.mark.parametrize(

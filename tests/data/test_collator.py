@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mtl_nlp.data.collator import MultitaskDataCollator
-from mtl_nlp.modeling.tasks_multitask import IGNORED, task_from_dict
+from mtl_nlp.modeling.label_kinds_multitask import IGNORED
+from mtl_nlp.modeling.tasks_multitask import task_from_dict
 
 TASKS = {
     name: task_from_dict({"name": name, "type": kind, "labels": labels})

@@ -10,7 +10,8 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
 from mtl_nlp.errors import DataError
-from mtl_nlp.modeling.tasks_multitask import IGNORED, Task, task_from_dict
+from mtl_nlp.modeling.label_kinds_multitask import IGNORED
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 
 KINDS = ("wordpiece", "bpe", "unigram")
 COLUMNS = {
@@ -103,7 +104,7 @@ def test_long_rows_are_cut_into_windows_with_every_word_labelled_once(tokenizers
         assert window["length"] <= max_length
         assert not answered[window["row"]].keys() & set(window["words"])
         answered[window["row"]].update(zip(window["words"], window["label:pos"], strict=True))
-    assert answered == {row: dict(enumerate(TASKS["pos"].encode(words))) for row, words in enumerate(labels)}
+    assert answered == {row: dict(enumerate(TASKS["pos"].kind.target_of(words))) for row, words in enumerate(labels)}
     assert encoded.windows["label:topic"][:].count(0) == 4
     assert encoded.extra_windows == len(encoded.windows) - 4 > 0
 

@@ -15,8 +15,8 @@ from mtl_nlp.modeling.tasks_multitask import task_from_dict
 def unite(task: dict[str, Any], *datasets: tuple[list[Any], list[str] | None]) -> LabelSpaces:
     """Return the label space of task `t` over datasets `d0`, `d1`, …, given by training labels and ClassLabel names."""
     t = task_from_dict({"name": "t", **task})
-    kind = Value("float64") if not t.has_label_space else Value("string")
-    if t.level == "token" or t.problem_type == "multi_label_classification":
+    kind = Value("float64") if not t.kind.has_label_space else Value("string")
+    if t.kind.level == "token" or t.kind.problem_type == "multi_label_classification":
         kind = List(kind)
     loaded = {}
     for number, (labels, names) in enumerate(datasets):

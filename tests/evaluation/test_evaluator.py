@@ -102,7 +102,7 @@ def test_a_piece_holds_the_logits_of_the_first_sub_words_of_the_words_the_window
 
 def test_logits_in_bfloat16_are_taken_apart_too():
     rows, logits = {"topic": torch.tensor([0])}, {"topic": torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)}
-    (piece,) = pieces_of_batch([{"row": 0, "words": []}], rows, logits, {"topic": TOPIC})
+    (piece,) = pieces_of_batch([{"row": 0, "words": [], "positions": []}], rows, logits, {"topic": TOPIC})
     assert piece.logits.dtype == np.float32
 
 

@@ -145,9 +145,9 @@ def test_every_task_type_and_scheme_names_a_metric_and_one_of_its_scores():
     tasks += [TokenClassification(name="t", scheme=scheme) for scheme in SCHEMES]
     rows = {"accuracy": WORDS, "classification": CLASSES, "multi_label": SETS, "correlation": NUMBERS}
     for task in tasks:
-        truth = rows.get(task.metric) or random_tags("iob2", 0)
-        assert task.primary_score in compute(task.metric, truth, truth)
-    assert {task.metric for task in tasks} == set(METRICS)
+        truth = rows.get(task.kind.metric) or random_tags("iob2", 0)
+        assert task.kind.primary_score in compute(task.kind.metric, truth, truth)
+    assert {task.kind.metric for task in tasks} == set(METRICS)
 
 
 @pytest.fixture(scope="module")

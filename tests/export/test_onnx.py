@@ -95,7 +95,7 @@ def furthest(model: MultitaskModel, other: OnnxMultitaskModel, batch: dict[str, 
     for name, logits in expected.items():
         assert found[name].shape == logits.shape
         distance = (found[name] - logits.float()).abs()
-        is_on_words = model.tasks[name].level == "token"
+        is_on_words = model.tasks[name].kind.level == "token"
         distances[name] = (distance[batch["attention_mask"] == 1] if is_on_words else distance).max().item()
     return distances
 

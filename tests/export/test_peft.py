@@ -64,7 +64,7 @@ def by_peft(as_adapters, tmp_path_factory) -> dict[str, Any]:
     for name, (model, folder, _, base) in as_adapters.items():
         task = model.tasks[AS_ADAPTERS[name].task]
         labels = None if base == str(folder / "base") else task.num_labels
-        arguments[name] = (str(folder), base, task.level, labels, str(model.dtype).removeprefix("torch."))
+        arguments[name] = (str(folder), base, task.kind.level, labels, str(model.dtype).removeprefix("torch."))
     return in_a_fresh_interpreter(FRESH_PEFT, [arguments, TEXTS], tmp_path_factory.mktemp("by-peft"))
 
 
@@ -137,4 +137,4 @@ def test_file_has_every_weight_of_the_task_adapters(as_adapters, name):
 def test_written_base_has_the_labels_of_the_task(as_adapters, by_peft, name):
     task = as_adapters[name][0].tasks[AS_ADAPTERS[name].task]
     assert by_peft[name]["labels"] == list(task.labels)
-    assert by_peft[name]["problem_type"] == task.problem_type
+    assert by_peft[name]["problem_type"] == task.kind.problem_type

@@ -86,7 +86,7 @@ def logits_of(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task: s
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, task, tmp_path):
-    model, is_on_words = model_of(family), task.level == "token"
+    model, is_on_words = model_of(family), task.kind.level == "token"
     export_stock(model, tokenizer_for(family), task.name, tmp_path)
     auto_class = AutoModelForTokenClassification if is_on_words else AutoModelForSequenceClassification
     stock, tokenizer = auto_class.from_pretrained(tmp_path).eval(), AutoTokenizer.from_pretrained(tmp_path)
@@ -100,7 +100,7 @@ def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, 
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     config = stock.config
     assert config.model_type == family
-    assert config.problem_type == task.problem_type
+    assert config.problem_type == task.kind.problem_type
     assert list(config.id2label.values()) == list(task.labels or ["score"])
     assert config.label2id == {label: index for index, label in config.id2label.items()}
 
@@ -220,7 +220,7 @@ def test_adapters_are_merged_into_a_stock_model(as_adapters, name, tmp_path):
     case, (model, *_) = AS_ADAPTERS[name], as_adapters[name]
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     export_stock(model, tokenizer_for(case.family), case.task, tmp_path)
-    is_on_words = model.tasks[case.task].level == "token"
+    is_on_words = model.tasks[case.task].kind.level == "token"
     auto_class = AutoModelForTokenClassification if is_on_words else AutoModelForSequenceClassification
     stock, told = auto_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"]

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 from transformers.trainer_pt_utils import LabelSmoother
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, count_units, stock_class_problem, stock_config
+from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, stock_class_problem, stock_config
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b", "c"])
@@ -33,8 +33,8 @@ def labels_for(task):
 def stock_model(model, task):
     """The stock class with the multitask model's weights."""
     config = model.config.text_config.__class__.from_dict(model.config.text_config.to_dict())
-    config.num_labels, config.problem_type = task.num_labels, task.problem_type
-    auto_class = AutoModelForTokenClassification if task.level == "token" else AutoModelForSequenceClassification
+    config.num_labels, config.problem_type = task.num_labels, task.kind.problem_type
+    auto_class = AutoModelForTokenClassification if task.kind.level == "token" else AutoModelForSequenceClassification
     stock = auto_class.from_config(config).eval()
     of_head = stock.load_state_dict(model.heads[0].stock.state_dict(), strict=False)
     of_encoder = stock.base_model.load_state_dict(model.encoder.state_dict(), strict=False)
@@ -139,29 +139,15 @@ def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, lab
     assert all(p.grad is not None and not p.grad.any() for p in head.parameters() if p.requires_grad)
 
 
-@pytest.mark.parametrize(
-    ("labels", "units"),
-    [
-        (torch.tensor([[1, -100], [0, 2]]), 3),
-        (torch.tensor([1, -100]), 1),
-        (torch.zeros(2, 3), 6),
-        (torch.zeros(4), 4),
-        (torch.zeros(0, dtype=torch.long), 0),
-    ],
-)
-def test_units_are_what_the_mean_loss_divides_by(labels, units):
-    assert int(count_units(labels)) == units
-
-
 def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation():
     head = build_model([POS]).heads[0]
     head.label_smoothing = 0.1
     torch.manual_seed(2)
     logits, labels = torch.randn(3, 9, 3), labels_for(POS)
     smoothed = LabelSmoother(epsilon=0.1)({"logits": logits}, labels)
-    assert torch.allclose(head.train().loss_sum(logits, labels) / count_units(labels), smoothed)
+    assert torch.allclose(head.train().loss_sum(logits, labels) / POS.kind.count_units(labels), smoothed)
     plain = LabelSmoother(epsilon=0.0)({"logits": logits}, labels)
-    assert torch.allclose(head.eval().loss_sum(logits, labels) / count_units(labels), plain)
+    assert torch.allclose(head.eval().loss_sum(logits, labels) / POS.kind.count_units(labels), plain)
 
 
 @pytest.mark.parametrize("task", [POS, TOPIC, TAGS], ids=lambda task: task.name)
@@ -170,7 +156,7 @@ def test_the_stock_configuration_names_the_labels_in_their_order_and_the_loss(ta
     config = stock_config(task, encoder)
     assert config.id2label == {0: "a", 1: "b", 2: "c"}
     assert config.label2id == {"a": 0, "b": 1, "c": 2}
-    assert (config.num_labels, config.problem_type) == (3, task.problem_type)
+    assert (config.num_labels, config.problem_type) == (3, task.kind.problem_type)
     assert encoder.num_labels == 7
 
 

@@ -1,10 +1,21 @@
 """The task types: what a label is, what a prediction and an answer look like, what is refused."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from mtl_nlp import TASK_TYPES, MultiLabelClassification, Regression, TextClassification, TokenClassification
-from mtl_nlp.modeling.tasks_multitask import IGNORED, PREDICTED, sigmoid, softmax, task_from_dict
+from mtl_nlp import (
+    TASK_TYPES,
+    MultiLabelClassification,
+    Regression,
+    TextClassification,
+    TokenClassification,
+    register_task_type,
+)
+from mtl_nlp.modeling.label_kinds_multitask import IGNORED, PREDICTED, sigmoid, softmax
+from mtl_nlp.modeling.tasks_multitask import task_from_dict
 from mtl_nlp.modeling.words_multitask import split_words
 
 POS = TokenClassification(name="pos", labels=["NOUN", "VERB"])
@@ -25,9 +36,9 @@ def test_a_task_comes_back_from_plain_data(task):
 def test_every_type_says_what_the_package_asks(task_type):
     task = task_type(name="t", labels=[] if task_type is Regression else ["a", "b"])
     assert task.num_labels == (1 if task_type is Regression else 2)
-    assert task.level in {"token", "sequence"}
-    assert task.metric
-    assert task.primary_score
+    assert task.kind.level in {"token", "sequence"}
+    assert task.kind.metric
+    assert task.kind.primary_score
     assert TASK_TYPES[task.type] is task_type
 
 
@@ -48,7 +59,7 @@ def test_every_type_says_what_the_package_asks(task_type):
 )
 def test_a_wrong_label_is_refused_with_what_was_expected_and_found(task, value, message):
     with pytest.raises(ValueError, match=message):
-        task.check(value)
+        task.kind.check(value)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +76,8 @@ def test_a_wrong_label_is_refused_with_what_was_expected_and_found(task, value, 
     ],
 )
 def test_labels_become_canonical_and_then_numbers(task, value, canonical, encoded):
-    assert task.check(value) == canonical
-    assert task.encode(task.check(value)) == encoded
+    assert task.kind.check(value) == canonical
+    assert task.kind.target_of(task.kind.check(value)) == encoded
 
 
 @pytest.mark.parametrize(
@@ -80,12 +91,12 @@ def test_labels_become_canonical_and_then_numbers(task, value, canonical, encode
     ],
 )
 def test_predictions_are_canonical_labels(task, logits, predicted):
-    assert task.decode(np.array(logits, dtype=np.float32)) == predicted
-    assert task.check(predicted) == predicted
+    assert task.kind.decode(np.array(logits, dtype=np.float32)) == predicted
+    assert task.kind.check(predicted) == predicted
 
 
 def test_words_are_answered_one_by_one_with_offsets():
-    answer = POS.answer(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), split_words(TEXT), TEXT, 1)
+    answer = POS.kind.answer(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), split_words(TEXT), TEXT, 1)
     assert [entry["label"] for entry in answer] == ["NOUN", "NOUN", "VERB"]
     assert [entry["index"] for entry in answer] == [1, 2, 3]
     assert answer[0] == {"word": "Ada", "label": "NOUN", "score": 0.5, "start": 0, "end": 3, "index": 1}
@@ -93,7 +104,7 @@ def test_words_are_answered_one_by_one_with_offsets():
 
 def test_spans_are_answered_with_their_mean_probability():
     logits = np.array([[0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
-    (span,) = NER.answer(logits, split_words(TEXT), TEXT, 1)
+    (span,) = NER.kind.answer(logits, split_words(TEXT), TEXT, 1)
     assert span.pop("score") == pytest.approx(softmax(logits)[0, 1])
     assert span == {"entity_group": "PER", "word": "Ada Lovelace", "start": 0, "end": 12}
 
@@ -102,17 +113,17 @@ def test_spans_are_answered_with_their_mean_probability():
     ("top_k", "labels"), [(1, ["sport"]), (2, ["sport", "travel"]), (None, ["sport", "travel", "news"])]
 )
 def test_classes_are_answered_best_first(top_k, labels):
-    answer = TOPIC.answer(np.array([0.0, 2.0, 1.0]), [], "", top_k)
+    answer = TOPIC.kind.answer(np.array([0.0, 2.0, 1.0]), [], "", top_k)
     assert [entry["label"] for entry in answer] == labels
     assert answer[0].keys() == {"label", "score"}
 
 
 def test_a_number_is_answered_under_the_tasks_name():
-    assert SCORE.answer(np.array([0.25]), [], "", None) == [{"label": "score", "score": 0.25}]
+    assert SCORE.kind.answer(np.array([0.25]), [], "", None) == [{"label": "score", "score": 0.25}]
 
 
 def test_every_class_of_a_multi_label_task_has_its_own_probability():
-    answer = TAGS.answer(np.array([-1.0, 1.0]), [], "", None)
+    answer = TAGS.kind.answer(np.array([-1.0, 1.0]), [], "", None)
     assert [entry["label"] for entry in answer] == ["angry", "urgent"]
     assert sum(entry["score"] for entry in answer) == pytest.approx(1.0)
 
@@ -120,8 +131,8 @@ def test_every_class_of_a_multi_label_task_has_its_own_probability():
 @pytest.mark.parametrize("task", [POS, NER], ids=lambda task: task.name)
 def test_a_text_without_words_has_no_labels(task):
     logits = np.zeros((0, task.num_labels), dtype=np.float32)
-    assert task.decode(logits) == []
-    assert task.answer(logits, [], "", 1) == []
+    assert task.kind.decode(logits) == []
+    assert task.kind.answer(logits, [], "", 1) == []
 
 
 @pytest.mark.parametrize(
@@ -163,7 +174,53 @@ def test_probabilities_do_not_overflow():
 def test_a_multi_label_answer_shows_what_is_predicted_unless_told_how_many():
     task = MultiLabelClassification(name="tags", labels=["a", "b", "c"])
     for logits in (np.array([2.0, -1.0, 3.0]), np.array([-2.0, -1.0, -3.0])):
-        shown = [entry["label"] for entry in task.answer(logits, [], "", PREDICTED)]
-        assert sorted(shown) == task.decode(logits)
-    assert len(task.answer(np.zeros(3), [], "", 2)) == 2
-    assert len(task.answer(np.zeros(3), [], "", None)) == 3
+        shown = [entry["label"] for entry in task.kind.answer(logits, [], "", PREDICTED)]
+        assert sorted(shown) == task.kind.decode(logits)
+    assert len(task.kind.answer(np.zeros(3), [], "", 2)) == 2
+    assert len(task.kind.answer(np.zeros(3), [], "", None)) == 3
+
+
+def test_the_plain_data_of_a_task_has_its_options_between_its_labels_and_its_type():
+    assert list(NER.to_dict().items()) == [
+        ("name", "ner"),
+        ("labels", ["O", "B-PER", "I-PER"]),
+        ("scheme", "iob2"),
+        ("type", "token-classification"),
+    ]
+    assert [task.options for task in (POS, SCORE)] == [{}, {"pooling": "cls"}]
+
+
+def test_a_task_builds_its_kind_once_and_a_copy_with_other_labels_builds_its_own():
+    assert TOPIC.kind is TOPIC.kind
+    assert TOPIC.with_labels(["a"]).kind.labels == ("a",)
+
+
+@pytest.fixture
+def stars(monkeypatch):
+    """Make a new class of the same name each time, as a notebook's cell does; the table is put back afterwards."""
+    monkeypatch.setattr("mtl_nlp.modeling.tasks_multitask.TASK_TYPES", TASK_TYPES.copy())
+
+    def build() -> type[Regression]:
+        @dataclass(frozen=True, kw_only=True)
+        class Stars(Regression):
+            type: ClassVar[str] = "stars"
+
+        return Stars
+
+    return build
+
+
+def test_a_registered_type_comes_back_from_plain_data_and_may_be_defined_again(stars):
+    first = register_task_type(stars())
+    assert type(task_from_dict({"name": "s", "type": "stars"})) is first
+    again = register_task_type(stars())
+    assert type(task_from_dict({"name": "s", "type": "stars"})) is again is not first
+
+
+def test_a_type_with_the_name_of_another_is_refused(stars):
+    taken = stars()
+    taken.type = "regression"
+    message = r"name of its own\. Found 'regression', which is that of mtl_nlp.*\.Regression\. Give .*Stars another"
+    with pytest.raises(ValueError, match=message):
+        register_task_type(taken)
+    assert type(task_from_dict({"name": "s", "type": "regression"})) is Regression

@@ -12,7 +12,7 @@ from mtl_nlp.recipe.schema import Recipe
 def test_a_recipe_loads_with_defaults(tmp_path):
     recipe = Recipe.load(write(tmp_path, PLAIN))
     assert list(recipe.tasks) == ["pos", "genre"]
-    assert recipe.task("pos").level == "token"
+    assert recipe.task("pos").kind.level == "token"
     assert recipe.mixture.temperature == 1.0
     assert recipe.loss.scale == "rows"
 

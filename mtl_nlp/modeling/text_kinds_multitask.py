@@ -1,0 +1,153 @@
+"""The label kinds of tasks on texts: a class, a set of classes, or a number per text or pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .label_kinds_multitask import IGNORED, PREDICTED, Feature, OneClassKind, TextKind, TopK, sigmoid, softmax
+from .words_multitask import Word
+
+if TYPE_CHECKING:
+    import torch
+
+THRESHOLD = 0.5
+"""A class of a set is predicted from this probability on."""
+
+
+class ClassPerText(OneClassKind, TextKind):
+    """A class per text or pair of texts."""
+
+    label_feature = Feature("string")
+    target_feature = Feature("int32")
+    display = "class"
+    metric = "classification"
+    primary_score = "accuracy"
+
+    def check(self, value: Any) -> str:
+        """Return a class name; whole numbers and booleans are taken as names."""
+        if isinstance(value, str | int | np.integer):
+            return str(value)
+        raise ValueError(f"expected a class name or number; found {value!r:.80}")
+
+    def names_in(self, label: str) -> Iterable[str]:
+        """Return the one name."""
+        return [label]
+
+    def target_of(self, label: str) -> int:
+        """Return the class id."""
+        return self.label_ids.get(label, IGNORED)
+
+    def decode(self, logits: np.ndarray) -> str:
+        """Return the most probable class."""
+        return self.labels[int(logits.argmax())]
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
+        return _ranked(self.labels, softmax(logits))[: 1 if top_k == PREDICTED else top_k]
+
+
+class ClassesPerText(TextKind):
+    """A set of classes per text or pair of texts; each class is a decision of its own."""
+
+    problem_type = "multi_label_classification"
+    label_feature = Feature("string", is_list=True)
+    target_feature = Feature("float32", is_list=True)
+    display = "classes"
+    metric = "multi_label"
+    primary_score = "micro_f1"
+
+    def check(self, value: Any) -> list[str]:
+        """Return a list of class names, sorted and without repetition."""
+        if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+            raise ValueError(f"expected a list of class names; found {value!r:.80}")
+        return sorted(set(value))
+
+    def names_in(self, label: Sequence[str]) -> Iterable[str]:
+        """Return the names in the list."""
+        return label
+
+    def target_of(self, label: Sequence[str]) -> list[float]:
+        """Return one number per class, 1.0 where the class holds."""
+        return [float(name in label) for name in self.labels]
+
+    def loss_sum(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> torch.Tensor:
+        """Return the summed binary cross-entropy over all decisions, shape (rows, classes)."""
+        # Here, since this module is imported where torch is not.
+        from .unit_losses_multitask import binary_cross_entropy_sum
+
+        return binary_cross_entropy_sum(logits, targets, weights)
+
+    def decode(self, logits: np.ndarray) -> list[str]:
+        """Return the classes with a probability of at least a half."""
+        return sorted(label for label, score in zip(self.labels, sigmoid(logits), strict=True) if score >= THRESHOLD)
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
+        ranking = _ranked(self.labels, sigmoid(logits))
+        if top_k == PREDICTED:
+            return [entry for entry in ranking if entry["score"] >= THRESHOLD]
+        return ranking[:top_k]
+
+
+class NumberPerText(TextKind):
+    """A number per text or pair of texts."""
+
+    problem_type = "regression"
+    label_feature = Feature("float64")
+    target_feature = Feature("float32")
+    has_label_space = False
+    display = "number"
+    metric = "correlation"
+    primary_score = "pearson"
+
+    def check(self, value: Any) -> float:
+        """Return a finite number."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"expected a finite number; found {value!r:.80}")
+        return float(value)
+
+    def target_of(self, label: float) -> float:
+        """Return the number itself."""
+        return label
+
+    def loss_sum(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        label_smoothing: float = 0.0,
+    ) -> torch.Tensor:
+        """Return the summed squared error."""
+        # Here, since this module is imported where torch is not.
+        from .unit_losses_multitask import squared_error_sum
+
+        return squared_error_sum(logits.squeeze(-1), targets, weights)
+
+    def decode(self, logits: np.ndarray) -> float:
+        """Return the number itself."""
+        return float(logits[0])
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return `[{"label": name of the task, "score": number}]`."""
+        return [{"label": self.name, "score": float(logits[0])}]
+
+    def shown(self, entry: Mapping[str, Any]) -> str:
+        """Return the number with four decimals."""
+        return f"{entry['score']:.4f}"
+
+
+def _ranked(labels: Sequence[str], scores: np.ndarray) -> list[dict[str, Any]]:
+    ranking = np.argsort(-scores, kind="stable")
+    return [{"label": labels[index], "score": float(scores[index])} for index in ranking]

@@ -1,0 +1,116 @@
+"""The label kinds of tasks on words: a class per word, and spans of words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .label_kinds_multitask import IGNORED, Feature, Metric, OneClassKind, TopK, WordKind, softmax
+from .spans_multitask import Span, SpanConstraints, repair_tags, spans_from_tags, tags_from_spans
+from .words_multitask import Word
+
+
+class ClassPerWord(OneClassKind, WordKind):
+    """A class per word, such as its part of speech."""
+
+    label_feature = Feature("string", is_list=True)
+    target_feature = Feature("int32", is_list=True)
+    metric: Metric = "accuracy"
+    primary_score = "accuracy"
+
+    def check(self, value: Any) -> list[str]:
+        """Return a list of label names, one per word."""
+        if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
+            raise ValueError(f"expected a list of label names, one for each word; found {value!r:.80}")
+        return value
+
+    def names_in(self, label: Sequence[str]) -> Iterable[str]:
+        """Return the names of all words' labels."""
+        return label
+
+    def target_of(self, label: Sequence[str]) -> list[int]:
+        """Return class ids, one per word."""
+        return [self.label_ids.get(name, IGNORED) for name in label]
+
+    def decode(self, logits: np.ndarray) -> list[str]:
+        """Return the most probable class of each word."""
+        return [self.labels[index] for index in logits.argmax(axis=-1)]
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return `{"word", "label", "score", "start", "end", "index"}` for every word, `index` from 1."""
+        return [
+            {"word": word.text, "label": label, "score": score, "start": word.start, "end": word.end, "index": index}
+            for index, (word, (label, score)) in enumerate(zip(words, self._scored(logits), strict=True), start=1)
+        ]
+
+    def _scored(self, logits: np.ndarray) -> list[tuple[str, float]]:
+        """Return the predicted label of each word and its probability."""
+        labels = self.decode(logits)
+        return [(label, float(row[self.label_ids[label]])) for row, label in zip(softmax(logits), labels, strict=True)]
+
+
+class SpansOfWords(ClassPerWord):
+    """Spans of words with one class each, such as entities, written as a tag per word.
+
+    Args:
+        name: the task's name.
+        labels: the tags in the order of the logits.
+        scheme: `iob2`, `iob1` or `bioes`.
+    """
+
+    primary_score = "f1"
+
+    def __init__(self, name: str, labels: Sequence[str], scheme: str) -> None:
+        super().__init__(name, labels)
+        self.scheme = scheme
+        self.metric = f"span_f1_{scheme}"
+
+    @property
+    def mark_names(self) -> tuple[str, ...]:
+        """The classes of spans."""
+        return tuple(dict.fromkeys(tag[2:] for tag in self.labels if tag != "O"))
+
+    @cached_property
+    def _constraints(self) -> SpanConstraints:
+        return SpanConstraints(self.labels, self.scheme)
+
+    def check(self, value: Any) -> list[str]:
+        """Return a list of tags, one per word, repaired to legal ones as seqeval reads them."""
+        return repair_tags(super().check(value), self.scheme)
+
+    def count_repairs(self, given: Sequence[str], canonical: Sequence[str]) -> int:
+        """Return how many tags were illegal."""
+        return sum(old != new for old, new in zip(given, canonical, strict=True))
+
+    def decode(self, logits: np.ndarray) -> list[str]:
+        """Return the most probable legal sequence of tags."""
+        return [self.labels[index] for index in self._constraints.decode(logits)]
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return `{"entity_group", "score", "word", "start", "end"}` for every span; `score` is its tags' mean one."""
+        scored = self._scored(logits)
+        return [
+            {
+                "entity_group": span.label,
+                "score": math.fsum(score for _, score in scored[span.start : span.end]) / (span.end - span.start),
+                "word": text[words[span.start].start : words[span.end - 1].end],
+                "start": words[span.start].start,
+                "end": words[span.end - 1].end,
+            }
+            for span in spans_from_tags([tag for tag, _ in scored])
+        ]
+
+    def shown(self, entry: Mapping[str, Any]) -> str:
+        """Return the span's class."""
+        return entry["entity_group"]
+
+    def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
+        """Return a tag per word, from the characters at which spans start and end."""
+        starts = {word.start: index for index, word in enumerate(words)}
+        ends = {word.end: index + 1 for index, word in enumerate(words)}
+        spans = [Span(self.shown(entry), starts[entry["start"]], ends[entry["end"]]) for entry in entries]
+        return tags_from_spans(spans, len(words), self.scheme)

@@ -1,0 +1,37 @@
+"""Kinds of tasks on texts: what is shown of an answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtl_nlp.modeling.label_kinds_multitask import PREDICTED
+from mtl_nlp.modeling.text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
+
+TOPIC = ClassPerText("topic", ["news", "sport"])
+TAGS = ClassesPerText("tags", ["urgent", "angry"])
+SCORE = NumberPerText("score")
+
+
+@pytest.mark.parametrize(
+    ("kind", "logits", "strings"),
+    [
+        (TOPIC, [0.0, 1.0], ["sport"]),
+        (TAGS, [1.0, 2.0], ["angry", "urgent"]),
+        (TAGS, [-1.0, -2.0], []),
+        (SCORE, [0.12345], ["0.1235"]),
+    ],
+)
+def test_a_file_of_columns_has_what_is_predicted(kind, logits, strings):
+    entries = kind.answer(np.array(logits), [], "", PREDICTED)
+    assert kind.as_strings(entries, []) == strings
+
+
+def test_outputs_are_named_by_the_labels_or_by_the_task():
+    assert TOPIC.output_names == ("news", "sport")
+    assert SCORE.output_names == ("score",)
+    assert (TOPIC.has_label_space, SCORE.has_label_space) == (True, False)
+
+
+def test_a_page_shows_one_class_as_the_answer_a_set_without_one_and_a_number_as_it_is():
+    assert [kind.display for kind in (TOPIC, TAGS, SCORE)] == ["class", "classes", "number"]

@@ -1,0 +1,57 @@
+"""Kinds of tasks on words: what is shown of an answer, and repairs of tags."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtl_nlp.modeling.word_kinds_multitask import ClassPerWord, SpansOfWords
+from mtl_nlp.modeling.words_multitask import split_words
+
+WORDS = split_words("Ada Lovelace lives in Paris")
+
+
+def span(label: str, start: int, end: int) -> dict:
+    """An entry about words `start` to `end`, exclusive."""
+    return {"entity_group": label, "start": WORDS[start].start, "end": WORDS[end - 1].end}
+
+
+def test_a_file_of_columns_has_the_class_of_each_word_and_a_blank_for_words_cut_off():
+    entries = [{"index": 1, "label": "NOUN"}, {"index": 3, "label": "VERB"}]
+    assert ClassPerWord("pos", ["NOUN", "VERB"]).as_strings(entries, WORDS) == ["NOUN", "_", "VERB", "_", "_"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("iob2", ["B-PER", "I-PER", "O", "O", "B-LOC"]),
+        ("iob1", ["I-PER", "I-PER", "O", "O", "I-LOC"]),
+        ("bioes", ["B-PER", "E-PER", "O", "O", "S-LOC"]),
+    ],
+)
+def test_a_file_of_columns_has_the_tags_of_the_spans(scheme, tags):
+    kind = SpansOfWords("ner", tags, scheme)
+    assert kind.as_strings([span("PER", 0, 2), span("LOC", 4, 5)], WORDS) == tags
+    assert kind.as_strings([], WORDS) == ["O"] * 5
+
+
+def test_the_metric_of_spans_is_that_of_their_scheme():
+    assert {scheme: SpansOfWords("ner", [], scheme).metric for scheme in ("iob2", "bioes")} == {
+        "iob2": "span_f1_iob2",
+        "bioes": "span_f1_bioes",
+    }
+    assert ClassPerWord("pos").metric == "accuracy"
+
+
+def test_illegal_tags_are_repaired_and_counted():
+    kind = SpansOfWords("ner", [], "iob2")
+    given = ["O", "I-PER", "I-PER", "I-LOC"]
+    canonical = kind.check(given)
+    assert canonical == ["O", "B-PER", "I-PER", "B-LOC"]
+    assert kind.count_repairs(given, canonical) == 2
+
+
+def test_marks_have_the_classes_of_words_and_of_spans():
+    assert ClassPerWord("pos", ["NOUN", "VERB"]).mark_names == ("NOUN", "VERB")
+    kind = SpansOfWords("ner", ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], "iob2")
+    assert kind.mark_names == ("PER", "LOC")
+    assert kind.shown(span("PER", 0, 2)) == "PER"
