@@ -20,6 +20,7 @@ RESULTS_NAME = "results.json"
 CARD_NAME = "README.md"
 REPORT_NAME = "report.html"
 ONNX_NAME = "model.onnx"
+WEIGHTING_NAME = "weighting.pt"
 CHECKPOINT_PREFIX = "checkpoint"
 """transformers' own `PREFIX_CHECKPOINT_DIR`, without its import."""
 

@@ -13,10 +13,10 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
 
 def check_pull(model: MultitaskModel) -> None:
-    """See that a model has adapters that can be pulled towards each other.
+    """Check that a model has adapters that can be pulled towards each other.
 
     Raises:
-        ValueError: if there are fewer than two, or they are no LoRAs.
+        ValueError: if the model has fewer than two adapters of tasks, or one of them is a DoRA adapter.
     """
     own = [options for options in model.config.adapters or () if options["name"] != SHARED]
     if len(own) < 2:
@@ -25,12 +25,36 @@ def check_pull(model: MultitaskModel) -> None:
         raise ValueError("`pull` is of LoRA: the change of a DoRA adapter is no product of two factors.")
 
 
+class AdapterPull:
+    """The penalty λ · Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F, see `adapter_deviation`.
+
+    Args:
+        model: the model with the adapters.
+        strength: λ.
+
+    Raises:
+        ValueError: if the adapters cannot be pulled, see `check_pull`.
+    """
+
+    def __init__(self, model: MultitaskModel, strength: float) -> None:
+        check_pull(model)
+        self.model = model
+        self.strength = strength
+
+    def penalty(self) -> torch.Tensor:
+        """Return the penalty, a scalar in float32 with gradients for the adapters."""
+        return self.strength * adapter_deviation(self.model)
+
+
 def adapter_deviation(model: MultitaskModel) -> torch.Tensor:
-    """How far the tasks' adapters are apart: Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F, a scalar in float32.
+    """Return the distance of the tasks' adapters from their mean, Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F.
 
     ΔW_t = s_t B_t A_t is never built: ⟨ΔW_s, ΔW_t⟩ is the sum of the elementwise product of B_sᵀB_t and A_sA_tᵀ, and
     Σ_t ‖ΔW_t − mean‖² = Σ_t ⟨ΔW_t, ΔW_t⟩ − 1/T Σ_s,t ⟨ΔW_s, ΔW_t⟩. The shared adapter is left out, since it is the
-    same for all.
+    same for all tasks.
+
+    Returns:
+        A scalar in float32.
     """
     names = [peft_adapter_name(name) for name in model.adapter_names if name != SHARED]
     total = torch.zeros((), device=model.device)

@@ -1,4 +1,4 @@
-"""From the model's outputs to predictions in the dataset's order, and to scores."""
+"""Predictions in the order of a dataset's rows, and scores, from the outputs of a model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.modeling.tasks_multitask import Task
 
 
 class Piece(NamedTuple):
-    """What one window says of one row for one task."""
+    """The logits of one window for one row and one task."""
 
     task: str
     row: int
@@ -44,19 +45,13 @@ class Evaluation:
         return {**scores, "mtl_score": self.mtl_score}
 
 
-def evaluation_batches(encoded: EncodedDataset, rows_per_batch: int) -> list[list[int]]:
-    """Windows in batches of like length, longest first, so that little is padded and memory fails at once or never."""
-    order = np.argsort(-encoded.lengths, kind="stable")
-    return [order[start : start + rows_per_batch].tolist() for start in range(0, len(order), rows_per_batch)]
-
-
 def pieces_of_batch(
     features: Sequence[Mapping[str, Any]],
     rows: Mapping[str, torch.Tensor],
     logits: Mapping[str, torch.Tensor],
     tasks: Mapping[str, Task],
 ) -> list[Piece]:
-    """Take apart a batch's logits: for each task and row those of the words that the window answers for."""
+    """Return a batch's logits in pieces: for each task and row those of the words that the window answers for."""
     pieces = []
     for name, task in tasks.items():
         values = logits[name].float().cpu().numpy()
@@ -67,15 +62,18 @@ def pieces_of_batch(
     return pieces
 
 
-def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
-    """Predictions for each task in the dataset's order; None for rows without a label.
+def decode_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str, dict[int, Any]]:
+    """Decode texts of which all windows are there.
 
-    Words of a text that was cut into windows come together before decoding, so a span may cross a border.
+    The words of a text that was cut into windows come together before decoding, so a span may cross a border.
+
+    Returns:
+        For each task the prediction by the number of the row.
     """
-    predictions: dict[str, list[Any]] = {name: [None] * encoded.num_rows for name in encoded.references}
     parts: dict[tuple[str, int], list[Piece]] = {}
     for piece in pieces:
         parts.setdefault((piece.task, piece.row), []).append(piece)
+    predictions: dict[str, dict[int, Any]] = {name: {} for name in tasks}
     for (name, row), found in parts.items():
         logits = found[0].logits
         if len(found) > 1:
@@ -83,6 +81,16 @@ def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mappi
             logits = np.concatenate([piece.logits for piece in found])[np.argsort(words)]
         predictions[name][row] = tasks[name].kind.decode(logits)
     return predictions
+
+
+def in_row_order(predictions: Mapping[str, Mapping[int, Any]], encoded: EncodedDataset) -> dict[str, list[Any]]:
+    """Return the predictions of each task in the order of the split's rows; None for rows without a label."""
+    return {name: [predictions[name].get(row) for row in range(encoded.num_rows)] for name in encoded.references}
+
+
+def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
+    """Decode all texts of a split, see `decode_texts` and `in_row_order`."""
+    return in_row_order(decode_texts(pieces, tasks), encoded)
 
 
 @torch.no_grad()
@@ -93,7 +101,7 @@ def score_model(
     tokenizer: PreTrainedTokenizerBase,
     rows_per_batch: int = 32,
 ) -> Evaluation:
-    """Score whatever answers as a multitask model does, without a Trainer.
+    """Score a model, or a function that answers as a multitask model does, without a Trainer.
 
     Args:
         model: takes `input_ids`, `attention_mask` and, if the tokenizer makes them, `token_type_ids`, and returns an
@@ -108,8 +116,8 @@ def score_model(
     for name, encoded in datasets.items():
         fed = {task: tasks[task] for task in encoded.references}
         pieces = []
-        batches = evaluation_batches(encoded, rows_per_batch)
-        for features, batch in DataLoader(encoded.windows, batch_sampler=batches, collate_fn=collate):
+        (share,) = deal_batches(encoded, rows_per_batch)
+        for features, batch in DataLoader(encoded.windows, batch_sampler=share.batches, collate_fn=collate):
             rows = batch.pop("rows")
             del batch["labels"]
             logits = model(**batch).logits

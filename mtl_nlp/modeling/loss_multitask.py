@@ -65,7 +65,7 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task] |
 def joint_loss(
     loss_sums: Mapping[str, torch.Tensor],
     counts: StepCounts,
-    weights: Mapping[str, float] | None = None,
+    weights: Mapping[str, float | torch.Tensor] | None = None,
     scale: str = "rows",
 ) -> torch.Tensor:
     """The joint loss L = Σ_t w_t · (n_t / N) · CE_t / u_t, or this batch's share of it.
@@ -77,19 +77,26 @@ def joint_loss(
     Args:
         loss_sums: CE_t of the micro-batch, scalars.
         counts: the counts of the whole step; with those of the micro-batch itself, its own mean.
-        weights: w_t, 1 where a task is not named.
+        weights: w_t, numbers or scalars (gradients reach these); 1 where a task is not named.
         scale: `rows` for the formula, `per_task` for the same without n_t / N.
 
     Returns:
         A scalar; the shares of a step's micro-batches add up to its loss.
     """
+    given = {**dict.fromkeys(loss_sums, 1.0), **(weights or {})}
+    learned = {task: weight for task, weight in given.items() if isinstance(weight, torch.Tensor)}
     factors = []
     for task in loss_sums:
         share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
-        # Units of small weights may be less than one in all.
-        factors.append((weights or {}).get(task, 1.0) * share / (counts.units[task] or 1.0))
+        number = 1.0 if task in learned else given[task]
+        # Units of small weights may add up to less than one.
+        factors.append(number * share / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
-    return (sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)).sum()
+    weighted = sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)
+    if learned:
+        one = sums.new_ones(())
+        weighted = weighted * torch.stack([learned.get(task, one).to(sums) for task in loss_sums])
+    return weighted.sum()
 
 
 class ZeroGradients(torch.autograd.Function):

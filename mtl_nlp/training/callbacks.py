@@ -1,48 +1,124 @@
-"""Callbacks of the trainer: what must happen around epochs and optimizer steps."""
+"""Callbacks of the trainer: the work around training, epochs and optimizer steps."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from transformers import TrainerCallback
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import CallbackHandler, TrainerState
 
+from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.states import StreamPosition
+from mtl_nlp.training.step import StepLoss
+
+
+class PresentArguments(TrainerCallback):
+    """Applies the present training arguments where Trainer keeps those of the checkpoint that it resumes from.
+
+    Args:
+        handler: the trainer's callbacks, which Trainer replaces when it resumes.
+    """
+
+    def __init__(self, handler: CallbackHandler) -> None:
+        self.handler = handler
+
+    def on_train_begin(
+        self, args: MultitaskTrainingArguments, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Set the steps between logs, evaluations and checkpoints, and the patience of early stopping."""
+        state.compute_steps(args, state.max_steps)
+        for callback in self.handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback) and args.early_stopping_patience is not None:
+                callback.early_stopping_patience = args.early_stopping_patience
+
+
+class EpochStart(TrainerCallback):
+    """Sets the sampler's epoch, which Trainer does not when it resumes in the middle of one, and a stream's start.
+
+    Args:
+        position: the position in the streams.
+    """
+
+    def __init__(self, position: StreamPosition) -> None:
+        self.position = position
+
+    def on_epoch_begin(
+        self,
+        args: MultitaskTrainingArguments,
+        state: TrainerState,
+        control: Any,
+        train_dataloader: DataLoader,
+        **kwargs: Any,
+    ) -> None:
+        """Set the epoch and the start."""
+        stream = train_dataloader.dataset if isinstance(train_dataloader.dataset, MixtureStream) else None
+        sampler = train_dataloader.batch_sampler if stream is None else stream.sampler
+        if not isinstance(sampler, MixtureBatchSampler):  # a subclass of the trainer has a loader of its own
+            return
+        # Trainer counts epochs in this way; `state.epoch` is of the batches before a change of the recipe.
+        accumulated = args.gradient_accumulation_steps
+        epoch, steps = divmod(state.global_step, math.ceil(len(sampler) / accumulated))
+        sampler.set_epoch(epoch)
+        if stream is not None:
+            stream.start_at(epoch, 0 if args.ignore_data_skip else steps * accumulated, self.position.state)
 
 
 class StepHooks(TrainerCallback):
-    """What must happen around steps."""
+    """Ends each optimizer step of the joint loss.
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    Args:
+        step: the joint loss of the current step.
+    """
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let what is asked for now be in effect, where Trainer keeps what a checkpoint's state says."""
-        state.compute_steps(args, state.max_steps)
-        for stopping in self.trainer._early_stopping:
-            stopping.early_stopping_patience = args.early_stopping_patience or stopping.early_stopping_patience
+    def __init__(self, step: StepLoss) -> None:
+        self.step = step
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell the sampler its epoch, which Trainer's own way does not when it resumes in the middle of one."""
-        trainer, accumulated = self.trainer, args.gradient_accumulation_steps
-        if trainer._sampler is not None:  # counted as Trainer does, since state.epoch is of the batches before a change
-            epoch, steps = divmod(state.global_step, math.ceil(len(trainer._sampler) / accumulated))
-            trainer._sampler.set_epoch(epoch)
-            if trainer._stream is not None:
-                skipped = 0 if args.ignore_data_skip else steps * accumulated
-                trainer._stream.start_at(epoch, skipped, trainer._stream_state)
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: MultitaskModel, **kwargs: Any) -> None:
+        """Remove the gradients of heads and adapters that no row of the step used, and that no pull moves.
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give heads and adapters that no row of the step used, nor the pull, no gradient at all.
-
-        Theirs is zero, and zero is not none: AdamW's momentum and weight decay would still move them.
+        These gradients are zero; with a gradient of zero AdamW's momentum and weight decay still move a parameter.
         """
-        counts, model = self.trainer._step_counts, self.trainer.model
+        counts = self.step.counts
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
         heads = model.heads_by_task
         adapters = (
-            [] if args.adapter_pull or not idle else adapter_parameters(model.encoder, map(peft_adapter_name, idle))
+            adapter_parameters(model.encoder, map(peft_adapter_name, idle)) if idle and self.step.pull is None else []
         )
         for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the step of the loss weighting."""
+        self.step.end()
+
+
+def is_over(
+    state: TrainerState, args: MultitaskTrainingArguments, max_steps: int, callbacks: Iterable[TrainerCallback]
+) -> bool:
+    """Return whether a checkpoint is of a run that had ended: it had taken all steps, or early stopping had ended it.
+
+    Args:
+        state: the checkpoint's state.
+        args: the present arguments.
+        max_steps: the present number of optimizer steps.
+        callbacks: the trainer's callbacks.
+    """
+    if state.global_step >= max_steps:
+        return True
+    stops_early = any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks)
+    saved = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, [])
+    if not stops_early or not args.restore_callback_states_from_checkpoint:
+        return False
+    return any(
+        one["attributes"]["early_stopping_patience_counter"]
+        >= (args.early_stopping_patience or one["args"]["early_stopping_patience"])
+        for one in (saved if isinstance(saved, list) else [saved])
+    )

@@ -1,8 +1,8 @@
-"""What the training log tells beside Trainer's own: the loss of each task, the pull, and the share of padding."""
+"""The entries of the training log beside Trainer's own: losses and weights of tasks, the pull, and padding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -10,11 +10,11 @@ from mtl_nlp.modeling.loss_multitask import StepCounts
 
 
 class TrainingLog:
-    """Adds up over the steps since the last log.
+    """The sums over the optimizer steps since the last log.
 
     Args:
-        tasks: the tasks' names.
-        device: where losses are added up, so that nothing waits for it before the log is written.
+        tasks: the names of all tasks.
+        device: the device on which losses are summed, so that the host waits for it only when the log is written.
     """
 
     def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
@@ -25,34 +25,46 @@ class TrainingLog:
     def _start(self) -> None:
         self._sums = torch.zeros(len(self.tasks), device=self.device)  # of this process
         self._pull: torch.Tensor | None = None
-        self._counts = StepCounts(0, {}, {})  # of all processes, as the rest
+        self._weights: dict[str, torch.Tensor] = {}
+        self._counts = StepCounts(0, {}, {})  # of all processes, like the following
         self._steps = self._sub_words = self._positions = 0
 
     def add_step(self, counts: StepCounts, sub_words: int, positions: int) -> None:
-        """Count a step of all processes: its labels, its sub-words, and the positions of its padded batches."""
+        """Add a step of all processes: its counts, its sub-words, and the positions of its padded batches."""
         self._counts += counts
         self._steps += 1
         self._sub_words += sub_words
         self._positions += positions
 
-    def add_losses(self, loss_sums: Sequence[torch.Tensor]) -> None:
-        """Add the tasks' summed losses of a micro-batch of this process."""
+    def add_losses(self, loss_sums: Sequence[torch.Tensor] | torch.Tensor) -> None:
+        """Add the summed losses of the tasks, in the tasks' order, of a micro-batch of this process."""
         self._sums += torch.stack(list(loss_sums)).detach()
 
+    def add_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Add a step's loss weights, which are equal in all processes."""
+        for task, weight in weights.items():
+            self._weights[task] = self._weights.get(task, 0.0) + weight.detach()
+
     def add_pull(self, pull: torch.Tensor) -> None:
-        """Add a step's weighted pull, which is the same in all processes."""
+        """Add a step's weighted pull, which is equal in all processes."""
         self._pull = pull.detach() if self._pull is None else self._pull + pull.detach()
 
     def take(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """`loss_<task>`, the mean over labelled units, `padding`, and `pull`, the mean over steps; all start anew.
+        """Return the entries, and start anew.
 
         Args:
-            total: adds up a tensor over processes.
+            total: the function that sums a tensor over processes.
+
+        Returns:
+            `loss_<task>`, the mean over labelled units; `weight_<task>` and `pull`, means over steps; and `padding`,
+            the share of positions without a sub-word.
         """
         logs = {}
         for task, loss_sum in zip(self.tasks, total(self._sums).tolist(), strict=True):
             if units := self._counts.units.get(task):
                 logs[f"loss_{task}"] = loss_sum / units
+        for task, weight in self._weights.items():
+            logs[f"weight_{task}"] = float(weight) / max(self._steps, 1)
         if self._pull is not None:
             logs["pull"] = float(self._pull) / max(self._steps, 1)
         logs["padding"] = 1.0 - self._sub_words / max(self._positions, 1)

@@ -1,10 +1,12 @@
-"""Parameters of an optimizer that have a learning rate of their own."""
+"""Groups of an optimizer: parameters with a learning rate of their own, and those of a loss weighting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import torch
+
+from mtl_nlp.balancing.weighting import LossWeighting
 
 
 def set_learning_rate(
@@ -13,12 +15,38 @@ def set_learning_rate(
     """Give some of an optimizer's parameters a learning rate of their own, before its first step.
 
     Args:
-        optimizer: each of its groups is split in two, so that what else they say (weight decay, ...) stays.
-        parameters: those to take; what the optimizer has not, such as frozen ones, is passed over.
-        learning_rate: theirs.
+        optimizer: the optimizer; each of its groups is split in two, so that other settings such as weight decay stay.
+        parameters: the parameters; those that the optimizer does not have, such as frozen ones, are ignored.
+        learning_rate: the learning rate.
     """
     chosen = {id(parameter) for parameter in parameters}
     for group in list(optimizer.param_groups):
         taken = [parameter for parameter in group["params"] if id(parameter) in chosen]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
         optimizer.add_param_group({**group, "params": taken, "lr": learning_rate})
+
+
+def include_weighting(
+    optimizer: torch.optim.Optimizer, weighting: LossWeighting, learning_rate: float, *, is_new: bool
+) -> None:
+    """Give the parameters of a loss weighting a group of their own, without weight decay.
+
+    Args:
+        optimizer: the optimizer.
+        weighting: the loss weighting; its own `learning_rate` takes precedence.
+        learning_rate: the learning rate of the training arguments.
+        is_new: whether the optimizer was made just now; to an existing one nothing is added.
+
+    Raises:
+        ValueError: if an existing optimizer does not have the parameters.
+    """
+    trained = [parameter for parameter in weighting.parameters() if parameter.requires_grad]
+    if is_new and trained:
+        rate = learning_rate if weighting.learning_rate is None else weighting.learning_rate
+        optimizer.add_param_group({"params": trained, "lr": rate, "weight_decay": 0.0})
+    included = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if any(id(parameter) not in included for parameter in trained):
+        raise ValueError(
+            f"`optimizers`: the optimizer should have the parameters of the loss weighting "
+            f"{type(weighting).__name__}. Give it a group with them, or leave out `optimizers`."
+        )

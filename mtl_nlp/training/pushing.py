@@ -25,11 +25,11 @@ from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
 logger = logging.get_logger(__name__)
 
 _BACKGROUND = HfApi()
-"""Runs its background jobs one after another, so that commits are made in their order."""
+"""Its background jobs run one after another, so that commits keep their order."""
 
 
 class HubTrainer(Trainer):
-    """A Trainer that pushes what `repository_files` names, and neither saves nor pushes its arguments.
+    """A Trainer that pushes the files that `repository_files` names, and neither saves nor pushes its arguments.
 
     Attributes:
         recipe: the recipe's text, empty for none.
@@ -38,22 +38,23 @@ class HubTrainer(Trainer):
     recipe: str
     push_in_progress: PushInProgress | None
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model and its tokenizer, by default into `output_dir` of the arguments."""
+        super().save_model(output_dir, _internal_call)
         # A pickle that nothing reads, with `hub_token` in clear and paths of this machine.
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository.
+        """Create the repository.
 
         Raises:
-            HubError: if the Hub refuses it or is not reached.
+            HubError: if the Hub refuses to create it or is not reached.
         """
         with hub_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
             super().init_hf_repo(token, private)
 
     def create_model_card(self) -> None:
-        """Write the card into `output_dir`, unless there is one that somebody wrote or changed."""
+        """Write the card into `output_dir`, unless it holds a card that somebody wrote or changed."""
         if self.is_world_process_zero():
             write_model_card(Path(self.args.output_dir))
 
@@ -71,17 +72,17 @@ class HubTrainer(Trainer):
 
         Args:
             commit_message: the commit's first line.
-            blocking: whether to wait until it is pushed.
-            token: by default `args.hub_token`, or that of HF_TOKEN or of `hf auth login`.
-            revision: a branch, made if it is not there; by default `args.hub_revision`, or `main`.
+            blocking: whether to wait for the end of the push.
+            token: by default `args.hub_token`, or the token of HF_TOKEN or of `hf auth login`.
+            revision: a branch, created if it does not exist; by default `args.hub_revision`, or `main`.
             private: whether a new repository is private; `args.hub_private_repo` by default.
-            with_code: whether the model's own code goes with it, for those who have no mtl_nlp.
+            with_code: whether to push the model's own code too, for users without mtl_nlp.
 
         Returns:
-            What was pushed, or its future; None in all processes but the first.
+            The commit, or its future; None in all processes except the first.
 
         Raises:
-            HubError: if the Hub refuses it or is not reached.
+            HubError: if the Hub refuses the push or is not reached.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
@@ -90,7 +91,8 @@ class HubTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        self._finish_current_push()
+        if self.push_in_progress is not None:
+            self.push_in_progress.wait_until_done()
         output = Path(self.args.output_dir)
         if self.recipe:
             (output / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
@@ -106,6 +108,7 @@ class HubTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint in the background, as `hub_strategy` says."""
+        self.accelerator.wait_for_everyone()  # every process writes files of its own into the checkpoint
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         under_way = [] if self.push_in_progress is None else [j for j in self.push_in_progress.jobs if not j.done()]
@@ -118,7 +121,7 @@ class HubTrainer(Trainer):
             files |= _files_to_resume(checkpoint, "last-checkpoint")
         elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
             files |= _files_to_resume(checkpoint, checkpoint.name)
-        # `save_total_limit` may delete the checkpoint before it is pushed.
+        # `save_total_limit` may delete the checkpoint before the push.
         copies = tempfile.TemporaryDirectory()
         for number, (path, content) in enumerate(files.items()):
             if isinstance(content, Path):
@@ -142,7 +145,7 @@ class HubTrainer(Trainer):
 
 
 def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
-    """All files of a checkpoint, in a folder of the repository, without paths of this machine."""
+    """Return all files of a checkpoint, in a folder of the repository, without paths of this machine."""
     files: dict[str, Path | bytes] = {
         f"{name}/{path.relative_to(checkpoint)}": path for path in checkpoint.rglob("*") if path.is_file()
     }

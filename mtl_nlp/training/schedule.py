@@ -1,20 +1,25 @@
-"""The batches that a training run takes from a mixture."""
+"""The batches that training takes from a mixture, and their loading."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 
 def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> MixtureBatchSampler:
-    """The batches that training with these arguments takes from a mixture.
+    """Return the batches that training with these arguments takes from a mixture.
 
     Raises:
-        ValueError: if there are more processes than rows, a row is longer than the token budget, or a stream should be
-            read by several workers.
+        ValueError: if there are more processes than rows, a row is longer than the token budget, or several workers
+            are to read a stream.
     """
     if mixture.is_streamed and args.dataloader_num_workers > 1:
         raise ValueError(
@@ -35,3 +40,29 @@ def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> Mix
         steps = math.ceil(args.num_train_epochs * math.ceil(len(sampler) / accumulated))
     sampler.total_batches = steps * accumulated
     return sampler
+
+
+def data_loader(
+    dataset: Any,
+    batches: MixtureBatchSampler | Sequence[list[int]] | None,
+    collate: Callable[[Any], Any],
+    args: MultitaskTrainingArguments,
+) -> DataLoader:
+    """Return a loader of this process's batches, with the workers that the arguments ask for.
+
+    Args:
+        dataset: the rows, or a stream of batches.
+        batches: the rows of each batch; `None` for a stream.
+        collate: the function that makes a batch of rows.
+        args: the training arguments.
+    """
+    return DataLoader(
+        dataset,
+        **({"batch_size": None} if batches is None else {"batch_sampler": batches}),
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory and args.device.type != "cpu",
+        # Persistent workers of a stream would not receive the start of its next epoch.
+        persistent_workers=args.dataloader_persistent_workers and not isinstance(dataset, MixtureStream),
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )

@@ -12,7 +12,6 @@ from mtl_nlp.evaluation.evaluator import (
     Evaluation,
     Piece,
     decode_pieces,
-    evaluation_batches,
     pieces_of_batch,
     score,
     score_model,
@@ -51,15 +50,6 @@ def long_texts(tokenizers) -> EncodedDataset:
         rows, "long", inputs={"tokens": "tokens"}, labels={"pos": "pos", "topic": "topic"}, tasks=TASKS
     )
     return encode_dataset("long", rows, TASKS, tokenizers["wordpiece"], reads_words=True, max_length=32, stride=8)
-
-
-@pytest.mark.parametrize("rows_per_batch", [1, 4, 1000])
-def test_batches_cover_every_window_once_longest_first(long_texts, rows_per_batch):
-    batches = evaluation_batches(long_texts, rows_per_batch)
-    order = [index for batch in batches for index in batch]
-    assert sorted(order) == list(range(len(long_texts.windows)))
-    assert max(map(len, batches)) <= rows_per_batch
-    assert (np.diff(long_texts.lengths[order]) <= 0).all()
 
 
 def test_windows_come_together_in_the_order_of_words_whatever_order_they_were_read_in(long_texts):

@@ -36,7 +36,9 @@ def disjoint(tokenizer) -> dict[str, EncodedDataset]:
 def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
     """(train, validation, batches, …) -> a trainer on a tiny model; other arguments are training arguments."""
 
-    def build(train=None, validation=None, *, batches=None, model=None, callbacks=None, **arguments):
+    def build(
+        train=None, validation=None, *, batches=None, model=None, callbacks=None, loss_weighting=None, **arguments
+    ):
         defaults = {
             "output_dir": str(tmp_path / "run"),
             "disable_tqdm": True,
@@ -50,6 +52,7 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
             None if train is None else TaskMixture(train),
             validation,
             callbacks=callbacks,
+            loss_weighting=loss_weighting,
         )
         trainer.batches = batches
         return trainer

@@ -1,0 +1,83 @@
+"""The files that a checkpoint keeps beside Trainer's own: the positions in streams, and the state of the weighting."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.errors import CheckpointError
+from mtl_nlp.messages import one_line
+from mtl_nlp.run_folder import WEIGHTING_NAME
+
+
+class StreamPosition:
+    """The position of this process in the streams of the mixture, after the last optimizer step.
+
+    Args:
+        process_index: the number of this process.
+        num_processes: the number of processes.
+
+    Attributes:
+        state: the state that `MixtureStream` yields with each batch; `None` at the start and without streams.
+    """
+
+    def __init__(self, process_index: int, num_processes: int) -> None:
+        self.name = f"streams_{process_index}_of_{num_processes}.json"
+        self.state: dict[str, Any] | None = None
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the position into a checkpoint, if there is one."""
+        if self.state is not None:
+            (checkpoint / self.name).write_text(json.dumps(self.state), encoding="utf-8")
+
+    def load(self, checkpoint: Path) -> None:
+        """Read the position that the same process of as many wrote; keep the present one if there is none."""
+        file = checkpoint / self.name
+        if file.is_file():
+            self.state = json.loads(file.read_text(encoding="utf-8"))
+
+
+def random_state_name(args: TrainingArguments) -> str:
+    """Return the name of the file in which Trainer saves the random state of this process."""
+    return "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"
+
+
+def save_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
+    """Write the state of a loss weighting into a checkpoint, if it has one."""
+    if state := weighting.state_dict():
+        torch.save(state, checkpoint / WEIGHTING_NAME)
+
+
+def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
+    """Read the state of a loss weighting from a checkpoint.
+
+    Raises:
+        CheckpointError: if the checkpoint has no state for a weighting that has one, or a state that cannot be read or
+            is of a different weighting.
+    """
+    file, name = checkpoint / WEIGHTING_NAME, type(weighting).__name__
+    if not weighting.state_dict():
+        if file.is_file():
+            raise CheckpointError(
+                f"{checkpoint} is of a different loss weighting: it has {WEIGHTING_NAME}, and {name} has no state. "
+                f"Resume with the weighting that wrote it."
+            )
+        return
+    try:
+        weighting.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
+            f"that was trained with {name}."
+        ) from error
+    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{file} is no state of the loss weighting {name} ({one_line(error)}). Resume with the weighting that "
+            f"wrote it."
+        ) from error

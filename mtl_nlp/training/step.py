@@ -1,0 +1,173 @@
+"""The joint loss of an optimizer step, over its micro-batches and all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+
+from mtl_nlp.balancing.pull import AdapterPull
+from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
+from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss
+from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
+from mtl_nlp.training.log import TrainingLog
+
+
+class StepLoss:
+    """The joint loss of the current optimizer step, with the weights that a loss weighting chooses once per step.
+
+    Each micro-batch is weighted by copies of the weights that have no graph. `backward` sums the copies' gradients over
+    the processes and takes them through the weighting's own graph, once per step.
+
+    Args:
+        tasks: the names of all tasks of the model.
+        weighting: the loss weighting.
+        scale: `rows` or `per_task`, see `joint_loss`.
+        accelerator: the accelerator, which sums over processes.
+        log: the log that the step is added to.
+        pull: the pull of the adapters, or `None` for none.
+
+    Attributes:
+        weighting: the loss weighting.
+        pull: the pull of the adapters, or `None`.
+        counts: the counts of the current step; `None` before the first.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        weighting: LossWeighting,
+        scale: str,
+        accelerator: Accelerator,
+        log: TrainingLog,
+        pull: AdapterPull | None,
+    ) -> None:
+        self.tasks = list(tasks)
+        self.weighting = weighting
+        self.scale = scale
+        self.accelerator = accelerator
+        self.log = log
+        self.pull = pull
+        self.counts: StepCounts | None = None
+
+    def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]]) -> None:
+        """Begin an optimizer step.
+
+        Args:
+            counts: the counts over all micro-batches and processes.
+            batches: this process's micro-batches.
+        """
+        self.counts = counts
+        self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
+        self._sums = torch.zeros(len(self.tasks), device=self.accelerator.device)  # of this process
+        self._losses: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, torch.Tensor] | None = None
+        self._copies: dict[str, torch.Tensor] = {}
+        self._penalty_is_due = True
+
+    def share(
+        self, model: torch.nn.Module, inputs: Mapping[str, Any], counts: StepCounts
+    ) -> tuple[torch.Tensor, MultitaskOutput]:
+        """Return this micro-batch's share of the step's loss, and the model's output.
+
+        The shares of all micro-batches, averaged over processes as data parallelism does, add up to the step's loss.
+        """
+        if self._ahead:
+            # Not in `begin`: Trainer restores the random state of a resumed run after it.
+            losses, self._ahead = self._losses_ahead(model), []
+            self._choose_weights(counts, losses)
+        output = model(**inputs)
+        sums = torch.stack(list(output.loss_sums.values())).detach()
+        self._sums += sums
+        self.log.add_losses(sums)
+        if self._weights is None:
+            self._choose_weights(counts, sums)
+        loss = joint_loss(output.loss_sums, counts, self._copies, self.scale) * self.accelerator.num_processes
+        if self._penalty_is_due:
+            loss, self._penalty_is_due = loss + self._penalty(), False
+        return loss, output
+
+    def backward(self) -> None:
+        """Give the weighting's parameters the gradients that reached the weights in all micro-batches and processes."""
+        learned = {task: weight for task, weight in (self._weights or {}).items() if weight.requires_grad}
+        if not learned:
+            return
+        own = torch.stack([self._copies[task].grad for task in learned])
+        # Each share was multiplied by the number of processes: the mean is the sum of their gradients.
+        total = self.accelerator.reduce(own, "mean")
+        torch.autograd.backward(list(learned.values()), list(total.unbind()))
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Let the weighting update its state after the optimizer step, and drop its gradients."""
+        if self.counts is not None and self.weighting.watches_losses():
+            losses = self._losses or self._mean_losses(self.counts, self._sums)
+            self.weighting.after_step(WeightingStep(self.counts, losses))
+        self.weighting.zero_grad()
+
+    def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
+        """Return the joint loss of rows that are in no optimizer step, such as evaluated ones.
+
+        It has the present weights, as constants, and no penalty. The random state stays as it is.
+
+        Args:
+            loss_sums: the summed loss of each task.
+            counts: the counts of the rows.
+        """
+        losses = {task: loss_sums[task].detach() / units for task, units in counts.units.items() if units}
+        with torch.no_grad(), self._same_random_state():
+            weights = self._weights_for(WeightingStep(counts, losses))
+        return joint_loss(loss_sums, counts, weights, self.scale)
+
+    def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> None:
+        if "losses" in self.weighting.needs:
+            self._losses = self._mean_losses(counts, sums)
+        self._weights = self._weights_for(WeightingStep(counts, self._losses))
+        self._copies = {
+            task: weight.detach().requires_grad_() if weight.requires_grad else weight
+            for task, weight in self._weights.items()
+        }
+        if not self.weighting.is_constant:
+            self.log.add_weights(self._weights)
+
+    def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            weights = self.weighting.weights(step)
+        if unknown := weights.keys() - set(self.tasks):
+            raise ValueError(
+                f"The loss weighting should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
+            )
+        return weights
+
+    def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the mean loss of each task with labels from the summed losses of this process."""
+        total = self.accelerator.reduce(sums.float(), "sum")
+        return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
+
+    @torch.no_grad()
+    def _losses_ahead(self, model: torch.nn.Module) -> torch.Tensor:
+        """Return the step's summed losses of this process, with the dropout that the step itself will have."""
+        total = torch.zeros_like(self._sums)
+        with self._same_random_state():
+            for batch in self._ahead:
+                output = model(**send_to_device(batch, self.accelerator.device, non_blocking=True))
+                total += torch.stack(list(output.loss_sums.values()))
+        torch.clear_autocast_cache()  # it holds casts of the parameters without a graph
+        return total
+
+    def _penalty(self) -> torch.Tensor:
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            penalty = self.weighting.penalty()
+        if self.pull is not None:
+            pull = self.pull.penalty()
+            self.log.add_pull(pull)
+            penalty = penalty + pull
+        return penalty
+
+    def _same_random_state(self) -> Any:
+        device = self.accelerator.device
+        own = [] if device.type == "cpu" else [device]
+        return torch.random.fork_rng(own, device_type="cuda" if device.type == "cpu" else device.type)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.balancing.weighting import WeightingStep
+from mtl_nlp.modeling.loss_multitask import StepCounts
+
+STEP = WeightingStep(StepCounts(0, {}, {}), {})
+
+
+@pytest.mark.parametrize("weights", [None, {}, {"pos": 0.3, "a.b": 2.0}])
+def test_the_weights_are_those_given(weights):
+    assert {task: float(weight) for task, weight in Static(weights).weights(STEP).items()} == pytest.approx(
+        weights or {}
+    )
+
+
+def test_it_has_no_state_and_nothing_to_train():
+    static = Static({"pos": 0.3})
+    assert not static.state_dict()
+    assert not list(static.parameters())
+    assert static.is_constant
+
+
+def test_its_weights_move_to_the_device_with_it():
+    assert Static({"pos": 0.3}).to("meta").weights(STEP)["pos"].device == torch.device("meta")
+
+
+def test_a_weight_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="the weight of 'pos' should be finite and at least 0, found -1"):
+        Static({"pos": -1.0})

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from toy_splits import TASKS
+from toy_weightings import Attentive, Uncertainty, Watching
+from trainers import assert_same_weights, build_model
+from transformers import TrainerCallback
+
+from mtl_nlp import MultitaskTrainer, MultitaskTrainingArguments
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.errors import CheckpointError
+from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
+
+SETTINGS = {"max_steps": 4, "learning_rate": 0.05, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2}
+
+
+def logs_of(trainer: MultitaskTrainer) -> list[dict[str, float]]:
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+# The loss weighting
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", [Uncertainty, Attentive])
+def test_a_resumed_learned_weighting_ends_as_one_never_stopped(trainer_of, disjoint, tmp_path, kind, accumulation):
+    settings = {**SETTINGS, "max_steps": 7, "save_steps": 1, "gradient_accumulation_steps": accumulation}
+    dropout = {"hidden_dropout_prob": 0.2}
+    whole = trainer_of(disjoint, model=build_model(**dropout), loss_weighting=kind(TASKS), **settings)
+    whole.train()
+    assert all(f"weight_{task}" in entry for entry in logs_of(whole)[-1:] for task in TASKS if f"loss_{task}" in entry)
+    assert all((group["lr"] < 0.05) for group in whole.optimizer.param_groups)
+    for step in (2, 5):  # in the first epoch and in the second, or at its end and later
+        resumed = trainer_of(
+            disjoint, model=build_model(**dropout), loss_weighting=kind(TASKS), **{**settings, "save_strategy": "no"}
+        )
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)
+        assert_same_weights(resumed.loss_weighting, whole.loss_weighting)
+        assert logs_of(resumed) == logs_of(whole)
+    assert not torch.equal(whole.loss_weighting.log_variances, kind(TASKS).log_variances)
+
+
+@pytest.fixture
+def checkpoint(trainer_of, disjoint, tmp_path) -> Path:
+    """A checkpoint with the state of an `Attentive` weighting."""
+    trainer_of(disjoint, loss_weighting=Attentive(TASKS), **SETTINGS).train()
+    return tmp_path / "run" / "checkpoint-4"
+
+
+def test_a_checkpoint_without_the_state_of_a_learned_weighting_is_refused(trainer_of, disjoint, checkpoint):
+    (checkpoint / "weighting.pt").unlink()
+    with pytest.raises(CheckpointError) as raised:
+        trainer_of(disjoint, loss_weighting=Attentive(TASKS), **SETTINGS).train(resume_from_checkpoint=str(checkpoint))
+    assert str(raised.value) == (
+        f"{checkpoint} has no weighting.pt, the state of the loss weighting Attentive. Resume from a checkpoint that "
+        f"was trained with Attentive."
+    )
+
+
+@pytest.mark.parametrize("weighting", [Uncertainty(TASKS), Attentive(["pos", "ner"])])
+def test_a_checkpoint_of_a_different_weighting_is_refused_in_one_line(trainer_of, disjoint, checkpoint, weighting):
+    with pytest.raises(CheckpointError, match=r"weighting\.pt is no state of the loss weighting \w+ \(") as raised:
+        trainer_of(disjoint, loss_weighting=weighting, **SETTINGS).train(resume_from_checkpoint=str(checkpoint))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no pickle at all"])
+def test_a_state_that_cannot_be_read_is_refused_in_one_line(checkpoint, content):
+    (checkpoint / "weighting.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"weighting\.pt is no state of the loss weighting Attentive") as raised:
+        load_weighting(checkpoint, Attentive(TASKS))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_state_with_code_in_it_is_not_run(checkpoint):
+    torch.save({"log_variances": Path("/")}, checkpoint / "weighting.pt")
+    with pytest.raises(CheckpointError, match="is no state of the loss weighting Attentive"):
+        load_weighting(checkpoint, Attentive(TASKS))
+
+
+@pytest.mark.parametrize("weighting", [Static({"pos": 0.5}), Watching()])
+def test_a_weighting_without_state_does_not_resume_from_one_with_state(checkpoint, weighting):
+    with pytest.raises(CheckpointError, match=r"it has weighting\.pt, and \w+ has no state"):
+        load_weighting(checkpoint, weighting)
+
+
+@pytest.mark.parametrize("weighting", [Static({"pos": 0.5}), Watching()])
+def test_a_weighting_without_state_writes_no_file(tmp_path, weighting):
+    save_weighting(tmp_path, weighting)
+    assert not list(tmp_path.iterdir())
+    load_weighting(tmp_path, weighting)
+
+
+class Spoiler(TrainerCallback):
+    """Lets the model answer the same to everything after 3 steps."""
+
+    def on_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step >= 3:
+            with torch.no_grad():
+                for parameter in model.heads.parameters():
+                    parameter.zero_()
+
+
+def test_the_weighting_of_the_best_model_is_loaded_with_it(trainer_of, disjoint, tmp_path):
+    settings = {**SETTINGS, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 1e-2}
+    settings |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
+    weighting = Uncertainty(TASKS)
+    trainer = trainer_of(disjoint, disjoint, callbacks=[Spoiler()], loss_weighting=weighting, **settings)
+    trainer.train()
+    best = trainer.state.best_global_step
+    states = [torch.load(tmp_path / "run" / f"checkpoint-{step}" / "weighting.pt") for step in (best, 4)]
+    assert best < 4
+    assert torch.equal(weighting.log_variances, states[0]["log_variances"])
+    assert not torch.equal(states[0]["log_variances"], states[1]["log_variances"])
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(trainer.state.best_metric)
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 1e-3), (5e-2, 5e-2)])
+def test_the_parameters_of_a_weighting_are_a_group_without_weight_decay(trainer_of, disjoint, own, expected):
+    weighting = Uncertainty(TASKS)
+    weighting.learning_rate = own
+    settings = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "weight_decay": 0.1}
+    trainer = trainer_of(disjoint, loss_weighting=weighting, **settings)
+    groups = trainer.create_optimizer().param_groups
+    (group,) = [group for group in groups if any(p is weighting.log_variances for p in group["params"])]
+    assert (len(group["params"]), group["lr"], group["weight_decay"]) == (1, expected, 0.0)
+    assert trainer.create_optimizer().param_groups == groups
+
+
+def test_an_optimizer_without_the_parameters_of_the_weighting_is_refused(tokenizer, disjoint, tmp_path, trainer_of):
+    model, weighting = build_model(), Uncertainty(TASKS)
+    args = MultitaskTrainingArguments(str(tmp_path), save_strategy="no", disable_tqdm=True, max_steps=1)
+
+    def trainer(*parameters: torch.nn.Parameter) -> MultitaskTrainer:
+        optimizer = torch.optim.SGD([*model.parameters(), *parameters], lr=0.1)
+        mixture = trainer_of(disjoint).train_dataset
+        given = {"optimizers": (optimizer, None), "loss_weighting": weighting}
+        return MultitaskTrainer(model, args, tokenizer, mixture, **given)
+
+    with pytest.raises(ValueError, match="should have the parameters of the loss weighting Uncertainty"):
+        trainer().train()
+    before = weighting.log_variances.detach().clone()
+    trainer(weighting.log_variances).train()
+    assert not torch.equal(before, weighting.log_variances)
+
+
+def test_loss_weights_and_a_weighting_are_not_both_given(trainer_of):
+    with pytest.raises(ValueError, match="leave them out with `loss_weighting`"):
+        trainer_of(loss_weights={"pos": 1.0}, loss_weighting=Uncertainty(TASKS))
+
+
+# Streams and random states
+
+
+def test_a_position_is_read_by_the_same_process_of_as_many_only(tmp_path):
+    position = StreamPosition(1, 2)
+    position.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+    position.state = {"window": 3}
+    position.save(tmp_path)
+    for process, processes, expected in ((1, 2, {"window": 3}), (0, 2, None), (1, 3, None)):
+        other = StreamPosition(process, processes)
+        other.load(tmp_path)
+        assert other.state == expected
+
+
+def test_the_random_state_is_saved_where_trainer_saves_it(trainer_of, disjoint, tmp_path):
+    trainer = trainer_of(disjoint, **SETTINGS)
+    trainer.train()
+    assert (tmp_path / "run" / "checkpoint-4" / random_state_name(trainer.args)).stat().st_size > 0
+    shutil.rmtree(tmp_path / "run")
+    only_model = trainer_of(disjoint, save_only_model=True, **SETTINGS)
+    only_model.train()
+    assert not list((tmp_path / "run" / "checkpoint-4").glob("rng_state*"))
