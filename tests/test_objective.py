@@ -59,7 +59,7 @@ def mean_gradient(mixture: TaskMixture, collator: MultitaskDataCollator, epochs:
         sampler.set_epoch(epoch)
         for rows in sampler:
             batch = collator(mixture.__getitems__(rows))
-            counts = count_step([batch], [task.name for task in TASKS])
+            counts = count_step([batch], {task.name: task for task in TASKS})
             joint_loss(model(**batch).loss_sums, counts, WEIGHTS).backward()
     gradients = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
     return torch.cat(gradients) / (epochs * len(sampler))

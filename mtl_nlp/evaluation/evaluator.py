@@ -75,11 +75,9 @@ def decode_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str
         parts.setdefault((piece.task, piece.row), []).append(piece)
     predictions: dict[str, dict[int, Any]] = {name: {} for name in tasks}
     for (name, row), found in parts.items():
-        logits = found[0].logits
-        if len(found) > 1:
-            words = np.concatenate([piece.words for piece in found])
-            logits = np.concatenate([piece.logits for piece in found])[np.argsort(words)]
-        predictions[name][row] = tasks[name].kind.decode(logits)
+        windows = sorted(found, key=lambda piece: piece.words[:1])  # windows answer for consecutive words
+        kind = tasks[name].kind
+        predictions[name][row] = kind.decode(kind.join([window.logits for window in windows]))
     return predictions
 
 

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from .label_kinds_multitask import is_labelled
 from .tasks_multitask import Task
 
 _Count = TypeVar("_Count", int, float)
@@ -37,19 +36,15 @@ class StepCounts:
         return StepCounts(self.rows + other.rows, add(self.task_rows, other.task_rows), add(self.units, other.units))
 
 
-def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task] | Sequence[str]) -> StepCounts:
-    """Count rows and labelled units of the given batches (each as the collator makes it).
+def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> StepCounts:
+    """Count the rows and labelled units of batches.
 
     Args:
-        batches: the batches.
-        tasks: the tasks by name, whose label kinds count. Names alone are enough for the collator's own targets, of
-            which each one that is neither `IGNORED` nor NaN is a unit; soft targets need the kinds.
+        batches: the batches, each as the collator makes it.
+        tasks: the tasks by name, whose label kinds count the units.
     """
-    kinds = {name: task.kind for name, task in tasks.items()} if isinstance(tasks, Mapping) else {}
     present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
-    counts = [
-        kinds[task].count_units(targets) if task in kinds else is_labelled(targets).sum() for task, targets in present
-    ]
+    counts = [tasks[task].kind.count_units(targets) for task, targets in present]
     # All of them at once: one wait for the device.
     found = torch.stack(counts).tolist() if counts else []
     units: dict[str, float] = dict.fromkeys(tasks, 0)

@@ -144,7 +144,7 @@ class EvaluatingTrainer(HubTrainer):
             pieces += pieces_of_batch(features, batch["rows"], output.logits, fed)
             values = torch.stack(list(output.loss_sums.values())).tolist()
             sums.append(dict(zip(output.loss_sums, values, strict=True)))
-            counts = counts + count_step([batch], list(self.tasks))
+            counts = counts + count_step([batch], self.tasks)
         own = EvaluatedRows(decode_texts(pieces, fed), sums, counts)
         first, *rest = gather_object([own])
         return sum(rest, first)

@@ -233,7 +233,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         if self.train_dataset.is_streamed:
             self._streams.state = batches[-1][1]
             batches = [batch for batch, _ in batches]
-        own = count_step(batches, list(self.tasks))
+        own = count_step(batches, self.tasks)
         sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
         positions = sum(batch["attention_mask"].numel() for batch in batches)
         numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values()]
@@ -280,7 +280,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             loss, output = self.step.share(model, inputs, num_items_in_batch)
         else:
             output = model(**inputs)
-            loss = self.step.outside_step(output.loss_sums, count_step([inputs], list(self.tasks)))
+            loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -30,7 +30,7 @@ STEPS = [
 
 def counts_of_all(batch: dict[str, Any]) -> StepCounts:
     shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, count_step([batch], list(TASKS)))
+    dist.all_gather_object(shares, count_step([batch], TASKS))
     return sum(shares, StepCounts(0, {}, {}))
 
 
@@ -39,7 +39,7 @@ def train(model: MultitaskModel, batches: list[dict[str, Any]], processes: int, 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found: dict[str, Any] = {"losses": [], "gradients": []}
     for batch in batches:
-        counts = counts_of_all(batch) if processes > 1 else count_step([batch], list(TASKS))
+        counts = counts_of_all(batch) if processes > 1 else count_step([batch], TASKS)
         loss = joint_loss(model(**batch).loss_sums, counts) * processes
         if pull:
             loss = loss + pull * adapter_deviation(model)
@@ -85,7 +85,7 @@ def main(tokenizer: str, folder: str) -> None:
     }
     found: dict[str, Any] = {
         "world_size": processes,
-        "task_rows": [count_step([batch], list(TASKS)).task_rows for batch in own],
+        "task_rows": [count_step([batch], TASKS).task_rows for batch in own],
         "one process": {
             **{name: train(build().train(), together, 1) for name, build in models.items()},
             "pull": train(build_adapted_model().train(), together, 1, PULL),

@@ -6,9 +6,15 @@ import weakref
 import pytest
 import torch
 
+from mtl_nlp import MultiLabelClassification, TextClassification, TokenClassification
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, joint_loss, zero_loss
 
 NONE = torch.tensor([], dtype=torch.long)
+TASKS = {
+    "pos": TokenClassification(name="pos", labels=["A", "B", "C"]),
+    "topic": TextClassification(name="topic", labels=["x", "y"]),
+    "tags": MultiLabelClassification(name="tags", labels=["u", "v"]),
+}
 
 
 def counts_of(rows: int, **tasks: tuple[int, int]) -> StepCounts:
@@ -74,9 +80,9 @@ def test_a_step_is_counted_by_rows_and_by_labels_that_count():
             "labels": {"pos": torch.zeros(0, 9), "topic": torch.tensor([1, 0]), "tags": torch.zeros(0, 2)},
         },
     ]
-    counts = count_step(batches, ["pos", "topic", "tags"])
+    counts = count_step(batches, TASKS)
     assert counts == counts_of(5, pos=(2, 3), topic=(2, 2), tags=(1, 2))  # each label of `tags` is a unit
-    assert count_step([], ["pos"]) == counts_of(0, pos=(0, 0))
+    assert count_step([], {"pos": TASKS["pos"]}) == counts_of(0, pos=(0, 0))
 
 
 def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():

@@ -28,6 +28,7 @@ TASKS = [
     Regression(name="forward"),
 ]
 NAMES = [task.name for task in TASKS]
+BY_NAME = {task.name: task for task in TASKS}
 
 
 def a_batch(seed=0, rows=None):
@@ -328,8 +329,8 @@ def test_the_loss_of_a_word_task_does_not_depend_on_the_length_of_texts():
 
 def test_counts_of_a_step_add_up():
     batches = [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})]
-    one, other = (count_step([batch], NAMES) for batch in batches)
-    both = count_step(batches, NAMES)
+    one, other = (count_step([batch], BY_NAME) for batch in batches)
+    both = count_step(batches, BY_NAME)
     assert one + other == both
     assert both.rows == 12
     assert both.task_rows == {"train": 4, "a.b": 4, "tags": 3, "forward": 3}
@@ -342,7 +343,7 @@ def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
         build_model(TASKS),
         [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})],
     )
-    counts = count_step(batches, NAMES)
+    counts = count_step(batches, BY_NAME)
     weights = {"train": 0.5, "tags": 3.0}
     shares = [joint_loss(model(**batch).loss_sums, counts, weights, scale) for batch in batches]
     whole = {
@@ -351,7 +352,7 @@ def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
         "rows": {name: torch.cat([batches[0]["rows"][name], batches[1]["rows"][name] + 6]) for name in NAMES},
         "labels": {name: torch.cat([batch["labels"][name] for batch in batches]) for name in NAMES},
     }
-    loss = joint_loss(model(**whole).loss_sums, count_step([whole], NAMES), weights, scale)
+    loss = joint_loss(model(**whole).loss_sums, count_step([whole], BY_NAME), weights, scale)
     torch.testing.assert_close(sum(shares), loss)
     assert_same(gradients(model, sum(shares)), gradients(model, loss))
 
@@ -359,7 +360,7 @@ def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
 def test_the_models_own_loss_is_the_joint_loss_of_its_batch():
     model, batch = build_model(TASKS), a_batch()
     output = model(**batch)
-    assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], NAMES)))
+    assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], BY_NAME)))
 
 
 def test_a_head_can_be_handed_to_its_stock_class():

@@ -46,7 +46,7 @@ def test_accumulated_micro_batches_give_the_gradients_of_the_formula(trainer_of,
     model, weighting = build_model(), kind(TASKS)
     trainer = trainer_of({"d": unequal}, model=model, per_device_train_batch_size=32)
     (batch,) = trainer.get_train_dataloader()
-    counts, output = count_step([batch], list(TASKS)), model(**batch)
+    counts, output = count_step([batch], TASKS), model(**batch)
     losses = {task: sums.detach() / counts.units[task] for task, sums in output.loss_sums.items()}
     weights = weighting.weights(WeightingStep(counts, losses))
     loss = joint_loss(output.loss_sums, counts, weights, scale) + weighting.penalty()
