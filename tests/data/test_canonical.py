@@ -13,6 +13,7 @@ from small_datasets import TEXT, TOKENS, load, rows_of, write
 from mtl_nlp.data import canonical
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
+    REPAIRED,
     SLOW_ROWS,
     canonical_rows,
     code_fingerprint,
@@ -223,3 +224,18 @@ def test_a_class_label_is_a_number_for_a_task_on_numbers_and_minus_one_is_missin
 def test_what_cannot_be_read_is_one_line_that_names_the_dataset(error, message):
     with pytest.raises(DataError, match=message), reading("d/train"):
         raise error
+
+
+def test_repaired_tags_of_two_span_tasks_on_one_row_are_counted_together():
+    names = ("ner", "chunk")
+    tasks = {
+        name: task_from_dict({"type": "token-classification", "name": name, "scheme": "iob2", "labels": []})
+        for name in names
+    }
+    rows = {"tokens": [["a", "b", "c"], ["d"]], "ner": [["I-X", "O", "I-Y"], ["O"]], "chunk": [["O", "I-Z", "O"], None]}
+    found = canonical_rows(
+        Dataset.from_dict(rows), "d", inputs={"tokens": "tokens"}, labels={name: name for name in names}, tasks=tasks
+    )
+    assert found["label:ner"][:] == [["B-X", "O", "B-Y"], ["O"]]
+    assert found["label:chunk"][:] == [["O", "B-Z", "O"], None]
+    assert found[REPAIRED][:] == [3, 0]

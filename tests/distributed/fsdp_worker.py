@@ -1,4 +1,4 @@
-"""Train a model under FSDP2, each process on different tasks: `fsdp_worker.py TOKENIZER FOLDER`.
+"""Train and evaluate a model under FSDP2, each process on different tasks: `fsdp_worker.py TOKENIZER FOLDER`.
 
 Trainer does not support FSDP2 on a CPU, so this script calls `fully_shard` as accelerate would.
 """
@@ -15,10 +15,17 @@ from builders import PULL, build_adapted_model, build_model, mixed_splits
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from toy_splits import TASKS
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mtl_nlp import MultitaskDataCollator, MultitaskModel, joint_loss
+from mtl_nlp import (
+    MultitaskDataCollator,
+    MultitaskModel,
+    MultitaskTrainer,
+    MultitaskTrainingArguments,
+    joint_loss,
+)
 from mtl_nlp.balancing.pull import adapter_deviation
+from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 
 STEPS = [
@@ -66,6 +73,28 @@ def sharded(model: MultitaskModel, checkpointing: bool = False, **settings: Any)
     return model
 
 
+def evaluate(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, folder: str, shard: bool) -> dict[str, Any]:
+    """Metrics and predictions of 17 texts in three batches, of which one process gets two and the other one."""
+    args = MultitaskTrainingArguments(folder, disable_tqdm=True, per_device_eval_batch_size=6)
+    split = {"words": mixed_splits(tokenizer)["words"]}
+    trainer = MultitaskTrainer(model, args, tokenizer, eval_dataset=split)
+    if shard:
+        sharded(model)
+        trainer.is_fsdp_enabled = True
+    all_sharded = all(isinstance(parameter, DTensor) for parameter in model.parameters())
+    own, repeated = deal_batches(split["words"], 6, args.world_size, equal_passes=shard)[args.process_index]
+    metrics = {key: value for key, value in trainer.evaluate().items() if "per_second" not in key}
+    metrics.pop("eval_runtime")
+    return {
+        "world_size": args.world_size,
+        "all_sharded": all_sharded,
+        "batches": len(own) - repeated,
+        "passes": len(own),
+        "metrics": metrics,
+        "predictions": trainer.predict_rows(split["words"]),
+    }
+
+
 def main(tokenizer: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -107,6 +136,9 @@ def main(tokenizer: str, folder: str) -> None:
             "elements": sum(parameter.numel() for parameter in parameters.values()),
             **train(model, own, processes, pull),
         }
+    for name, build in (("plain", lambda: build_model(std=0.3)), ("adapters", build_adapted_model)):
+        for shard in (False, True):
+            found[f"evaluation, {name}, {shard}"] = evaluate(build(), loaded, folder, shard)
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

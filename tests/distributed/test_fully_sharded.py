@@ -63,3 +63,17 @@ def test_the_pull_of_sharded_adapters_is_that_of_one_process(found):
             assert_close(gradients, expected, 1e-5)
         assert_close(rank["pull"]["weights"], rank["one process"]["pull"]["weights"], 1e-5)
     assert found[0]["one process"]["pull"]["losses"][0] > 1.1 * found[0]["one process"]["adapters"]["losses"][0]
+
+
+@pytest.mark.parametrize("name", ["plain", "adapters"])
+def test_a_sharded_model_is_evaluated_as_a_whole_one_when_one_process_has_more_batches(found, name):
+    plain, sharded = ([rank[f"evaluation, {name}, {shard}"] for rank in found] for shard in (False, True))
+    assert [run["world_size"] for run in plain + sharded] == [2] * 4
+    assert all(run["all_sharded"] for run in sharded)
+    assert not any(run["all_sharded"] for run in plain)
+    assert sorted(run["passes"] for run in plain) == sorted(run["batches"] for run in sharded) == [1, 2]
+    assert [run["passes"] for run in sharded] == [2, 2]
+    for run in sharded:
+        assert run["predictions"] == plain[0]["predictions"]
+        assert run["metrics"] == pytest.approx(plain[0]["metrics"], rel=1e-6)
+    assert len({word for row in plain[0]["predictions"]["pos"] for word in row}) > 1
