@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 import yaml
-from interpreter import Interpreter
+from interpreter import LIBRARIES, Interpreter
 from local_hub import ADA, EVE, READER, LocalHub
 from toys import (
     REPOSITORY,
@@ -106,6 +106,16 @@ def online(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("online")
     (folder / "home").mkdir()
     interpreter = Interpreter(folder, hub.environment(folder / "home"))
+    yield interpreter
+    interpreter.close()
+
+
+@pytest.fixture(scope="session")
+def stranger(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    """Programs of a user who reaches the local Hub and cannot import mtl_nlp."""
+    folder = tmp_path_factory.mktemp("stranger")
+    (folder / "home").mkdir()
+    interpreter = Interpreter(folder, {**hub.environment(folder / "home"), "PYTHONPATH": ""}, LIBRARIES)
     yield interpreter
     interpreter.close()
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
+from interpreter import Interpreter
 from peft import LoraConfig
 from torch import nn
 from toys import FAMILIES, build_config, build_tokenizer
@@ -53,14 +51,12 @@ def tokenizer_for(family: str) -> PreTrainedTokenizerBase:
     return build_tokenizer("wordpiece" if family in OF_WORD_PIECES else "bpe")
 
 
-def in_a_fresh_interpreter(program: str, argument: Any, folder: Path) -> Any:
-    """What a program prints as JSON, run with a JSON argument where mtl_nlp cannot be imported."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def found_by(stranger: Interpreter, program: str, argument: Any, folder: Path) -> Any:
+    """Run a program with a JSON argument where mtl_nlp cannot be imported, and return the JSON that it prints."""
     (folder / "argument.json").write_text(json.dumps(argument))
-    arguments = [sys.executable, "-I", "-c", program, str(folder / "argument.json")]
-    done = subprocess.run(arguments, env=environment, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    finished = stranger.run(program, str(folder / "argument.json"))
+    assert finished.status == 0, finished.stderr
+    return json.loads(finished.stdout)
 
 
 # Exports as a PEFT adapter

@@ -30,6 +30,13 @@ else:
     sys.exit("mtl_nlp can be imported")
 """
 """Code after which mtl_nlp cannot be imported."""
+COMMANDS = "import mtl_nlp.cli.main, mtl_nlp.export.stock, mtl_nlp.run.build, mtl_nlp.run.plan, mtl_nlp.serving.predict"
+"""Code that imports the package with the modules that most commands need."""
+LIBRARIES = f"""{WITHOUT_MTL_NLP}
+import peft, torch, transformers.pipelines
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+"""
+"""Code that imports the libraries that a model needs where mtl_nlp cannot be imported."""
 
 
 class Finished(NamedTuple):
@@ -62,18 +69,19 @@ class Running(NamedTuple):
 
 
 class Interpreter:
-    """A fresh interpreter that imports the command line and forks for each program, which runs in the fork.
+    """A fresh interpreter that runs some code once and forks for each program, which runs in the fork.
 
     Args:
         folder: for what the programs print; they run in it.
         environment: added to this process's.
+        before: the code that runs before all programs: imports, which take longer than most programs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], before: str = COMMANDS) -> None:
         self.folder = folder
         self._numbers = itertools.count()
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, before],
             env={**os.environ, **environment},
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -107,13 +115,8 @@ class Interpreter:
         return self.start_command(*arguments, **environment).wait()
 
 
-def _serve() -> None:
-    import mtl_nlp.cli.main
-    import mtl_nlp.export.stock
-    import mtl_nlp.run.build
-    import mtl_nlp.run.plan
-    import mtl_nlp.serving.predict  # noqa: F401
-
+def _serve(before: str) -> None:
+    exec(compile(before, "before", "exec"), {"__name__": "__main__"})
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:
@@ -152,4 +155,4 @@ def _run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

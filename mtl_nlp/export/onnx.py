@@ -57,8 +57,12 @@ class OnnxMultitaskModel:
         tasks: the tasks by name.
 
     Example:
+        >>> from transformers import pipeline
+        >>> from mtl_nlp.export.onnx import OnnxMultitaskModel
         >>> model = OnnxMultitaskModel.from_pretrained("ewt-onnx")
         >>> answer = pipeline("multitask", model=model, tokenizer="ewt-onnx")
+        >>> [(span["word"], span["entity_group"]) for span in answer("Ada lives in Paris.")["ner"]]
+        [('Ada', 'PER'), ('Paris', 'LOC')]
     """
 
     device = torch.device("cpu")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -62,7 +64,8 @@ def export_peft(
         ),
         inference_mode=True,
     )
-    adapted = get_peft_model(stock, adapter_config)
+    with _silent_about_a_deprecated_name():
+        adapted = get_peft_model(stock, adapter_config)
     for name, of_layer in factors.items():
         layer, own = stock.get_submodule(f"{prefix}.{name}"), model.encoder.get_submodule(name)
         missing = rank - sum(len(down) for down, _ in of_layer)
@@ -72,11 +75,18 @@ def export_peft(
             if of_task in names:
                 layer.lora_magnitude_vector["default"].weight.data = magnitude.weight
     adapted.peft_config["default"].base_model_name_or_path = base
-    # PEFT uses a deprecated name of transformers'.
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    with _silent_about_a_deprecated_name():
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     return base
+
+
+@contextlib.contextmanager
+def _silent_about_a_deprecated_name() -> Iterator[None]:
+    """Ignore the warning about a name of transformers that PEFT uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def _head_modules(stock: PreTrainedModel) -> list[str]:

@@ -62,12 +62,14 @@ class MultitaskModel(PreTrainedModel):
         ValueError: if there is no task, or one has no labels.
 
     Example:
+        >>> from transformers import AutoTokenizer
         >>> from mtl_nlp import MultitaskModel, TextClassification, TokenClassification
         >>> tasks = [
         ...     TokenClassification(name="pos", labels=["NOUN", "VERB"]),
         ...     TextClassification(name="topic", labels=["news", "sport"]),
         ... ]
         >>> model = MultitaskModel.from_encoder("bert-base-uncased", tasks)
+        >>> tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased")
         >>> output = model(**tokenizer("Dogs bark", return_tensors="pt"))
         >>> output.logits["pos"].shape, output.logits["topic"].shape
         (torch.Size([1, 4, 2]), torch.Size([1, 2]))

@@ -67,9 +67,11 @@ class MultitaskPipeline(ChunkPipeline):
             best one, or for multi-label tasks all those that hold.
 
     Example:
+        >>> import mtl_nlp
+        >>> from transformers import pipeline
         >>> answer = pipeline("multitask", model="runs/ewt")
         >>> answer("Ada lives in Paris.")["ner"]
-        [{'entity_group': 'PER', 'score': 0.99, 'word': 'Ada', 'start': 0, 'end': 3}, …]
+        [{'entity_group': 'PER', 'score': 0.99..., 'word': 'Ada', 'start': 0, 'end': 3}, ...]
     """
 
     model: Any

@@ -55,7 +55,9 @@ def launch_page(
         OSError, OverflowError: if the address or port cannot be served on.
     """
     if host is not None:
-        socket.create_server((host, port or 0)).close()
+        with socket.socket() as trial:  # socket.create_server leaves one open if the port is out of range
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port or 0))
     # gradio asks its own server whether it is up, and a proxy would answer for it.
     os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host]))
     # gradio's own fonts lack glyphs: some letters of a label would stand out.

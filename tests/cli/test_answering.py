@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,10 +89,10 @@ def test_a_damaged_onnx_file_is_refused_in_one_line(as_onnx, tmp_path, capsys):
     assert "model.onnx is damaged or cut off" in line
 
 
-def test_a_missing_extra_is_named_in_one_line(trained, as_onnx, tmp_path):
+def test_a_missing_extra_is_named_in_one_line(online, trained, as_onnx, tmp_path):
     texts = write(tmp_path / "a.txt", "Ada\n")
     arguments = [str(trained / "run"), str(as_onnx), texts, str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS, *arguments], capture_output=True, text=True)
+    done = online.run(WITHOUT_EXTRAS, *arguments)
     assert done.stderr.splitlines() == [
         "mtl-nlp: error: gradio is not installed: pip install 'mtl_nlp[demo]'.",
         "mtl-nlp: error: onnx is not installed: pip install 'mtl_nlp[onnx]'.",

@@ -9,7 +9,7 @@ from exports import (
     AS_ADAPTERS,
     TEXTS,
     AsAdapter,
-    in_a_fresh_interpreter,
+    found_by,
     tokenizer_for,
 )
 from interpreter import WITHOUT_MTL_NLP
@@ -58,14 +58,14 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def by_peft(as_adapters, tmp_path_factory) -> dict[str, Any]:
+def by_peft(stranger, as_adapters, tmp_path_factory) -> dict[str, Any]:
     """name of the case -> what PEFT makes of the export in an interpreter without mtl_nlp."""
     arguments = {}
     for name, (model, folder, _, base) in as_adapters.items():
         task = model.tasks[AS_ADAPTERS[name].task]
         labels = None if base == str(folder / "base") else task.num_labels
         arguments[name] = (str(folder), base, task.kind.level, labels, str(model.dtype).removeprefix("torch."))
-    return in_a_fresh_interpreter(FRESH_PEFT, [arguments, TEXTS], tmp_path_factory.mktemp("by-peft"))
+    return found_by(stranger, FRESH_PEFT, [arguments, TEXTS], tmp_path_factory.mktemp("by-peft"))
 
 
 def has_own_base(case: AsAdapter) -> bool:

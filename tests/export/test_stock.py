@@ -19,7 +19,7 @@ from exports import (
     TASKS,
     TEXTS,
     TOPIC,
-    in_a_fresh_interpreter,
+    found_by,
     tokenizer_for,
 )
 from interpreter import WITHOUT_MTL_NLP
@@ -106,7 +106,7 @@ def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, 
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory) -> dict:
+def fresh(stranger, tmp_path_factory) -> dict:
     """family -> what stock pipelines in an interpreter without mtl_nlp answer."""
     folders = {
         family: {task.name: str(tmp_path_factory.mktemp(f"{family}-{task.name}")) for task in TASKS}
@@ -117,7 +117,7 @@ def fresh(tmp_path_factory) -> dict:
             tokenizer = copy.deepcopy(tokenizer_for(family))
             tokenizer.model_max_length = 10**30  # so that the encoder's positions are the only limit
             export_stock(model_of(family), tokenizer, task, Path(folder))
-    return in_a_fresh_interpreter(FRESH, [folders, TEXTS, SECONDS, LONG], tmp_path_factory.mktemp("fresh"))
+    return found_by(stranger, FRESH, [folders, TEXTS, SECONDS, LONG], tmp_path_factory.mktemp("fresh"))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -190,23 +187,14 @@ for revision in sys.argv[1:]:
     assert found["answers"] == shared["answers"]
 
 
-def run_without_mtl_nlp(hub: LocalHub, folder: Path, program: str, *arguments: str) -> list[str]:
-    """The lines printed by a program in an interpreter of its own that finds the Hub and no mtl_nlp."""
-    environment = {**os.environ, **hub.environment(folder)}
-    environment.pop("PYTHONPATH", None)
-    finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_MTL_NLP + program, *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
+def lines_of(stranger: Interpreter, program: str, *arguments: str) -> list[str]:
+    """Run a program where mtl_nlp cannot be imported, and return the lines that it prints."""
+    finished = stranger.run(WITHOUT_MTL_NLP + program, *arguments)
+    assert finished.status == 0, finished.stderr
     return [line for line in finished.stdout.splitlines() if line]
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(hub, shared, tmp_path):
+def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(stranger, shared):
     refused = """
 from transformers import AutoModel, pipeline
 for load in (lambda: AutoModel.from_pretrained("ada/coded"), lambda: pipeline(model="ada/coded")):
@@ -218,7 +206,7 @@ for load in (lambda: AutoModel.from_pretrained("ada/coded"), lambda: pipeline(mo
         raise AssertionError("its code was run unasked")
 assert not any(name.startswith("transformers_modules.") for name in sys.modules)
 """
-    found = json.loads(run_without_mtl_nlp(hub, tmp_path, refused + ANSWER, "ada/coded", "None", "none")[-1])
+    found = json.loads(lines_of(stranger, refused + ANSWER, "ada/coded", "None", "none")[-1])
     assert found["class"].startswith("transformers_modules.ada.coded.")
     assert {**found, "class": shared["class"]} == shared
 
@@ -274,7 +262,7 @@ def test_hub_model_with_adapters_gives_equal_numbers_with_mtl_nlp(online, adapte
     assert json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1]) == adapted_answers
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(hub, adapted_answers, tmp_path):
+def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(stranger, adapted_answers):
     merged = """
 from transformers import pipeline
 alone = pipeline(model="ada/adapted-coded", trust_remote_code=True, merge_task="ner")
@@ -283,7 +271,7 @@ for given, one in zip(TEXTS, alone(TEXTS)):
     print(json.dumps([given, *found]))
 """
     program = f"TEXTS = {TEXTS}\nimport json" + merged + ANSWER
-    *alone, last = run_without_mtl_nlp(hub, tmp_path, program, "ada/adapted-coded", "None", "none")
+    *alone, last = lines_of(stranger, program, "ada/adapted-coded", "None", "none")
     found = json.loads(last)
     assert found["class"].startswith("transformers_modules.ada.")
     assert {**found, "class": adapted_answers["class"]} == adapted_answers
