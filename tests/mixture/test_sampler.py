@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -364,6 +365,27 @@ def test_the_schedule_is_a_function_of_seed_and_epoch(batching, max_tokens):
     assert epoch(in_turn, 1) == epochs[1]
     other_seed = epoch(sampler_of(mixed, 2, max_tokens=max_tokens, seed=1), 0)
     assert len({str(schedule) for schedule in [*epochs, other_seed]}) == 5
+
+
+@pytest.mark.parametrize(
+    ("batching", "max_tokens", "expected"),
+    [
+        ("mixed", None, "3995bb5fba35a2c3"),
+        ("mixed", 300, "3a0c998dd56e7f14"),
+        ("homogeneous", None, "54a386b772c521f0"),
+        ("homogeneous", 300, "e6a50ad031114f3d"),
+    ],
+)
+def test_the_schedule_stays_the_same_from_release_to_release(batching, max_tokens, expected):
+    """A checkpoint resumes in the middle of a schedule, so another schedule would repeat or skip rows."""
+    mixed = mixture(7, 100, 1001, temperature=(5, 1), max_repeats=20, batching=batching, length_window=7)
+    digest = hashlib.sha256()
+    for world in (1, 3):
+        sampler = sampler_of(mixed, world, rows=8, max_tokens=max_tokens, seed=11)
+        sampler.total_batches = 2 * len(sampler)
+        for step in rows_of_steps(sampler, 3):
+            digest.update(np.array([len(step), *step], dtype="<i8").tobytes())
+    assert digest.hexdigest()[:16] == expected
 
 
 def test_another_seed_walks_over_the_datasets_in_another_order():
