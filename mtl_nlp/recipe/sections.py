@@ -77,17 +77,6 @@ class DatasetRecipe(BaseModel):
         return splits
 
     @model_validator(mode="after")
-    def _columns_for_conll(self) -> DatasetRecipe:
-        if self.path in {"conll", "conllu"}:
-            for key in self.model_extra or {}:
-                raise ValueError(f"unknown key {key!r}. {did_you_mean(key, type(self).model_fields)}")
-            if self.data_files is None:
-                raise ValueError(f"`path: {self.path}` needs `data_files`")
-        if (self.path == "conll") != (self.columns is not None):
-            raise ValueError("`columns` is needed for `path: conll`, and only there")
-        return self
-
-    @model_validator(mode="after")
     def _streams_are_read_once(self) -> DatasetRecipe:
         for key in {"num_rows", "buffer_size"} & self.model_fields_set:
             if not self.streaming:

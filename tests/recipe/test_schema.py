@@ -67,13 +67,6 @@ def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, mess
         Recipe.from_dict(changed(key, value))
 
 
-def test_an_unknown_key_of_a_conll_dataset_is_refused():
-    data = changed("datasets.ewt.path", "conllu")
-    data["datasets"]["ewt"]["spilts"] = {}
-    with pytest.raises(RecipeError, match=r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"):
-        Recipe.from_dict(data)
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -155,21 +148,6 @@ def test_inputs_must_suit_the_tasks(inputs, message):
 def test_a_task_that_no_dataset_feeds_is_named():
     with pytest.raises(RecipeError, match=r"^tasks\.ner: no dataset feeds it"):
         Recipe.from_dict(changed("tasks.ner", {"type": "token-classification"}))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"path": "conll"}, "`columns` is needed for `path: conll`"),
-        ({"columns": ["tokens"]}, "and only there"),
-        ({"path": "conllu", "data_files": None}, "`path: conllu` needs `data_files`"),
-    ],
-)
-def test_column_files_need_their_keys(changes, message):
-    data = copy.deepcopy(PLAIN)
-    data["datasets"]["ewt"].update(changes)
-    with pytest.raises(RecipeError, match=message):
-        Recipe.from_dict(data)
 
 
 def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_path, monkeypatch):
