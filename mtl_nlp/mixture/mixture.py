@@ -11,7 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.mixture.probabilities import temperature_probabilities
-from mtl_nlp.recipe.sampling import BATCHINGS, check_sampling
+from mtl_nlp.recipe.sampling import check_sampling
 
 
 class TaskMixture(TorchDataset):
@@ -50,11 +50,7 @@ class TaskMixture(TorchDataset):
     ) -> None:
         if not datasets:
             raise ValueError("A TaskMixture needs at least one dataset. Found none.")
-        if batching not in BATCHINGS:
-            raise ValueError(f"`batching` should be {' or '.join(BATCHINGS)}. Found {batching!r}.")
-        if length_window < 1:
-            raise ValueError(f"`length_window` should be at least 1. Found {length_window}.")
-        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities)
+        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window)
         self.datasets = dict(datasets)
         self.batching = batching
         self.length_window = length_window
