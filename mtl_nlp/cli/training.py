@@ -125,13 +125,12 @@ def evaluate(options: argparse.Namespace) -> None:
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model
     from mtl_nlp.hub.model_card import write_model_card
-    from mtl_nlp.run.arguments import training_arguments
+    from mtl_nlp.run.arguments import evaluation_arguments
     from mtl_nlp.run.build import build_trainer
     from mtl_nlp.run.plan import describe_notes
     from mtl_nlp.run.prepare import prepare_evaluation
 
-    arguments = training_arguments(recipe)
-    arguments.eval_strategy = "no"
+    arguments = evaluation_arguments(recipe, output.resolve().parent)
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:

@@ -1,4 +1,4 @@
-"""The mixture: several encoded datasets as one, and how often each is drawn."""
+"""The mixture: several encoded datasets as one, and how often each dataset is drawn."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.mixture.probabilities import temperature_probabilities
-from mtl_nlp.recipe.sampling import BATCHINGS, check_sampling
+from mtl_nlp.recipe.sampling import check_sampling
 
 
 class TaskMixture(TorchDataset):
     """Datasets that are trained on together, p_d ∝ min(n_d, cap)^(1/T).
 
-    The temperature is that of mBERT and T5's mixtures (Raffel et al. 2020, section 3.5.2), the cap T5's too,
-    `max_repeats` that of UniMax (Chung et al. 2023).
+    Temperature and size cap are those of T5's mixtures (Raffel et al. 2020, section 3.5.2), `max_repeats` is that of
+    UniMax (Chung et al. 2023).
 
     Args:
-        datasets: encoded training splits by name, some of them streams.
-        temperature: T: 1 draws in proportion to size, a large one (`inf`) uniformly. Two values: T moves from the first
-            to the second, linearly over the training.
-        size_cap: rows of a dataset that count at most.
-        max_repeats: passes over a dataset in one epoch at most, 1 or more; the share it gives up goes to the others.
-        probabilities: p_d of every dataset, in place of all the above.
-        batching: `mixed`, a batch holds rows of any dataset in the proportions of p_d; `homogeneous`, of one dataset,
-            the same one in all processes, and p_d is its share of the batches.
-        length_window: batches inside which rows are grouped by length: more pads less, fewer is more random.
+        datasets: encoded training splits by name. Some may be streams.
+        temperature: T. 1 draws datasets in proportion to their sizes, a large value (`inf`) draws them uniformly. With
+            two values T moves from the first to the second, linearly over the training.
+        size_cap: the largest number of rows that counts for a dataset.
+        max_repeats: the largest number of passes over a dataset in one epoch, 1 or more. The share that a dataset
+            gives up goes to the others.
+        probabilities: p_d of every dataset, instead of all the above.
+        batching: with `mixed` a batch holds rows from any dataset in the proportions of p_d. With `homogeneous` a
+            batch holds rows from one dataset, the same dataset in all processes, and p_d is its share of the batches.
+        length_window: number of batches inside which rows are grouped by length. A larger window needs less padding, a
+            smaller window is more random.
 
     Raises:
-        ValueError: if there is no dataset, or a value is out of its range; the message has the argument's name.
+        ValueError: if there is no dataset, or a value is out of its range. The message names the argument.
     """
 
     def __init__(
@@ -48,11 +50,7 @@ class TaskMixture(TorchDataset):
     ) -> None:
         if not datasets:
             raise ValueError("A TaskMixture needs at least one dataset. Found none.")
-        if batching not in BATCHINGS:
-            raise ValueError(f"`batching` should be {' or '.join(BATCHINGS)}. Found {batching!r}.")
-        if length_window < 1:
-            raise ValueError(f"`length_window` should be at least 1. Found {length_window}.")
-        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities)
+        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window)
         self.datasets = dict(datasets)
         self.batching = batching
         self.length_window = length_window
@@ -71,7 +69,7 @@ class TaskMixture(TorchDataset):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether a dataset is read while training, so that there are no lengths."""
+        """Whether a dataset is read during training, so that the lengths of its rows are not known."""
         return any(isinstance(dataset, EncodedStream) for dataset in self.datasets.values())
 
     @cached_property
@@ -90,25 +88,25 @@ class TaskMixture(TorchDataset):
         return np.mean([self.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
 
     def probabilities_at(self, progress: float) -> np.ndarray:
-        """p_d when a share of the training, 0 to 1, is done; shape (datasets,)."""
+        """Return p_d after a share of the training, 0 to 1; shape (datasets,)."""
         if self._explicit is not None:
             return self._explicit / self._explicit.sum()
         start, end = self._temperatures
-        # Equal ends first: inf - inf is no number.
+        # Equal ends are a case of their own, since inf - inf is not a number.
         temperature = start if start == end else start + (end - start) * progress
         limits = None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
         return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, limits)
 
     def __len__(self) -> int:
-        """Rows (windows) of all datasets, which is also the length of an epoch."""
+        """Return the number of rows (windows) of all datasets, which is also the length of an epoch."""
         return int(self.sizes.sum())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The row at a position counted through all datasets."""
+        """Return the row at a position, counted through all datasets."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows, fetched from each dataset at once."""
+        """Return several rows, with one read per dataset."""
         positions = np.asarray(indices)
         which = np.searchsorted(self.offsets, positions, side="right") - 1
         rows: list[dict[str, Any]] = [{}] * len(positions)

@@ -6,13 +6,14 @@ import numpy as np
 
 
 def temperature_probabilities(sizes: np.ndarray, temperature: float, limits: np.ndarray | None = None) -> np.ndarray:
-    """p_d ∝ n_d^(1/T), none above its limit.
+    """Return p_d ∝ n_d^(1/T), with no p_d above its limit; shape (datasets,).
 
     Args:
         sizes: n_d, shape (datasets,).
         temperature: T, above 0.
-        limits: the most that each p_d may be, shape (datasets,), with a sum of at least 1. What a dataset gives up goes
-            to the others in their proportions, until none is above (UniMax's loop).
+        limits: upper limit of each p_d, shape (datasets,), with a sum of at least 1. The share that a dataset gives up
+            goes to the others in their proportions, until no p_d is above its limit (the loop of UniMax, Chung et al.
+            2023).
     """
     exponents = np.log(sizes) / temperature
     weights = np.exp(exponents - exponents.max())

@@ -1,4 +1,4 @@
-"""Datasets that are read while training, mixed with others in the schedule of the sampler."""
+"""Datasets that are read during training, mixed with others in the sampler's schedule."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from mtl_nlp.data.canonical import reading
 from mtl_nlp.data.encoding import EncodedStream
 from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.sampler import LengthWindow, MixtureBatchSampler
+from mtl_nlp.mixture.step_size import FixedRows
 
 
 class StreamReader:
     """One process's share of a stream, pass after pass without end.
 
-    Files come in another order in each pass; rows are shuffled in blocks of `buffer_size`. Its state is that of the
-    stream at the start of a block: to go on costs passing over what stands before it in its file, and one block.
+    Each pass reads the files in a different order, and rows are shuffled in blocks of `buffer_size`. The reader's
+    state is that of the stream at the start of a block. Continuing from a state therefore skips the rows before the
+    block in its file and reads the block again.
 
     Args:
         stream: the stream.
-        seed: what the order depends on, together with pass and block.
-        process_index: which process this is.
-        num_processes: how many there are. If they do not divide the number of files, each reads all rows and keeps its
-            share.
+        seed: seed of the order, which also depends on pass and block.
+        process_index: number of this process, counted from 0.
+        num_processes: number of processes. If it does not divide the number of files, each process reads all rows and
+            keeps its share.
     """
 
     def __init__(self, stream: EncodedStream, seed: list[int], process_index: int, num_processes: int) -> None:
@@ -41,10 +43,10 @@ class StreamReader:
         self._open(0)
 
     def take(self, count: int) -> list[dict[str, Any]]:
-        """The next rows.
+        """Return the next rows.
 
         Raises:
-            DataError: if there are none for this process, or one is not valid or cannot be read.
+            DataError: if the stream has no row for this process, or a row is not valid or cannot be read.
         """
         rows: list[dict[str, Any]] = []
         while len(rows) < count:
@@ -56,26 +58,30 @@ class StreamReader:
         return rows
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is, as JSON."""
+        """Return the reader's position as JSON-serializable data."""
         return {"pass": self._pass, "block": self._number, "source": self._block_start, "used": self._used}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where another reader of the same stream was."""
+        """Move to the position of a reader of the same stream.
+
+        Args:
+            state: what that reader's `state_dict` returned.
+        """
         self._open(state["pass"])
         if state["block"] > 1:
-            # Its order of files, where another seed or place in the recipe would make another.
+            # The saved pass keeps its order of files, also if the seed or the dataset's place in the recipe changed.
             self._source.set_epoch(state["source"]["epoch"])
             self._source.load_state_dict(state["source"])
             self._rows = iter(self._source)
             self._number = state["block"] - 1
         if state["block"] > 0:
             self._read_block()
-            # Not what the source says: until it is iterated over it does not know what it was told to load.
+            # A source that has loaded a state reports the old state until it is iterated over.
             self._block_start, self._used = state["source"], state["used"]
 
     def _open(self, number: int) -> None:
         self._source = split_dataset_by_node(self.stream.windows, self.process_index, self.num_processes)
-        # Files come in the order of their epoch. `shuffle` would hold rows in a buffer, lost when a run is resumed.
+        # The order of the files depends on the epoch. `shuffle` would hold rows in a buffer that a resumed run loses.
         self._source.set_epoch(int(np.random.default_rng([*self.seed, number]).integers(1, 2**31)))
         self._rows = iter(self._source)
         self._pass, self._number, self._used, self._block = number, 0, 0, []
@@ -86,7 +92,7 @@ class StreamReader:
         with reading(self.stream.name):
             rows = list(itertools.islice(self._rows, self.stream.buffer_size))
         if not rows:
-            # In a later pass it may get other files, and the only one of them without a row.
+            # In a later pass a process may get different files, and they may be the only ones without a row.
             if self._number == 0 and self._pass == 0:
                 raise DataError(
                     f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no row of it. "
@@ -102,45 +108,51 @@ class StreamReader:
 
 
 class _WorkerError(DataError):
-    """A `DataError` from a worker, which DataLoader makes anew of a text that is a traceback and ends with it."""
+    """A `DataError` raised in a worker. DataLoader raises it again with the worker's traceback as its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text.rstrip().rpartition(f"{type(self).__name__}: ")[2])
 
 
 class MixtureStream(TorchIterableDataset):
-    """The batches of a mixture with streams, as lists of rows, each with the state that it needs to go on from there.
+    """The batches of a mixture with streams: lists of rows, each with the state from which its window can be repeated.
 
-    They follow the windows of the sampler. Every process takes its share of each dataset's rows of a window, groups
-    them by length by itself, and yields as many batches as the others, in the same order of length.
+    The batches follow the sampler's windows. Every process takes its share of each dataset's rows in a window, groups
+    these rows by length, and yields as many batches as the other processes, in the same order of length.
 
     Args:
         sampler: the schedule.
+
+    Raises:
+        ValueError: if the sampler's steps do not have a fixed number of rows.
     """
 
     def __init__(self, sampler: MixtureBatchSampler) -> None:
+        if not isinstance(sampler.step_size, FixedRows):
+            raise ValueError("A MixtureStream needs steps with a fixed number of rows. Found a token budget.")
         self.sampler = sampler
+        self._step_size = sampler.step_size
         self.start_at(0, 0, None)
 
     def start_at(self, epoch: int, batches: int, state: Mapping[str, Any] | None) -> None:
-        """Where to begin.
+        """Choose where the next iteration starts.
 
         Args:
             epoch: the epoch.
-            batches: batches of it that were trained on; None is yielded for each.
-            state: what came with the last batch trained on; None begins with the streams' first rows.
+            batches: batches of the epoch that were trained on; None is yielded for each.
+            state: the state that came with the last batch trained on; None starts with the streams' first rows.
         """
         self._epoch, self._batches, self._state = epoch, batches, state
 
     def __len__(self) -> int:
-        """This process's batches in an epoch."""
+        """Return the number of this process's batches in an epoch."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]] | None]:
-        """The epoch's batches.
+        """Yield the epoch's batches.
 
         Raises:
-            DataError: if a stream has no row for this process, or one that is not valid or cannot be read.
+            DataError: if a stream has no row for this process, or a row is not valid or cannot be read.
         """
         try:
             yield from itertools.repeat(None, self._batches)
@@ -151,7 +163,7 @@ class MixtureStream(TorchIterableDataset):
             raise _WorkerError(str(error)) from error
 
     def _remaining(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
-        """The epoch's batches after those that were trained on."""
+        """Yield the epoch's batches after those that were trained on."""
         sampler, names = self.sampler, list(self.sampler.mixture.datasets)
         readers = {
             number: StreamReader(dataset, [sampler.seed, number], sampler.process_index, sampler.num_processes)
@@ -163,11 +175,11 @@ class MixtureStream(TorchIterableDataset):
         if self._state is not None:
             first = self._state["window"]
             for number, reader in readers.items():
-                if names[number] in self._state["readers"]:  # else it came to the recipe since
+                if names[number] in self._state["readers"]:  # else the dataset was added to the recipe since
                     reader.load_state_dict(self._state["readers"][names[number]])
         for window in sampler.windows():
-            begun, position = position, position + sampler.num_steps(int(window.counts.sum()))
-            # A state of other settings may be of a later window than the one in which this goes on.
+            begun, position = position, position + self._step_size.count_steps(int(window.counts.sum()))
+            # With changed settings the state may belong to a later window than the one in which training continues.
             if position <= start and (first is None or window.number < first):
                 continue
             state = {"window": window.number, "readers": {names[n]: r.state_dict() for n, r in readers.items()}}
@@ -178,7 +190,7 @@ class MixtureStream(TorchIterableDataset):
                 return
 
     def _batches_of(self, window: LengthWindow, readers: Mapping[int, StreamReader]) -> list[list[dict[str, Any]]]:
-        """This process's batches of a window in their order."""
+        """Return this process's batches of a window in their order."""
         sampler, mixture = self.sampler, self.sampler.mixture
         pools: list[list[dict[str, Any]]] = []
         totals: list[int] = []
@@ -199,12 +211,12 @@ class MixtureStream(TorchIterableDataset):
                 totals[0] += count
             dealt = totals[-1]
         batches = []
-        # Rows of one length, such as those that fill the encoder, are not to stay in the order of their datasets.
+        # Without this shuffle rows of equal length, such as truncated ones, would stay in the order of their datasets.
         own_rng = np.random.default_rng([sampler.seed, window.number, sampler.process_index])
         for rows, total in zip(pools, totals, strict=True):
             pool = [rows[index] for index in own_rng.permutation(len(rows))]
             pool.sort(key=lambda row: -row["length"])
-            starts = [sampler.rows_per_batch * step for step in range(sampler.num_steps(total))]
+            starts = [sampler.rows_per_batch * step for step in range(self._step_size.count_steps(total))]
             batches += [pool[start:end] for start, end in itertools.zip_longest(starts, starts[1:])]
         rng = np.random.default_rng([sampler.seed, window.number])
         return [batches[index] for index in rng.permutation(len(batches))]

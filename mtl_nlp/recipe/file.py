@@ -1,4 +1,4 @@
-"""The file of a recipe: YAML with environment variables and overrides, as plain data."""
+"""The file of a recipe: YAML with environment variables and overrides, read as plain data."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Read a recipe's file, with `key.path=value` overrides and environment variables put in.
+    """Read a recipe's file, apply overrides and replace environment variables.
+
+    Args:
+        path: the file.
+        overrides: `key.path=value` strings.
 
     Raises:
-        RecipeError: if the file cannot be read, an override is none, or a variable is not set.
+        RecipeError: if the file cannot be read, an override is malformed, or a variable is not set.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -58,7 +62,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _expand(value: Any, key: str) -> Any:
-    """Put environment variables in place of `${VAR}` in all strings."""
+    """Replace `${VAR}` in all strings by the environment variable."""
     if isinstance(value, dict):
         return {name: _expand(item, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
     if isinstance(value, list):
@@ -78,9 +82,13 @@ def _expand(value: Any, key: str) -> Any:
 
 
 def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe as plain data for others, in which no path of this machine is left.
+    """Return a recipe as plain data in which all local paths are relative, so that it does not depend on this machine.
 
-    Of a dataset, a path becomes `./<dataset>/` and what its paths have not in common; any other `./<its last part>`.
+    A path of a dataset becomes `./<dataset>/` and the part below the folder that all paths of the dataset share. Any
+    other path becomes `./` and its last part.
+
+    Args:
+        data: the recipe as plain data, with absolute paths.
     """
     datasets = {}
     for name, dataset in data["datasets"].items():
@@ -99,13 +107,13 @@ def _relative(value: Any, folder: str, common: Path | None) -> Any:
     path = _absolute_path(value)
     if path is not None:
         return f"{folder}/{path.name if common is None else path.relative_to(common)}"
-    if isinstance(value, str) and "::" in value:  # fsspec's way to name what is inside of another file
+    if isinstance(value, str) and "::" in value:  # the notation of fsspec for a file inside an archive
         return "::".join(_relative(part, folder, common) for part in value.split("::"))
     return value
 
 
 def _paths_in(value: Any) -> Iterator[Path]:
-    """All absolute paths in plain data."""
+    """Yield all absolute paths in plain data."""
     if isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _paths_in(item)
@@ -117,5 +125,5 @@ def _paths_in(value: Any) -> Iterator[Path]:
 
 def _absolute_path(value: Any) -> Path | None:
     path = Path(value.removeprefix("file://").removeprefix("local://")) if isinstance(value, str) else Path()
-    # Not a bare "/", which may be a delimiter.
+    # A bare "/" is not a path, since it may be a delimiter.
     return path if path.is_absolute() and path.name else None

@@ -1,12 +1,16 @@
-"""How often each dataset is drawn: the probabilities, and what is allowed to be asked for. Imports no torch."""
+"""The rules for how datasets are sampled, which the recipe and the mixture share. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
-BATCHINGS = ("mixed", "homogeneous")
+from mtl_nlp.messages import did_you_mean
+
+Batching = Literal["mixed", "homogeneous"]
+"""The values of `batching`."""
 
 
 def check_sampling(
@@ -15,12 +19,27 @@ def check_sampling(
     size_cap: int | None,
     max_repeats: float | None,
     probabilities: Mapping[str, float] | None,
+    batching: str,
+    length_window: int,
 ) -> None:
-    """Check how datasets are to be drawn; arguments as in [`TaskMixture`].
+    """Check how datasets are sampled.
+
+    Args:
+        names: the datasets.
+        temperature: as in [`TaskMixture`], like all that follow.
+        size_cap: see there.
+        max_repeats: see there.
+        probabilities: see there.
+        batching: see there.
+        length_window: see there.
 
     Raises:
-        ValueError: if a value is out of its range, or they contradict each other; the message has the argument's name.
+        ValueError: if a value is out of its range, or two values contradict each other. The message names the argument.
     """
+    if batching not in get_args(Batching):
+        raise ValueError(f"`batching` should be {' or '.join(get_args(Batching))}. Found {batching!r}.")
+    if length_window < 1:
+        raise ValueError(f"`length_window` should be at least 1. Found {length_window}.")
     temperatures = np.atleast_1d(np.asarray(temperature, dtype=float))
     if temperatures.shape not in {(1,), (2,)} or not (temperatures > 0.0).all():
         raise ValueError(f"`temperature` should be above 0, or two such values. Found {temperature}.")
@@ -37,13 +56,18 @@ def check_sampling(
         return
     if size_cap is not None or max_repeats is not None or (temperatures != 1.0).any():
         raise ValueError("`probabilities` stand alone: leave out `temperature`, `size_cap` and `max_repeats`.")
-    names = list(names)
+    _check_probabilities(list(names), probabilities)
+
+
+def _check_probabilities(names: Sequence[str], probabilities: Mapping[str, float]) -> None:
     if unknown := [name for name in probabilities if name not in names]:
-        raise ValueError(f"`probabilities` names {unknown[0]!r}, which is no dataset. Valid: {', '.join(names)}.")
+        raise ValueError(
+            f"`probabilities` names {unknown[0]!r}, which is not a dataset. {did_you_mean(unknown[0], names)}"
+        )
     if missing := [name for name in names if name not in probabilities]:
         raise ValueError(f"`probabilities` should name every dataset. {missing[0]!r} is missing.")
     for name, probability in probabilities.items():
         if not 0.0 < probability <= 1.0:
-            raise ValueError(f"`probabilities` should be above 0. Found {probability} for {name!r}; or remove it.")
+            raise ValueError(f"`probabilities` should be above 0 and at most 1. Found {probability} for {name!r}.")
     if abs(total := sum(probabilities.values()) - 1.0) > 1e-6:
         raise ValueError(f"`probabilities` should sum to 1. Found {total + 1.0:g}.")

@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that says what is trained on what. Schema, loading, overrides; no torch.
+"""The recipe: one YAML file that says which tasks are trained on which data. Imports no torch.
 
 See `recipes/` for examples. Paths are relative to the recipe's folder, `${VAR}` and `${VAR:-default}` are read from
 the environment, and `--set a.b.c=value` overrides one key.
@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -19,42 +19,44 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.file import read_yaml, relative_paths
+from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe, Section
 
 
 class Recipe(Section):
-    """A whole recipe, checked.
+    """A complete recipe. Loading a recipe checks it.
 
     Attributes:
-        encoder: a Hub id or folder that `AutoModel` loads; if it is a trained multitask model, its tasks, heads and
-            adapters come with it.
-        output_dir: where the trained model goes.
+        encoder: a Hub id or folder that `AutoModel` loads. The tasks, heads and adapters of a trained multitask model
+            are kept.
+        output_dir: folder of the trained model.
         tasks: task -> its type and options.
-        datasets: dataset -> where it is and which tasks it feeds.
+        datasets: dataset -> its place and the tasks that it has labels for.
         mixture: how datasets are mixed.
         loss: how task losses are weighted.
         adapters: soft sharing by adapters; none by default.
-        freeze: parts that are not trained: `encoder` (all that tasks share), or tasks (their heads and adapters).
-        max_length: sub-words the encoder reads at once; by default what it can.
+        freeze: parts that are not trained: `encoder` (everything that tasks share), or tasks (their heads and
+            adapters).
+        max_length: sub-words that the encoder reads at once; by default as many as it can.
         stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
-        training: fields of `MultitaskTrainingArguments`, which are those of `transformers.TrainingArguments` and a few.
-        card: what the model card says beside what is known.
+        training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
+        card: facts for the model card that cannot be computed.
     """
 
-    encoder: str
-    output_dir: str
-    tasks: dict[str, dict[str, Any]] = Field(min_length=1)
-    datasets: dict[str, DatasetRecipe] = Field(min_length=1)
+    encoder: Annotated[str, OnResume.KEPT]
+    output_dir: Annotated[str, OnResume.IRRELEVANT]
+    tasks: Annotated[dict[str, dict[str, Any]], OnResume.COMPARED] = Field(min_length=1)
+    datasets: Annotated[dict[str, DatasetRecipe], OnResume.REORDERS] = Field(min_length=1)
     mixture: MixtureRecipe = MixtureRecipe()
     loss: LossRecipe = LossRecipe()
     adapters: AdapterRecipe | None = None
-    freeze: list[str] = Field(default_factory=list)
-    max_length: int | None = Field(default=None, ge=8)
-    stride: int | None = Field(default=None, ge=0)
-    model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
-    training: dict[str, Any] = Field(default_factory=dict)
+    freeze: Annotated[list[str], OnResume.REFUSED] = Field(default_factory=list)
+    max_length: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=8)
+    stride: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=0)
+    model_init_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
 
     @field_validator("tasks")
@@ -112,41 +114,40 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _datasets_can_be_mixed(self) -> Recipe:
-        mixture = self.mixture
-        for name in mixture.probabilities or {}:
-            if name not in self.datasets:
-                raise ValueError(f"mixture.probabilities.{name}: no such dataset. {did_you_mean(name, self.datasets)}")
         try:
-            check_sampling(
-                self.datasets, mixture.temperature, mixture.size_cap, mixture.max_repeats, mixture.probabilities
-            )
+            check_sampling(self.datasets, **dict(self.mixture))
         except ValueError as error:
             raise ValueError(f"mixture: {error}") from error
         return self
 
     @property
     def adapted_tasks(self) -> list[str]:
-        """The tasks that are to have an adapter of their own."""
+        """The tasks with an adapter of their own."""
         if self.adapters is None:
             return []
         return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
 
     def task(self, name: str) -> Task:
-        """The task as an object, its label space still empty."""
+        """Return a task as an object without a label space."""
         return task_from_dict({**self.tasks[name], "name": name})
 
     def to_yaml(self) -> str:
-        """The resolved recipe, as written to `output_dir/recipe.yaml`."""
+        """Return the resolved recipe as it is written to `output_dir/recipe.yaml`."""
         data = self.model_dump(exclude_defaults=True)
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
     def without_local_paths(self) -> Recipe:
-        """A copy for others, in which paths of this machine are relative to the recipe."""
+        """Return a copy for other machines, in which local paths are relative to the recipe."""
         return Recipe.model_validate(relative_paths(self.model_dump(exclude_defaults=True)))
 
     def sha256(self) -> str:
-        """Fingerprint of the resolved recipe."""
-        return hashlib.sha256(self.to_yaml().encode()).hexdigest()
+        """Return the recipe's fingerprint, which does not depend on where the recipe, its data and its output are.
+
+        Local paths are replaced by the parts that `relative_paths` keeps, and `output_dir` is left out.
+        """
+        data = relative_paths(self.model_dump(exclude_defaults=True))
+        del data["output_dir"]
+        return hashlib.sha256(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -164,7 +165,11 @@ class Recipe(Section):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
-        """Check a recipe given as plain data; relative paths are taken from `folder`.
+        """Check a recipe that is given as plain data.
+
+        Args:
+            data: the recipe's keys and values.
+            folder: the folder to which relative paths are relative.
 
         Raises:
             RecipeError: if a key is not valid.
@@ -177,9 +182,9 @@ class Recipe(Section):
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem as one line: where, what, and the nearest valid key."""
+    """Return the first problem as one line with its key and the nearest valid key."""
     first = error.errors()[0]
-    # pydantic adds the branch of a union that it tried last, such as `list[str]`, to the key's path.
+    # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
     where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
@@ -193,7 +198,7 @@ def _explain(error: ValidationError) -> str:
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """The valid keys of the recipe's section at a location of an unknown key."""
+    """Return the valid keys of the section that has an unknown key."""
     sections: dict[tuple[int | str, ...], type[BaseModel]] = {
         (): Recipe,
         ("mixture",): MixtureRecipe,

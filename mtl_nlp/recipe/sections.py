@@ -1,4 +1,4 @@
-"""The recipe's sections: schemas of datasets, mixture, loss, adapters and card; no torch."""
+"""The sections of a recipe: schemas of datasets, mixture, loss, adapters and card. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mtl_nlp.messages import did_you_mean
+from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
+from mtl_nlp.recipe.resume import OnResume
+from mtl_nlp.recipe.sampling import Batching
 
 SPLITS = ("train", "validation", "test")
 
@@ -14,40 +17,43 @@ INPUTS = ("tokens", "text", "text_pair")
 
 
 class Section(BaseModel):
-    """A part of a recipe: no unknown keys, no changes."""
+    """A section of a recipe. Unknown keys are refused, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetRecipe(BaseModel):
-    """One dataset. Keys beside these are handed to `datasets.load_dataset`.
+    """One dataset. All other keys are arguments of `datasets.load_dataset`.
 
     Attributes:
-        path: a Hub id, a folder, or with `data_files` their format: `json`, `csv`, `parquet`, …, `conll` (columns) or
+        path: a Hub id, a folder, or the format of `data_files`: `json`, `csv`, `parquet`, …, `conll` (columns) or
             `conllu` (Universal Dependencies).
-        data_files: split -> file, glob or list of them; of a Hub id or folder: relative to that.
-        columns: for `conll`: the names of the files' columns.
+        data_files: split -> file, glob or list of them; relative to the Hub id or folder if `path` is one.
+        columns: names of the columns in the files, for a format that does not name them (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
-        splits: this project's split -> the dataset's own, where they differ, such as `{validation: dev}`.
-        streaming: read the training split while training, in place of before; it may be larger than memory and disk.
-        num_rows: rows of a streamed training split; else it is read once to count them and to find its labels.
+        splits: split -> the dataset's own name of it, where they differ, such as `{validation: dev}`.
+        streaming: whether to read the training split during training instead of before. It may be larger than memory
+            and disk.
+        num_rows: rows of a streamed training split. Without it the split is read once to count the rows and to find
+            the labels.
         buffer_size: rows of a stream that are shuffled at once.
-        validation_size: share (or number) of training rows to set aside, if the dataset has no validation split.
+        validation_size: share (or number) of training rows to use for validation, if the dataset has no validation
+            split.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    path: str
-    data_files: dict[str, str | list[str]] | None = None
-    columns: list[str] | None = None
-    inputs: dict[str, str]
-    labels: dict[str, str]
-    splits: dict[str, str] = Field(default_factory=dict)
-    streaming: bool = False
-    num_rows: int | None = Field(default=None, ge=1)
-    buffer_size: int = Field(default=1000, ge=1)
-    validation_size: float | int | None = Field(default=None, gt=0)
+    path: Annotated[str, OnResume.REORDERS]
+    data_files: Annotated[dict[str, str | list[str]] | None, OnResume.REORDERS] = None
+    columns: Annotated[list[str] | None, OnResume.REORDERS] = None
+    inputs: Annotated[dict[str, str], OnResume.REORDERS]
+    labels: Annotated[dict[str, str], OnResume.REORDERS]
+    splits: Annotated[dict[str, str], OnResume.REORDERS] = Field(default_factory=dict)
+    streaming: Annotated[bool, OnResume.REORDERS] = False
+    num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
+    buffer_size: Annotated[int, OnResume.REORDERS] = Field(default=1000, ge=1)
+    validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
 
     @field_validator("inputs")
     @classmethod
@@ -77,23 +83,12 @@ class DatasetRecipe(BaseModel):
         return splits
 
     @model_validator(mode="after")
-    def _columns_for_conll(self) -> DatasetRecipe:
-        if self.path in {"conll", "conllu"}:
-            for key in self.model_extra or {}:
-                raise ValueError(f"unknown key {key!r}. {did_you_mean(key, type(self).model_fields)}")
-            if self.data_files is None:
-                raise ValueError(f"`path: {self.path}` needs `data_files`")
-        if (self.path == "conll") != (self.columns is not None):
-            raise ValueError("`columns` is needed for `path: conll`, and only there")
-        return self
-
-    @model_validator(mode="after")
     def _streams_are_read_once(self) -> DatasetRecipe:
         for key in {"num_rows", "buffer_size"} & self.model_fields_set:
             if not self.streaming:
                 raise ValueError(f"`{key}` goes with `streaming: true`")
         if self.streaming and self.validation_size is not None:
-            raise ValueError("no rows can be set aside of a stream: leave out `validation_size` or `streaming`")
+            raise ValueError("a stream cannot be split: leave out `validation_size` or `streaming`")
         return self
 
     @model_validator(mode="after")
@@ -107,7 +102,7 @@ class DatasetRecipe(BaseModel):
 
     @property
     def reads_files(self) -> bool:
-        """Whether `path` is the format of `data_files`, not a Hub id or a folder."""
+        """Whether `path` is the format of `data_files` and not a Hub id or a folder."""
         return self.data_files is not None and "/" not in self.path
 
 
@@ -115,41 +110,43 @@ class MixtureRecipe(Section):
     """How datasets are mixed: p_d ∝ min(n_d, size_cap)^(1/temperature), see `TaskMixture`.
 
     Attributes:
-        temperature: 1 is proportional to size, large (`.inf`) is uniform; `[5, 1]` moves from 5 to 1 over the training.
-        size_cap: rows of a dataset that count at most.
-        max_repeats: passes over a dataset in one epoch at most; the share it gives up goes to the others.
-        probabilities: p_d of every dataset, in place of the above.
-        batching: `mixed`, a batch holds rows of any dataset; `homogeneous`, of one, the same in all processes.
-        length_window: batches inside which rows are grouped by length.
+        temperature: 1 is proportional to size, a large value (`.inf`) is uniform. `[5, 1]` moves from 5 to 1 over the
+            training.
+        size_cap: the largest number of rows that counts for a dataset.
+        max_repeats: the largest number of passes over a dataset in one epoch. The share that a dataset gives up goes to
+            the others.
+        probabilities: p_d of every dataset, instead of all the above.
+        batching: with `mixed` a batch holds rows from any dataset, with `homogeneous` from one dataset, the same
+            dataset in all processes.
+        length_window: number of batches inside which rows are grouped by length.
     """
 
-    temperature: float | list[float] = 1.0
-    size_cap: int | None = None
-    max_repeats: float | None = None
-    probabilities: dict[str, float] | None = None
-    batching: Literal["mixed", "homogeneous"] = "mixed"
-    length_window: int = Field(default=100, ge=1)
+    temperature: Annotated[float | list[float], OnResume.REORDERS] = 1.0
+    size_cap: Annotated[int | None, OnResume.REORDERS] = None
+    max_repeats: Annotated[float | None, OnResume.REORDERS] = None
+    probabilities: Annotated[dict[str, float] | None, OnResume.REORDERS] = None
+    batching: Annotated[Batching, OnResume.REORDERS] = "mixed"
+    length_window: Annotated[int, OnResume.REORDERS] = 100
 
 
 class LossRecipe(Section):
     """How task losses are weighted.
 
     Attributes:
-        weighting: `static`, the weights stay as given.
-        weights: w_t of each task, 1 where it is not named.
-        scale: `rows`, the share n_t / N of rows that carry the task's label scales its loss; `per_task`, it does not.
+        weighting: `static`, which keeps the weights as given.
+        weights: w_t of each task, 1 if the task is not named.
+        scale: with `rows` a task's loss is scaled by n_t / N, the share of rows that carry the task's label; with
+            `per_task` it is not.
     """
 
-    weighting: Literal["static"] = "static"
-    weights: dict[str, float] = Field(default_factory=dict)
-    scale: Literal["rows", "per_task"] = "rows"
+    weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
+    weights: Annotated[dict[str, float], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
 
     @field_validator("weights")
     @classmethod
     def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
-        for task, weight in weights.items():
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"the weight of {task!r} should be finite and at least 0, found {weight}")
+        check_loss_weights(weights)
         return weights
 
 
@@ -158,28 +155,37 @@ class AdapterRecipe(Section):
 
     Attributes:
         r: rank.
-        alpha: the low-rank change is scaled by alpha / r.
+        alpha: the low-rank update is scaled by alpha / r.
         dropout: share of an adapter's input that is dropped in training.
-        target_modules: names of linear layers, or `all-linear`; PEFT's for the encoder's family by default.
-        tasks: the tasks that have an adapter of their own; the others read the plain (or the shared adapter's) encoder.
-        shared: whether all tasks go through an adapter too, one for all.
-        train_encoder: whether the encoder is trained as well; without, only adapters and heads are.
-        pull: λ of λ · Σ_t ‖ΔW_t − mean ΔW‖²_F in the loss, which draws the tasks' adapters to their mean; also those
-            that a trained model brings, unless they are frozen.
-        use_rslora: scale by alpha / √r (Kalajdzievski 2023).
-        use_dora: DoRA (Liu et al. 2024) in place of LoRA; a pass for each adapter, and neither `shared` nor `pull`.
+        target_modules: names of linear layers, or `all-linear`; by default PEFT's choice for the encoder's family.
+        tasks: the tasks with an adapter of their own. The other tasks use the encoder without one.
+        shared: whether there is also one adapter that all tasks use.
+        train_encoder: whether the encoder is trained too, and not only adapters and heads.
+        pull: λ of the term λ · Σ_t ‖ΔW_t − mean ΔW‖²_F in the loss, which draws the adapters of the tasks towards
+            their mean. This includes the adapters of a trained model, unless they are frozen.
+        use_rslora: whether to scale by alpha / √r (Kalajdzievski 2023).
+        use_dora: whether to use DoRA (Liu et al. 2024) instead of LoRA. DoRA needs an encoder pass per adapter and
+            goes without `shared` and `pull`.
     """
 
-    r: int = Field(default=8, ge=1)
-    alpha: int = Field(default=16, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None = None
-    tasks: list[str] | Literal["all"] = "all"
-    shared: bool = False
-    train_encoder: bool = True
-    pull: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    use_rslora: bool = False
-    use_dora: bool = False
+    r: Annotated[int, OnResume.COMPARED] = Field(default=8, ge=1)
+    alpha: Annotated[int, OnResume.TAKES_EFFECT] = Field(default=16, ge=1)
+    dropout: Annotated[float, OnResume.TAKES_EFFECT] = Field(default=0.0, ge=0, lt=1)
+    target_modules: Annotated[
+        Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None, OnResume.COMPARED
+    ] = None
+    tasks: Annotated[list[str] | Literal["all"], OnResume.COMPARED] = "all"
+    shared: Annotated[bool, OnResume.COMPARED] = False
+    train_encoder: Annotated[bool, OnResume.REFUSED] = True
+    pull: Annotated[float, OnResume.TAKES_EFFECT] = 0.0
+    use_rslora: Annotated[bool, OnResume.TAKES_EFFECT] = False
+    use_dora: Annotated[bool, OnResume.COMPARED] = False
+
+    @field_validator("pull")
+    @classmethod
+    def _not_negative(cls, pull: float) -> float:
+        check_not_negative("pull", pull)
+        return pull
 
     @model_validator(mode="after")
     def _go_together(self) -> AdapterRecipe:
@@ -193,14 +199,14 @@ class AdapterRecipe(Section):
 
 
 class CardRecipe(Section):
-    """What the model card says that no data tells; see the Hub's documentation of model cards.
+    """Facts for the model card that cannot be computed; see the Hub's documentation of model cards.
 
     Attributes:
         license: the model's licence, such as `apache-2.0`.
-        language: the texts' language or languages, such as `en`.
-        base_model: the encoder's Hub id, where `encoder` is a local folder.
+        language: the language or languages of the texts, such as `en`.
+        base_model: the encoder's Hub id, if `encoder` is a local folder.
     """
 
-    license: str | None = None
-    language: str | list[str] | None = None
-    base_model: str | None = None
+    license: Annotated[str | None, OnResume.TAKES_EFFECT] = None
+    language: Annotated[str | list[str] | None, OnResume.TAKES_EFFECT] = None
+    base_model: Annotated[str | None, OnResume.TAKES_EFFECT] = None

@@ -1,9 +1,10 @@
-"""Training arguments from the `training` and `loss` sections of a recipe."""
+"""Training arguments from a recipe."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from mtl_nlp.errors import RecipeError
@@ -11,35 +12,66 @@ from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
+RESERVED = {
+    "output_dir": "output_dir",
+    "loss_weights": "loss.weights",
+    "loss_scale": "loss.scale",
+    "adapter_pull": "adapters.pull",
+}
+"""Training arguments that a recipe has under a key of its own."""
+
+_NOTHING_WRITTEN = {
+    "push_to_hub": False,
+    "report_to": "none",
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "load_best_model_at_end": False,
+    "early_stopping_patience": None,
+}
+
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """The recipe's `training` and `loss` sections as arguments.
+    """Make training arguments of a recipe's sections `training`, `loss` and `adapters`.
+
+    Args:
+        recipe: the recipe.
 
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
-    valid = {f.name for f in dataclasses.fields(MultitaskTrainingArguments) if f.init}
-    reserved = {
-        "output_dir": "output_dir",
-        "loss_weights": "loss.weights",
-        "loss_scale": "loss.scale",
-        "adapter_pull": "adapters.pull",
-    }
-    for key in recipe.training:
+    return _arguments(recipe, recipe.training, recipe.output_dir)
+
+
+def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArguments:
+    """Make arguments for a trainer that scores a model and creates no file, folder or Hub repository.
+
+    Args:
+        recipe: the recipe, whose precision, batch size and data loading are kept.
+        folder: an existing folder. Trainer creates its `output_dir`, also where nothing is written into it.
+
+    Raises:
+        RecipeError: if a field is unknown or a value is not valid.
+    """
+    return _arguments(recipe, {**recipe.training, **_NOTHING_WRITTEN}, str(folder))
+
+
+def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> MultitaskTrainingArguments:
+    valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
+    for key in training:
         if key not in valid:
             raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
-        if key in reserved:
-            raise RecipeError(f"training.{key}: give it as `{reserved[key]}`.")
-    values = _checked_values(recipe.training)
+        if key in RESERVED:
+            raise RecipeError(f"training.{key}: give it as `{RESERVED[key]}`.")
+    values = _checked_values(training)
     try:
         return MultitaskTrainingArguments(
             **values,
-            output_dir=recipe.output_dir,
+            output_dir=output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
         )
-    except (ValueError, TypeError, ImportError) as error:  # deepspeed and others are not installed with mtl_nlp
+    except (ValueError, TypeError, ImportError) as error:  # ImportError: an extra such as deepspeed is not installed
         raise RecipeError(f"training: {one_line(error)}") from error
 
 
@@ -49,9 +81,10 @@ _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "g
 
 
 def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with their types: TrainingArguments takes anything, and what is wrong fails deep inside.
+    """Return the values with the types of their fields.
 
-    YAML 1.1 reads an unquoted `no` as False, as which no strategy is known, and `2e-4` as a string.
+    TrainingArguments accepts a value of any type and fails much later. YAML 1.1 reads an unquoted `no` as False, which
+    is not a strategy, and `2e-4` as a string.
     """
     types = get_type_hints(MultitaskTrainingArguments)
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Checkpoints: which of them are whole, and what a run that goes on from one keeps, changes and loses."""
+"""Checkpoints: whether they are complete, whether a run can resume from one, and what has changed since."""
 
 from __future__ import annotations
 
@@ -15,36 +15,20 @@ from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run_folder import RECIPE_NAME, checkpoint_folders
-
-_IN_THE_OPTIMIZER = (
-    *("training.learning_rate", "training.head_learning_rate", "training.adapter_learning_rate"),
-    *("training.weight_decay", "training.adam_"),
-)
-
-_GROUPS_OF_THE_OPTIMIZER = ("training.head_learning_rate", "training.adapter_learning_rate")
-
-_TRAINED = ("training.optim", "freeze", "adapters.train_encoder")
-
-_IN_THE_WEIGHTS = ("encoder", "model_init_kwargs.revision")
-
-_IN_THE_ORDER = (
-    *("datasets.", "mixture.", "max_length", "stride", "training.seed", "training.data_seed"),
-    *("training.per_device_train_batch_size", "training.max_tokens_per_batch", "training.gradient_accumulation_steps"),
-)
-
-_NOT_OF_THE_RUN = ("output_dir",)
+from mtl_nlp.training.resume import meaning_of
 
 _SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
 
 
 class LastCheckpoint(NamedTuple):
-    """What a resumed run goes on from.
+    """The checkpoint from which a run resumes.
 
     Attributes:
-        path: the newest whole checkpoint.
-        skipped: for newer ones, what is wrong with them, a sentence each.
+        path: the newest complete checkpoint.
+        skipped: a sentence for each newer checkpoint about its problem.
     """
 
     path: Path
@@ -52,7 +36,7 @@ class LastCheckpoint(NamedTuple):
 
 
 def last_checkpoint(folder: Path) -> LastCheckpoint:
-    """Find the newest whole checkpoint of a run.
+    """Find the newest complete checkpoint of a run.
 
     Args:
         folder: the run's `output_dir`.
@@ -60,21 +44,21 @@ def last_checkpoint(folder: Path) -> LastCheckpoint:
     Raises:
         CheckpointError: if there is none.
     """
-    # By time, not by number: a folder may also hold those of an earlier, longer run.
+    # By time and not by number, since a folder may also hold checkpoints of an earlier, longer run.
     found = sorted(checkpoint_folders(folder), key=lambda path: (_written_at(path), path), reverse=True)
     skipped: list[str] = []
     for path in found:
         flaw = checkpoint_problem(path)
         if flaw is None:
             return LastCheckpoint(path, skipped)
-        skipped.append(f"{path.name} is not whole ({flaw})")
+        skipped.append(f"{path.name} is incomplete ({flaw})")
     what = f": {'; '.join(skipped)}" if skipped else ""
-    raise CheckpointError(f"--resume: there is no whole checkpoint in {folder}{what}. Leave out --resume to start.")
+    raise CheckpointError(f"--resume: there is no complete checkpoint in {folder}{what}. Leave out --resume to start.")
 
 
 def checkpoint_problem(checkpoint: Path) -> str | None:
-    """What makes a checkpoint unusable to go on from, such as that its writing was interrupted; None if it is whole."""
-    # The state is written last, when the files of all processes are there.
+    """Return the reason why a run cannot resume from a checkpoint, or None if the checkpoint is complete."""
+    # The state is written last, after the files of all processes.
     for name in (TRAINER_STATE_NAME, CONFIG_NAME):
         try:
             json.loads((checkpoint / name).read_text(encoding="utf-8"))
@@ -91,7 +75,7 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
     for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
         if not zipfile.is_zipfile(file):
             return f"{file.name} is cut off"
-    # FSDP and DeepSpeed keep weights and optimizers in folders of their own.
+    # FSDP and DeepSpeed write weights and optimizer states into folders.
     if not [file for kind in ("model*", "pytorch_model*", "global_step*") for file in checkpoint.glob(kind)]:
         return "it holds no weights"
     if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
@@ -100,19 +84,25 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
 
 
 def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
-    """See that a checkpoint is of this model.
+    """Check that a checkpoint belongs to a model.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        model: the model.
 
     Raises:
-        CheckpointError: if its tasks or adapters, or its weights' names or shapes, are others.
+        CheckpointError: if tasks or adapters, or the names or shapes of the weights, are different.
     """
     config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
     theirs = {task["name"]: task for task in config.get("tasks") or []}
     ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
-    other = f"{checkpoint} is of another model: "
+    other = f"{checkpoint} belongs to a different model: "
     if list(theirs) != list(ours):
         raise CheckpointError(f"{other}its tasks are {', '.join(theirs) or 'none'}, here {', '.join(ours)}.")
     for name, task in ours.items():
-        for key in sorted({**task, **theirs[name]}, key="labels".__eq__):  # last, since they follow from the others
+        for key in sorted(
+            {**task, **theirs[name]}, key="labels".__eq__
+        ):  # labels last, since they follow from the rest
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}{key} of task {name!r} was {was!r}, here {now!r}.")
@@ -127,16 +117,16 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
                 if was != now:
                     raise CheckpointError(f"{other}{name} has shape {was}, here {now}.")
                 saved.add(name)
-    memory = {state[name].data_ptr() for name in saved}  # what is tied is saved once
+    memory = {state[name].data_ptr() for name in saved}  # tied weights are saved once
     for name, tensor in state.items():
         if saved and name not in saved and tensor.data_ptr() not in memory:
-            raise CheckpointError(f"{other}it has no {name}.")
+            raise CheckpointError(f"{other}the checkpoint has no {name}.")
 
 
 def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
-    """What differs in the adapters' weights; None if nothing does."""
+    """Return a difference between the weights of two lists of adapters, or None if there is no difference."""
     was, now = ([options["name"] for options in adapters] for adapters in (theirs, ours))
-    if was != now:  # also in order, which is that of the optimizer's state
+    if was != now:  # the order counts too, since the optimizer's state has the same order
         return f"its adapters are {', '.join(was) or 'none'}, here {', '.join(now) or 'none'}"
     for old, new in zip(theirs, ours, strict=True):
         for key in _SHAPES_OF_ADAPTERS:
@@ -146,50 +136,57 @@ def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[
 
 
 def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:
-    """See that a checkpoint's optimizer state is of use for a recipe.
+    """Check that a checkpoint's optimizer state fits a recipe.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        recipe: the recipe of the run that is to resume.
 
     Raises:
-        CheckpointError: if the recipe asks for another optimizer, or for other parameters in it or in its groups.
+        CheckpointError: if the recipe has a different optimizer, or different parameters in it or in its groups.
     """
     for key, (old, new) in _changed(checkpoint, recipe).items():
-        if key.startswith(_TRAINED) or (key in _GROUPS_OF_THE_OPTIMIZER and None in (old, new)):
+        meaning = meaning_of(key)
+        if meaning is OnResume.REFUSED or (meaning is OnResume.KEPT_IF_PRESENT and None in (old, new)):
             raise CheckpointError(
-                f"{checkpoint} is of another optimizer: {_was_and_is(key, old, new)}. Set it back, or leave out "
-                f"--resume to start."
+                f"{checkpoint} belongs to a different optimizer: {_was_and_is(key, old, new)}. Set it back, or leave "
+                f"out --resume to start."
             )
 
 
 def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> list[str]:
-    """What differs from the run that wrote a checkpoint, and what it means for going on; a sentence each."""
-    notes = []
-    changed = {key: _was_and_is(key, *values) for key, values in _changed(checkpoint, recipe).items()}
+    """Return sentences about the values that differ from the checkpoint's run, and their meaning for the resumed run.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        recipe: the recipe of the run that resumes.
+        num_processes: its number of processes.
+    """
+    groups: dict[OnResume, list[str]] = {OnResume.KEPT: [], OnResume.REORDERS: [], OnResume.TAKES_EFFECT: []}
+    for key, (old, new) in _changed(checkpoint, recipe).items():
+        meaning = meaning_of(key)
+        # Changes with any other meaning are refused, or are not part of the run.
+        group = groups.get(OnResume.KEPT if meaning is OnResume.KEPT_IF_PRESENT else meaning, [])
+        group.append(_was_and_is(key, old, new))
     processes = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
     if processes != num_processes:
-        changed["mixture.processes"] = f"the number of processes (was {processes}, is {num_processes})"
-    groups = {
-        "kept from the checkpoint, so without effect": (*_IN_THE_OPTIMIZER, *_IN_THE_WEIGHTS),
-        "weights, optimizer and steps go on, but rows come in another order, so that some of the epoch may come again "
-        "or not at all": _IN_THE_ORDER,
-        "in effect from here on": ("",),
-    }
-    for meaning, keys in groups.items():
-        members = [key for key in changed if key.startswith(keys)]
-        if members:
-            notes.append(f"changed since {checkpoint.name}: {', '.join(map(changed.pop, members))}: {meaning}")
-    return notes
+        groups[OnResume.REORDERS].append(f"the number of processes (was {processes}, is {num_processes})")
+    return [
+        f"changed since {checkpoint.name}: {', '.join(members)}: {meaning.value}"
+        for meaning, members in groups.items()
+        if members
+    ]
 
 
 def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-    """`{"a.b": (was, is)}` of the recipe's keys that differ; None for those not given."""
+    """Return `{"a.b": (was, is)}` of the recipe's keys that differ, with None for a value that is not given."""
     saved = checkpoint / RECIPE_NAME
     text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
-    if not text:  # the trainer was made by hand
+    if not text:  # the run had no recipe
         return {}
     old, new = _flat(yaml.safe_load(text)), _flat(yaml.safe_load(recipe.to_yaml()))
     return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not key.startswith(_NOT_OF_THE_RUN)
+        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }
 
 
@@ -204,7 +201,7 @@ def _written_at(checkpoint: Path) -> int:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a.b": value}` of nested mappings."""
+    """Return nested mappings as one: `{"a.b": value}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

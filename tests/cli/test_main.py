@@ -103,7 +103,7 @@ def test_files_that_are_not_there_are_refused_in_one_line(trained, tmp_path, cap
     recipe = str(trained / "recipe.yaml")
     assert "--output /no/folder/x" in fails(capsys, "evaluate", model, "--recipe", recipe, "--output", "/no/folder/x")
     more = ["--resume", "--set", f"output_dir={tmp_path}"]
-    assert "--resume: there is no whole checkpoint" in fails(capsys, "train", recipe, *more)
+    assert "--resume: there is no complete checkpoint" in fails(capsys, "train", recipe, *more)
 
 
 def test_debug_raises_the_error(trained, capsys):

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 
+from command_line import write
+from toys import sample_recipe
+
 from mtl_nlp.cli.main import main
 
 
@@ -63,3 +66,32 @@ def test_an_evaluation_written_elsewhere_leaves_the_models_card_alone(trained, t
         main(["evaluate", str(trained / "run"), "--recipe", recipe, "--split", "validation", "--output", output]) == 0
     )
     assert (trained / "run" / "README.md").read_bytes() == before
+
+
+def test_an_evaluation_creates_its_results_and_nothing_else(pushed_run, online, hub, encoder_folder, tmp_path):
+    recipe = sample_recipe(encoder_folder("bert"), tmp_path / "never", max_steps=2)
+    recipe["training"] |= {
+        "push_to_hub": True,
+        "hub_model_id": "ada/never-trained",
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 2,
+        "report_to": ["tensorboard"],
+    }
+    path = write(tmp_path / "recipe.yaml", recipe)
+    before = {file: file.read_bytes() for file in pushed_run.rglob("*") if file.is_file()}
+    repositories, requests = dict(hub.repositories), len(hub.requests)
+    (tmp_path / "scores").mkdir()
+    finished = online.command(
+        "evaluate", str(pushed_run), "--recipe", path, "--output", str(tmp_path / "scores" / "results.json")
+    )
+    assert finished.status == 0, finished.stderr
+    assert {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")} == {
+        "recipe.yaml",
+        "scores",
+        "scores/results.json",
+    }
+    assert {file: file.read_bytes() for file in pushed_run.rglob("*") if file.is_file()} == before
+    assert hub.repositories == repositories
+    assert not [request for request in hub.requests[requests:] if not request.startswith(("GET", "HEAD"))]

@@ -331,7 +331,7 @@ class Workshop:
             resume = any(checkpoint_problem(path) is None for path in output.glob("checkpoint-*"))
             if not resume:
                 error = self.start(output, *overrides, resume=True, processes=processes).end().error
-                assert "--resume: there is no whole checkpoint in" in error
+                assert "--resume: there is no complete checkpoint in" in error
         ended = self.train(output, *overrides, resume=resume, **more)
         assert any(note.startswith("going on from checkpoint-") for note in ended.notes) == resume
         return ended
@@ -468,7 +468,7 @@ def test_a_run_that_is_killed_while_it_writes_checkpoints_goes_on_from_the_last_
     for file in ("recipe.yaml", "model.safetensors", "optimizer.pt", last_file):
         workshop.train_until(while_writing(output, file), output, processes=processes, resume=True)
     ended = workshop.train(output, processes=processes, resume=True)
-    assert any(" is not whole (" in note for note in ended.notes)
+    assert any(" is incomplete (" in note for note in ended.notes)
     assert_same_run(output, workshop.reference("mixed", processes))
 
 
@@ -583,7 +583,7 @@ def test_changes_are_told_and_the_run_goes_on(workshop, output, before, now):
     assert "training.learning_rate (was 0.01, is 0.5): kept from the checkpoint" in kept
     for change in ("mixture.temperature (was 2.0, is 3.0)", f"the number of processes (was {before}, is {now})"):
         assert change in order
-    assert "rows come in another order" in order
+    assert "rows come in a different order" in order
     for change in ("eval_steps (was 3, is 2)", "save_steps (was 3, is 4)", "num_train_epochs (was 2.5, is 2)"):
         assert f"training.{change}" in in_effect
     assert in_effect.endswith(": in effect from here on")
@@ -618,7 +618,10 @@ def test_another_optimizer_is_refused(workshop, output, change):
     shutil.copytree(workshop.reference("mixed"), output)
     error = workshop.start(output, change, resume=True).end().error
     key, _, value = change.partition("=")
-    assert f"checkpoint-{LAST_STEP} is of another optimizer: {key} (was not given, is {value}). Set it back" in error
+    assert (
+        f"checkpoint-{LAST_STEP} belongs to a different optimizer: {key} (was not given, is {value}). Set it back"
+        in error
+    )
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -629,4 +632,7 @@ def test_other_labels_in_the_data_are_refused(workshop, output, tmp_path, proces
     files = [str(workshop.folder / "train-*.jsonl"), str(tmp_path / "more.jsonl")]
     change = f"datasets.texts.data_files.train={json.dumps(files)}"
     error = workshop.start(output, change, processes=processes, resume=True).end().error
-    assert "is of another model: labels of task 'topic' was ['long', 'short'], here ['long', 'middling', 's" in error
+    assert (
+        "belongs to a different model: labels of task 'topic' was ['long', 'short'], here ['long', 'middling', 's"
+        in error
+    )

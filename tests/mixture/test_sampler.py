@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from datasets import Dataset
 
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.mixture.mixture import TaskMixture
-from mtl_nlp.mixture.sampler import MixtureBatchSampler, next_turns, portions
+from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.mixture.turns import portions
 
 SIZES = (7, 100, 10_001)
 INF = float("inf")
@@ -164,28 +166,6 @@ def test_windows_are_consecutive_parts_of_the_walks_over_the_datasets(temperatur
     assert start == len(rows)
 
 
-@pytest.mark.parametrize("size", [1, 7, 100, 4096, 5000])
-def test_each_pass_over_a_dataset_has_every_row_once_in_an_order_of_its_own(size):
-    sampler = sampler_of(mixture(3, size))
-    passes = sampler.walk(1, 0, 6 * size).reshape(6, size)
-    assert (np.sort(passes, axis=1) == np.arange(size)).all()
-    if size >= 100:
-        assert len({tuple(order) for order in passes.tolist()}) == 6
-        assert not (passes == np.arange(size)).all(axis=1).any()
-        assert abs(np.corrcoef(passes)[~np.eye(6, dtype=bool)]).max() < 0.5
-
-
-def test_a_walk_may_start_anywhere_and_be_taken_up_again():
-    sampler = sampler_of(mixture(7, 5000))
-    for number in (0, 1):
-        whole = sampler.walk(number, 0, 20_000)
-        cuts = [0, 1, 6, 4095, 4999, 5000, 9998, 10_001, 20_000]
-        parts = [sampler.walk(number, start, end - start) for start, end in pairwise(cuts)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-        np.testing.assert_array_equal(sampler.walk(number, 3, 10), whole[3:13])
-        assert len(sampler.walk(number, 3, 0)) == 0
-
-
 def test_small_datasets_repeat_evenly_at_a_high_temperature():
     mixed = mixture(*SIZES, temperature=INF)
     counts = Counter(all_rows(by_rank(mixed, 2)).tolist())
@@ -263,47 +243,6 @@ def test_a_moving_temperature_gives_the_mean_of_its_probabilities_over_the_train
         np.testing.assert_allclose(rows / rows.sum(), mean, atol=0.004)
 
 
-def test_any_probabilities_are_kept_to_within_a_turn_and_all_turns_are_given():
-    rng = np.random.default_rng(0)
-    for trial in range(400):
-        number = int(rng.integers(1, 101)) if trial % 2 else int(rng.integers(1, 6))
-        rates = np.exp(rng.uniform(0, rng.choice([1, 5, 15]), number))
-        if trial % 4 == 3:  # many alike, which are all due at once
-            rates[3:] = rng.uniform(0.02, 0.2) * rates[:3].mean()
-        rates /= rates.sum()
-        largest = int(rng.choice([1, 2, 7, 50, 1600]))
-        done, due = np.zeros(number, dtype=np.int64), np.zeros(number)
-        for _ in range(40):
-            count = largest if rng.random() < 0.8 else int(rng.integers(1, largest + 1))
-            due = due + rates * count
-            turns = next_turns(done, due, rates, count)
-            assert turns.sum() == count
-            assert turns.min() >= 0
-            done = done + turns
-            assert np.abs(done - due).max() < 1
-
-
-def test_no_dataset_is_a_whole_turn_off_where_shares_are_whole():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        weights = np.bincount(rng.integers(0, 12, 64))
-        rates = weights[weights > 0] / 64  # exact in floating point
-        done, count = np.zeros(len(rates), dtype=np.int64), int(rng.integers(1, 40))
-        for number in range(1, 65):
-            due = rates * (count * number)
-            done = done + next_turns(done, due, rates, count)
-            assert np.abs(done - due).max() < 1
-        assert done.tolist() == due.tolist()
-
-
-def test_turns_that_are_due_come_before_those_that_are_soonest():
-    rates = np.array([0.5, 0.25, 0.25])
-    turns = next_turns(np.array([0, 0, 0]), 2 * rates, rates, 2)
-    assert turns.tolist() == [1, 1, 0]
-    turns = next_turns(turns, 4 * rates, rates, 2)
-    assert turns.tolist() == [1, 0, 1]
-
-
 # How the processes share them
 
 
@@ -366,10 +305,25 @@ def test_the_schedule_is_a_function_of_seed_and_epoch(batching, max_tokens):
     assert len({str(schedule) for schedule in [*epochs, other_seed]}) == 5
 
 
-def test_another_seed_walks_over_the_datasets_in_another_order():
-    mixed = mixture(7, 1000)
-    first, second = (sampler_of(mixed, seed=seed).walk(1, 0, 1000) for seed in (0, 1))
-    assert first.tolist() != second.tolist()
+@pytest.mark.parametrize(
+    ("batching", "max_tokens", "expected"),
+    [
+        ("mixed", None, "3995bb5fba35a2c3"),
+        ("mixed", 300, "3a0c998dd56e7f14"),
+        ("homogeneous", None, "54a386b772c521f0"),
+        ("homogeneous", 300, "e6a50ad031114f3d"),
+    ],
+)
+def test_the_schedule_stays_the_same_from_release_to_release(batching, max_tokens, expected):
+    """A checkpoint resumes in the middle of a schedule, so another schedule would repeat or skip rows."""
+    mixed = mixture(7, 100, 1001, temperature=(5, 1), max_repeats=20, batching=batching, length_window=7)
+    digest = hashlib.sha256()
+    for world in (1, 3):
+        sampler = sampler_of(mixed, world, rows=8, max_tokens=max_tokens, seed=11)
+        sampler.total_batches = 2 * len(sampler)
+        for step in rows_of_steps(sampler, 3):
+            digest.update(np.array([len(step), *step], dtype="<i8").tobytes())
+    assert digest.hexdigest()[:16] == expected
 
 
 def test_two_iterators_at_once_do_not_disturb_each_other():
@@ -550,37 +504,6 @@ def test_a_row_longer_than_the_budget_is_named(batching):
         message = rf"`max_tokens_per_batch` is 50, but a row of long has 51 sub-words \(window {window}\)\. Raise it"
         with pytest.raises(ValueError, match=message):
             sampler_of(TaskMixture(datasets, batching=batching), max_tokens=50)
-
-
-# The parts
-
-
-@pytest.mark.parametrize(
-    ("total", "size", "least", "expected"),
-    [
-        (10, 5, 1, [5, 5]),
-        (11, 5, 1, [5, 5, 1]),
-        (11, 5, 2, [5, 6]),
-        (12, 5, 2, [5, 5, 2]),
-        (3, 5, 1, [3]),
-        (3, 5, 4, [3]),
-        (5, 5, 5, [5]),
-        (1, 1, 1, [1]),
-    ],
-)
-def test_portions_are_full_but_for_the_last(total, size, least, expected):
-    assert portions(total, size, least) == expected
-
-
-def test_portions_of_portions_are_those_of_the_whole():
-    for world in (1, 2, 3, 8):
-        for total in range(world, 300):
-            step = world * 4
-            windows = portions(total, step * 3, world)
-            assert sum(windows) == total
-            assert [size for window in windows for size in portions(window, step, world)] == portions(
-                total, step, world
-            )
 
 
 @batchings

@@ -9,6 +9,7 @@ INF = float("inf")
 
 def check(**options):
     defaults = {"temperature": 1.0, "size_cap": None, "max_repeats": None, "probabilities": None}
+    defaults |= {"batching": "mixed", "length_window": 100}
     check_sampling(["a", "b"], **{**defaults, **options})
 
 
@@ -45,13 +46,27 @@ def test_what_makes_sense_is_allowed(options):
         ({"size_cap": 0}, r"`size_cap` should be at least 1\. Found 0"),
         ({"max_repeats": 0.5}, r"`max_repeats` should be at least 1: .* would not fill an epoch\. Found 0\.5"),
         ({"max_repeats": float("nan")}, r"`max_repeats` should be at least 1"),
-        ({"probabilities": {"a": 0.5, "b": 0.3, "c": 0.2}}, r"`probabilities` names 'c', .*no dataset.*Valid: a, b\."),
+        ({"batching": "mixd"}, r"`batching` should be mixed or homogeneous\. Found 'mixd'"),
+        ({"length_window": 0}, r"`length_window` should be at least 1\. Found 0"),
+        (
+            {"probabilities": {"a": 0.5, "b": 0.3, "c": 0.2}},
+            r"`probabilities` names 'c', .*not a dataset.*Valid: a, b\.",
+        ),
         ({"probabilities": {"a": 1.0}}, r"`probabilities` should name every dataset\. 'b' is missing"),
         ({"probabilities": {}}, r"`probabilities` should name every dataset\. 'a' is missing"),
         ({"probabilities": {"a": 0.5, "b": 0.4}}, r"`probabilities` should sum to 1\. Found 0\.9\.$"),
-        ({"probabilities": {"a": 1.0, "b": 0.0}}, r"`probabilities` should be above 0\. Found 0\.0 for 'b'"),
-        ({"probabilities": {"a": 1.5, "b": -0.5}}, r"`probabilities` should be above 0\. Found 1\.5 for 'a'"),
-        ({"probabilities": {"a": float("nan"), "b": 0.5}}, r"`probabilities` should be above 0\. Found nan for 'a'"),
+        (
+            {"probabilities": {"a": 1.0, "b": 0.0}},
+            r"`probabilities` should be above 0 and at most 1\. Found 0\.0 for 'b'",
+        ),
+        (
+            {"probabilities": {"a": 1.5, "b": -0.5}},
+            r"`probabilities` should be above 0 and at most 1\. Found 1\.5 for 'a'",
+        ),
+        (
+            {"probabilities": {"a": float("nan"), "b": 0.5}},
+            r"`probabilities` should be above 0 and at most 1\. Found nan for 'a'",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(options, message):

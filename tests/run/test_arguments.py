@@ -4,7 +4,7 @@ import pytest
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,26 @@ def test_numbers_that_yaml_reads_as_strings_are_numbers_and_no_is_a_strategy(qui
     quick_recipe["training"] |= {"learning_rate": "2e-4", "num_train_epochs": "3", "eval_strategy": False}
     arguments = training_arguments(Recipe.from_dict(quick_recipe))
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.eval_strategy) == (2e-4, 3, "no")
+
+
+def test_an_evaluation_keeps_precision_and_sizes_and_writes_nothing(quick_recipe, tmp_path):
+    quick_recipe["training"] |= {
+        "push_to_hub": True,
+        "report_to": ["tensorboard"],
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "load_best_model_at_end": True,
+        "early_stopping_patience": 2,
+        "per_device_eval_batch_size": 3,
+        "bf16_full_eval": True,
+    }
+    arguments = evaluation_arguments(Recipe.from_dict(quick_recipe), tmp_path)
+    assert (arguments.per_device_eval_batch_size, arguments.bf16_full_eval) == (3, True)
+    assert (arguments.push_to_hub, arguments.report_to, arguments.output_dir) == (False, [], str(tmp_path))
+    assert (arguments.eval_strategy, arguments.save_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
+
+
+def test_an_evaluations_arguments_are_checked_too(quick_recipe, tmp_path):
+    quick_recipe["training"]["learning_rat"] = 1
+    with pytest.raises(RecipeError, match=r"^training\.learning_rat: no such training argument"):
+        evaluation_arguments(Recipe.from_dict(quick_recipe), tmp_path)

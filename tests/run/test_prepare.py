@@ -41,6 +41,19 @@ def test_an_encoder_that_does_not_fit_is_named(quick_recipe, changes, message):
         prepare_run(Recipe.from_dict({**quick_recipe, **changes}))
 
 
+def test_a_dataset_without_the_keys_of_its_format_is_named_before_anything_is_loaded(saved, quick_recipe):
+    recipe = Recipe.from_dict({**quick_recipe, "encoder": "/nowhere/at/all"})
+    del quick_recipe["datasets"]["sample"]["columns"]
+    bad = Recipe.from_dict({**quick_recipe, "encoder": "/nowhere/at/all"})
+    message = r"^datasets\.sample: `columns` is needed for `path: conll`"
+    with pytest.raises(RecipeError, match=message):
+        prepare_run(bad)
+    with pytest.raises(RecipeError, match=message):
+        prepare_evaluation(bad, load_model(str(saved)), "/nowhere/at/all", "test")
+    with pytest.raises(RecipeError, match=r"^encoder: "):
+        prepare_run(recipe)
+
+
 @pytest.mark.parametrize("stride", [46, 47])
 def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, stride):
     (tmp_path / "long.conll").write_text("# topic = a\n" + "fox\tNOUN\tO\n" * 100)

@@ -33,10 +33,10 @@ from mtl_nlp.training.checkpoints import (
 STEPS = (2, 4, 6)
 READ = ("trainer_state.json", "config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 IN_EFFECT = "in effect from here on"
-KEPT = "kept from the checkpoint, so without effect"
+KEPT = "kept from the checkpoint, so the new value has no effect"
 IN_ANOTHER_ORDER = (
-    "weights, optimizer and steps go on, but rows come in another order, so that some of the epoch may come again or "
-    "not at all"
+    "weights, optimizer and steps continue, but rows come in a different order, so some rows of the epoch may be "
+    "repeated or skipped"
 )
 
 
@@ -104,7 +104,7 @@ def test_the_newest_is_found(run):
 @pytest.mark.parametrize("file", READ)
 def test_one_with_a_file_that_is_cut_off_is_skipped(run, file, keep):
     cut(run / "checkpoint-6" / file, keep)
-    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is not whole ({file} is cut off)"])
+    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({file} is cut off)"])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_one_with_a_file_that_is_cut_off_is_skipped(run, file, keep):
 )
 def test_one_without_a_file_is_skipped(run, file, flaw):
     (run / "checkpoint-6" / file).unlink()
-    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is not whole ({flaw})"])
+    assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({flaw})"])
 
 
 def test_all_that_are_skipped_are_told_newest_first(run):
@@ -128,8 +128,8 @@ def test_all_that_are_skipped_are_told_newest_first(run):
     path, skipped = last_checkpoint(run)
     assert path.name == "checkpoint-2"
     assert skipped == [
-        "checkpoint-4 is not whole (trainer_state.json is missing)",
-        "checkpoint-6 is not whole (model.safetensors is cut off)",
+        "checkpoint-4 is incomplete (trainer_state.json is missing)",
+        "checkpoint-6 is incomplete (model.safetensors is cut off)",
     ]
 
 
@@ -139,8 +139,8 @@ def test_without_a_whole_one_each_is_told_in_one_line(run):
     with pytest.raises(CheckpointError) as raised:
         last_checkpoint(run)
     assert str(raised.value) == (
-        f"--resume: there is no whole checkpoint in {run}: checkpoint-6 is not whole (rng_state.pth is cut off); "
-        f"checkpoint-4 is not whole (optimizer.pt is cut off); checkpoint-2 is not whole (trainer_state.json is cut "
+        f"--resume: there is no complete checkpoint in {run}: checkpoint-6 is incomplete (rng_state.pth is cut off); "
+        f"checkpoint-4 is incomplete (optimizer.pt is cut off); checkpoint-2 is incomplete (trainer_state.json is cut "
         f"off). Leave out --resume to start."
     )
 
@@ -148,7 +148,7 @@ def test_without_a_whole_one_each_is_told_in_one_line(run):
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_folder_without_any_is_told(tmp_path, exists):
     folder = tmp_path if exists else tmp_path / "none"
-    with pytest.raises(CheckpointError, match=rf"no whole checkpoint in {folder}\. Leave out --resume to start\.$"):
+    with pytest.raises(CheckpointError, match=rf"no complete checkpoint in {folder}\. Leave out --resume to start\.$"):
         last_checkpoint(folder)
 
 
@@ -167,7 +167,7 @@ def test_one_without_an_optimizer_is_refused_with_the_reason(trained, tmp_path, 
     capsys.readouterr()
     assert main([*arguments, "--resume"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "checkpoint-2 is not whole (it holds no optimizer state; was it saved with save_only_model?)" in line
+    assert "checkpoint-2 is incomplete (it holds no optimizer state; was it saved with save_only_model?)" in line
 
 
 def test_saving_over_one_of_an_earlier_run_removes_it_first(trained):
@@ -201,7 +201,7 @@ def refusal(trained: Path, *overrides: str) -> str:
         check_same_model(trained / "run" / "checkpoint-6", model)
     message = str(raised.value)
     assert "\n" not in message
-    start = f"{trained / 'run' / 'checkpoint-6'} is of another model: "
+    start = f"{trained / 'run' / 'checkpoint-6'} belongs to a different model: "
     assert message.startswith(start)
     return message.removeprefix(start)
 
@@ -278,14 +278,14 @@ def test_layers_that_the_checkpoint_has_not_are_refused(trained, tmp_path):
     AutoModel.from_config(build_config("bert", num_hidden_layers=3)).save_pretrained(tmp_path)
     build_tokenizer("wordpiece").save_pretrained(tmp_path)
     message = refusal(trained, f"encoder={tmp_path}")
-    assert re.fullmatch(r"it has no encoder\.encoder\.layer\.2\.\S+\.", message)
+    assert re.fullmatch(r"the checkpoint has no encoder\.encoder\.layer\.2\.\S+\.", message)
 
 
 def test_resuming_another_model_is_refused_in_one_line(trained, capsys):
     assert main(["train", str(trained / "recipe.yaml"), "--resume", "--set", "tasks.ner.scheme=null"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtl-nlp: error: ")
-    assert "checkpoint-6 is of another model: scheme of task 'ner' was 'iob2', here None." in line
+    assert "checkpoint-6 belongs to a different model: scheme of task 'ner' was 'iob2', here None." in line
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_resuming_another_model_is_refused_in_one_line(trained, capsys):
 def test_another_optimizer_is_refused(trained, override):
     checkpoint = trained / "run" / "checkpoint-6"
     key, _, value = override.partition("=")
-    message = rf"checkpoint-6 is of another optimizer: {key} \(was not given, is {value}\)\. Set it back"
+    message = rf"checkpoint-6 belongs to a different optimizer: {key} \(was not given, is {value}\)\. Set it back"
     with pytest.raises(CheckpointError, match=message):
         check_same_optimizer(checkpoint, changed_recipe(trained, override))
 
@@ -341,14 +341,14 @@ def test_other_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys
     assert resume(adapted, *overrides) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtl-nlp: error: ")
-    assert f"checkpoint-2 is of another {message}" in line
+    assert f"checkpoint-2 belongs to a different {message}" in line
 
 
 @pytest.mark.parametrize("overrides", [["adapters.r=8"], ["adapters={}"]])
 def test_a_checkpoint_without_adapters_is_refused_where_there_are_some(trained, capsys, overrides):
     assert resume(trained, *overrides, "adapters.target_modules=all-linear") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "checkpoint-6 is of another model: its adapters are none, here pos, ner, topic." in line
+    assert "checkpoint-6 belongs to a different model: its adapters are none, here pos, ner, topic." in line
 
 
 def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_path, capsys):

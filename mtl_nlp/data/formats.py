@@ -1,0 +1,139 @@
+"""The formats of data files: the table `FORMATS`, and how files of columns become datasets."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset, Features, IterableDataset, List, Value
+
+from mtl_nlp.data.canonical import code_fingerprint, progress_bars_from
+from mtl_nlp.data.conll import CONLLU_COLUMNS, read_conll, read_conllu
+from mtl_nlp.errors import DataError, RecipeError
+from mtl_nlp.messages import did_you_mean
+from mtl_nlp.recipe.sections import DatasetRecipe
+
+BYTES_PER_ROW = 500
+"""Rough size of a row in a file, from which the number of rows is estimated."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the files of a format are read.
+
+    Attributes:
+        read: reads a file, sentence by sentence: `read(path)`, or `read(path, columns)` if the recipe names the
+            columns. Each sentence is a dict with a list of strings per column, and a string per comment. None if the
+            format is a builder of `datasets`.
+        columns: the names of the columns; None if the recipe names them, or the format is a builder of `datasets`.
+        options: arguments of `datasets.load_dataset` that a recipe may override.
+    """
+
+    read: Callable[..., Iterator[dict[str, Any]]] | None = None
+    columns: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_columns(self) -> bool:
+        """Whether the recipe names the columns."""
+        return self.read is not None and self.columns is None
+
+
+FORMATS = {
+    "conll": Format(read_conll),
+    "conllu": Format(read_conllu, columns=CONLLU_COLUMNS),
+    # By default pandas reads texts and labels such as `NA`, `None` and `nan` as missing values.
+    "csv": Format(options={"keep_default_na": False, "na_values": [""]}),
+}
+"""The formats by the name that a recipe gives as `path`. Any other name is a builder of `datasets` without options."""
+
+
+def format_of(dataset: DatasetRecipe) -> Format:
+    """Return the format of a dataset's files; that of a Hub id or folder has no properties."""
+    return FORMATS.get(dataset.path, Format())
+
+
+def check_format(name: str, dataset: DatasetRecipe) -> None:
+    """Check that a dataset's section of a recipe has the keys that its format needs, and no other.
+
+    Args:
+        name: the dataset's name in the recipe.
+        dataset: its section.
+
+    Raises:
+        RecipeError: if a key is missing, unknown, or belongs to a different format.
+    """
+    found = format_of(dataset)
+    if found.read is not None:
+        for key in dataset.model_extra or {}:
+            raise RecipeError(f"datasets.{name}: unknown key {key!r}. {did_you_mean(key, type(dataset).model_fields)}")
+        if dataset.data_files is None:
+            raise RecipeError(f"datasets.{name}: `path: {dataset.path}` needs `data_files`")
+    if found.needs_columns != (dataset.columns is not None):
+        needing = " or ".join(f"`path: {path}`" for path, each in FORMATS.items() if each.needs_columns)
+        raise RecipeError(f"datasets.{name}: `columns` is needed for {needing}, and only there")
+
+
+def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | IterableDataset:
+    """Read the files of one split in a format that has a reader of its own.
+
+    Args:
+        dataset: the dataset's section of a recipe.
+        patterns: paths or globs of the split's files.
+
+    Returns:
+        The columns that the recipe uses: rows that are cached on disk until a file changes, or a stream with a shard
+        per file.
+    """
+    files = sorted(path for pattern in patterns for path in glob.glob(pattern))
+    word_columns = dataset.columns or format_of(dataset).columns or ()
+    wanted = list(dict.fromkeys([*dataset.inputs.values(), *dataset.labels.values()]))
+    features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
+    sources = [(file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files]
+    # The arguments are the cache's key: from_generator does not notice a changed file or reader by itself. They are
+    # tuples, since from_generator takes a list for shards.
+    arguments = {
+        "sources": sources if dataset.streaming else tuple(sources),
+        "path": dataset.path,
+        "columns": None if dataset.columns is None else tuple(dataset.columns),
+        "wanted": tuple(wanted),
+        "is_stream": dataset.streaming,
+        "code": code_fingerprint(),
+    }
+    if dataset.streaming:
+        return IterableDataset.from_generator(_rows_of_files, features=Features(features), gen_kwargs=arguments)
+    with progress_bars_from(sum(size for _, size, _ in sources) // BYTES_PER_ROW):
+        return Dataset.from_generator(_rows_of_files, features=Features(features), gen_kwargs=arguments)
+
+
+def _rows_of_files(
+    sources: Sequence[tuple],
+    path: str,
+    columns: Sequence[str] | None,
+    wanted: Sequence[str],
+    is_stream: bool,
+    code: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield the wanted columns of every sentence.
+
+    A sentence may lack a comment that is wanted, but at least one sentence per file must have it. A stream reads its
+    files in several calls, so that only the files of a complete split can be found to have no sentence.
+    """
+    read = cast("Callable[..., Iterator[dict[str, Any]]]", FORMATS[path].read)
+    arguments = () if columns is None else (columns,)
+    count = 0
+    for file, *_ in sources:
+        seen: set[str] = set()
+        for row in read(file, *arguments):
+            count += 1
+            seen.update(row)
+            yield {column: row.get(column) for column in wanted}
+        for column in wanted:
+            if seen and column not in seen:
+                raise DataError(f"{file}: no column or comment {column!r}. {did_you_mean(column, seen)}")
+    if not count and not is_stream:
+        raise DataError(f"{', '.join(file for file, *_ in sources)}: there is no sentence; the split has no rows.")

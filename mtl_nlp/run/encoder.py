@@ -1,0 +1,60 @@
+"""The tokenizer and the configuration that a recipe starts from."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from mtl_nlp.data.tokenizer import load_tokenizer
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.messages import one_line
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.tasks_multitask import reads_words
+from mtl_nlp.modeling.windows_multitask import default_max_length
+from mtl_nlp.recipe.schema import Recipe
+
+_HUB_OPTIONS = {"revision", "cache_dir", "trust_remote_code"}
+
+
+def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, MultitaskConfig]:
+    """Load the tokenizer and the configuration of a recipe's encoder.
+
+    Args:
+        recipe: the recipe.
+
+    Returns:
+        The tokenizer, and the configuration with the recipe's `max_length` and `stride`: that of a trained multitask
+        model, or a new one without tasks.
+
+    Raises:
+        RecipeError: if the encoder cannot be loaded, or the window does not fit it.
+    """
+    hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in _HUB_OPTIONS}
+    try:
+        config = AutoConfig.from_pretrained(recipe.encoder, **hub)
+        if not isinstance(config, MultitaskConfig):
+            config = MultitaskConfig(text_config=config)
+        on_words = config.reads_words or reads_words([recipe.task(name) for name in recipe.tasks])
+        tokenizer = load_tokenizer(recipe.encoder, reads_words=on_words, **hub)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
+    _set_window(recipe, tokenizer, config)
+    return tokenizer, config
+
+
+def _set_window(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig) -> None:
+    """Set the configuration's `max_length` and `stride`: the recipe's, else those of a trained model or the default."""
+    limit = default_max_length(tokenizer, config.text_config)
+    if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
+        raise RecipeError(
+            f"max_length: the encoder reads at most {limit} sub-words at once. Found {recipe.max_length}."
+        )
+    config.max_length = recipe.max_length or config.max_length or limit
+    config.stride = config.stride if recipe.stride is None else recipe.stride
+    if config.max_length is None or config.stride is None:
+        return
+    capacity = config.max_length - tokenizer.num_special_tokens_to_add()
+    if config.stride >= capacity:
+        raise RecipeError(
+            f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
+            f"Found {config.stride}."
+        )

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import pytest
+from plain_recipes import PLAIN
+from small_datasets import TOKENS, load, rows_of, write
+
+from mtl_nlp.data.formats import FORMATS, Format, check_format
+from mtl_nlp.errors import DataError, RecipeError
+from mtl_nlp.recipe.schema import Recipe
+
+
+def dataset_of(**changes: Any) -> Any:
+    """The dataset of the plain recipe with some keys changed."""
+    data = copy.deepcopy(PLAIN)
+    data["datasets"]["ewt"].update(changes)
+    return Recipe.from_dict(data).datasets["ewt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "conll"}, "`columns` is needed for `path: conll`"),
+        ({"columns": ["tokens"]}, "and only there"),
+        ({"path": "conllu", "columns": ["tokens"]}, "and only there"),
+        ({"path": "conllu", "data_files": None}, "`path: conllu` needs `data_files`"),
+    ],
+)
+def test_column_files_need_their_keys(changes, message):
+    with pytest.raises(RecipeError, match=rf"^datasets\.ewt: .*{message}"):
+        check_format("ewt", dataset_of(**changes))
+
+
+@pytest.mark.parametrize("path", ["conll", "conllu"])
+def test_an_unknown_key_of_a_conll_dataset_is_refused(path):
+    with pytest.raises(RecipeError, match=r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"):
+        check_format("ewt", dataset_of(path=path, spilts={}))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"path": "conll", "columns": ["tokens"]}, {"path": "conllu"}, {"path": "csv", "sep": ";"}]
+)
+def test_a_dataset_with_the_keys_of_its_format_is_accepted(changes):
+    check_format("ewt", dataset_of(**changes))
+
+
+def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
+    def read_lines(path):
+        with open(path, encoding="utf-8") as file:
+            yield from ({"words": line.split(), "upos": ["X"] * len(line.split())} for line in file)
+
+    monkeypatch.setitem(FORMATS, "lines", Format(read_lines, columns=("words", "upos")))
+    with pytest.raises(RecipeError, match="`path: lines` needs `data_files`"):
+        check_format("ewt", dataset_of(path="lines", data_files=None))
+    file = write(tmp_path / "a.txt", "Ada runs", "Go")
+    loaded = load(tmp_path, {"tokens": "words"}, {"pos": "upos"}, path="lines", data_files={"train": file})
+    assert loaded.splits["train"]["tokens"][:] == [["Ada", "runs"], ["Go"]]
+
+
+def test_conll_takes_word_columns_and_comments(tmp_path):
+    write(tmp_path / "a.conll", "# topic = x", "Ada\tPROPN", "", "runs\tVERB")
+    labels = {"pos": "upos", "topic": "topic"}
+    loaded = load(tmp_path, TOKENS, labels, path="conll", columns=["tokens", "upos"], data_files={"train": "a.conll"})
+    assert loaded.splits["train"]["label:pos"][:] == [["PROPN"], ["VERB"]]
+    assert loaded.splits["train"]["label:topic"][:] == ["x", None]
+
+
+def test_conllu_takes_its_own_columns(tmp_path):
+    write(tmp_path / "a.conllu", "# genre = mail", "1\tAda\tada\tPROPN" + "\t_" * 6)
+    labels = {"pos": "upos", "topic": "genre"}
+    loaded = load(tmp_path, TOKENS, labels, path="conllu", data_files={"train": "a.conllu"})
+    assert rows_of(loaded) == [{"tokens": ["Ada"], "label:pos": ["PROPN"], "label:topic": "mail", "repaired": 0}]
+
+
+def test_csv_takes_pairs_numbers_and_the_arguments_of_load_dataset(tmp_path):
+    file = write(tmp_path / "a.tsv", "a\tb\ty\tclass", "One\tTwo, three\t2.5\t7", "x\ty\t\t8")
+    inputs, labels = {"text": "a", "text_pair": "b"}, {"score": "y", "topic": "class"}
+    loaded = load(tmp_path, inputs, labels, path="csv", sep="\t", data_files={"train": file})
+    assert rows_of(loaded) == [
+        {"text": "One", "text_pair": "Two, three", "label:score": 2.5, "label:topic": "7", "repaired": 0},
+        {"text": "x", "text_pair": "y", "label:score": None, "label:topic": "8", "repaired": 0},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a X", "b"], r"a\.conll, line 2: expected 2 columns"),
+        (["# topic = x", "a X"], r"a\.conll: no column or comment 'label'\. Did you mean"),
+        ([], r"a\.conll: there is no sentence; the split has no rows"),
+        (["# only = comments", ""], "there is no sentence"),
+    ],
+)
+def test_a_bad_column_file_is_named(tmp_path, lines, message):
+    write(tmp_path / "a.conll", *lines)
+    with pytest.raises(DataError, match=message):
+        load(
+            tmp_path,
+            TOKENS,
+            {"pos": "upos", "topic": "label"},
+            path="conll",
+            columns=["tokens", "upos"],
+            data_files={"train": "a.conll"},
+        )
+
+
+def test_an_unchanged_column_file_is_cached_and_a_changed_one_is_read_again(tmp_path):
+    def tokens() -> tuple[list[list[str]], str, list[str]]:
+        loaded = load(
+            tmp_path, TOKENS, {"pos": "p"}, path="conll", columns=["tokens", "p"], data_files={"train": "a.conll"}
+        )
+        rows = loaded.splits["train"]
+        return rows["tokens"][:], rows._fingerprint, [file["filename"] for file in rows.cache_files]
+
+    write(tmp_path / "a.conll", "cat N")
+    first, again = tokens(), tokens()
+    assert first == again
+    write(tmp_path / "a.conll", "dog N")
+    stat = (tmp_path / "a.conll").stat()
+    os.utime(tmp_path / "a.conll", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    changed = tokens()
+    assert changed[0] == [["dog"]]
+    assert changed[1] != first[1]
+    assert changed[2] != first[2]

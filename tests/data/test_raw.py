@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+from small_datasets import TEXT, TOKENS, load, write
+
+from mtl_nlp.data.canonical import SLOW_ROWS
+from mtl_nlp.data.raw import expected_rows
+from mtl_nlp.errors import DataError
+from mtl_nlp.recipe.sections import DatasetRecipe
+
+
+@pytest.mark.parametrize("path", ["json", "conll"])
+def test_globs_and_lists_of_files_are_read_in_order(tmp_path, path):
+    for name in ("b1", "a2", "a1"):
+        lines = [f"{name} N"] if path == "conll" else [{"tokens": [name], "upos": ["N"]}]
+        write(tmp_path / f"{name}.x", *lines)
+    extra = {"columns": ["tokens", "upos"]} if path == "conll" else {}
+    files = {"train": ["a*.x", "b1.x"]}
+    loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path=path, data_files=files, **extra)
+    assert loaded.splits["train"]["tokens"][:] == [["a1"], ["a2"], ["b1"]]
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "message"),
+    [
+        ({"train": "b.jsonl"}, {}, r"^datasets\.d\.data_files\.train: no file .*/b\.jsonl"),
+        ({"train": ["a.jsonl", "b/*.x"]}, {}, r"^datasets\.d\.data_files\.train: no file .*/b/\*\.x"),
+        ({"train": "a.jsonl"}, {"labl": 1}, r"^datasets\.d\.labl: neither .* Did you mean 'labels'"),
+        ({"train": "a.jsonl"}, {"split": "train"}, "expected all splits of a dataset"),
+        ({"train": "empty.jsonl"}, {}, r"^datasets\.d: cannot be read: a file is empty"),
+        ({"train": "broken.jsonl"}, {}, r"^datasets\.d: cannot be read: .*JSON parse error.*row 1"),
+        ({"train": "a.jsonl"}, {"path": "nobody/nothing"}, r"^datasets\.d: cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_with_its_key(tmp_path, files, more, message):
+    write(tmp_path / "a.jsonl", {"text": "a", "y": 1}, {"text": "b", "y": 2})
+    write(tmp_path / "empty.jsonl")
+    write(tmp_path / "broken.jsonl", {"text": "a", "y": 1}, '{"text":')
+    with pytest.raises(DataError, match=message) as caught:
+        load(tmp_path, TEXT, {"score": "y"}, data_files=files, **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ({"path": "json", "data_files": {"train": ["*.jsonl"]}}, 5),
+        ({"path": "json", "data_files": {"train": ["*.jsonl"], "test": ["b.jsonl"]}}, 8),
+        ({"path": "json", "data_files": {"train": ["https://host/a.jsonl"]}}, SLOW_ROWS),
+        ({"path": "owner/name"}, SLOW_ROWS),
+    ],
+)
+def test_the_number_of_rows_is_estimated_from_the_size_of_local_files(tmp_path, monkeypatch, dataset, expected):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_bytes(b"x" * 1000)
+    (tmp_path / "b.jsonl").write_bytes(b"x" * 1500)
+    assert expected_rows(DatasetRecipe(**dataset, inputs={"text": "t"}, labels={"score": "y"})) == expected

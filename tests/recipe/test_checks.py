@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
+
+BAD = [-1.0, float("inf"), float("nan")]
+
+
+def test_finite_numbers_from_0_on_are_accepted():
+    check_not_negative("pull", 0)
+    check_loss_weights({})
+    check_loss_weights({"pos": 0.0, "ner": 1, "topic": 2.5})
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_negative_and_infinite_numbers_are_refused(value):
+    with pytest.raises(ValueError, match=rf"^`pull` should be finite and at least 0\. Found {value}\.$"):
+        check_not_negative("pull", value)
+    with pytest.raises(
+        ValueError, match=rf"^`loss_weights` should be finite and at least 0\. Found {value} for 'ner'\.$"
+    ):
+        check_loss_weights({"pos": 1.0, "ner": value})
