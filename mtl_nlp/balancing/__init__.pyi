@@ -1,0 +1,1 @@
+from .pull import adapter_deviation as adapter_deviation

@@ -1,0 +1,11 @@
+from .configuration_multitask import MultitaskConfig as MultitaskConfig
+from .loss_multitask import joint_loss as joint_loss
+from .modeling_multitask import MultitaskModel as MultitaskModel
+from .modeling_multitask import MultitaskOutput as MultitaskOutput
+from .pipeline_multitask import MultitaskPipeline as MultitaskPipeline
+from .tasks_multitask import TASK_TYPES as TASK_TYPES
+from .tasks_multitask import MultiLabelClassification as MultiLabelClassification
+from .tasks_multitask import Regression as Regression
+from .tasks_multitask import Task as Task
+from .tasks_multitask import TextClassification as TextClassification
+from .tasks_multitask import TokenClassification as TokenClassification
