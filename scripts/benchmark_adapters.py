@@ -38,7 +38,7 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, MultitaskTrainer, Recipe, TextClassification
-from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_options, inject_adapter
+from mtl_nlp.modeling.lora_multitask import RoutedLinear, adapter_options, inject_adapter
 from mtl_nlp.modeling.routing_multitask import Route, routed
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer

@@ -1,0 +1,5 @@
+"""The mixture: which rows of which datasets are in which batch."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,23 +6,20 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, is_peft_available
 
 from .adapters_multitask import (
     SHARED,
-    adapter_options,
     adapter_parameters,
     delete_adapter,
-    inject_adapter,
     merged_state,
     peft_adapter_name,
     supports_mixed_batches,
@@ -32,6 +29,9 @@ from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import count_step, joint_loss, zero_loss
 from .routing_multitask import checkpointing_routed, encoder_passes, mark_idle_adapters, routed
 from .tasks_multitask import Task
+
+if TYPE_CHECKING and is_peft_available():  # the call keeps transformers from demanding PEFT for every model
+    from peft import LoraConfig
 
 
 @dataclass
@@ -99,6 +99,8 @@ class MultitaskModel(PreTrainedModel):
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
         for options in config.adapters or ():  # after post_init, which would initialise lora_B too
+            from .lora_multitask import inject_adapter  # needs PEFT
+
             inject_adapter(self.encoder, peft_adapter_name(options["name"]), options)
 
     @classmethod
@@ -269,6 +271,8 @@ class MultitaskModel(PreTrainedModel):
         Raises:
             ValueError: if there is no such task, it has one, or the options do not fit the encoder.
         """
+        from .lora_multitask import adapter_options, inject_adapter  # needs PEFT
+
         if adapter_name not in {SHARED, *self.tasks}:
             raise ValueError(f"No task {adapter_name!r} to adapt to. The model has {', '.join(self.tasks)}.")
         if adapter_name in self.adapter_names:
@@ -389,7 +393,3 @@ def _no_pooler(text_config: Any) -> dict[str, bool]:
     if encoder_class is not None and "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
         return {"add_pooling_layer": False}
     return {}
-
-
-AutoConfig.register(MultitaskConfig.model_type, MultitaskConfig)
-AutoModel.register(MultitaskConfig, MultitaskModel)

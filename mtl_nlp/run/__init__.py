@@ -1,0 +1,5 @@
+"""The run: the steps from a recipe to data, model, trainer and plan."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

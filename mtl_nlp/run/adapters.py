@@ -9,12 +9,8 @@ from transformers import AutoModel, PreTrainedConfig
 from mtl_nlp.balancing.pull import check_pull
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import one_line
-from mtl_nlp.modeling.adapters_multitask import (
-    SHARED,
-    adapter_options,
-    adapter_parameters,
-    inject_adapter,
-)
+from mtl_nlp.modeling.adapters_multitask import SHARED, adapter_parameters
+from mtl_nlp.modeling.lora_multitask import adapter_options, inject_adapter
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.sections import AdapterRecipe

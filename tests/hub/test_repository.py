@@ -27,6 +27,7 @@ CODE = {
     "spans_multitask.py",
     "windows_multitask.py",
     "heads_multitask.py",
+    "lora_multitask.py",
     "loss_multitask.py",
     "modeling_multitask.py",
     "pipeline_multitask.py",

@@ -108,7 +108,7 @@ def test_an_encoder_that_peft_has_no_defaults_for_is_told_and_what_it_has(quick_
 
 
 def test_a_peft_that_is_too_old_is_told(adapting, monkeypatch):
-    monkeypatch.setattr("mtl_nlp.modeling.adapters_multitask._MIN_PEFT_VERSION", "999")
+    monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
     with pytest.raises(RecipeError, match=r"^adapters: The version of PEFT .* version >= 999"):
         prepare_run(Recipe.from_dict(adapting))
 

@@ -1,0 +1,3 @@
+from .mixture import TaskMixture as TaskMixture
+from .sampler import MixtureBatchSampler as MixtureBatchSampler
+from .streaming import MixtureStream as MixtureStream

@@ -1,0 +1,13 @@
+from .configuration_multitask import MultitaskConfig as MultitaskConfig
+from .label_kinds_multitask import LabelKind as LabelKind
+from .loss_multitask import joint_loss as joint_loss
+from .modeling_multitask import MultitaskModel as MultitaskModel
+from .modeling_multitask import MultitaskOutput as MultitaskOutput
+from .pipeline_multitask import MultitaskPipeline as MultitaskPipeline
+from .tasks_multitask import TASK_TYPES as TASK_TYPES
+from .tasks_multitask import MultiLabelClassification as MultiLabelClassification
+from .tasks_multitask import Regression as Regression
+from .tasks_multitask import Task as Task
+from .tasks_multitask import TextClassification as TextClassification
+from .tasks_multitask import TokenClassification as TokenClassification
+from .tasks_multitask import register_task_type as register_task_type

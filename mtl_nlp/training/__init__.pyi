@@ -1,0 +1,2 @@
+from .arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
+from .trainer import MultitaskTrainer as MultitaskTrainer
