@@ -13,7 +13,8 @@ from torch import nn
 from toys import FAMILIES, build_model, lively_model, liven_adapters
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
-from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.lora_multitask import RoutedLinear
 
 POS = TokenClassification(name="pos", labels=["A", "B", "C"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
