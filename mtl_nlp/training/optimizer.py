@@ -26,6 +26,23 @@ def set_learning_rate(
         optimizer.add_param_group({**group, "params": taken, "lr": learning_rate})
 
 
+def check_weighting(weighting: LossWeighting, *, is_sharded: bool) -> None:
+    """Check that an optimizer can have the parameters of a loss weighting.
+
+    Args:
+        weighting: the loss weighting.
+        is_sharded: whether the model's parameters are sharded (FSDP, DeepSpeed).
+
+    Raises:
+        ValueError: if the weighting has parameters and those of the model are sharded.
+    """
+    if is_sharded and any(parameter.requires_grad for parameter in weighting.parameters()):
+        raise ValueError(
+            f"FSDP and DeepSpeed prepare an optimizer with parameters of the model only, and the loss weighting "
+            f"{type(weighting).__name__} has parameters of its own. Train without FSDP and DeepSpeed."
+        )
+
+
 def include_weighting(
     optimizer: torch.optim.Optimizer, weighting: LossWeighting, learning_rate: float, *, is_new: bool
 ) -> None:

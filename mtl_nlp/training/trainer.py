@@ -34,7 +34,7 @@ from mtl_nlp.training.callbacks import EpochStart, PresentArguments, StepHooks, 
 from mtl_nlp.training.checkpoints import check_same_model, last_checkpoint
 from mtl_nlp.training.evaluation import EvaluatingTrainer
 from mtl_nlp.training.log import TrainingLog
-from mtl_nlp.training.optimizer import include_weighting, set_learning_rate
+from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
@@ -108,11 +108,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
         self.recipe = ""
         self.loss_weighting = (loss_weighting or Static(weights)).to(args.device)
-        if list(self.loss_weighting.parameters()) and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError(
-                f"FSDP and DeepSpeed shard an optimizer of the model's parameters only, and the loss weighting "
-                f"{type(self.loss_weighting).__name__} has parameters of its own. Train without them."
-            )
+        check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)

@@ -7,7 +7,7 @@ from torch import nn
 from toys import build_model, liven_adapters
 
 from mtl_nlp import TextClassification, TokenClassification
-from mtl_nlp.balancing.pull import adapter_deviation, check_pull
+from mtl_nlp.balancing.pull import AdapterPull, adapter_deviation, check_pull
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors
 
 TASKS = [
@@ -90,3 +90,17 @@ def test_dora_adapters_are_not_pulled():
     model = adapted("pos", "ner", use_dora=True)
     with pytest.raises(ValueError, match="a DoRA adapter is no product"):
         check_pull(model)
+
+
+def test_the_penalty_is_the_strength_times_the_deviation_of_now():
+    model = adapted("pos", "ner")
+    pull = AdapterPull(model, 0.5)
+    torch.testing.assert_close(pull.penalty(), 0.5 * adapter_deviation(model))
+    liven_adapters(model, std=0.1)
+    torch.testing.assert_close(pull.penalty(), 0.5 * adapter_deviation(model))
+
+
+@pytest.mark.parametrize("names", [(), ("pos",), ("pos", "shared")])
+def test_one_adapter_is_not_pulled(names):
+    with pytest.raises(ValueError, match="needs two"):
+        AdapterPull(adapted(*names), 0.5)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
+from toy_weightings import Uncertainty, Watching
 
-from mtl_nlp.training.optimizer import set_learning_rate
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 
 
 def test_some_parameters_have_their_own_rate_and_keep_all_else_of_their_group():
@@ -23,3 +26,27 @@ def test_some_parameters_have_their_own_rate_and_keep_all_else_of_their_group():
         id(other): (1e-4, 0.1, (0.8, 0.9)),
         id(plain): (1e-2, 0.0, (0.8, 0.9)),
     }
+
+
+def test_a_weighting_is_added_to_a_new_optimizer_and_to_it_only():
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], lr=1e-4, weight_decay=0.1)
+    weighting = Uncertainty(["pos"])
+    with pytest.raises(ValueError, match="should have the parameters of the loss weighting Uncertainty"):
+        include_weighting(optimizer, weighting, 1e-3, is_new=False)
+    include_weighting(optimizer, weighting, 1e-3, is_new=True)
+    include_weighting(optimizer, weighting, 1e-3, is_new=False)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(1e-4, 0.1), (1e-3, 0.0)]
+
+
+@pytest.mark.parametrize("weighting", [Static({"pos": 1.0}), Watching(), Uncertainty(["pos"]).requires_grad_(False)])
+def test_a_weighting_that_is_not_trained_adds_no_group_and_goes_with_sharding(weighting):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))])
+    include_weighting(optimizer, weighting, 1e-3, is_new=True)
+    assert len(optimizer.param_groups) == 1
+    check_weighting(weighting, is_sharded=True)
+
+
+def test_a_trained_weighting_is_refused_with_a_sharded_model():
+    check_weighting(Uncertainty(["pos"]), is_sharded=False)
+    with pytest.raises(ValueError, match=r"FSDP and DeepSpeed .* the loss weighting Uncertainty has parameters"):
+        check_weighting(Uncertainty(["pos"]), is_sharded=True)
