@@ -53,7 +53,7 @@ class Feature(NamedTuple):
 
 
 class LabelKind(abc.ABC):
-    """The shape of a task's labels, see the module.
+    """The shape of a task's labels, and all that depends on that shape.
 
     Args:
         name: the task's name.

@@ -139,6 +139,22 @@ def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, lab
     assert all(p.grad is not None and not p.grad.any() for p in head.parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("task", [POS, TOPIC], ids=lambda task: task.name)
+def test_a_model_takes_soft_targets_and_their_mean_is_over_the_labelled_units(task):
+    model, labels = build_model([task]), labels_for(task)
+    soft = torch.nn.functional.one_hot(labels.clamp(min=0), 3) * labels.ne(-100)[..., None].float()
+    hard, same = (model(**inputs(), labels={task.name: given}).loss for given in (labels, soft))
+    torch.testing.assert_close(same, hard, rtol=0, atol=1e-6)
+
+
+def test_a_heads_loss_counts_a_unit_by_its_weight():
+    (head,) = build_model([TOPIC]).heads
+    logits, labels = torch.randn(3, 3), labels_for(TOPIC)
+    each = [head.loss_sum(logits[row : row + 1], labels[row : row + 1]).item() for row in range(3)]
+    weighted = head.loss_sum(logits, labels, torch.tensor([2.0, 0.5, 0.0]))
+    assert weighted.item() == pytest.approx(2.0 * each[0] + 0.5 * each[1])
+
+
 def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation():
     head = build_model([POS]).heads[0]
     head.label_smoothing = 0.1

@@ -85,6 +85,31 @@ def test_a_step_is_counted_by_rows_and_by_labels_that_count():
     assert count_step([], {"pos": TASKS["pos"]}) == counts_of(0, pos=(0, 0))
 
 
+def test_with_the_tasks_a_step_counts_the_units_of_soft_targets_by_their_kinds():
+    tasks = [
+        TokenClassification(name="pos", labels=["a", "b"]),
+        TextClassification(name="topic", labels=["a", "b"]),
+        MultiLabelClassification(name="tags", labels=["a", "b"]),
+    ]
+    every = torch.tensor([0, 1])
+    batch = {
+        "input_ids": torch.zeros(2, 3),
+        "rows": {"pos": every, "topic": every, "tags": every},
+        "labels": {
+            "pos": torch.tensor([[[0.0, 0.0], [0.5, 0.5], [0.0, 0.0]], [[0.0, 0.0], [0.1, 0.9], [1.0, 0.0]]]),
+            "topic": torch.tensor([[0.3, 0.7], [1.0, 0.0]]),
+            "tags": torch.tensor([[0.3, 0.7], [1.0, 0.0]]),
+        },
+    }
+    counts = count_step([batch], {task.name: task for task in tasks})
+    assert counts == counts_of(2, pos=(2, 3), topic=(2, 2), tags=(2, 4))
+
+
+@pytest.mark.parametrize("units", [0.25, 3.5])
+def test_the_mean_is_over_the_weights_of_units_also_where_they_are_less_than_one(units):
+    assert joint_loss(losses_of(pos=2.0), counts_of(1, pos=(1, units))).item() == pytest.approx(2.0 / units)
+
+
 def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():
     shapes = [((2, 3), torch.float32), ((4,), torch.bfloat16), ((), torch.float64)]
     inputs = [torch.ones(shape, dtype=dtype, requires_grad=True) for shape, dtype in shapes]
