@@ -128,7 +128,7 @@ def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArgume
             processes with other tasks would make other numbers of passes, and wait for each other.
     """
     if args.adapter_learning_rate is not None and not model.adapter_names:
-        raise ValueError("`adapter_learning_rate` is of adapters, and the model has none.")
+        raise ValueError("`adapter_learning_rate` needs a model with adapters, and this model has no adapter.")
     if args.adapter_pull:
         check_pull(model)
     if (

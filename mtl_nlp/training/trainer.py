@@ -38,6 +38,7 @@ from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import set_learning_rate
 from mtl_nlp.training.pushing import HubTrainer
 from mtl_nlp.training.schedule import batch_sampler
+from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
@@ -87,6 +88,8 @@ class MultitaskTrainer(HubTrainer):
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
+        train_datasets = {} if train_dataset is None else train_dataset.datasets
+        agree_on_window(model.config, processing_class, [*train_datasets.values(), *(eval_dataset or {}).values()])
         super().__init__(
             model=model,
             args=args,
