@@ -22,15 +22,18 @@ from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 LABEL_PREFIX = "label:"
 """Label columns are `label:<task>`, so that no task's name meets an input's."""
 REPAIRED = "repaired"
-"""Column: how many of a row's span tags were illegal and were rewritten."""
+"""The column with the number of span tags per row that were illegal and are repaired."""
 SLOW_ROWS = 20_000
-"""From this many rows on a step over a dataset takes more than a few seconds and shows a progress bar."""
+"""From this number of rows on, a step over a dataset takes more than a few seconds and shows a progress bar."""
 _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
 
 
 @functools.cache
 def code_fingerprint() -> str:
-    """Fingerprint of the code that makes rows and windows, for the caches' keys: datasets sees only the function."""
+    """Return a fingerprint of the code that makes rows and windows.
+
+    It is part of the caches' keys, since `datasets` sees changes of the mapped function only.
+    """
     folder = Path(__file__).parents[1]
     sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
@@ -115,7 +118,11 @@ def canonical_rows(
 
 @contextlib.contextmanager
 def progress_bars_from(rows: int) -> Iterator[None]:
-    """Inside, `datasets` shows its progress bars only if `rows` is large enough for a wait."""
+    """Show the progress bars of `datasets` only if there are enough rows to wait for.
+
+    Args:
+        rows: number of rows, exact or estimated.
+    """
     if rows >= SLOW_ROWS or datasets.are_progress_bars_disabled():
         yield
         return
@@ -128,10 +135,10 @@ def progress_bars_from(rows: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Inside, what cannot be read is a `DataError` in one line: a stream's files are read long after they are named.
+    """Turn an error of `datasets` while rows are read into a `DataError` in one line.
 
     Args:
-        name: how to call it in messages.
+        name: dataset and split, for messages.
     """
     try:
         yield
@@ -194,7 +201,7 @@ def _check_input(where: str, key: str, value: Any) -> None:
 
 
 def class_names_of(feature: Any) -> list[str] | None:
-    """The names of a ClassLabel column, or of a list of them; None if labels are stored as they are."""
+    """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of another type."""
     inner = feature.feature if isinstance(feature, List) else feature
     return list(inner.names) if isinstance(inner, ClassLabel) else None
 

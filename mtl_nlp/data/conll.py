@@ -1,4 +1,4 @@
-"""Reading CoNLL column files and CoNLL-U treebanks, sentence by sentence."""
+"""Readers of CoNLL column files and CoNLL-U treebanks, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "dep
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
 _OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
-"""In column files: a hashtag may be a sentence's first word, even `#a=b`."""
+"""The start of a comment in column files, where a hashtag such as `#a=b` may be a sentence's first word."""
 
 
 def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Read sentences from a file of columns, separated by tabs, or by blanks where a line has no tab.
+    """Read sentences from a file of columns, separated by tabs, or by spaces if a line has no tab.
 
-    Before a sentence's first word, lines such as `# topic = travel` are columns of the whole sentence. `#` opens a
-    comment nowhere else, so hashtags are safe. `-DOCSTART-` lines are read as empty ones.
+    Lines such as `# topic = travel` before a sentence's first word are comments: values for the complete sentence. `#`
+    does not start a comment anywhere else, so hashtags are safe. `-DOCSTART-` lines are read as empty lines.
 
     Args:
         path: the file, UTF-8.
-        columns: a name for each column.
+        columns: the names of the columns.
 
     Yields:
-        One dict a sentence: a list of strings for each column, and the comments' strings.
+        One dict per sentence: a list of strings per column, and a string per comment.
 
     Raises:
-        DataError: on a line with another number of columns.
+        DataError: if a line has a different number of columns.
     """
 
     def is_comment(line: str) -> bool:
@@ -51,14 +51,17 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
 def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read sentences from a CoNLL-U file: the columns `CONLLU_COLUMNS` (FORM is `tokens`) and the comments.
 
-    The units are syntactic words: lines of multi-word ranges (`3-4`) and empty nodes (`5.1`) carry no tags of their
-    own and are left out.
+    The words are syntactic words: lines of multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, since they
+    have no tags of their own.
+
+    Args:
+        path: the file, UTF-8.
 
     Yields:
-        One dict a sentence, as `read_conll` does.
+        One dict per sentence, like `read_conll`.
 
     Raises:
-        DataError: on a line that has not ten tab-separated columns, or an id that is none.
+        DataError: if a line does not have ten tab-separated columns, or does not start with a word's id.
     """
     for first_line, comments, lines in _sentences(path, re.compile("#").match):
         words = []
@@ -77,16 +80,16 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def read_first_column(path: str | Path) -> Iterator[list[str]]:
-    """The words of each sentence of a file of columns, as `read_conll` reads it, whatever the other columns are."""
+    """Yield the first column of each sentence in a file that `read_conll` can read, whatever the other columns are."""
     for _, _, lines in _sentences(path, _OPENS_COMMENT.match):
         yield [_split(line)[0] for line in lines]
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """(number, line) of each line of a file, without its end and the file's byte order mark.
+    """Yield (number, line) of each line in a file, without line ends and the file's byte order mark.
 
     Raises:
-        DataError: on a line that is not UTF-8.
+        DataError: if a line is not UTF-8.
     """
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
@@ -102,7 +105,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def _sentences(
     path: str | Path, is_comment: Callable[[str], object]
 ) -> Iterator[tuple[int, dict[str, str], list[str]]]:
-    """(number of the first word's line, comments, word lines) of each sentence."""
+    """Yield (number of the first word's line, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []
     first_line = 0
@@ -123,5 +126,5 @@ def _sentences(
 
 
 def _split(line: str) -> list[str]:
-    """The columns; only blanks part them, so a word may hold a no-break space."""
+    """Return the columns of a line. Only tabs or spaces separate them, so a word may hold a no-break space."""
     return line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]

@@ -43,6 +43,8 @@ class EncodedDataset:
         repaired: span tags that were illegal in the source and were rewritten as seqeval reads them.
         empty: windows without any sub-word of a text.
         fingerprint: datasets' own fingerprint of the canonical rows.
+        max_length: sub-words of the longest window that was allowed; None if not known, or without a limit.
+        stride: sub-words that neighbouring windows share; None for the default.
     """
 
     name: str
@@ -51,6 +53,8 @@ class EncodedDataset:
     repaired: int
     empty: int
     fingerprint: str
+    max_length: int | None = None
+    stride: int | None = None
 
     @property
     def num_rows(self) -> int:
@@ -108,6 +112,8 @@ class EncodedStream:
             pass ends where the rows end, whatever this says.
         lengths: sub-words of its first windows, shape (windows,).
         buffer_size: rows that are read at once and shuffled.
+        max_length: as in `EncodedDataset`.
+        stride: as in `EncodedDataset`.
     """
 
     name: str
@@ -116,6 +122,8 @@ class EncodedStream:
     num_windows: int
     lengths: np.ndarray
     buffer_size: int
+    max_length: int | None = None
+    stride: int | None = None
 
     @property
     def num_rows(self) -> int:
@@ -207,7 +215,7 @@ def encode_dataset(
     repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
-    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint)
+    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint, max_length, stride)
 
 
 def encode_stream(
@@ -244,7 +252,7 @@ def encode_stream(
         lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
     if not len(lengths):
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
-    return EncodedStream(name, windows, tuple(fed), num_rows, lengths, buffer_size)
+    return EncodedStream(name, windows, tuple(fed), num_rows, lengths, buffer_size, max_length, stride)
 
 
 def _fed_by(rows: Dataset | IterableDataset, tasks: Mapping[str, Task]) -> dict[str, Task]:

@@ -1,4 +1,4 @@
-"""Adapters in training: those that a recipe asks for, how far they are apart, and what is trained."""
+"""The adapters of a recipe: their checks, their addition to a model, and the parts that are not trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtl_nlp.recipe.sections import AdapterRecipe
 
 
 def lora_config(recipe: AdapterRecipe) -> LoraConfig:
-    """PEFT's configuration of every adapter that a recipe asks for."""
+    """Return PEFT's configuration of a recipe's adapters, which is the same for all of them."""
     return LoraConfig(
         r=recipe.r,
         lora_alpha=recipe.alpha,
@@ -29,10 +29,14 @@ def lora_config(recipe: AdapterRecipe) -> LoraConfig:
 
 
 def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
-    """See that an encoder can be built and a recipe's adapters fit it, before more than its configuration is loaded.
+    """Check that an encoder can be built and that a recipe's adapters fit it, before its weights are loaded.
+
+    Args:
+        recipe: the recipe.
+        text_config: the encoder's configuration.
 
     Raises:
-        RecipeError: if not, or PEFT is too old.
+        RecipeError: if the encoder cannot be built, an adapter does not fit it, or PEFT is too old.
     """
     with torch.device("meta"):
         try:
@@ -47,24 +51,28 @@ def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
 
 
 def adapt(model: MultitaskModel, recipe: Recipe) -> None:
-    """Give a model the adapters of a recipe, and leave out of training what it says.
+    """Add a recipe's adapters to a model, and exclude parts from training as the recipe says.
 
-    A task of the model that has such an adapter from before keeps it.
+    A task that already has an adapter with the same options keeps it.
+
+    Args:
+        model: the model, which is changed in place.
+        recipe: the recipe.
 
     Raises:
-        RecipeError: if a part to freeze is not there, an adapter is there with other options, or nothing is left to
+        RecipeError: if a part to freeze does not exist, an adapter exists with different options, or nothing is left to
             train.
     """
     adapters = recipe.adapters
     if adapters is not None:
-        there = {each["name"]: each for each in model.config.adapters or ()}
+        existing = {each["name"]: each for each in model.config.adapters or ()}
         try:
             options = adapter_options(model.encoder, lora_config(adapters))
             for name in [*([SHARED] if adapters.shared else []), *recipe.adapted_tasks]:
-                if name not in there:
+                if name not in existing:
                     model.add_adapter(lora_config(adapters), name)
-                elif there[name] != {"name": name, **options}:
-                    raise ValueError(f"{name} has one from {recipe.encoder}, {there[name]}. Found {options}.")
+                elif existing[name] != {"name": name, **options}:
+                    raise ValueError(f"{name} has one from {recipe.encoder}, {existing[name]}. Found {options}.")
             if adapters.pull:
                 check_pull(model)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""From a prepared run to its model, its batches and its trainer."""
+"""The model, the batches and the trainer of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from mtl_nlp.training.trainer import MultitaskTrainer
 
 
 def build_model(run: Run) -> MultitaskModel:
-    """The encoder with new heads and adapters, seeded by the recipe's `training.seed`, or a trained model with more.
+    """Build the model: the encoder, or a trained model, with new heads and adapters, seeded by `training.seed`.
+
+    Args:
+        run: the run.
 
     Raises:
         RecipeError: if the encoder cannot be loaded, or the recipe's adapters and frozen parts do not fit it.
@@ -45,10 +48,13 @@ def build_model(run: Run) -> MultitaskModel:
 
 
 def build_meta_model(run: Run) -> MultitaskModel:
-    """The model that `build_model` would build, without its weights.
+    """Build the same model as `build_model` on the meta device, without weights.
+
+    Args:
+        run: the run.
 
     Raises:
-        RecipeError: if the recipe's adapters and frozen parts do not fit it.
+        RecipeError: if the recipe's adapters and frozen parts do not fit the model.
     """
     with torch.device("meta"):
         return _apply_recipe(MultitaskModel(copy.deepcopy(run.config)), run)
@@ -64,10 +70,14 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
-    """See that there are splits for what the arguments ask for and for the final scores.
+    """Check that there are splits for the evaluation in training and for the final scores.
+
+    Args:
+        run: the run.
+        arguments: its training arguments.
 
     Raises:
-        RecipeError: if there are none.
+        RecipeError: if a split is missing.
     """
     if "validation" not in run.splits and arguments.eval_strategy != "no":
         raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
@@ -76,10 +86,14 @@ def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
 
 
 def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatchSampler:
-    """The batches that training would take.
+    """Return the batches that training takes.
+
+    Args:
+        run: the run.
+        arguments: its training arguments.
 
     Raises:
-        RecipeError: if the mixture cannot be made, or batches of it.
+        RecipeError: if the mixture or its batches cannot be made.
     """
     try:
         return batch_sampler(run.mixture, arguments)
@@ -88,10 +102,15 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
 
 
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:
-    """The trainer of a run.
+    """Build the trainer of a run.
+
+    Args:
+        run: the run.
+        model: its model.
+        arguments: its training arguments.
 
     Raises:
-        RecipeError: if the arguments are at odds, or ask for a package that is not there.
+        RecipeError: if arguments contradict each other, or need a package that is not installed.
     """
     validation = run.splits.get("validation")
     try:
@@ -102,7 +121,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
         )
-    except (ImportError, RuntimeError, ValueError) as error:  # a reporter that is not installed, arguments at odds
+    except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a reporter is not installed
         raise RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -1,4 +1,4 @@
-"""What a recipe would train on, as text: `mtl-nlp plan`."""
+"""The plan of a run as text: `mtl-nlp plan`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _MEASURED_ROWS = 200_000
 
 
 def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
-    """Tasks, label spaces, rows, lengths, sampling, steps, processes, padding, and what is cut or lost.
+    """Describe a run before training: tasks, label spaces, datasets, sampling, steps, processes, padding, and notes.
+
+    Args:
+        run: the run.
+        arguments: its training arguments.
 
     Raises:
         RecipeError: if the mixture or its batches cannot be made.
@@ -103,7 +107,7 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
 
 
 def _padding(sampler: MixtureBatchSampler) -> str:
-    """The share of padding in the first batches of the first epoch, those of all processes."""
+    """Describe the share of padding in the first batches of the first epoch, over all processes."""
     if sampler.mixture.is_streamed:
         return ""
     rows = sub_words = positions = 0
@@ -119,7 +123,7 @@ def _padding(sampler: MixtureBatchSampler) -> str:
 
 
 def describe_notes(run: Run) -> str:
-    """What there is to tell about the data, a line each."""
+    """Return the notes on a run's data, one per line."""
     return "\n".join(f"note: {note}" for note in run.notes)
 
 
@@ -133,7 +137,7 @@ def _shortened(labels: Sequence[str], most: int = 60) -> str:
 
 
 def describe_parameters(model: MultitaskModel) -> str:
-    """What of a model is trained, a line."""
+    """Return a line about the number of parameters that are trained, in total and per part."""
 
     def size(parameters: list[nn.Parameter], of_trained: bool = True) -> int:
         return sum(p.numel() for p in set(parameters) if p.requires_grad or not of_trained)

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode_dataset, encode_stream
 from mtl_nlp.data.loading import LoadedDataset, has_labels
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.notes import describe_lost_rows, describe_stream, describe_unscored_tasks
 
@@ -45,11 +46,8 @@ def tokenize_datasets(
         DataError: if a training split has no label, or a row of a stream is not valid.
     """
     tasks = {task.name: task for task in config.get_tasks()}
-    window: dict[str, Any] = {
-        "reads_words": config.reads_words,
-        "max_length": config.max_length,
-        "stride": config.stride,
-    }
+    max_length = config.max_length or default_max_length(tokenizer, config.text_config)
+    window: dict[str, Any] = {"reads_words": config.reads_words, "max_length": max_length, "stride": config.stride}
     found = TokenizedDatasets()
     for name, data in loaded.items():
         section = recipe.datasets[name]
@@ -71,6 +69,6 @@ def tokenize_datasets(
                 continue
             encoded = encode_dataset(f"{name}/{split}", canonical, tasks, tokenizer, **window)
             found.splits.setdefault(split, {})[name] = encoded
-            found.notes += describe_lost_rows(encoded, tasks, config.max_length)
+            found.notes += describe_lost_rows(encoded, tasks, max_length)
     found.notes += describe_unscored_tasks(recipe.tasks, found.splits, found.streams)
     return found

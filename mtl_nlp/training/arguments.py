@@ -129,7 +129,7 @@ def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArgume
             processes with different tasks would make different numbers of passes, and wait for each other.
     """
     if args.adapter_learning_rate is not None and not model.adapter_names:
-        raise ValueError("`adapter_learning_rate` is of adapters, and the model has none.")
+        raise ValueError("`adapter_learning_rate` needs a model with adapters, and this model has no adapter.")
     if (
         is_sharded
         and not supports_mixed_batches(model.config.text_config, model.config.adapters or ())

@@ -38,6 +38,7 @@ from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_l
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
+from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
@@ -93,6 +94,8 @@ class MultitaskTrainer(EvaluatingTrainer):
             )
         if weights and loss_weighting is not None:
             raise ValueError("`loss_weights` are those of a static weighting: leave them out with `loss_weighting`.")
+        train_datasets = {} if train_dataset is None else train_dataset.datasets
+        agree_on_window(model.config, processing_class, [*train_datasets.values(), *(eval_dataset or {}).values()])
         super().__init__(
             model=model,
             args=args,

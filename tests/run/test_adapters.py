@@ -299,5 +299,5 @@ def test_what_is_asked_of_adapters_needs_some(quick_recipe):
     quick_recipe["training"]["adapter_learning_rate"] = 1e-3
     recipe = Recipe.from_dict(quick_recipe)
     run = prepare_run(recipe)
-    with pytest.raises(RecipeError, match="`adapter_learning_rate` is of adapters, and the model has none"):
+    with pytest.raises(RecipeError, match="`adapter_learning_rate` needs a model with adapters"):
         build_trainer(run, build_run_model(run), training_arguments(recipe))

@@ -1,0 +1,54 @@
+"""The window that a model and its data share: how many sub-words the encoder reads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transformers import PreTrainedTokenizerBase
+
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.windows_multitask import default_max_length
+
+
+def agree_on_window(
+    config: MultitaskConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    datasets: Iterable[EncodedDataset | EncodedStream],
+) -> None:
+    """Check that a model and its data have the same `max_length` and `stride`, and set those that the model lacks.
+
+    The configuration is saved with the model, so that a pipeline cuts long texts into the same windows as the data.
+
+    Args:
+        config: the model's configuration. A value that is None is set to that of the data.
+        tokenizer: the model's tokenizer.
+        datasets: encoded splits. Those without a `max_length` are not compared.
+
+    Raises:
+        ValueError: if two datasets differ, or the data differs from the configuration.
+    """
+    known = [encoded for encoded in datasets if encoded.max_length is not None]
+    if not known:
+        return
+    first = known[0]
+    for other in known[1:]:
+        if (other.max_length, other.stride) != (first.max_length, first.stride):
+            raise ValueError(
+                f"All datasets should be encoded with the same `max_length` and `stride`. Found {_window_of(first)}, "
+                f"and {_window_of(other)}."
+            )
+    # The tokenizer's limit, by default that of the data, may be above the encoder's.
+    max_length = min(filter(None, (first.max_length, default_max_length(tokenizer, config.text_config))))
+    for name, own, found in (("max_length", config.max_length, max_length), ("stride", config.stride, first.stride)):
+        if own is not None and own != found:
+            raise ValueError(
+                f"The model's configuration has `{name}` {own}, but the data does not: {_window_of(first)}. Encode all "
+                f"datasets with `{name}={own}`."
+            )
+    config.max_length, config.stride = max_length, first.stride
+
+
+def _window_of(encoded: EncodedDataset | EncodedStream) -> str:
+    stride = "the default" if encoded.stride is None else encoded.stride
+    return f"{encoded.name} has `max_length` {encoded.max_length} and `stride` {stride}"
