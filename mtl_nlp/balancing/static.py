@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
-from mtl_nlp.recipe.weights import check_loss_weights
+from mtl_nlp.recipe.checks import check_loss_weights
 
 
 class Static(LossWeighting):

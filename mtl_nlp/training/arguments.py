@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.recipe.weights import check_loss_weights
+from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
 
 
 @dataclass
@@ -92,16 +92,13 @@ class MultitaskTrainingArguments(TrainingArguments):
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if isinstance(self.loss_weights, str):
             raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
-        try:
-            check_loss_weights(self.loss_weights or {})
-        except ValueError as error:
-            raise ValueError(f"`loss_weights`: {error}.") from error
+        check_loss_weights(self.loss_weights or {})
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
         for name in ("head_learning_rate", "adapter_learning_rate", "adapter_pull"):
             value = vars(self)[name]
-            if value is not None and not 0.0 <= value < float("inf"):
-                raise ValueError(f"`{name}` should be finite and at least 0. Found {value}.")
+            if value is not None:
+                check_not_negative(name, value)
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(

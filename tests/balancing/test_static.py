@@ -29,5 +29,5 @@ def test_its_weights_move_to_the_device_with_it():
 
 
 def test_a_weight_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="the weight of 'pos' should be finite and at least 0, found -1"):
+    with pytest.raises(ValueError, match=r"`loss_weights` should be finite and at least 0\. Found -1\.0 for 'pos'"):
         Static({"pos": -1.0})
