@@ -107,6 +107,7 @@ def logits_of(model: Any, task: str | None = None) -> torch.Tensor:
     return logits if task is None else logits[task]
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
 @pytest.mark.parametrize(("task", "trained"), [("ner", False), ("topic", False), ("ner", True)])
 def test_a_task_is_exported_for_peft_and_loaded_by_the_line_that_is_printed(adapted, tmp_path, capsys, task, trained):
     run, model = adapted, MultitaskModel.from_pretrained(adapted)

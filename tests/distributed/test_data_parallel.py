@@ -19,12 +19,13 @@ TOPIC = [*TASKS].index("topic")
 
 
 @pytest.fixture(scope="module")
-def found(tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
+def found(workers, tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     """What train_worker.py found, by number of processes and rank."""
     folder = tmp_path_factory.mktemp("data_parallel")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
     return {
-        n: results_of("train_worker.py", n, str(folder / "tokenizer"), folder / f"{n}_processes") for n in (1, 2, 3)
+        n: results_of(workers, "train_worker.py", n, str(folder / "tokenizer"), folder / f"{n}_processes")
+        for n in (1, 2, 3)
     }
 
 

@@ -10,11 +10,11 @@ from launching import results_of
 
 
 @pytest.fixture(scope="module")
-def found(tokenizers, tmp_path_factory) -> list[dict[str, Any]]:
+def found(workers, tokenizers, tmp_path_factory) -> list[dict[str, Any]]:
     """What fsdp_worker.py found, by rank."""
     folder = tmp_path_factory.mktemp("fully_sharded")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
-    ranks = results_of("fsdp_worker.py", 2, str(folder / "tokenizer"), folder / "2_processes")
+    ranks = results_of(workers, "fsdp_worker.py", 2, str(folder / "tokenizer"), folder / "2_processes")
     assert [rank["world_size"] for rank in ranks] == [2, 2]
     return ranks
 

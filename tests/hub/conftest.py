@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hub_faults import FAILING
-from interpreter import Finished, Interpreter, Running
+from interpreter import Finished, Interpreter
 from local_hub import LocalHub
 
 
@@ -21,9 +21,9 @@ def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
     return run
 
 
-@pytest.fixture(scope="module", autouse=True)
-def failing(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Running]:
-    """Start the failing pushes at the beginning of the tests, since some of them wait."""
+@pytest.fixture(scope="module")
+def failed(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Finished]:
+    """name -> the end of each push that fails; all run at once, since some of them wait."""
     running = {}
     for name, case in FAILING.items():
         if case.step is not None:
@@ -31,10 +31,4 @@ def failing(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, R
         environment = {} if case.token is None else {"HF_TOKEN": case.token}
         options = ["--revision", "side"] if case.step == "branch" else []
         running[name] = online.start_command("push", str(pushed_run), f"ada/{name}", *options, **environment)
-    return running
-
-
-@pytest.fixture(scope="module")
-def failed(failing: dict[str, Running]) -> dict[str, Finished]:
-    """Wait for the failing pushes and return their results."""
-    return {name: program.wait() for name, program in failing.items()}
+    return {name: program.wait() for name, program in running.items()}
