@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,15 @@ else:
     sys.exit("mtl_nlp can be imported")
 """
 """Code after which mtl_nlp cannot be imported."""
+
+COMMANDS = (
+    "mtl_nlp.cli.main",
+    "mtl_nlp.export.stock",
+    "mtl_nlp.run.build",
+    "mtl_nlp.run.plan",
+    "mtl_nlp.serving.predict",
+)
+"""What most commands import."""
 
 
 class Finished(NamedTuple):
@@ -58,18 +68,19 @@ class Running(NamedTuple):
 
 
 class Interpreter:
-    """A fresh interpreter that imports the command line and forks for each program, which runs in the fork.
+    """A fresh interpreter that imports some modules and forks for each program, which runs in the fork.
 
     Args:
         folder: for what the programs print; they run in it.
         environment: added to this process's.
+        modules: the modules that it imports.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], modules: Sequence[str] = COMMANDS) -> None:
         self.folder = folder
         self._numbers = itertools.count()
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, *modules],
             env={**os.environ, **environment},
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -104,12 +115,8 @@ class Interpreter:
 
 
 def _serve() -> None:
-    import mtl_nlp.cli.main
-    import mtl_nlp.export.stock
-    import mtl_nlp.run.build
-    import mtl_nlp.run.plan
-    import mtl_nlp.serving.predict  # noqa: F401
-
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:
