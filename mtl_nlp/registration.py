@@ -104,6 +104,9 @@ class RegistrationFinder(MetaPathFinder):
         name = module.__name__
         if name in self._registries:
             loader.exec_module(module)
+            # The registry is complete: a thread that imports `mtl_nlp.modeling` must not wait for this one, which
+            # is about to wait for that thread.
+            module.__spec__._initializing = False  # type: ignore[union-attr]
             self.register(name)
             return
         self._under_way.add(name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import inspect
+import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -12,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-import mtl_nlp
 from mtl_nlp import Recipe
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "mtl_nlp"
 FILES = sorted(PACKAGE.rglob("*.py"))
+FACES = sorted(PACKAGE.rglob("__init__.pyi"))
 MODELING = sorted((PACKAGE / "modeling").glob("*_multitask.py"))
 KNOW_KINDS = [
     PACKAGE / "modeling" / f"{name}_multitask.py"
@@ -28,6 +30,7 @@ RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 ROOMS = [
     {"errors", "messages"},
     {"modeling"},
+    {"registration"},
     {"recipe"},
     {"run_folder"},
     {"data"},
@@ -152,23 +155,56 @@ def test_only_kinds_tasks_and_heads_know_of_which_kind_a_task_is(file):
             assert not asked & (classes - {"Task"}), f"line {node.lineno}"
 
 
-@pytest.mark.parametrize("name", mtl_nlp.__all__)
-def test_public_names_exist_and_classes_and_functions_have_a_docstring(name):
-    value = vars(mtl_nlp)[name]
+def public_names(face: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of every name that a package's stub makes public."""
+    for node in tree_of(face).body:
+        assert isinstance(node, ast.ImportFrom) and node.level == 1, "a stub holds `from .module import name as name`"
+        for alias in node.names:
+            assert alias.asname == alias.name, "without `as` the name is private to type checkers"
+            yield node.module, alias.name
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "name"),
+    [(module_of(face.parent), *names) for face in FACES for names in public_names(face)],
+)
+def test_public_names_exist_and_classes_and_functions_have_a_docstring(package, module, name):
+    value = getattr(importlib.import_module(package), name)
+    assert value is getattr(importlib.import_module(f"{package}.{module}"), name)
     if inspect.isclass(value) or inspect.isroutine(value):
         own = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
         assert own
         assert not own.startswith(f"{name}("), "a dataclass's generated signature is no docstring"
+    if inspect.isclass(value):
+        assert pickle.loads(pickle.dumps(value)) is value
 
 
-def test_the_public_names_are_all_that_the_package_imports():
-    bound = {
-        alias.asname or alias.name
-        for node in tree_of(PACKAGE / "__init__.py").body
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mtl_nlp")
-        for alias in node.names
-    }
-    assert bound == set(mtl_nlp.__all__)
+@pytest.mark.parametrize("face", FACES, ids=name_of)
+def test_a_package_lists_its_public_names_and_no_others(face):
+    package = importlib.import_module(module_of(face.parent))
+    names = sorted(name for _, name in public_names(face))
+    assert len(set(names)) == len(names)
+    assert sorted(package.__all__) == sorted(dir(package)) == names
+    found: dict[str, object] = {}
+    exec(f"from {package.__name__} import *", found)
+    assert set(names) <= found.keys()
+    with pytest.raises(AttributeError, match="Recipee"):
+        _ = package.Recipee
+    with pytest.raises(ImportError, match="Recipee"):
+        exec(f"from {package.__name__} import Recipee")
+
+
+@pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=name_of)
+def test_a_package_says_what_it_is_for_and_imports_its_names_when_they_are_used(folder):
+    tree = tree_of(folder / "__init__.py")
+    assert ast.get_docstring(tree)
+    if folder.name == "cli":  # `cli.main` is a module, so the package cannot have the function of that name
+        assert len(tree.body) == 1
+    else:
+        assert (folder / "__init__.pyi").is_file()
+        assert "__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)" in map(
+            ast.unparse, tree.body
+        )
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=name_of)
