@@ -155,7 +155,6 @@ class StepLoss:
             for batch in self._ahead:
                 output = model(**send_to_device(batch, self.accelerator.device, non_blocking=True))
                 total += torch.stack(list(output.loss_sums.values()))
-        torch.clear_autocast_cache()  # it holds casts of the parameters without a graph
         return total
 
     def _penalty(self) -> torch.Tensor:
