@@ -27,12 +27,16 @@ CODE = {
     "spans_multitask.py",
     "windows_multitask.py",
     "heads_multitask.py",
+    "label_kinds_multitask.py",
     "lora_multitask.py",
     "loss_multitask.py",
     "modeling_multitask.py",
     "pipeline_multitask.py",
     "routing_multitask.py",
     "tasks_multitask.py",
+    "text_kinds_multitask.py",
+    "unit_losses_multitask.py",
+    "word_kinds_multitask.py",
     "words_multitask.py",
 }
 

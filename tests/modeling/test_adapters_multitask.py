@@ -256,7 +256,7 @@ def test_bad_adapters_are_refused_with_what_would_do():
 
 
 def test_a_peft_that_is_too_old_is_told(monkeypatch):
-    monkeypatch.setattr("mtl_nlp.modeling.adapters_multitask._MIN_PEFT_VERSION", "999")
+    monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
     with pytest.raises(ValueError, match="version >= 999"):
         build_model(TASKS).add_adapter(lora(), "pos")
 
