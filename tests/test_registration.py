@@ -42,7 +42,9 @@ ORDERS = {
     "the pipeline": "from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline",
 }
 
-LIBRARIES = "import accelerate, huggingface_hub, scipy.optimize, sklearn.metrics, tokenizers, torch._dynamo, torch.distributed.tensor"
+LIBRARIES = """
+import accelerate, huggingface_hub, scipy.optimize, sklearn.metrics, tokenizers, torch._dynamo, torch.distributed.tensor
+"""
 """Packages that transformers imports and that take long. None of them imports transformers."""
 
 

@@ -7,52 +7,13 @@ import threading
 
 import pytest
 import torch
-from peft import LoraConfig
+from adapted_models import ROWS, TASKS, adapted, alone, batch, labels, lora
 from safetensors.torch import load_file
 from torch import nn
-from toys import FAMILIES, build_model, lively_model, liven_adapters
+from toys import FAMILIES, build_model
 
-from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
-from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
-from mtl_nlp.modeling.lora_multitask import RoutedLinear
-
-POS = TokenClassification(name="pos", labels=["A", "B", "C"])
-NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
-TOPIC = TextClassification(name="topic", labels=["x", "y"])
-STARS = TextClassification(name="a.b", labels=["1", "2", "3", "4"])
-TASKS = [POS, NER, TOPIC, STARS]
-ROWS = {
-    "pos": torch.tensor([0, 1, 4]),
-    "ner": torch.tensor([1, 2]),
-    "topic": torch.tensor([3, 1]),
-    "a.b": torch.tensor([1, 5]),
-}
-
-
-def lora(**options: object) -> LoraConfig:
-    return LoraConfig(**{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", **options})
-
-
-def adapted(family="bert", adapters=("pos", "ner", "shared"), build=lively_model, **options) -> MultitaskModel:
-    """A model whose adapters change what they are for."""
-    model = build(TASKS, family)
-    for name in adapters:
-        model.add_adapter(lora(**options), name)
-    return liven_adapters(model)
-
-
-def batch() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    input_ids = torch.randint(5, 300, (6, 9), generator=generator)
-    attention_mask = torch.ones_like(input_ids)
-    attention_mask[1, 6:] = attention_mask[4, 3:] = 0
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-
-def labels() -> dict[str, torch.Tensor]:
-    return {
-        name: torch.ones(len(ROWS[name]), *((9,) if name in {"pos", "ner"} else ()), dtype=torch.long) for name in ROWS
-    }
+from mtl_nlp import MultitaskConfig, MultitaskModel
+from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 
 
 def grads(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -61,12 +22,6 @@ def grads(model: nn.Module) -> dict[str, torch.Tensor]:
         for name, p in model.named_parameters()
         if p.requires_grad
     }
-
-
-def alone(model: MultitaskModel, task: str) -> torch.Tensor:
-    """The task's logits for its rows, read by a plain encoder with its adapters merged."""
-    inputs = {key: value[ROWS[task]] for key, value in batch().items()}
-    return model.merge_and_unload(task)(**inputs).logits[task]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -158,40 +113,6 @@ def test_a_reloaded_model_has_every_adapter_and_equal_logits(tmp_path, options):
     assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
-def test_the_layers_are_pefts_and_bear_its_names():
-    model = adapted(adapters=("pos",))
-    layer = model.encoder.encoder.layer[0].attention.self.query
-    assert isinstance(layer, RoutedLinear)
-    assert "encoder.encoder.layer.0.attention.self.query.lora_A.task_pos.weight" in model.state_dict()
-    assert model.encoder.peft_config["task_pos"].r == 4
-
-
-def test_adapters_of_other_ranks_and_layers_go_together():
-    model = adapted(adapters=("pos",))
-    model.add_adapter(LoraConfig(r=2, target_modules=["value", "key"]), "ner")
-    model.add_adapter(LoraConfig(r=6, target_modules=["query"]), "topic")
-    for parameter in adapter_parameters(model.encoder, map(peft_adapter_name, model.adapter_names)):
-        nn.init.normal_(parameter, std=0.2)
-    logits = model(**batch(), rows=ROWS).logits
-    for task in model.tasks:
-        torch.testing.assert_close(logits[task], alone(model, task), atol=1e-5, rtol=1e-4)
-
-
-def test_dropout_drops_for_each_row_what_its_own_adapter_drops():
-    model = adapted(adapters=("pos",))
-    model.add_adapter(lora(lora_dropout=0.999999), "ner")
-    for parameter in adapter_parameters(model.encoder, ["task_ner"]):
-        nn.init.normal_(parameter, std=0.2)
-    rows = {"pos": torch.arange(3), "ner": torch.arange(3, 6)}
-    model.train()
-    logits = model(**batch(), rows=rows, tasks=["pos", "ner"]).logits
-    model.eval()
-    torch.testing.assert_close(logits["pos"], model(**batch(), tasks=["pos"]).logits["pos"][:3], atol=1e-5, rtol=1e-4)
-    without = copy.deepcopy(model)
-    without.delete_adapter("ner")
-    torch.testing.assert_close(logits["ner"], without(**batch(), tasks=["ner"]).logits["ner"][3:], atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointed_layers_are_computed_again_through_the_same_adapters(reentrant):
     model = adapted().train()
@@ -237,30 +158,6 @@ def test_every_adapter_is_touched_by_every_batch():
     assert len(idle) == 48 and all(not parameter.grad.any() for parameter in idle)
 
 
-def test_bad_adapters_are_refused_with_what_would_do():
-    model = build_model(TASKS, "modernbert")
-    for options, name, message in [
-        ({"target_modules": ["quary"]}, "pos", "quary is no linear layer of the encoder. It has Wqkv, Wo, Wi"),
-        ({"target_modules": None}, "pos", "no default `target_modules` for a modernbert encoder"),
-        ({"r": 33}, "pos", "`r` should be between 1 and 32"),
-        ({}, "poss", "No task 'poss' to adapt to. The model has pos, ner"),
-        ({"bias": "all"}, "pos", "have the options r, lora_alpha, .* Found 'bias'"),
-    ]:
-        before = model.state_dict().keys()
-        with pytest.raises(ValueError, match=message):
-            model.add_adapter(lora(**options), name)
-        assert model.config.adapters is None and model.state_dict().keys() == before
-    model.add_adapter(lora(), "pos")
-    with pytest.raises(ValueError, match="has an adapter"):
-        model.add_adapter(lora(), "pos")
-
-
-def test_a_peft_that_is_too_old_is_told(monkeypatch):
-    monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
-    with pytest.raises(ValueError, match="version >= 999"):
-        build_model(TASKS).add_adapter(lora(), "pos")
-
-
 def test_a_configuration_with_other_adapters_is_refused():
     config = build_model(TASKS).config
     options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
@@ -277,13 +174,6 @@ def test_a_configuration_with_other_adapters_is_refused():
     for adapters in ([{"r": 4}], ["pos"], [None]):
         with pytest.raises(ValueError, match="An adapter should have `name`, `r`"):
             MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=adapters)
-
-
-def test_in_training_the_layers_refuse_rows_whose_adapters_nobody_told_them():
-    model = adapted().train()
-    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
-        model.encoder(**batch())
-    model.eval().encoder(**batch())
 
 
 def test_outside_of_training_the_encoder_by_itself_is_the_plain_encoder():
@@ -309,24 +199,6 @@ def test_activation_checkpointing_that_forgets_the_way_is_an_error_and_no_other_
 def test_no_task_asked_for_is_no_answer():
     assert adapted()(**batch(), tasks=[]).logits == {}
     assert build_model(TASKS)(**batch(), tasks=[]).logits == {}
-
-
-def test_saved_options_mean_the_same_with_any_version_of_peft():
-    model = build_model(TASKS)
-    model.add_adapter(LoraConfig(), "pos")
-    assert model.config.adapters == [
-        {
-            "name": "pos",
-            "r": 8,
-            "lora_alpha": 8,
-            "lora_dropout": 0.0,
-            "target_modules": ["query", "value"],
-            "use_rslora": False,
-            "use_dora": False,
-        }
-    ]
-    model.add_adapter(lora(target_modules=r".*\.1\..*query"), "ner")
-    assert model.config.adapters[1]["target_modules"] == ["encoder.layer.1.attention.self.query"]
 
 
 def test_adapters_that_do_not_add_up_are_refused():

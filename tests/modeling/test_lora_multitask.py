@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from adapted_models import ROWS, TASKS, adapted, alone, batch, lora
+from peft import LoraConfig
+from torch import nn
+from toys import build_model
+
+from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.lora_multitask import RoutedLinear
+
+
+def test_the_layers_are_pefts_and_bear_its_names():
+    model = adapted(adapters=("pos",))
+    layer = model.encoder.encoder.layer[0].attention.self.query
+    assert isinstance(layer, RoutedLinear)
+    assert "encoder.encoder.layer.0.attention.self.query.lora_A.task_pos.weight" in model.state_dict()
+    assert model.encoder.peft_config["task_pos"].r == 4
+
+
+def test_adapters_of_other_ranks_and_layers_go_together():
+    model = adapted(adapters=("pos",))
+    model.add_adapter(LoraConfig(r=2, target_modules=["value", "key"]), "ner")
+    model.add_adapter(LoraConfig(r=6, target_modules=["query"]), "topic")
+    for parameter in adapter_parameters(model.encoder, map(peft_adapter_name, model.adapter_names)):
+        nn.init.normal_(parameter, std=0.2)
+    logits = model(**batch(), rows=ROWS).logits
+    for task in model.tasks:
+        torch.testing.assert_close(logits[task], alone(model, task), atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_drops_for_each_row_what_its_own_adapter_drops():
+    model = adapted(adapters=("pos",))
+    model.add_adapter(lora(lora_dropout=0.999999), "ner")
+    for parameter in adapter_parameters(model.encoder, ["task_ner"]):
+        nn.init.normal_(parameter, std=0.2)
+    rows = {"pos": torch.arange(3), "ner": torch.arange(3, 6)}
+    model.train()
+    logits = model(**batch(), rows=rows, tasks=["pos", "ner"]).logits
+    model.eval()
+    torch.testing.assert_close(logits["pos"], model(**batch(), tasks=["pos"]).logits["pos"][:3], atol=1e-5, rtol=1e-4)
+    without = copy.deepcopy(model)
+    without.delete_adapter("ner")
+    torch.testing.assert_close(logits["ner"], without(**batch(), tasks=["ner"]).logits["ner"][3:], atol=1e-5, rtol=1e-4)
+
+
+def test_bad_adapters_are_refused_with_what_would_do():
+    model = build_model(TASKS, "modernbert")
+    for options, name, message in [
+        ({"target_modules": ["quary"]}, "pos", "quary is no linear layer of the encoder. It has Wqkv, Wo, Wi"),
+        ({"target_modules": None}, "pos", "no default `target_modules` for a modernbert encoder"),
+        ({"r": 33}, "pos", "`r` should be between 1 and 32"),
+        ({}, "poss", "No task 'poss' to adapt to. The model has pos, ner"),
+        ({"bias": "all"}, "pos", "have the options r, lora_alpha, .* Found 'bias'"),
+    ]:
+        before = model.state_dict().keys()
+        with pytest.raises(ValueError, match=message):
+            model.add_adapter(lora(**options), name)
+        assert model.config.adapters is None and model.state_dict().keys() == before
+    model.add_adapter(lora(), "pos")
+    with pytest.raises(ValueError, match="has an adapter"):
+        model.add_adapter(lora(), "pos")
+
+
+def test_a_peft_that_is_too_old_is_told(monkeypatch):
+    monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
+    with pytest.raises(ValueError, match="version >= 999"):
+        build_model(TASKS).add_adapter(lora(), "pos")
+
+
+def test_in_training_the_layers_refuse_rows_whose_adapters_nobody_told_them():
+    model = adapted().train()
+    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
+        model.encoder(**batch())
+    model.eval().encoder(**batch())
+
+
+def test_saved_options_mean_the_same_with_any_version_of_peft():
+    model = build_model(TASKS)
+    model.add_adapter(LoraConfig(), "pos")
+    assert model.config.adapters == [
+        {
+            "name": "pos",
+            "r": 8,
+            "lora_alpha": 8,
+            "lora_dropout": 0.0,
+            "target_modules": ["query", "value"],
+            "use_rslora": False,
+            "use_dora": False,
+        }
+    ]
+    model.add_adapter(lora(target_modules=r".*\.1\..*query"), "ner")
+    assert model.config.adapters[1]["target_modules"] == ["encoder.layer.1.attention.self.query"]
