@@ -60,7 +60,9 @@ def export_peft(
         target_modules=[f"{prefix}.{name}" for name in factors],
         modules_to_save=_head_modules(stock),
         use_dora=any(
-            options["use_dora"] for options in model.config.adapters if peft_adapter_name(options["name"]) in names
+            options["use_dora"]
+            for options in model.config.adapters or ()
+            if peft_adapter_name(options["name"]) in names
         ),
         inference_mode=True,
     )

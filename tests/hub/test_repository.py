@@ -31,6 +31,7 @@ CODE = {
     "lora_multitask.py",
     "loss_multitask.py",
     "modeling_multitask.py",
+    "parts_multitask.py",
     "pipeline_multitask.py",
     "routing_multitask.py",
     "tasks_multitask.py",
