@@ -16,22 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-WITHOUT_MTL_NLP = """
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mtl_nlp":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocker())
-try:
-    import mtl_nlp
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("mtl_nlp can be imported")
-"""
-"""Code after which mtl_nlp cannot be imported."""
-
 COMMANDS = (
     "mtl_nlp.cli.main",
     "mtl_nlp.export.stock",

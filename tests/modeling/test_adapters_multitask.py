@@ -13,7 +13,7 @@ from torch import nn
 from toys import FAMILIES, build_model, lively_model, liven_adapters
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
-from mtl_nlp.modeling.adapters_multitask import RoutedLinear, adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
 
 POS = TokenClassification(name="pos", labels=["A", "B", "C"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
@@ -157,14 +157,6 @@ def test_a_reloaded_model_has_every_adapter_and_equal_logits(tmp_path, options):
     assert [name for name, _ in loaded.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
-def test_the_layers_are_pefts_and_bear_its_names():
-    model = adapted(adapters=("pos",))
-    layer = model.encoder.encoder.layer[0].attention.self.query
-    assert isinstance(layer, RoutedLinear)
-    assert "encoder.encoder.layer.0.attention.self.query.lora_A.task_pos.weight" in model.state_dict()
-    assert model.encoder.peft_config["task_pos"].r == 4
-
-
 def test_adapters_of_other_ranks_and_layers_go_together():
     model = adapted(adapters=("pos",))
     model.add_adapter(LoraConfig(r=2, target_modules=["value", "key"]), "ner")
@@ -254,12 +246,6 @@ def test_bad_adapters_are_refused_with_what_would_do():
         model.add_adapter(lora(), "pos")
 
 
-def test_a_peft_that_is_too_old_is_told(monkeypatch):
-    monkeypatch.setattr("mtl_nlp.modeling.adapters_multitask._MIN_PEFT_VERSION", "999")
-    with pytest.raises(ValueError, match="version >= 999"):
-        build_model(TASKS).add_adapter(lora(), "pos")
-
-
 def test_a_configuration_with_other_adapters_is_refused():
     config = build_model(TASKS).config
     options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
@@ -298,24 +284,6 @@ def test_activation_checkpointing_that_forgets_the_way_is_an_error_and_no_other_
 def test_no_task_asked_for_is_no_answer():
     assert adapted()(**batch(), tasks=[]).logits == {}
     assert build_model(TASKS)(**batch(), tasks=[]).logits == {}
-
-
-def test_saved_options_mean_the_same_with_any_version_of_peft():
-    model = build_model(TASKS)
-    model.add_adapter(LoraConfig(), "pos")
-    assert model.config.adapters == [
-        {
-            "name": "pos",
-            "r": 8,
-            "lora_alpha": 8,
-            "lora_dropout": 0.0,
-            "target_modules": ["query", "value"],
-            "use_rslora": False,
-            "use_dora": False,
-        }
-    ]
-    model.add_adapter(lora(target_modules=r".*\.1\..*query"), "ner")
-    assert model.config.adapters[1]["target_modules"] == ["encoder.layer.1.attention.self.query"]
 
 
 def test_adapters_that_do_not_add_up_are_refused():
