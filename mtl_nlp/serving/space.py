@@ -41,7 +41,8 @@ def write_space(model: str, folder: Path, title: str) -> None:
         ModelError: if there is no such model.
         OSError: if the folder cannot be written to.
     """
-    load_model_tokenizer(model, load_model(model).config)  # whole, before anything is written
+    config = load_model(model).config
+    load_model_tokenizer(model, config)  # whole, before anything is written
     source = _local_folder(model)
     (folder / "model").mkdir(parents=True, exist_ok=True)
     for name, content in repository_files(source, title, with_code=True).items():
@@ -51,7 +52,10 @@ def write_space(model: str, folder: Path, title: str) -> None:
             (folder / "model" / name).write_bytes(content)
     shutil.copyfile(Path(__file__).with_name("page.py"), folder / "page.py")
     (folder / "app.py").write_text(_APP.format(title=title), encoding="utf-8")
-    (folder / "requirements.txt").write_text(f"torch\ntransformers=={version('transformers')}\n", encoding="utf-8")
+    requirements = ["torch", f"transformers=={version('transformers')}"]
+    if config.adapters:
+        requirements.append(f"peft=={version('peft')}")
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n", encoding="utf-8")
     header = {
         "title": title,
         "sdk": "gradio",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from bare_environment import BARE_PYTHON, link_packages
 from hub_faults import ALL_FILES, MESSAGE, error_of
-from interpreter import WITHOUT_MTL_NLP, Finished, Interpreter, Running
+from interpreter import Finished, Interpreter, Running
 from local_hub import EVE, READER, LocalHub
 from safetensors.torch import load_file
 from toys import sample_recipe
@@ -193,15 +196,33 @@ for revision in sys.argv[1:]:
     assert found["answers"] == shared["answers"]
 
 
-def lines_of(stranger: Interpreter, program: str, *arguments: str) -> list[str]:
-    """Run a program where mtl_nlp cannot be imported, and return the lines that it prints."""
-    finished = stranger.run(WITHOUT_MTL_NLP + program, *arguments)
-    assert finished.status == 0, finished.stderr
+def run_with_packages(
+    packages: Sequence[str], hub: LocalHub, folder: Path, program: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in an environment that has only some packages, without mtl_nlp, and finds the Hub."""
+    link_packages(packages, folder / "packages")
+    environment = {**os.environ, **hub.environment(folder), "PYTHONPATH": str(folder / "packages")}
+    return subprocess.run(
+        [*BARE_PYTHON, "-c", program, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
+def printed_lines(finished: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the lines that a successful program printed."""
+    assert finished.returncode == 0, finished.stderr
     return [line for line in finished.stdout.splitlines() if line]
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(stranger, shared):
+def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(hub, shared, tmp_path):
     refused = """
+import sys
+from importlib.util import find_spec
+assert not find_spec("mtl_nlp") and not find_spec("peft")
 from transformers import AutoModel, pipeline
 for load in (lambda: AutoModel.from_pretrained("ada/coded"), lambda: pipeline(model="ada/coded")):
     try:
@@ -212,7 +233,10 @@ for load in (lambda: AutoModel.from_pretrained("ada/coded"), lambda: pipeline(mo
         raise AssertionError("its code was run unasked")
 assert not any(name.startswith("transformers_modules.") for name in sys.modules)
 """
-    found = json.loads(lines_of(stranger, refused + ANSWER, "ada/coded", "None", "none")[-1])
+    finished = run_with_packages(
+        ["torch", "transformers"], hub, tmp_path, refused + ANSWER, "ada/coded", "None", "none"
+    )
+    found = json.loads(printed_lines(finished)[-1])
     assert found["class"].startswith("transformers_modules.ada.coded.")
     assert {**found, "class": shared["class"]} == shared
 
@@ -268,7 +292,7 @@ def test_hub_model_with_adapters_gives_equal_numbers_with_mtl_nlp(online, adapte
     assert json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1]) == adapted_answers
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(stranger, adapted_answers):
+def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(hub, adapted_answers, tmp_path):
     merged = """
 from transformers import pipeline
 alone = pipeline(model="ada/adapted-coded", trust_remote_code=True, merge_task="ner")
@@ -277,7 +301,9 @@ for given, one in zip(TEXTS, alone(TEXTS)):
     print(json.dumps([given, *found]))
 """
     program = f"TEXTS = {TEXTS}\nimport json" + merged + ANSWER
-    *alone, last = lines_of(stranger, program, "ada/adapted-coded", "None", "none")
+    packages = ["torch", "transformers", "peft"]
+    finished = run_with_packages(packages, hub, tmp_path, program, "ada/adapted-coded", "None", "none")
+    *alone, last = printed_lines(finished)
     found = json.loads(last)
     assert found["class"].startswith("transformers_modules.ada.")
     assert {**found, "class": adapted_answers["class"]} == adapted_answers
@@ -288,6 +314,17 @@ for given, one in zip(TEXTS, alone(TEXTS)):
         assert [entry["score"] for entry in entries] == pytest.approx(
             [entry["score"] for entry in whole["ner"]], abs=1e-5
         )
+
+
+def test_the_code_of_a_model_with_adapters_names_the_package_that_it_needs(hub, adapted, tmp_path):
+    program = """
+from transformers import pipeline
+pipeline(model="ada/adapted-coded", trust_remote_code=True)
+"""
+    finished = run_with_packages(["torch", "transformers"], hub, tmp_path, program)
+    assert finished.returncode == 1
+    message = "ImportError: A model with adapters needs PEFT: pip install peft. (No module named 'peft')"
+    assert finished.stderr.splitlines()[-1] == message
 
 
 def test_a_pushed_model_with_adapters_answers_and_is_exported_from_the_hub(online, adapted, tmp_path):

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+import subprocess
 
 import pytest
 import torch
 from adapted_models import ROWS, TASKS, adapted, alone, batch, lora
+from bare_environment import BARE_PYTHON, link_packages
 from peft import LoraConfig
 from torch import nn
-from toys import build_model
+from toys import REPOSITORY, build_model
 
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
 from mtl_nlp.modeling.lora_multitask import RoutedLinear
@@ -94,3 +98,35 @@ def test_saved_options_mean_the_same_with_any_version_of_peft():
     ]
     model.add_adapter(lora(target_modules=r".*\.1\..*query"), "ner")
     assert model.config.adapters[1]["target_modules"] == ["encoder.layer.1.attention.self.query"]
+
+
+WITHOUT_PEFT = """
+from transformers import BertConfig
+from shipped.configuration_multitask import MultitaskConfig
+from shipped.modeling_multitask import MultitaskModel
+from shipped.tasks_multitask import TextClassification
+tiny = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
+model = MultitaskModel(MultitaskConfig(text_config=tiny, tasks=[TextClassification(name="topic", labels=["x", "y"])]))
+model.freeze("encoder")
+assert sum(parameter.requires_grad for parameter in model.parameters()) == len(model.parameters_of("topic"))
+assert model.merge_and_unload("topic").state_dict().keys() == model.state_dict().keys()
+try:
+    model.add_adapter(None, "topic")
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_only_adapters_need_peft_and_the_error_names_what_to_install(tmp_path):
+    link_packages(["torch", "transformers"], tmp_path / "packages")
+    (tmp_path / "packages" / "shipped").mkdir()
+    for file in (REPOSITORY / "mtl_nlp" / "modeling").glob("*_multitask.py"):
+        shutil.copy(file, tmp_path / "packages" / "shipped")
+    finished = subprocess.run(
+        [*BARE_PYTHON, "-c", WITHOUT_PEFT],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "packages")},
+        capture_output=True,
+        text=True,
+    )
+    message = "A model with adapters needs PEFT: pip install peft. (No module named 'peft')\n"
+    assert (finished.returncode, finished.stdout) == (0, message), finished.stderr

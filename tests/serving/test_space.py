@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,13 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from bare_environment import BARE_PYTHON, link_packages
 from chromium import LAPTOP, chromium, eventually, needs_chromium, page_url
-from interpreter import WITHOUT_MTL_NLP
+from peft import LoraConfig
+from toys import lively_model, liven_adapters
 from transformers import pipeline
 
+from mtl_nlp import TextClassification
 from mtl_nlp.cli.main import main
 from mtl_nlp.serving import page
 from mtl_nlp.serving.space import write_space
@@ -39,13 +43,34 @@ def space(pushed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def adapted_space(tokenizers, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Space of a model with an adapter."""
+    folder = tmp_path_factory.mktemp("adapted")
+    model = lively_model([TextClassification(name="topic", labels=["x", "y"])])
+    model.add_adapter(LoraConfig(r=2, target_modules="all-linear"), "topic")
+    liven_adapters(model).save_pretrained(folder / "model")
+    tokenizers["wordpiece"].save_pretrained(folder / "model")
+    write_space(str(folder / "model"), folder / "space", TITLE)
+    return folder / "space"
+
+
+def requirements_of(space: Path) -> list[str]:
+    return (space / "requirements.txt").read_text(encoding="utf-8").split()
+
+
+def bare_environment(folder: Path) -> dict[str, str]:
+    """The environment variables with which an interpreter finds the packages in a folder, and no GPU."""
+    return {**os.environ, "PYTHONPATH": str(folder / "packages"), "HF_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
+
+
 @pytest.fixture
 def app(space: Path, tmp_path: Path) -> Iterator[App]:
-    """Run `python app.py` without mtl_nlp."""
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_MTL_NLP)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HF_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    """`python app.py` with what the Hub installs: the requirements, and gradio as the README names it."""
+    link_packages([*requirements_of(space), f"gradio=={version('gradio')}"], tmp_path / "packages")
+    environment = bare_environment(tmp_path)
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen([*BARE_PYTHON, "app.py"], cwd=space, env=environment, stdout=stdout, stderr=stderr)
         try:
             yield App(process, tmp_path)
         finally:
@@ -71,7 +96,6 @@ def test_space_has_page_model_code_and_requirements(space, pushed_run):
     }
     assert files["model/model.safetensors"] == (pushed_run / "model.safetensors").read_bytes()
     assert files["page.py"] == Path(page.__file__).read_bytes()
-    assert files["requirements.txt"].decode().split() == ["torch", f"transformers=={version('transformers')}"]
     start, header, rest = files["README.md"].decode().split("---\n")
     assert (start, rest) == ("", "")
     assert yaml.safe_load(header) == {
@@ -86,6 +110,35 @@ def test_space_has_page_model_code_and_requirements(space, pushed_run):
 def test_space_has_no_local_data(space, private_words):
     everything = b"".join(contents(space).values())
     assert [word for word in private_words if word.encode() in everything] == []
+
+
+ANSWER = """
+import json, sys
+from importlib.util import find_spec
+from transformers import pipeline
+assert not find_spec("mtl_nlp")
+answer = pipeline(model="model", trust_remote_code=True, device="cpu")
+print(json.dumps({"answers": answer(sys.argv[1], top_k=None), "peft": find_spec("peft") is not None}))
+"""
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_space_names_every_package_that_its_model_needs_and_no_other(space, adapted_space, tmp_path, adapters):
+    folder = adapted_space if adapters else space
+    expected = pipeline("multitask", model=str(folder / "model"), device="cpu")(SENTENCE, top_k=None)
+    versions = {name: version(name) for name in ("transformers", "peft")}
+    peft = [f"peft=={versions['peft']}"] if adapters else []
+    assert requirements_of(folder) == ["torch", f"transformers=={versions['transformers']}", *peft]
+    link_packages(requirements_of(folder), tmp_path / "packages")
+    finished = subprocess.run(
+        [*BARE_PYTHON, "-c", ANSWER, SENTENCE],
+        cwd=folder,
+        env=bare_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout.splitlines()[-1]) == {"answers": expected, "peft": adapters}
 
 
 @needs_chromium
