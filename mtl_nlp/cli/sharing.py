@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_nlp.cli.options import add_command, add_overrides, new_folder, quiet_libraries, writing_to
 from mtl_nlp.errors import ExportError, ModelError, needs_extra
 from mtl_nlp.messages import table
-from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.sections import SPLITS
-from mtl_nlp.run_folder import saved_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,6 +84,7 @@ def export(options: argparse.Namespace) -> None:
     from mtl_nlp.export.peft import export_peft
     from mtl_nlp.export.stock import export_stock
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+    from mtl_nlp.run_folder import saved_recipe
 
     model = load_model(options.model)
     tokenizer = load_model_tokenizer(options.model, model.config)
@@ -141,6 +140,7 @@ def _export_onnx(
     with needs_extra("onnx"):
         from mtl_nlp.export.onnx import export_onnx
     from mtl_nlp.export.scores import compare_scores
+    from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run.prepare import prepare_evaluation
 
     if options.task is not None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
 from mtl_nlp.messages import table
-from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.sections import SPLITS
-from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME, training_in, write_results
 
 if TYPE_CHECKING:
     from mtl_nlp.evaluation.evaluator import Evaluation
+    from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run.prepare import Run
 
 
@@ -76,6 +75,7 @@ def train(options: argparse.Namespace) -> None:
     from mtl_nlp.run.build import build_model, build_trainer, check_splits
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare_run
+    from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME
     from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
 
     arguments = training_arguments(recipe)
@@ -119,6 +119,9 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score a trained model on one split of a recipe's datasets."""
+    from mtl_nlp.recipe.schema import Recipe
+    from mtl_nlp.run_folder import RESULTS_NAME, training_in
+
     recipe = Recipe.load(options.recipe, options.set)
     folder = Path(options.model) if Path(options.model).is_dir() else Path()
     output = writable_file(options.output or str(folder / RESULTS_NAME))
@@ -156,6 +159,8 @@ def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
 
 def _training_recipe(options: argparse.Namespace) -> Recipe:
     """Read the recipe with the overrides of the command line; `--from MODEL` is its encoder."""
+    from mtl_nlp.recipe.schema import Recipe
+
     start = options.from_model
     if start is None:
         return Recipe.load(options.recipe, options.set)
@@ -170,6 +175,7 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
     """Print the scores and write them to a file."""
     from mtl_nlp.evaluation.results import results
+    from mtl_nlp.run_folder import write_results
 
     rows = [
         (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import yaml
 from command_line import fails, write
 from toys import sample_recipe
 
+from mtl_nlp import __version__
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import DataError, RecipeError
 
@@ -19,6 +23,53 @@ def test_every_help_has_an_example(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     assert f"example:\n  mtl-nlp {command} " in capsys.readouterr().out
+
+
+COMMAND = """
+import atexit, sys
+heavy = ("torch", "transformers", "datasets", "accelerate", "peft")
+atexit.register(lambda: print("imported:", *(name for name in heavy if name in sys.modules)))
+from mtl_nlp import __version__
+from mtl_nlp.cli.main import main
+sys.exit(main())
+"""
+
+
+def seconds_of(*arguments: str) -> tuple[float, int, str]:
+    """Run a command in a fresh interpreter: its CPU time, its exit code, and what it printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    printed = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime, process.returncode, printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--help",), 0, "usage: mtl-nlp"),
+        (("train", "--help"), 0, "usage: mtl-nlp train"),
+        (("--version",), 0, "mtl-nlp 0."),
+        (("train", "--no-such-option", "recipe.yaml"), 2, "unrecognized arguments: --no-such-option"),
+        (("train", "{recipe}"), 2, "encodr: unknown key"),
+    ],
+)
+def test_an_answer_that_needs_no_model_takes_little_time_and_imports_no_torch(tmp_path, arguments, status, message):
+    recipe = write(tmp_path / "recipe.yaml", {**sample_recipe("bert", tmp_path / "run", max_steps=2), "encodr": "x"})
+    runs = [seconds_of(*(argument.format(recipe=recipe) for argument in arguments)) for _ in range(3)]
+    for _, found, printed in runs:
+        assert found == status, printed
+        assert message in printed
+        assert printed.splitlines()[-1] == "imported:"
+    assert min(seconds for seconds, _, _ in runs) <= 0.6
+
+
+def test_the_package_runs_as_a_module():
+    finished = subprocess.run([sys.executable, "-m", "mtl_nlp", "--version"], capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (0, f"mtl-nlp {__version__}\n"), finished.stderr
 
 
 @pytest.mark.parametrize(
