@@ -42,7 +42,7 @@ def test_a_fault_that_passes_and_a_slow_answer_are_waited_for(hub, push):
 @pytest.mark.parametrize("name", ["a/b/c", "sp ace", "ada/-x", "ada/x.git", "ada/" + "x" * 100])
 def test_a_bad_name_is_refused(hub, push, name):
     before = len(hub.requests)
-    assert f"{name}: this is no repository's name." in error_of(push(name))
+    assert f"{name}: this is not a valid repository name." in error_of(push(name))
     assert len(hub.requests) == before
 
 

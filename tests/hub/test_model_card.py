@@ -272,11 +272,12 @@ def test_adapters_are_a_table_with_how_the_encoder_was_trained(tmp_path):
     assert card.index("## Training") < card.index("| adapter of |")
     for row in ("| freeze | score |", "| adapters.train_encoder | False |", "| adapters.pull | 0.5 |"):
         assert row in card
-    assert "One bert encoder, read once for each text and each task with an adapter of its own, and a head" in card
+    passes = "run once per text for each task with its own adapter and once for all other tasks"
+    assert f"One bert encoder, {passes}, and one head" in card
 
 
 def test_a_card_tells_of_a_shared_adapter_or_none_that_the_encoder_is_read_once(card, tmp_path):
-    once = "One bert encoder, read once for each text, and a head for each of 4 tasks."
+    once = "One bert encoder, run once per text, and one head for each of 4 tasks."
     assert once in card
     assert "adapter" not in card
     folder, model = write_folder(tmp_path, TASKS, RECIPE, None), build_model(TASKS)
