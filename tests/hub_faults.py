@@ -44,9 +44,9 @@ class Failing(NamedTuple):
     attempts: int = 1
 
 
-AGAIN = "A push is one commit, so nothing is half pushed: push again."
+AGAIN = "A push is one commit, so nothing was pushed in part. Push again."
 
-LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token that may write."
+LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token with write access."
 
 FAILED = f"the Hub failed (500). {AGAIN}"
 
@@ -55,11 +55,13 @@ CUT = f"the connection to the Hub failed (Server disconnected without sending a 
 FAILING = {
     "a-wrong-token": Failing(f"the Hub does not know the token. {LOG_IN}", token="hf_nobodys"),
     "no-token": Failing(f"there is no token. {LOG_IN}", token=""),
-    "a-token-to-read": Failing(f"the token may not write there. Name a repository of your own. {LOG_IN}", token=READER),
-    "a-repository-of-others": Failing(
-        f"the token may not write there. Name a repository of your own. {LOG_IN}", token=EVE
+    "a-token-to-read": Failing(
+        f"the token has no write access to it. Name a repository of your own. {LOG_IN}", token=READER
     ),
-    "a-right-lost-on-the-way": Failing("the token may not write there", "commit", {"status": 403}),
+    "a-repository-of-others": Failing(
+        f"the token has no write access to it. Name a repository of your own. {LOG_IN}", token=EVE
+    ),
+    "a-right-lost-on-the-way": Failing("the token has no write access to it", "commit", {"status": 403}),
     "no-repository-made": Failing(FAILED, "create", {"status": 500}),
     "no-branch-made": Failing(CUT, "branch", {"cut": 0}),
     # huggingface_hub repeats these requests after 1, 2, 4, 8 and 8 seconds.

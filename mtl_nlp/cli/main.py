@@ -1,7 +1,7 @@
 """The entry point of the command line: `mtl-nlp COMMAND`.
 
-This module and the parsers of all commands import no torch, so that `--help`, a mistyped option and a recipe that is
-not valid are answered at once. Each command imports what it needs when it runs.
+This module and the parsers of all commands import neither torch nor transformers, so that `--help` and errors in
+options and recipes appear at once. Each command imports the modules that it needs when it runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: the command and its options; by default those of the process.
+        arguments: the command and its options; by default the arguments of the process.
 
     Returns:
-        The exit code: 0, or 2 if the input cannot be used, after one line on stderr with the reason.
+        The exit code: 0, or 2 if the input cannot be used; one line on stderr then names the reason.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"mtl-nlp: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader, such as `head`, has read enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0

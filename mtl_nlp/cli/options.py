@@ -19,12 +19,12 @@ def add_command(
 
     Args:
         commands: the subparsers of the command line.
-        function: runs the command; its name is the command's, its docstring the description.
-        help_text: what the command does, for the list of commands.
-        example: a command line.
+        function: runs the command; the command has the function's name, and the docstring is its description.
+        help_text: one line for the list of commands.
+        example: a command line, shown at the end of the command's help.
 
     Returns:
-        The parser of the command, to which its options are added.
+        The parser of the command, to which the caller adds the options.
     """
     parser = commands.add_parser(
         function.__name__,
@@ -55,25 +55,25 @@ def positive_integer(text: str) -> int:
 
 
 def quiet_libraries() -> None:
-    """Silence what the libraries log, before any of them loads or computes anything."""
+    """Silence the log messages of the libraries that the commands use."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    # Loading reports name layers that the stock classes would have: no user needs to act on them.
+    # Their reports on loading name layers that only the stock classes have. Users need not act on them.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # What these libraries log before they raise an error is in the error's one line.
+    # These libraries log a message before they raise an error. The error's one line has the same message.
     hub_logging.set_verbosity_error()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
 
 
 @contextlib.contextmanager
 def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
-    """Turn a failure to write into a `RecipeError`.
+    """Turn a failure to write inside this context into a `RecipeError`.
 
     Args:
-        path: the folder that is written to.
+        path: the folder that the context writes to.
         name: the option or recipe key that names the folder, for the message.
     """
     from safetensors import SafetensorError
@@ -87,10 +87,10 @@ def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
 
 
 def new_folder(path: str) -> Path:
-    """Check that a folder to write is new or empty, before any work is done.
+    """Check that a folder for output is new or empty, before any work is done.
 
     Raises:
-        ExportError: if the folder holds anything.
+        ExportError: if the path is a file, or the folder is not empty.
     """
     folder = Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):

@@ -1,4 +1,4 @@
-"""The commands that hand a trained model on: `push`, `export` and `drop`."""
+"""The commands that share or change a trained model: `push`, `export` and `drop`."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ def add_commands(commands: Any) -> None:
         commands, push, "push a trained model to the Hub", "mtl-nlp push runs/quickstart YOU/NAME --private"
     )
     parser.add_argument("model", help="folder of a trained model")
-    parser.add_argument("repo_id", help="OWNER/NAME, or NAME in your own namespace; created if it does not exist")
-    parser.add_argument("--private", action="store_true", help="create a repository that only its owner sees")
-    parser.add_argument("--revision", help="a branch to push to, created if it does not exist (default: main)")
+    parser.add_argument("repo_id", help="OWNER/NAME, or NAME for your own account; created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create a repository that only its owner can see")
+    parser.add_argument("--revision", help="the branch to push to; created if it does not exist (default: main)")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of pushing")
-    parser.add_argument("--with-code", action="store_true", help="push the model's code too, for those without mtl_nlp")
+    parser.add_argument("--with-code", action="store_true", help="push the model's code too, for users without mtl_nlp")
     parser.add_argument("--commit-message", default="Upload model trained with mtl_nlp", metavar="TEXT")
 
     parser = add_command(
         commands,
         export,
-        "write a trained model for others",
+        "write a trained model in another format",
         "mtl-nlp export runs/quickstart --task ner --format transformers ner-model\n"
         "  mtl-nlp export runs/adapters --task ner --format peft ner-adapter\n"
         "  mtl-nlp export runs/quickstart --format onnx --int8 --recipe recipes/quickstart.yaml onnx-model",
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
-    parser.add_argument("output", help="folder to write")
+    parser.add_argument("output", help="the folder to write")
     parser.add_argument("--format", choices=("transformers", "peft", "onnx"), required=True)
-    parser.add_argument("--task", help="for transformers and peft: the task to export")
-    parser.add_argument("--int8", action="store_true", help="for onnx: 8-bit weights; needs --recipe")
-    parser.add_argument("--recipe", help="for onnx: score the file beside the model on this recipe's --split")
-    parser.add_argument("--split", choices=SPLITS, default="validation")
+    parser.add_argument("--task", help="the task to export (for transformers and peft)")
+    parser.add_argument("--int8", action="store_true", help="write 8-bit weights (for onnx; needs --recipe)")
+    parser.add_argument("--recipe", help="compare the scores of file and model on this recipe's --split (for onnx)")
+    parser.add_argument("--split", choices=SPLITS, default="validation", help="default: validation")
     add_overrides(parser)
 
     parser = add_command(
-        commands, drop, "leave tasks out of a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner"
+        commands, drop, "remove tasks from a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner"
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
-    parser.add_argument("output", help="folder to write")
-    parser.add_argument("--task", action="append", required=True, help="the task to leave out; may be repeated")
+    parser.add_argument("output", help="the folder to write")
+    parser.add_argument("--task", action="append", required=True, help="the task to remove; may be repeated")
 
 
 def push(options: argparse.Namespace) -> None:
@@ -64,7 +64,8 @@ def push(options: argparse.Namespace) -> None:
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
     from mtl_nlp.hub.repository import make_repository, push_files, repository_files
 
-    load_model_tokenizer(options.model, load_model(options.model).config)  # complete, before anybody sees it
+    # Check that the model is complete before anyone can see it.
+    load_model_tokenizer(options.model, load_model(options.model).config)
     repo_id = make_repository(options.repo_id, private=options.private or None)
     files = repository_files(folder, repo_id, with_code=options.with_code)
     pushed = push_files(
@@ -78,7 +79,7 @@ def push(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a trained model for others: one task as a plain transformers model or PEFT adapter, or all as ONNX."""
+    """Write one task of a trained model as a plain transformers model or a PEFT adapter, or all tasks as ONNX."""
     output = new_folder(options.output)
     quiet_libraries()
     from mtl_nlp.export.peft import export_peft
@@ -105,7 +106,7 @@ def export(options: argparse.Namespace) -> None:
         base = export_peft(model, tokenizer, options.task, output, None if recipe is None else recipe.encoder)
     task = model.tasks[options.task]
     precision = str(model.dtype).removeprefix("torch.")
-    # transformers loads a model in the precision that it is stored in, an encoder perhaps in half of it.
+    # transformers loads a model in the precision in which it is stored, and the base may be stored in half precision.
     labels = "" if Path(base).parent == output else f', num_labels={task.num_labels}, dtype="{precision}"'
     print(
         f"The adapter is in {output}, for {base}: "
@@ -114,7 +115,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def drop(options: argparse.Namespace) -> None:
-    """Write a trained model without some of its tasks, their heads and adapters. The others answer as before."""
+    """Write a trained model without some of its tasks. The answers of the other tasks stay the same."""
     output = new_folder(options.output)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
@@ -146,7 +147,7 @@ def _export_onnx(
     if options.task is not None:
         raise ExportError("--task goes with --format transformers and peft: an ONNX file has an output for each task.")
     if options.int8 and options.recipe is None:
-        raise ExportError("--int8 costs accuracy: name the --recipe on whose --split it is to be measured.")
+        raise ExportError("--int8 costs accuracy: name the --recipe with whose --split to measure the loss.")
     run = None
     if options.recipe is not None:
         run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)

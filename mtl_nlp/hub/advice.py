@@ -1,4 +1,4 @@
-"""Errors of the Hub as one line that names the remedy."""
+"""Errors of the Hub, each as one line that names the remedy."""
 
 from __future__ import annotations
 
@@ -17,30 +17,34 @@ from huggingface_hub.utils import httpx
 from mtl_nlp.errors import HubError
 from mtl_nlp.messages import one_line
 
-_AGAIN = "A push is one commit, so nothing is half pushed: push again."
+_AGAIN = "A push is one commit, so nothing was pushed in part. Push again."
 
-_LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token that may write."
+_LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token with write access."
 
 
 @contextlib.contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """Inside, what goes wrong with the Hub is a `HubError` in one line that says what to do.
+    """Turn the errors of a push inside this context into a `HubError` in one line that names the remedy.
 
     Args:
         repo_id: the repository, for the message.
+
+    Raises:
+        HubError: if the Hub refuses a request or cannot be reached.
     """
     try:
         yield
-    except RuntimeError as error:  # of the upload of a large file, whose cause says more
+    except RuntimeError as error:  # from the upload of a large file; its cause has the details
         raise HubError(f"{repo_id}: {_advice(error.__cause__ or error)}") from error
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise HubError(f"{repo_id}: {_advice(error)}") from error
 
 
 def load_advice(error: BaseException) -> str:
-    """What an error in loading from the Hub says, in one line; a failed connection beneath it, if there is one.
+    """Return one line on an error in loading from the Hub.
 
-    transformers speaks in that case of a file that is not in the repository.
+    If a failed connection caused the error, the line says so. The error itself may not: transformers then reports a
+    file that is missing from the repository.
     """
     beneath: BaseException | None = error
     while beneath is not None:
@@ -54,9 +58,9 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"there is no token. {_LOG_IN}"
     if isinstance(error, HFValidationError):
-        return f"this is no repository's name. {one_line(error)}"
+        return f"this is not a valid repository name. {one_line(error)}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
+        return "HF_HUB_OFFLINE is set, which forbids requests to the Hub. Unset it to push."
     if isinstance(error, RevisionNotFoundError):
         return f"there is no such revision. {one_line(error)}"
     if isinstance(error, HfHubHTTPError):
@@ -65,7 +69,7 @@ def _advice(error: BaseException) -> str:
             is_known = "Authorization" in error.response.request.headers
             return f"{'the Hub does not know the token' if is_known else 'there is no token'}. {_LOG_IN}"
         if status == 403:
-            return f"the token may not write there. Name a repository of your own. {_LOG_IN}"
+            return f"the token has no write access to it. Name a repository of your own. {_LOG_IN}"
         if status >= 500:
             return f"the Hub failed ({status}). {_AGAIN}"
         return f"the Hub refused it ({status}): {one_line(error)}"

@@ -1,4 +1,4 @@
-"""Trained models: loading them with their tokenizers from a folder or the Hub."""
+"""Loading trained models and their tokenizers from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
 
     Args:
         folder: the folder, or the Hub id.
-        **kwargs: where it is, as `AutoConfig.from_pretrained` takes it (`revision`, `cache_dir`).
+        **kwargs: arguments of `AutoConfig.from_pretrained`, such as `revision` and `cache_dir`.
 
     Raises:
-        ModelError: if there is none, or it is another kind of model's.
+        ModelError: if there is no configuration, or it does not belong to a multitask model.
     """
     try:
-        # By default transformers asks the user.
+        # Without this argument transformers would ask the user whether to run code from the repository.
         config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
@@ -42,10 +42,10 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
 
     Args:
         folder: the folder, or the Hub id.
-        **kwargs: as `from_pretrained` takes them (`revision`, `dtype`, `attn_implementation`, …).
+        **kwargs: arguments of `MultitaskModel.from_pretrained` (`revision`, `dtype`, `attn_implementation`, …).
 
     Raises:
-        ModelError: if there is none, it is of another kind, or its files are damaged.
+        ModelError: if there is no multitask model, or its files are damaged.
     """
     load_config(folder, **{key: kwargs[key] for key in kwargs.keys() & {"revision", "cache_dir"}})
     try:
@@ -58,21 +58,25 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
         ) from error
     except UnpicklingError as error:
         raise ModelError(
-            f"{folder}: its weights are a pickle that holds more than weights, and are not loaded."
+            f"{folder}: the weights file is not loaded, because it is a pickle that holds more than weights."
         ) from error
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an argument that there is not
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an unknown argument
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
-        raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
+        raise ModelError(f"{folder}: the weights file lacks, or has in a different shape, {', '.join(wrong[:3])}.")
     return model
 
 
 def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a trained model.
 
+    Args:
+        folder: the folder, or the Hub id.
+        config: the model's configuration, which says whether texts are split into words before tokenization.
+
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no tokenizer, or it cannot be loaded.
     """
     try:
         return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)

@@ -1,6 +1,6 @@
-"""A page to try a multitask model on: type a text, see all answers together (extra `demo`).
+"""A web page to try a multitask model on, which shows the answers of all tasks for one text (extra `demo`).
 
-It imports nothing of this package, so that it goes into a Space as it is.
+This module imports nothing of mtl_nlp, so that a Hub Space can hold a copy of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLES = (
 )
 
 SHOWN_CLASSES = 10
-"""A task with more classes shows so many of them."""
+"""The number of classes that the page shows of a task with more classes."""
 
 _STYLE = """
 .marks {
@@ -42,25 +42,26 @@ _STYLE = """
 def launch_page(
     answer: Pipeline, title: str, *, host: str | None = None, port: int | None = None, in_browser: bool = False
 ) -> None:
-    """Serve the page until it is interrupted. What is typed is sent to and kept by nobody else.
+    """Serve the page until Ctrl-C. The texts that users type stay on this machine and are not stored.
 
     Args:
         answer: a multitask pipeline.
         title: the page's heading.
-        host: the address to serve on; by default what gradio's environment variables say, or this machine's own.
-        port: by default the first free one from 7860.
-        in_browser: open the page in a browser.
+        host: the address to serve on; by default that of gradio's environment variables, or else 127.0.0.1.
+        port: the port to serve on; by default the first free port from 7860.
+        in_browser: whether to open the page in a browser.
 
     Raises:
-        OSError, OverflowError: if the address or port cannot be served on.
+        OSError: if the page cannot be served on the address or port.
+        OverflowError: if the port is above 65535.
     """
     if host is not None:
-        with socket.socket() as trial:  # socket.create_server leaves one open if the port is out of range
+        with socket.socket() as trial:  # socket.create_server leaves a socket open if the port is out of range
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port or 0))
-    # gradio asks its own server whether it is up, and a proxy would answer for it.
+    # gradio sends a request to its own server to check that it runs. A proxy must not answer this request.
     os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host]))
-    # gradio's own fonts lack glyphs: some letters of a label would stand out.
+    # gradio's own fonts lack glyphs, so that some letters of a label would appear in a different font.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = build_page(answer, title)
     _, url, _ = page.launch(
@@ -81,7 +82,7 @@ def launch_page(
 
 
 def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
-    """The page: words coloured by label, spans highlighted, classes as bars, numbers as they are.
+    """Build the page: words coloured by label, highlighted spans, classes as bars, and numbers.
 
     Args:
         answer: a multitask pipeline.
@@ -119,12 +120,15 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
 
 
 def format_answer(task: Any, entries: list[dict[str, Any]], text: str) -> Any:
-    """A task's answer as its component takes it: HTML for words and spans, label -> score for classes, or a number.
+    """Return a task's answer in the form that its component takes.
 
     Args:
         task: the task.
-        entries: what the pipeline answers for it.
-        text: the text that they are of.
+        entries: the pipeline's answer for the task.
+        text: the text that was answered.
+
+    Returns:
+        HTML for words and spans, a dict from label to score for classes, or a number for regression.
     """
     kind = task.kind
     if kind.display == "marks":
@@ -147,19 +151,19 @@ def _component(task: Any, number: int) -> Any:
     return gradio.Label(
         label=label,
         num_top_classes=SHOWN_CLASSES,
-        # Of several labels that may hold at once none is the answer.
+        # No single label is the answer where several labels may apply at once.
         show_heading=task.kind.display == "class",
         elem_id=element,
     )
 
 
 def _marked(text: str, marks: Iterable[tuple[int, int, str]], hues: Mapping[str, int]) -> str:
-    """Return HTML of a text in which stretches (start, end, label) are marked; all that it shows is escaped.
+    """Return the HTML of a text with marked ranges (start, end, label); text and labels are escaped.
 
     Args:
         text: the text.
-        marks: the stretches in order.
-        hues: a colour for each label, degrees on the colour wheel, the same one for every text; red for any other.
+        marks: the ranges in order.
+        hues: the colour of each label, in degrees on the colour wheel; an unknown label is red.
     """
     parts, position = [], 0
     for start, end, label in marks:

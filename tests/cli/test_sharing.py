@@ -80,7 +80,7 @@ def test_an_export_writes_to_a_new_or_empty_folder_alone(trained, tmp_path, caps
 def test_a_push_needs_a_trained_folder_and_the_hub(trained, encoder_folder, capsys):
     assert "There is no folder ada/model." in fails(capsys, "push", "ada/model", "ada/copy")
     assert "holds a bert model without multitask heads" in fails(capsys, "push", encoder_folder("bert"), "ada/model")
-    message = "mtl-nlp: error: ada/model: HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
+    message = "mtl-nlp: error: ada/model: HF_HUB_OFFLINE is set, which forbids requests to the Hub. Unset it to push."
     assert fails(capsys, "push", str(trained / "run"), "ada/model") == message
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
         main(["push", str(trained / "run"), "ada/model", "--debug"])

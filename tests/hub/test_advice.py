@@ -42,7 +42,7 @@ def test_push_waits_for_temporary_faults_and_slow_answers(hub, push):
 @pytest.mark.parametrize("name", ["a/b/c", "sp ace", "ada/-x", "ada/x.git", "ada/" + "x" * 100])
 def test_a_bad_name_is_refused(hub, push, name):
     before = len(hub.requests)
-    assert f"{name}: this is no repository's name." in error_of(push(name))
+    assert f"{name}: this is not a valid repository name." in error_of(push(name))
     assert len(hub.requests) == before
 
 

@@ -125,7 +125,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_hub(hub, by_strategy, runs):
     assert re.fullmatch(r"checkpoint-\d", state["best_model_checkpoint"])
     finished = runs.online.command("train", runs.recipe("went-on", max_steps=4), "--resume")
     assert finished.status == 0, finished.stderr
-    assert "note: --resume: going on from checkpoint-3" in finished.stdout
+    assert "note: --resume: resuming from checkpoint-3" in finished.stdout
     assert json.loads((folder / "results.json").read_text())["training"]["steps"] == 4
 
 
@@ -170,7 +170,7 @@ def test_a_token_that_may_not_write_is_told_before_training(hub, runs):
     finished = runs.online.command("train", recipe)
     assert finished.status == 2
     (line,) = finished.stderr.splitlines()
-    assert "eve/hopeless: the token may not write there" in line
+    assert "eve/hopeless: the token has no write access to it" in line
     assert not list((runs.folder / "hopeless").glob("checkpoint-*"))
     assert "train_runtime" not in finished.stdout
 
