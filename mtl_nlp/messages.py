@@ -15,7 +15,7 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return `Did you mean 'x'?` with the nearest valid name, and the list of all names if there are 2 to 12."""
     names = sorted(map(str, valid))
     nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There are no valid names."
     return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
 
 

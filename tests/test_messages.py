@@ -13,5 +13,5 @@ def test_error_message_is_one_line_of_bounded_length():
 
 def test_nearest_name_is_shown_with_all_names_if_there_are_few():
     assert did_you_mean("tain", ["train", "test"]) == "Did you mean 'train'? Valid: test, train."
-    assert did_you_mean("x", []) == "There is none."
+    assert did_you_mean("x", []) == "There are no valid names."
     assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])

@@ -91,7 +91,9 @@ def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[s
     names = {split: recipe.splits.get(split, split) for split in SPLITS}
     raw = {split: stored[own] for split, own in names.items() if own in stored}
     if only is None and "train" not in raw:
-        raise DataError(f"datasets.{name}: no split {names['train']!r} to train on. It has {', '.join(stored)}.")
+        raise DataError(
+            f"datasets.{name}: no split {names['train']!r} to train on. The dataset has {', '.join(stored)}."
+        )
     if recipe.validation_size is not None and ("validation" in raw or "train" not in raw):
         raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split. Leave it out.")
     if only is None:

@@ -186,7 +186,7 @@ class LabelKind(abc.ABC):
 
     @abc.abstractmethod
     def cut(self, logits: np.ndarray, positions: Sequence[int]) -> np.ndarray:
-        """Return a copy of the logits that one window is used for, so that the batch can be freed.
+        """Return a copy of the logits that belong to one window, so that the batch can be freed.
 
         Args:
             logits: the logits of one row of a batch.

@@ -111,7 +111,7 @@ class MultitaskPipeline(ChunkPipeline):
             raise ValueError(f"The multitask pipeline accepts `tasks` and `top_k`. Found {', '.join(sorted(unknown))}.")
         for task in options.get("tasks") or ():
             if task not in self.model.tasks:
-                raise ValueError(f"No task {task!r} in this model. It has {', '.join(self.model.tasks)}.")
+                raise ValueError(f"No task {task!r} in this model. The model has {', '.join(self.model.tasks)}.")
         # Only the options of this call: all others keep the values given to the constructor.
         forward = {"tasks": list(options["tasks"])} if options.get("tasks") is not None else {}
         answer = {"top_k": options["top_k"]} if "top_k" in options else {}

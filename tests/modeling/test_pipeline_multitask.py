@@ -189,7 +189,7 @@ def test_model_without_word_tasks_reads_raw_texts(tmp_path):
 
 
 def test_unknown_task_is_refused_with_the_valid_tasks(answer):
-    with pytest.raises(ValueError, match=r"No task 'pso' in this model\. It has pos, ner, topic, tags, score"):
+    with pytest.raises(ValueError, match=r"No task 'pso' in this model\. The model has pos, ner, topic, tags, score"):
         answer("Hi", tasks=["pso"])
 
 
@@ -394,7 +394,7 @@ def test_merged_task_gives_equal_answers_in_one_pass(of_adapters, adapted_answer
         assert_close(one, other)
     assert list(answers[0]) == list(answer.model.tasks) == [task]
     assert not [name for name, _ in answer.model.named_parameters() if "lora" in name or "base_layer" in name]
-    with pytest.raises(ValueError, match=rf"^No task 'tags' in this model\. It has {task}\.$"):
+    with pytest.raises(ValueError, match=rf"^No task 'tags' in this model\. The model has {task}\.$"):
         answer("Hi", tasks=["tags"])
 
 
@@ -421,7 +421,7 @@ def test_unknown_merge_task_is_refused_with_the_valid_tasks(of_adapters):
     message = r"^No task 'nre'\. The model has pos, ner, topic, tags, score\.$"
     with pytest.raises(ValueError, match=message):
         pipeline("multitask", model=of_adapters, device="cpu", merge_task="nre")
-    with pytest.raises(ValueError, match=r"^No task 'pos' in this model\. It has ner\.$"):
+    with pytest.raises(ValueError, match=r"^No task 'pos' in this model\. The model has ner\.$"):
         pipeline("multitask", model=of_adapters, device="cpu", merge_task="ner", tasks=["pos"])
     with pytest.raises(ValueError, match=r"accepts `tasks` and `top_k`\. Found merge_task"):
         pipeline("multitask", model=of_adapters, device="cpu")("Hi", merge_task="ner")
