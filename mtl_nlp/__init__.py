@@ -1,7 +1,7 @@
 """Multitask fine-tuning of transformer encoders: one encoder, one head per task, many datasets.
 
-The public names are in `__init__.pyi`. Each is imported when it is first used, so that `import mtl_nlp` takes a few
-milliseconds.
+The public names are in `__init__.pyi`. Each name is imported on first use, so that `import mtl_nlp`
+takes a few milliseconds.
 """
 
 import lazy_loader

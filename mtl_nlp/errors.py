@@ -1,4 +1,4 @@
-"""The errors that a user sees, each as one line: all of them derive from `MtlNlpError`."""
+"""The errors for users, with one-line messages. All errors derive from `MtlNlpError`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 class MtlNlpError(ValueError):
-    """The base of all errors for users: the command line prints the message in one line and exits with 2."""
+    """The base of all errors for users. The command line prints the message in one line and exits with status 2."""
 
 
 class RecipeError(MtlNlpError):
@@ -15,7 +15,7 @@ class RecipeError(MtlNlpError):
 
 
 class DataError(MtlNlpError):
-    """Data that cannot be used; the message names the file and line, or the dataset and row, and what was found."""
+    """Data that cannot be used; the message names the file and line, or the dataset and row, and the data found."""
 
 
 class ModelError(MtlNlpError):
@@ -27,7 +27,7 @@ class CheckpointError(MtlNlpError):
 
 
 class HubError(MtlNlpError):
-    """A push that the Hub refused or that did not reach it; the message names the remedy."""
+    """A push that the Hub refused or did not receive; the message names the remedy."""
 
 
 class ExportError(MtlNlpError):
@@ -35,15 +35,15 @@ class ExportError(MtlNlpError):
 
 
 class CommandError(MtlNlpError):
-    """A command whose requirements this machine does not meet: a package of an extra, an address to serve on."""
+    """A command whose requirements are not met, such as a package of an extra or a free address to serve on."""
 
 
 @contextlib.contextmanager
 def needs_extra(name: str) -> Iterator[None]:
-    """Turn the failed import of a package that comes with one of mtl_nlp's extras into a `CommandError`.
+    """Turn the failed import of a package of one of mtl_nlp's extras into a `CommandError`.
 
     Args:
-        name: the extra.
+        name: the name of the extra.
     """
     try:
         yield

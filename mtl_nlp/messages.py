@@ -1,4 +1,4 @@
-"""Pieces of the one-line messages that bad input gets."""
+"""Parts of one-line messages about invalid input, and tables."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from difflib import get_close_matches
 
 
 def one_line(error: BaseException) -> str:
-    """What another library's error says, in one line of at most 300 characters."""
+    """Return the message of a different library's error in one line of at most 300 characters."""
     return f"{' '.join(str(error).split()):.300}"
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """`Did you mean 'x'?` with the nearest valid name, and all of them if they are few."""
+    """Return `Did you mean 'x'?` with the nearest valid name, and the list of all names if there are 2 to 12."""
     names = sorted(map(str, valid))
     nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There is none."
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There are no valid names."
     return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Rows of text in columns, numbers to the right."""
+    """Return rows as a text in columns below a header, with numbers aligned to the right."""
     cells = [[str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     numeric = [bool(rows) and all(not isinstance(row[column], str) for row in rows) for column in range(len(header))]

@@ -1,8 +1,8 @@
 """Registration of the multitask classes with transformers, without importing transformers.
 
 After `import mtl_nlp`, `AutoConfig`, `AutoModel` and `pipeline("multitask")` know the multitask model, whether mtl_nlp
-or transformers is imported first. Importing both costs seconds, so `import mtl_nlp` registers at once only with those
-registries of transformers that are already imported. A finder on `sys.meta_path` follows the import of the others.
+or transformers is imported first. Importing both costs seconds, so `import mtl_nlp` registers at once only with the
+registries of transformers that are already imported. A finder on `sys.meta_path` waits for the import of the others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Registration(NamedTuple):
     Attributes:
         registry: the module of transformers that holds the registry.
         module: the module of mtl_nlp that defines the class, and imports the registry.
-        register: registers the class, after both modules have been executed.
+        register: a function that registers the class, called after both modules have been executed.
     """
 
     registry: str
@@ -68,10 +68,10 @@ REGISTRATIONS = (
 
 
 class RegistrationFinder(MetaPathFinder):
-    """A finder that finds nothing of its own, but registers the classes once a registry has been imported.
+    """A finder that finds no modules itself, but registers the classes when a registry has been imported.
 
     The registries are often imported by modules of `mtl_nlp.modeling`, on which the classes depend. The registration
-    waits for the end of these modules, because until then their names are not complete.
+    waits until these modules are complete.
     """
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class RegistrationFinder(MetaPathFinder):
         name = module.__name__
         if name in self._registries:
             loader.exec_module(module)
-            # The registry is complete: a thread that imports `mtl_nlp.modeling` must not wait for this one, which
-            # is about to wait for that thread.
+            # The registry is complete. A thread that imports `mtl_nlp.modeling` must not wait for this thread, since
+            # this thread is about to wait for that one.
             module.__spec__._initializing = False  # type: ignore[union-attr]
             self.register(name)
             return
@@ -132,7 +132,7 @@ class RegistrationFinder(MetaPathFinder):
 
 
 class _ReportingLoader(Loader):
-    """A loader that has a `RegistrationFinder` execute the module with the module's own loader."""
+    """A loader that makes a `RegistrationFinder` execute the module with the module's own loader."""
 
     def __init__(self, loader: Loader, finder: RegistrationFinder) -> None:
         self._loader = loader
@@ -143,16 +143,16 @@ class _ReportingLoader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Execute the module with its own loader, which is also the one that the module keeps."""
+        """Execute the module with its own loader, and restore this loader as the module's loader."""
         assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self._loader
         self._finder.execute(self._loader, module)
 
 
 def register_on_import() -> None:
-    """Register the multitask classes with transformers: now where transformers is imported, or else on its import.
+    """Register the multitask classes with transformers, now if transformers is imported, otherwise on its import.
 
-    A repeated call, such as that of `importlib.reload(mtl_nlp)`, changes nothing.
+    A repeated call, as by `importlib.reload(mtl_nlp)`, changes nothing.
     """
     if any(isinstance(finder, RegistrationFinder) for finder in sys.meta_path):
         return

@@ -1,7 +1,7 @@
-"""The files that a run leaves in its folder: their names, and how they are read.
+"""The files in the folder of a run: their names, and functions that read and write them.
 
-A folder holds a trained model and, while it is trained, its checkpoints. Names that transformers chooses, such as
-`config.json` and `model.safetensors`, are transformers' own.
+The folder holds the trained model and, during training, its checkpoints. The names of all other files, such as
+`config.json` and `model.safetensors`, are defined by transformers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REPORT_NAME = "report.html"
 ONNX_NAME = "model.onnx"
 WEIGHTING_NAME = "weighting.pt"
 CHECKPOINT_PREFIX = "checkpoint"
-"""transformers' own `PREFIX_CHECKPOINT_DIR`, without its import."""
+"""The `PREFIX_CHECKPOINT_DIR` of transformers, without importing transformers."""
 
 
 def checkpoint_folder(output_dir: Path, step: int) -> Path:
@@ -51,7 +51,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read `results.json`.
 
     Returns:
-        The content of the file; empty if there is no file.
+        The content of the file; an empty dict if there is no file.
 
     Raises:
         DataError: if the file is damaged.

@@ -1,4 +1,4 @@
-"""The Auto classes and the pipeline know the multitask model, in whatever order modules are imported."""
+"""The Auto classes and the pipeline know the multitask model, for any order of imports."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ ORDERS = {
 LIBRARIES = """
 import accelerate, huggingface_hub, scipy.optimize, sklearn.metrics, tokenizers, torch._dynamo, torch.distributed.tensor
 """
-"""Packages that transformers imports and that take long. None of them imports transformers."""
+"""Packages that transformers imports and whose import is slow. No package in the list imports transformers."""
 
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    """Programs in an interpreter that has imported neither mtl_nlp nor transformers."""
+    """Yield an interpreter that has imported neither mtl_nlp nor transformers."""
     interpreter = Interpreter(tmp_path_factory.mktemp("fresh"), {}, LIBRARIES)
     yield interpreter
     interpreter.close()
@@ -58,7 +58,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
 
 @pytest.fixture(scope="module")
 def folder(tokenizers, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of an untrained multitask model."""
+    """Return the folder of an untrained multitask model."""
     folder = tmp_path_factory.mktemp("model")
     tasks = [TokenClassification(name="pos", labels=["A", "B"]), TextClassification(name="topic", labels=["x", "y"])]
     build_model(tasks).save_pretrained(folder)
@@ -67,7 +67,7 @@ def folder(tokenizers, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
-def test_the_model_is_known_in_every_order_of_imports(fresh, folder, encoder_folder, imports):
+def test_model_is_known_for_every_order_of_imports(fresh, folder, encoder_folder, imports):
     untouched = "import sys; assert not sys.modules.keys() & {'mtl_nlp', 'transformers'}\n"
     finished = fresh.run(untouched + imports + CHECK, folder, encoder_folder("bert"))
     assert finished.status == 0, finished.stderr
@@ -80,7 +80,7 @@ def test_mtl_nlp_imports_neither_torch_nor_transformers():
     assert finished.stdout == "[]\n"
 
 
-def test_a_failed_import_is_reported(fresh):
+def test_failed_import_is_reported(fresh):
     program = """
 import sys
 import mtl_nlp
@@ -118,7 +118,7 @@ importlib.reload(modeling_multitask)
     assert finished.status == 0, finished.stderr
 
 
-def test_two_threads_that_import_from_both_ends_do_not_disturb_each_other(fresh):
+def test_two_threads_can_import_from_both_ends_at_once(fresh):
     program = """
 import importlib, threading, time
 import transformers

@@ -21,7 +21,7 @@ def content() -> dict:
     return results("test", EVALUATION, {"ewt": encoded}, "abc")
 
 
-def test_what_is_written_reads_back_the_same(content, tmp_path):
+def test_run_files_round_trip(content, tmp_path):
     content["tasks"] = {"größe": {"mse": 1.5}}
     write_results(tmp_path / "results.json", content)
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def test_what_is_written_reads_back_the_same(content, tmp_path):
     assert text.endswith("}\n")
 
 
-def test_damaged_results_are_named_and_can_be_written_anew(tmp_path):
+def test_damaged_results_are_named_and_can_be_rewritten(tmp_path):
     path = tmp_path / "results.json"
     assert read_results(path) == {}
     assert training_in(path) is None

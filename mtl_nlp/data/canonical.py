@@ -1,4 +1,4 @@
-"""Rows in canonical form: inputs, and one checked label column for each task."""
+"""Rows in canonical form: inputs, and one checked label column per task."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mtl_nlp.modeling.label_kinds_multitask import Feature
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 
 LABEL_PREFIX = "label:"
-"""Label columns are `label:<task>`, so that no task's name meets an input's."""
+"""The prefix of label columns, `label:<task>`, so that names of tasks and inputs never collide."""
 REPAIRED = "repaired"
-"""The column with the number of span tags per row that were illegal and are repaired."""
+"""The column with the number of illegal span tags per row that were repaired."""
 SLOW_ROWS = 20_000
-"""From this number of rows on, a step over a dataset takes more than a few seconds and shows a progress bar."""
+"""The number of rows from which a pass over a dataset takes more than a few seconds and shows a progress bar."""
 _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
 
 
@@ -32,7 +32,7 @@ _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
 def code_fingerprint() -> str:
     """Return a fingerprint of the code that makes rows and windows.
 
-    It is part of the caches' keys, since `datasets` sees changes of the mapped function only.
+    The fingerprint is part of the caches' keys, since `datasets` notices changes only in the mapped function.
     """
     folder = Path(__file__).parents[1]
     sources = [*folder.glob("data/*.py"), *folder.glob("modeling/*.py")]
@@ -40,9 +40,9 @@ def code_fingerprint() -> str:
 
 
 def outside_code(tasks: Iterable[Task]) -> str:
-    """Return the code of task types and label kinds from outside of this package, for the caches' keys too.
+    """Return the code of task types and label kinds from outside of this package, as a part of the caches' keys.
 
-    A class without a source, typed into an interpreter, counts by its name alone.
+    A class without source code, such as a class from an interactive interpreter, contributes only its name.
     """
     classes = {each for task in tasks for made in (task, task.kind) for each in type(made).__mro__}
     found = {}
@@ -66,19 +66,19 @@ def canonical_rows(
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
-    Class labels become names, span tags are repaired to legal ones (their number in column `repaired`). A row may lack
-    any label (null), but not its input.
+    Class labels become names, and illegal span tags are repaired (column `repaired` has the number of repairs). A row
+    may lack labels (null), but not its input.
 
     Args:
-        dataset: the raw rows; those of an `IterableDataset` are checked as they are read.
-        name: how to call it in messages.
+        dataset: the raw rows; rows of an `IterableDataset` are checked while they are read.
+        name: the name of the dataset in messages.
         inputs: canonical input -> column.
         labels: task -> column.
         tasks: all tasks by name.
 
     Raises:
-        DataError: if a column is missing, there are no rows, or a row is not valid; the message has the row's number,
-            counted from 0 (of a stream: in the order in which it is read, which may be another in each pass).
+        DataError: if a column is missing, there are no rows, or a row is invalid. The message has the row's number from
+            0; for a stream, rows are numbered in reading order, which may differ between passes.
     """
     columns = dataset.column_names or []
     for key, column in [*inputs.items(), *labels.items()]:
@@ -104,7 +104,7 @@ def canonical_rows(
             "name": name,
             "inputs": dict(inputs),
             "labels": dict(labels),
-            # Without label spaces, which checking does not need and which would change the cache's key.
+            # Without label spaces, since checks do not need them and they would change the cache's key.
             "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
             "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
             "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
@@ -118,7 +118,7 @@ def canonical_rows(
 
 @contextlib.contextmanager
 def progress_bars_from(rows: int) -> Iterator[None]:
-    """Show the progress bars of `datasets` only if there are enough rows to wait for.
+    """Show the progress bars of `datasets` only if there are at least `SLOW_ROWS` rows.
 
     Args:
         rows: number of rows, exact or estimated.
@@ -135,7 +135,7 @@ def progress_bars_from(rows: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn an error of `datasets` while rows are read into a `DataError` in one line.
+    """Turn an error of `datasets` while rows are read into a `DataError` with a one-line message.
 
     Args:
         name: dataset and split, for messages.
@@ -149,7 +149,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def arrow_feature(feature: Feature) -> Any:
-    """Return the feature of `datasets` for a label kind's plain one."""
+    """Return the feature of `datasets` for the plain feature of a label kind."""
     return List(Value(feature.dtype)) if feature.is_list else Value(feature.dtype)
 
 
@@ -201,13 +201,13 @@ def _check_input(where: str, key: str, value: Any) -> None:
 
 
 def class_names_of(feature: Any) -> list[str] | None:
-    """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of another type."""
+    """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of a different type."""
     inner = feature.feature if isinstance(feature, List) else feature
     return list(inner.names) if isinstance(inner, ClassLabel) else None
 
 
 def _read_class_label(value: Any, names: Sequence[str] | None) -> Any:
-    """Return ClassLabel indices as names, or as they are without names; -1 is datasets' sign for a missing label."""
+    """Return ClassLabel indices as names, or unchanged without names; `datasets` uses -1 for a missing label."""
     if isinstance(value, list):
         if names is None:
             return value

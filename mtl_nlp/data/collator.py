@@ -1,4 +1,4 @@
-"""From rows to a batch (the contract between data and model)."""
+"""Collation of rows to a batch, the contract between data and model."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from mtl_nlp.modeling.tasks_multitask import Task
 
 @dataclass
 class MultitaskDataCollator:
-    """Pads rows of any mix of datasets and collects each task's labels.
+    """A collator that pads rows of any mixture of datasets and collects the labels of each task.
 
     The batch::
 
         input_ids, attention_mask[, token_type_ids]   (B, L)
-        rows    {task: LongTensor (n_t,)}              which of the B rows carry a label for the task
-        labels  {task: Tensor}                         (n_t, L) int64 with -100 off the first sub-word;
+        rows    {task: LongTensor (n_t,)}              indices of the rows with a label for the task
+        labels  {task: Tensor}                         (n_t, L) int64, -100 except on first sub-words;
                                                        (n_t,) int64 or float32; (n_t, C_t) float32
 
-    Every task of the model is in every batch, with n_t = 0 where no row has it.
+    Every batch has an entry for every task of the model, with n_t = 0 if no row has a label for the task.
 
     Args:
-        tokenizer: for the padding id.
+        tokenizer: the tokenizer, for its padding ids.
         tasks: all tasks of the model, by name.
-        pad_to_multiple_of: round L up to a multiple, for hardware that wants it.
+        pad_to_multiple_of: number of which L should be a multiple, for faster kernels on some hardware.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class MultitaskDataCollator:
     pad_to_multiple_of: int | None = None
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Make the batch from rows as [`EncodedDataset`] has them."""
+        """Return the batch of rows with the columns of [`EncodedDataset`]'s windows."""
         lengths = [len(feature["input_ids"]) for feature in features]
         length = max(lengths)
         if self.pad_to_multiple_of is not None:
@@ -64,7 +64,7 @@ class MultitaskDataCollator:
 
 
 class WithState:
-    """A collator for the batches of a stream, each with the state after which to go on; None for those passed over."""
+    """A collator for (rows, state to resume from) of a stream, which returns (batch, state); None stays None."""
 
     def __init__(self, collator: MultitaskDataCollator) -> None:
         self.collator = collator
@@ -74,7 +74,7 @@ class WithState:
 
 
 class WithFeatures:
-    """A collator that returns the rows beside the batch made of them."""
+    """A collator that returns (rows, batch of these rows)."""
 
     def __init__(self, collator: MultitaskDataCollator) -> None:
         self.collator = collator
@@ -84,12 +84,12 @@ class WithFeatures:
 
 
 def _pad(sequences: Sequence[Sequence[int]], present: np.ndarray, value: int) -> torch.Tensor:
-    """Return the sequences in one array, shape (B, L), padded on the right.
+    """Return the sequences in one tensor, shape (B, L), padded on the right.
 
     Args:
         sequences: B rows of numbers.
-        present: where the array has a number of a row, shape (B, L), bool.
-        value: what stands elsewhere.
+        present: True where the tensor has a number of a row, shape (B, L).
+        value: the number at all other positions.
     """
     padded = np.full(present.shape, value, dtype=np.int64)
     padded[present] = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64)

@@ -14,7 +14,7 @@ CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "dep
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
 _OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
-"""The start of a comment in column files, where a hashtag such as `#a=b` may be a sentence's first word."""
+"""The start of a comment in column files, in which a hashtag such as `#a=b` can be the first word of a sentence."""
 
 
 def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -52,7 +52,7 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read sentences from a CoNLL-U file: the columns `CONLLU_COLUMNS` (FORM is `tokens`) and the comments.
 
     The words are syntactic words: lines of multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, since they
-    have no tags of their own.
+    have no tags.
 
     Args:
         path: the file, UTF-8.
@@ -80,7 +80,7 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def read_first_column(path: str | Path) -> Iterator[list[str]]:
-    """Yield the first column of each sentence in a file that `read_conll` can read, whatever the other columns are."""
+    """Yield the first column of each sentence in a file that `read_conll` can read, regardless of the other columns."""
     for _, _, lines in _sentences(path, _OPENS_COMMENT.match):
         yield [_split(line)[0] for line in lines]
 
@@ -97,7 +97,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
-                    f"{path}, line {number}: not UTF-8: {error.reason} at the line's byte {error.start}."
+                    f"{path}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
                 ) from error
             yield number, line.rstrip("\r\n")
 
@@ -105,7 +105,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def _sentences(
     path: str | Path, is_comment: Callable[[str], object]
 ) -> Iterator[tuple[int, dict[str, str], list[str]]]:
-    """Yield (number of the first word's line, comments, word lines) of each sentence."""
+    """Yield (line number of the first word, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []
     first_line = 0

@@ -1,4 +1,4 @@
-"""From canonical rows to encoder inputs: tokenised once, in batches, cached by fingerprint."""
+"""Encoding of canonical rows as encoder inputs: tokenized once, in batches, and cached by fingerprint."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from mtl_nlp.modeling.windows_multitask import Window, default_max_length, token
 from mtl_nlp.modeling.words_multitask import split_words
 
 _SAMPLED_WINDOWS = 1000
+"""Number of first windows of a stream from which lengths are estimated."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,16 @@ class EncodedDataset:
 
     Attributes:
         name: dataset and split, for messages.
-        windows: one row a window, with columns `input_ids`, `token_type_ids` (if the tokenizer gives them), `row`
-            (of the source), `words` and `positions` (see [`Window`]), `lost`, `length`, and `label:<task>`. Rows
-            without any label have none.
-        references: for each task it feeds the canonical labels in the order of the source's rows, None where missing.
-        repaired: span tags that were illegal in the source and were rewritten as seqeval reads them.
-        empty: windows without any sub-word of a text.
-        fingerprint: datasets' own fingerprint of the canonical rows.
-        max_length: sub-words of the longest window that was allowed; None if not known, or without a limit.
-        stride: sub-words that neighbouring windows share; None for the default.
+        windows: one row per window, with columns `input_ids`, `token_type_ids` (if the tokenizer returns them), `row`
+            (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words, and
+            `label:<task>` with the targets. Source rows without any label have no window.
+        references: for each task that the split feeds, the canonical labels in the order of the source rows; None for
+            rows without a label.
+        repaired: number of illegal span tags in the source, which were rewritten as seqeval reads them.
+        empty: number of windows without any sub-word of a text.
+        fingerprint: the fingerprint that `datasets` has for the canonical rows.
+        max_length: maximum number of sub-words per window; None if unknown or unlimited.
+        stride: maximum number of sub-words that neighbouring windows share; None for the default.
     """
 
     name: str
@@ -58,41 +60,41 @@ class EncodedDataset:
 
     @property
     def num_rows(self) -> int:
-        """Rows of the source (long ones are several windows)."""
+        """Number of source rows; a long row has several windows."""
         return len(next(iter(self.references.values())))
 
     @property
     def feeds(self) -> tuple[str, ...]:
-        """The tasks that it has labels for."""
+        """The tasks that the split has labels for."""
         return tuple(self.references)
 
     @property
     def num_windows(self) -> int:
-        """Windows, what is sampled in training."""
+        """Number of windows, which are the rows that training samples."""
         return len(self.windows)
 
     def missing(self, task: str) -> int:
-        """Rows without a label for the task."""
+        """Return the number of source rows without a label for the task."""
         return sum(reference is None for reference in self.references[task])
 
     @property
     def lengths(self) -> np.ndarray:
-        """Sub-words of each window, shape (windows,)."""
+        """Number of sub-words of each window, shape (windows,)."""
         return self.windows.data.column("length").to_numpy()
 
     @property
     def unlabelled(self) -> int:
-        """Rows without any label, which no window stands for."""
+        """Number of source rows without any label, which have no window."""
         return self.num_rows - self._distinct_rows
 
     @property
     def extra_windows(self) -> int:
-        """Windows beyond one a row."""
+        """Number of windows after the first window of each row."""
         return self.num_windows - self._distinct_rows
 
     @property
     def truncated(self) -> int:
-        """Texts of which no window holds every sub-word."""
+        """Number of texts with sub-words that are in no window."""
         return int((self.windows.data.column("lost").to_numpy() > 0).sum())
 
     @property
@@ -102,16 +104,16 @@ class EncodedDataset:
 
 @dataclass(frozen=True)
 class EncodedStream:
-    """A training split that is read, checked and encoded while training.
+    """A training split that is read, checked and encoded during training.
 
     Attributes:
         name: dataset and split, for messages.
         windows: rows with the columns of `EncodedDataset.windows`.
-        feeds: the tasks that it has labels for.
-        num_windows: rows, as given or counted, from which its probability and the length of an epoch are computed. A
-            pass ends where the rows end, whatever this says.
-        lengths: sub-words of its first windows, shape (windows,).
-        buffer_size: rows that are read at once and shuffled.
+        feeds: the tasks that the split has labels for.
+        num_windows: number of rows, given or counted, from which the dataset's probability and the length of an epoch
+            are computed. A pass ends with the last row, regardless of this number.
+        lengths: number of sub-words of the first windows, shape (windows,).
+        buffer_size: number of rows that are read and shuffled together.
         max_length: as in `EncodedDataset`.
         stride: as in `EncodedDataset`.
     """
@@ -127,7 +129,7 @@ class EncodedStream:
 
     @property
     def num_rows(self) -> int:
-        """Rows, as given or counted."""
+        """Number of rows, given or counted."""
         return self.num_windows
 
 
@@ -144,22 +146,23 @@ def encode(
     num_rows: int | None = None,
     buffer_size: int = 1000,
 ) -> EncodedDataset | EncodedStream:
-    """Check and encode a dataset for training or evaluation: what a recipe does, for Python.
+    """Check and encode a dataset for training or evaluation, like a recipe does.
 
     Args:
-        dataset: the raw rows; those of an `IterableDataset` are encoded while training.
+        dataset: the raw rows; rows of an `IterableDataset` are encoded during training.
         inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
         labels: task -> column.
         tasks: all tasks of the model, with their label spaces.
         tokenizer: see `load_tokenizer`.
-        max_length: sub-words the encoder reads at once; by default what the tokenizer says.
-        stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
-        name: how to call it in messages.
-        num_rows: how many rows an `IterableDataset` has.
-        buffer_size: how many of them to shuffle at once.
+        max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
+        stride: maximum number of sub-words that neighbouring windows of a long text share; a quarter of a window by
+            default.
+        name: the name of the dataset in messages.
+        num_rows: number of rows of an `IterableDataset`.
+        buffer_size: number of rows of an `IterableDataset` that are shuffled together.
 
     Raises:
-        DataError: if a column is missing or a row is not valid, or the number of streamed rows is not given.
+        DataError: if a column is missing, a row is invalid, or the number of streamed rows is not given.
     """
     by_name = {task.name: task for task in tasks}
     arguments: dict[str, Any] = {
@@ -173,7 +176,7 @@ def encode(
     if isinstance(rows, Dataset):
         return encode_dataset(name, rows, **arguments)
     if num_rows is None:
-        raise DataError(f"{name}: `num_rows` is needed for an IterableDataset.")
+        raise DataError(f"{name}: an IterableDataset needs `num_rows`. Found None. Give its number of rows.")
     return encode_stream(name, rows, **arguments, num_rows=num_rows, buffer_size=buffer_size)
 
 
@@ -189,17 +192,17 @@ def encode_dataset(
 ) -> EncodedDataset:
     """Encode canonical rows (see `canonical_rows`).
 
-    A text that is longer than the encoder takes is cut into windows if a task labels its words; its label as a whole
-    goes with the first window. Else it is truncated.
+    A text that is longer than `max_length` is cut into windows if a task labels its words; labels of the complete text
+    are in the first window. Any other long text is truncated.
 
     Args:
         name: dataset and split, for messages.
         rows: canonical rows.
         tasks: all tasks by name, with their label spaces.
         tokenizer: a fast tokenizer, see `load_tokenizer`.
-        reads_words: split raw texts into words first (`MultitaskConfig.reads_words`).
-        max_length: sub-words the encoder reads at once.
-        stride: sub-words that neighbouring windows share.
+        reads_words: whether raw texts are split into words first, see `MultitaskConfig.reads_words`.
+        max_length: maximum number of sub-words per window; None for no limit.
+        stride: maximum number of sub-words that neighbouring windows share; None for a quarter of a window.
 
     Raises:
         DataError: if no row has a label.
@@ -230,21 +233,21 @@ def encode_stream(
     num_rows: int,
     buffer_size: int,
 ) -> EncodedStream:
-    """Encode a stream of canonical rows as it is read.
+    """Encode a stream of canonical rows while it is read.
 
     Args:
         name: dataset and split, for messages.
-        rows: the stream.
-        tasks: as in `encode_dataset`, and all up to `stride`.
-        tokenizer: see there.
-        reads_words: see there.
-        max_length: see there.
-        stride: see there.
-        num_rows: rows, as given or counted.
-        buffer_size: rows to shuffle at once.
+        rows: the stream of canonical rows.
+        tasks: as in `encode_dataset`.
+        tokenizer: as in `encode_dataset`.
+        reads_words: as in `encode_dataset`.
+        max_length: as in `encode_dataset`.
+        stride: as in `encode_dataset`.
+        num_rows: number of rows, given or counted.
+        buffer_size: number of rows that are shuffled together.
 
     Raises:
-        DataError: if no row has a label, or one of the first is not valid or cannot be read.
+        DataError: if no row has a label, or if one of the first rows is invalid or cannot be read.
     """
     fed = _fed_by(rows, tasks)
     windows = rows.map(**_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride))
@@ -267,7 +270,7 @@ def _encoding_map(
     max_length: int | None,
     stride: int | None,
 ) -> dict[str, Any]:
-    """The arguments of `map` that make windows of canonical rows."""
+    """Return the arguments of `map` that turn canonical rows into windows."""
     features = {
         "input_ids": List(Value("int32")),
         "row": Value("int32"),
@@ -316,7 +319,7 @@ def _encode_batch(
         words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
         second = None if pairs is None else _as_words(pairs)
         encoded = tokenize_words(tokenizer, words, second, max_length=max_length, stride=stride)
-        # Without labels for words only the first window is used: then the text is truncated to it.
+        # Without labels of words, only the first window is used, so the text is truncated to this window.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
     else:
         texts = [" ".join(words) for words in batch["tokens"]] if "tokens" in batch else batch["text"]
@@ -352,7 +355,10 @@ def _first_only(windows: list[Window]) -> list[Window]:
 
 
 def count_unseen(encoded: EncodedDataset, task: Task) -> int:
-    """How many labels (of words, texts) of a split are not in the task's label space: they are scored as wrong."""
+    """Return the number of labels (of words or texts) in a split that are not in the task's label space.
+
+    Predictions for these labels always count as wrong.
+    """
     known = set(task.labels)
     return sum(
         name not in known

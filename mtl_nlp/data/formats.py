@@ -1,4 +1,4 @@
-"""The formats of data files: the table `FORMATS`, and how files of columns become datasets."""
+"""The formats of data files: the table `FORMATS`, and the conversion of column files to datasets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.sections import DatasetRecipe
 
 BYTES_PER_ROW = 500
-"""Rough size of a row in a file, from which the number of rows is estimated."""
+"""Rough size of a row in a file, for estimates of the number of rows."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How the files of a format are read.
+    """The properties of a file format.
 
     Attributes:
-        read: reads a file, sentence by sentence: `read(path)`, or `read(path, columns)` if the recipe names the
-            columns. Each sentence is a dict with a list of strings per column, and a string per comment. None if the
-            format is a builder of `datasets`.
+        read: a function that reads a file, sentence by sentence: `read(path)`, or `read(path, columns)` if the recipe
+            names the columns. Each sentence is a dict with a list of strings per column, and a string per comment. None
+            if the format is a builder of `datasets`.
         columns: the names of the columns; None if the recipe names them, or the format is a builder of `datasets`.
         options: arguments of `datasets.load_dataset` that a recipe may override.
     """
@@ -53,16 +53,16 @@ FORMATS = {
 
 
 def format_of(dataset: DatasetRecipe) -> Format:
-    """Return the format of a dataset's files; that of a Hub id or folder has no properties."""
+    """Return the format of a dataset's files, or a format without properties for a Hub id, folder or builder."""
     return FORMATS.get(dataset.path, Format())
 
 
 def check_format(name: str, dataset: DatasetRecipe) -> None:
-    """Check that a dataset's section of a recipe has the keys that its format needs, and no other.
+    """Check that a dataset's section of a recipe has the keys that its format needs, and no unknown key.
 
     Args:
         name: the dataset's name in the recipe.
-        dataset: its section.
+        dataset: the dataset's section of the recipe.
 
     Raises:
         RecipeError: if a key is missing, unknown, or belongs to a different format.
@@ -75,27 +75,27 @@ def check_format(name: str, dataset: DatasetRecipe) -> None:
             raise RecipeError(f"datasets.{name}: `path: {dataset.path}` needs `data_files`")
     if found.needs_columns != (dataset.columns is not None):
         needing = " or ".join(f"`path: {path}`" for path, each in FORMATS.items() if each.needs_columns)
-        raise RecipeError(f"datasets.{name}: `columns` is needed for {needing}, and only there")
+        raise RecipeError(f"datasets.{name}: `columns` is needed for {needing}, and not allowed for any other path")
 
 
 def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | IterableDataset:
-    """Read the files of one split in a format that has a reader of its own.
+    """Read the files of one split with the reader of their format.
 
     Args:
         dataset: the dataset's section of a recipe.
         patterns: paths or globs of the split's files.
 
     Returns:
-        The columns that the recipe uses: rows that are cached on disk until a file changes, or a stream with a shard
-        per file.
+        The columns that the recipe uses, as a dataset that is cached on disk until a file changes, or as a stream with
+        one shard per file.
     """
     files = sorted(path for pattern in patterns for path in glob.glob(pattern))
     word_columns = dataset.columns or format_of(dataset).columns or ()
     wanted = list(dict.fromkeys([*dataset.inputs.values(), *dataset.labels.values()]))
     features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
     sources = [(file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files]
-    # The arguments are the cache's key: from_generator does not notice a changed file or reader by itself. They are
-    # tuples, since from_generator takes a list for shards.
+    # The arguments are the cache's key, since `from_generator` does not notice a changed file or reader. Sequences are
+    # tuples, since `from_generator` treats lists as shards.
     arguments = {
         "sources": sources if dataset.streaming else tuple(sources),
         "path": dataset.path,
@@ -120,8 +120,8 @@ def _rows_of_files(
 ) -> Iterator[dict[str, Any]]:
     """Yield the wanted columns of every sentence.
 
-    A sentence may lack a comment that is wanted, but at least one sentence per file must have it. A stream reads its
-    files in several calls, so that only the files of a complete split can be found to have no sentence.
+    A sentence may lack a wanted comment, but at least one sentence per file must have it. A stream reads its files in
+    several calls, so an empty call does not mean an empty split.
     """
     read = cast("Callable[..., Iterator[dict[str, Any]]]", FORMATS[path].read)
     arguments = () if columns is None else (columns,)
@@ -136,4 +136,6 @@ def _rows_of_files(
             if seen and column not in seen:
                 raise DataError(f"{file}: no column or comment {column!r}. {did_you_mean(column, seen)}")
     if not count and not is_stream:
-        raise DataError(f"{', '.join(file for file, *_ in sources)}: there is no sentence; the split has no rows.")
+        raise DataError(
+            f"{', '.join(file for file, *_ in sources)}: the files have no sentences, so the split has no rows."
+        )

@@ -1,4 +1,4 @@
-"""Label spaces: which names a task's labels have, over all datasets that feed it."""
+"""Label spaces: the label names of a task in all datasets that feed the task."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mtl_nlp.modeling.tasks_multitask import Task
 
 @dataclass
 class LabelSpaces:
-    """The tasks with their label spaces, and what there is to tell about them.
+    """The tasks with their label spaces, and notes on differences.
 
     Attributes:
-        tasks: the tasks by name, completed.
-        notes: sentences about differences between datasets that feed one task.
+        tasks: the tasks by name, with their label spaces.
+        notes: sentences about differences between datasets that feed the same task.
     """
 
     tasks: dict[str, Task]
@@ -27,7 +27,7 @@ class LabelSpaces:
 
 
 def label_names(dataset: Dataset, task: Task) -> list[str]:
-    """The label names that occur in a canonical dataset, sorted."""
+    """Return the sorted label names of a task in a canonical dataset."""
     found: set[str] = set()
     for value in dataset[LABEL_PREFIX + task.name]:
         if value is not None:
@@ -36,22 +36,22 @@ def label_names(dataset: Dataset, task: Task) -> list[str]:
 
 
 def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, Task]) -> LabelSpaces:
-    """Complete every task with the labels of the datasets that feed it.
+    """Give every task the union of the label names in the datasets that feed the task.
 
-    A ClassLabel column gives its names in its order, any other column those of its training split, sorted; the spaces
-    of several datasets are united in the recipe's order.
+    A ClassLabel column contributes its names in their order, and any other column contributes the sorted names in the
+    training split. The names of several datasets are joined in the order of the recipe.
 
     Args:
         loaded: the datasets by name.
         tasks: the tasks by name, without labels.
 
     Raises:
-        DataError: if a task has no label in any training split, or datasets differ so that nothing is shared.
+        DataError: if a task has no label in any training split, or if a dataset has no label in common with the others.
     """
     spaces = LabelSpaces({})
     for name, task in tasks.items():
         feeders = {key: data for key, data in loaded.items() if name in data.class_names}
-        unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for it.")
+        unlabelled = DataError(f"Task {name!r}: no training row of {', '.join(feeders)} has a label for the task.")
         if not any(data.can_train(name) for data in feeders.values()):
             raise unlabelled
         if not task.kind.has_label_space:
@@ -69,14 +69,15 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
 
 
 def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:
-    """What each dataset of a task lacks of the united label space."""
+    """Return a note on each dataset of a task that lacks labels of the united label space."""
     united = {label for labels in names.values() for label in labels}
     sets = [set(labels) - {"O"} for labels in names.values() if set(labels) - {"O"}]
     others = [set().union(*(other for other in sets if other is not own)) for own in sets]
     if len(sets) > 1 and any(own.isdisjoint(rest) for own, rest in zip(sets, others, strict=True)):
         spaces = "; ".join(f"{dataset}: {', '.join(labels[:8])}" for dataset, labels in names.items())
         raise DataError(
-            f"Task {task!r}: its datasets have no label in common ({spaces}). Rename the labels, or make two tasks."
+            f"Task {task!r}: each dataset should share a label with the other datasets of the task. Found {spaces}. "
+            "Rename the labels, or make two tasks."
         )
     return [
         f"Task {task}: {dataset} has no {', '.join(sorted(united - set(labels)))}"

@@ -1,4 +1,4 @@
-"""From a recipe's dataset to its splits in canonical form."""
+"""Loading of a recipe's dataset, with its splits in canonical form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
 _SCHEMA_ROWS = 10_000
-"""As many rows as `datasets` reads from a CSV file at once."""
+"""Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
 _VALIDATION_SEED = 0
 
 
@@ -27,10 +27,10 @@ class LoadedDataset:
 
     Attributes:
         splits: split -> rows, see `canonical_rows`.
-        class_names: task -> the names of its ClassLabel column in their order, or None for a column of another type.
-            For a stream these may also be the names that occur.
-        stream: the training split, if it is streamed; then `splits` does not have it.
-        num_rows: number of rows of the stream, given or counted.
+        class_names: task -> the names of its ClassLabel column in order, or None for a column of a different type.
+            For a stream, names that were found in the rows instead of None.
+        stream: the training split if it is streamed; `splits` then has no training split.
+        num_rows: number of rows in the stream, given or counted.
     """
 
     splits: dict[str, Dataset]
@@ -39,7 +39,7 @@ class LoadedDataset:
     num_rows: int = 0
 
     def can_train(self, task: str) -> bool:
-        """Return whether a training row may have a label for the task."""
+        """Return whether any training row can have a label for the task."""
         return self.stream is not None or has_labels(self.splits["train"], task)
 
 
@@ -48,16 +48,16 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
 
     Args:
         name: the dataset's name in the recipe, for messages.
-        recipe: its section.
+        recipe: the dataset's section of the recipe.
         tasks: all tasks by name.
-        only: the one split to load; by default all of `train`, `validation` and `test` that the dataset has.
+        only: the only split to load; by default all existing splits of `train`, `validation` and `test`.
 
     Returns:
-        The dataset, without any split if it does not have the one in `only`.
+        The dataset, without any split if the split `only` does not exist.
 
     Raises:
-        DataError: if something cannot be found or read, there is no training split, a split is empty, or a row is not
-            valid.
+        DataError: if a file or split is missing or cannot be read, there is no training split, a split is empty, or a
+            row is invalid.
     """
     raw = _select_splits(name, recipe, only)
     if recipe.streaming:
@@ -81,7 +81,7 @@ def has_labels(rows: Dataset, task: str) -> bool:
 
 
 def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[str, Any]:
-    """Load the raw splits and return those that are needed, under this project's names."""
+    """Load the raw splits, and return the needed splits under the names `train`, `validation` and `test`."""
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     stored = load_raw(name, recipe)
@@ -91,9 +91,11 @@ def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[s
     names = {split: recipe.splits.get(split, split) for split in SPLITS}
     raw = {split: stored[own] for split, own in names.items() if own in stored}
     if only is None and "train" not in raw:
-        raise DataError(f"datasets.{name}: no split {names['train']!r} to train on. It has {', '.join(stored)}.")
+        raise DataError(
+            f"datasets.{name}: no split {names['train']!r} to train on. The dataset has {', '.join(stored)}."
+        )
     if recipe.validation_size is not None and ("validation" in raw or "train" not in raw):
-        raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split; leave it out.")
+        raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split. Leave it out.")
     if only is None:
         return raw
     source = "train" if only == "validation" and recipe.validation_size is not None else only
@@ -113,15 +115,15 @@ def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset
         parts = rows.train_test_split(test_size=size, seed=_VALIDATION_SEED)
     except ValueError as error:
         raise DataError(f"datasets.{name}.validation_size: {one_line(error)}") from error
-    # Flattened, since code that reads a complete column would not see a mapping of indices.
+    # Flattened, since code that reads a complete column ignores the indices of a split.
     return {"train": parts["train"].flatten_indices(), "validation": parts["test"].flatten_indices()}
 
 
 def _with_stream(
     name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, raw: Mapping[str, Dataset]
 ) -> LoadedDataset:
-    """Return a dataset with a streamed training split, which is read once unless its number of rows is given."""
-    if stream.features is None:  # files without a schema reveal it with their rows
+    """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
+    if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
     rows = _canonical(f"{name}/train", recipe, tasks, stream)
     others = {split: _canonical(f"{name}/{split}", recipe, tasks, split_rows) for split, split_rows in raw.items()}
@@ -138,7 +140,7 @@ def _with_stream(
         if names is None:
             raise DataError(
                 f"datasets.{name}.num_rows: the label names of task {task!r} are only known when all rows are read. "
-                f"Leave `num_rows` out, then they are."
+                f"Leave `num_rows` out, so that all rows are read before training."
             )
     return LoadedDataset(others, class_names | dict.fromkeys(recipe.labels.keys() - with_names), rows, num_rows)
 
@@ -155,10 +157,10 @@ def _read_all(name: str, rows: IterableDataset) -> Dataset:
 def _count_rows_and_labels(
     name: str, rows: IterableDataset, tasks: Mapping[str, Task]
 ) -> tuple[int, dict[str, list[str]]]:
-    """Read all rows of a stream once, which also checks them.
+    """Read and check all rows of a stream once.
 
     Returns:
-        The number of rows, and for each task the label names that occur, sorted.
+        The number of rows, and for each task the sorted label names found in the rows.
     """
     count, names = 0, {task: set[str]() for task in tasks}
     for row in datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows"):

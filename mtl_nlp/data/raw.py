@@ -22,10 +22,10 @@ def load_raw(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetD
 
     Args:
         name: the dataset's name in the recipe, for messages.
-        recipe: its section.
+        recipe: the dataset's section of the recipe.
 
     Raises:
-        DataError: if something cannot be found or read.
+        DataError: if a file or dataset is missing or cannot be read.
     """
     _check_files_exist(name, recipe)
     try:
@@ -47,7 +47,7 @@ def load_raw(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetD
 
 
 def expected_rows(recipe: DatasetRecipe) -> int:
-    """Return roughly how many rows a dataset's local files have, or `SLOW_ROWS` if it is not stored in local files."""
+    """Return a rough number of rows in a dataset's local files, or `SLOW_ROWS` for a dataset without local files."""
     patterns = [pattern for patterns in (recipe.data_files or {}).values() for pattern in patterns]
     if not recipe.reads_files or any("://" in pattern for pattern in patterns):
         return SLOW_ROWS
@@ -64,7 +64,7 @@ def _check_files_exist(name: str, recipe: DatasetRecipe) -> None:
 
 
 def _load(recipe: DatasetRecipe) -> Any:
-    """Load the splits with the format's own reader, or with `load_dataset`."""
+    """Load the splits with the reader of the format, or with `load_dataset`."""
     stored = format_of(recipe)
     if stored.read is not None:
         splits = {split: read_files(recipe, patterns) for split, patterns in (recipe.data_files or {}).items()}
@@ -75,7 +75,7 @@ def _load(recipe: DatasetRecipe) -> Any:
 
 
 def _explain(name: str, recipe: DatasetRecipe, error: Exception) -> DataError:
-    """Return the error to raise for one of `load_dataset`; it names the recipe's key if that is not an argument."""
+    """Return a `DataError` for an error of `load_dataset`; the message names a recipe's key that is not an argument."""
     for key in recipe.model_extra or {}:
         if f"'{key}'" in str(error):
             valid = {*DatasetRecipe.model_fields, *inspect.signature(load_dataset).parameters}

@@ -1,4 +1,4 @@
-"""Loading the tokenizer so that words are aligned rightly."""
+"""Loading of tokenizers such that words are aligned with sub-words correctly."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrainedTokenizerBase:
     """Load an encoder's fast tokenizer.
 
-    A byte-level BPE tokenizer (RoBERTa, …) marks a word's beginning by the blank before it. For texts given as words
-    it must be told to put that blank there, or it reads every word as the inside of another, and raises nothing.
+    A byte-level BPE tokenizer (RoBERTa, …) marks the start of a word by the space before the word. For texts given as
+    words, the tokenizer must add this space (`add_prefix_space`). Otherwise it reads every word as the continuation of
+    the previous word, without an error.
 
     Args:
-        encoder: a Hub id or folder.
+        encoder: a Hub id or folder of an encoder.
         reads_words: whether texts are given as words.
-        **kwargs: arguments of `AutoTokenizer.from_pretrained`.
+        **kwargs: further arguments of `AutoTokenizer.from_pretrained`.
 
     Raises:
-        ValueError: if there is no fast tokenizer, which alignment needs.
+        ValueError: if the encoder has no fast tokenizer, which the alignment needs.
     """
     tokenizer = AutoTokenizer.from_pretrained(encoder, **kwargs)
     if not tokenizer.is_fast:
-        raise ValueError(f"The tokenizer of {encoder} is not a fast one, which the alignment of words needs.")
+        raise ValueError(
+            f"The tokenizer of {encoder} should be a fast tokenizer, which the alignment of words needs. "
+            f"Found {type(tokenizer).__name__}. Choose an encoder with a fast tokenizer."
+        )
     if reads_words and _steps_without_prefix_space(tokenizer):
         tokenizer = AutoTokenizer.from_pretrained(encoder, add_prefix_space=True, **kwargs)
-        # Classes of their own (RoBERTa's) obey the argument; the generic one (ModernBERT's) reads its file alone.
+        # Model-specific classes (RoBERTa's) use the argument; the generic class (ModernBERT's) uses only its file.
         for step in _steps_without_prefix_space(tokenizer):
             step.add_prefix_space = True
     return tokenizer

@@ -1,4 +1,4 @@
-"""The evaluation batches of each process: whole texts, so that every process decodes its own."""
+"""The evaluation batches of each process: complete texts, so that every process decodes its own texts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 from mtl_nlp.data.encoding import EncodedDataset
 
 _BATCHES_OF_LONG_TEXTS = 4
-"""Batches per group of texts with several windows: their last windows are short, and should meet others that are."""
+"""Batches per group of texts with several windows, so that the short last windows of these texts share batches."""
 
 
 class Share(NamedTuple):
     """The batches of one process.
 
     Attributes:
-        batches: positions of windows, longest first within a group of texts.
-        repeated: batches at the end that only keep the number of forward passes equal; their output is dropped.
+        batches: positions of windows, longest window first within a group of texts.
+        repeated: number of batches at the end that only keep the number of forward passes equal; their output is
+            discarded.
     """
 
     batches: list[list[int]]
@@ -26,24 +27,26 @@ class Share(NamedTuple):
 
 
 def windows_by_length(lengths: np.ndarray, rows_per_batch: int) -> list[list[int]]:
-    """Return the positions of windows in batches, longest first: little is padded, and memory runs out early or never.
+    """Return the positions of windows in batches, longest first.
+
+    This order needs little padding, and the first batch needs the most memory.
 
     Args:
-        lengths: sub-words of each window, shape (windows,).
-        rows_per_batch: windows per batch, at most.
+        lengths: number of sub-words of each window, shape (windows,).
+        rows_per_batch: maximum number of windows per batch.
     """
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + rows_per_batch].tolist() for start in range(0, len(order), rows_per_batch)]
 
 
 def text_groups(rows: np.ndarray, lengths: np.ndarray, rows_per_batch: int) -> list[list[int]]:
-    """Return the positions of all windows in groups of whole texts of similar length, long texts first.
+    """Return the positions of all windows in groups of complete texts of similar length, long texts first.
 
     Args:
-        rows: the text of each window, shape (windows,).
-        lengths: sub-words of each window, shape (windows,).
-        rows_per_batch: windows per group; four times as many per group of texts with several windows. A text with more
-            windows is a group of its own.
+        rows: the index of each window's text, shape (windows,).
+        lengths: number of sub-words of each window, shape (windows,).
+        rows_per_batch: maximum number of windows per group of texts with one window; groups of texts with several
+            windows may have four times as many. A text with more windows forms its own group.
     """
     if not len(rows):
         return []
@@ -65,15 +68,15 @@ def deal_batches(
 ) -> list[Share]:
     """Deal the evaluation batches out to the processes.
 
-    Batches do not depend on the number of processes, so their losses do not either. All windows of a text are in one
-    process, and the processes have about equally many positions to compute.
+    Batches and their losses do not depend on the number of processes. All windows of a text are in one process, and all
+    processes compute about equally many positions.
 
     Args:
-        encoded: the split.
-        rows_per_batch: windows per batch, at most.
+        encoded: the encoded split.
+        rows_per_batch: maximum number of windows per batch.
         num_processes: the number of processes.
-        equal_passes: whether all processes must have equally many batches, as they must where parameters are sharded:
-            each forward pass gathers them from all processes.
+        equal_passes: whether all processes should have equally many batches. Sharded parameters require this, since
+            each forward pass gathers the parameters from all processes.
 
     Returns:
         The share of each process, by rank.

@@ -1,4 +1,4 @@
-"""Predictions in the order of a dataset's rows, and scores, from the outputs of a model."""
+"""Predictions and scores from the outputs of a model; predictions have the order of a dataset's rows."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from mtl_nlp.modeling.tasks_multitask import Task
 
 
 class Piece(NamedTuple):
-    """The logits of one window for one row and one task."""
+    """The logits of one window for one task.
+
+    Attributes:
+        task: the name of the task.
+        row: the index of the source row.
+        words: indices of the words that belong to the window.
+        logits: shape (words, num_labels) for a word task, or (num_labels,) for a text task.
+    """
 
     task: str
     row: int
     words: list[int]
     logits: np.ndarray
-    """Shape (words, num_labels), or (num_labels,) at the sequence level."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Evaluation:
     """Scores of all tasks on one split.
 
     Attributes:
-        scores: for each task its scores by name, 0 to 1 (errors and correlations in their own range).
+        scores: for each task, its scores by name, from 0 to 1 (errors and correlations in their usual range).
         mtl_score: the mean of the tasks' primary scores.
     """
 
@@ -40,7 +46,7 @@ class Evaluation:
     mtl_score: float
 
     def flat(self) -> dict[str, float]:
-        """`{"pos_accuracy": …, "mtl_score": …}`, as Trainer logs them."""
+        """Return the scores in one dict, `{"pos_accuracy": …, "mtl_score": …}`, as logged by Trainer."""
         scores = {f"{task}_{name}": value for task, values in self.scores.items() for name, value in values.items()}
         return {**scores, "mtl_score": self.mtl_score}
 
@@ -51,7 +57,14 @@ def pieces_of_batch(
     logits: Mapping[str, torch.Tensor],
     tasks: Mapping[str, Task],
 ) -> list[Piece]:
-    """Return a batch's logits in pieces: for each task and row those of the words that the window answers for."""
+    """Split the logits of a batch into pieces, one per task and labelled row.
+
+    Args:
+        features: the rows of the batch, with the columns of `EncodedDataset.windows`.
+        rows: for each task, the rows that its logits are for, shape (n_t,).
+        logits: for each task, logits of these rows.
+        tasks: the tasks by name.
+    """
     pieces = []
     for name, task in tasks.items():
         values = logits[name].float().cpu().numpy()
@@ -63,19 +76,19 @@ def pieces_of_batch(
 
 
 def decode_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str, dict[int, Any]]:
-    """Decode texts of which all windows are there.
+    """Decode texts from the pieces of all their windows.
 
-    The words of a text that was cut into windows come together before decoding, so a span may cross a border.
+    The windows of a text are joined before decoding, so a span can cross the border of two windows.
 
     Returns:
-        For each task the prediction by the number of the row.
+        For each task, the prediction by index of the source row.
     """
     parts: dict[tuple[str, int], list[Piece]] = {}
     for piece in pieces:
         parts.setdefault((piece.task, piece.row), []).append(piece)
     predictions: dict[str, dict[int, Any]] = {name: {} for name in tasks}
     for (name, row), found in parts.items():
-        windows = sorted(found, key=lambda piece: piece.words[:1])  # windows answer for consecutive words
+        windows = sorted(found, key=lambda piece: piece.words[:1])  # windows have consecutive words
         kind = tasks[name].kind
         predictions[name][row] = kind.decode(kind.join([window.logits for window in windows]))
     return predictions
@@ -87,7 +100,7 @@ def in_row_order(predictions: Mapping[str, Mapping[int, Any]], encoded: EncodedD
 
 
 def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
-    """Decode all texts of a split, see `decode_texts` and `in_row_order`."""
+    """Decode all texts of a split, with the predictions of each task in the order of the split's rows."""
     return in_row_order(decode_texts(pieces, tasks), encoded)
 
 
@@ -99,15 +112,15 @@ def score_model(
     tokenizer: PreTrainedTokenizerBase,
     rows_per_batch: int = 32,
 ) -> Evaluation:
-    """Score a model, or a function that answers as a multitask model does, without a Trainer.
+    """Score a model, or a function with the interface of a multitask model, without a Trainer.
 
     Args:
-        model: takes `input_ids`, `attention_mask` and, if the tokenizer makes them, `token_type_ids`, and returns an
-            output with `logits` of all rows for each task.
+        model: a function of `input_ids`, `attention_mask` and, if the tokenizer returns them, `token_type_ids`. It
+            returns an output whose `logits` are the logits of all rows for each task.
         datasets: the encoded split of each dataset.
         tasks: all tasks by name.
-        tokenizer: the model's.
-        rows_per_batch: windows in a batch.
+        tokenizer: the model's tokenizer.
+        rows_per_batch: maximum number of windows per batch.
     """
     collate = WithFeatures(MultitaskDataCollator(tokenizer, tasks))
     predictions = {}

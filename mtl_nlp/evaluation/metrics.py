@@ -1,6 +1,6 @@
-"""The metrics, as `evaluate` modules inside the package: no network is needed to score.
+"""The metrics, as `evaluate` modules inside the package, so that scoring needs no network.
 
-Importing `evaluate` and what the scores need takes seconds, so this module is imported only where scores are computed.
+Importing `evaluate` and the scoring libraries takes seconds, so this module is imported only when scores are computed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Module(evaluate.Metric):
 
 
 class WordAccuracy(_Module):
-    """Share of words with the right label; rows are lists of labels. Returns `accuracy`."""
+    """Share of words with the correct label; rows are lists of labels. Score: `accuracy`."""
 
     feature_types = _LISTS
 
@@ -45,9 +45,9 @@ class WordAccuracy(_Module):
 
 
 class SpanF1(_Module):
-    """Strict span scores (seqeval): label and both borders must be right, tags must be legal.
+    """Strict span scores of seqeval: label and both borders must be correct, and tags must be legal.
 
-    Micro average over spans. Returns `f1`, `precision`, `recall`.
+    Micro average over spans. Scores: `f1`, `precision`, `recall`.
     """
 
     feature_types = _LISTS
@@ -79,7 +79,7 @@ class SpanF1Bioes(SpanF1):
 
 
 class Classification(_Module):
-    """Share of right classes, and the unweighted mean of the classes' F1. Returns `accuracy` and `macro_f1`."""
+    """Share of correct classes, and the unweighted mean of the classes' F1. Scores: `accuracy`, `macro_f1`."""
 
     feature_types = _STRINGS
 
@@ -91,7 +91,7 @@ class Classification(_Module):
 
 
 class MultiLabel(_Module):
-    """F1 over all decisions, and the unweighted mean of the classes' F1. Returns `micro_f1` and `macro_f1`."""
+    """F1 over all decisions, and the unweighted mean of the classes' F1. Scores: `micro_f1`, `macro_f1`."""
 
     feature_types = _LISTS
 
@@ -100,15 +100,15 @@ class MultiLabel(_Module):
         if not len(binarizer.classes_):
             return {"micro_f1": 0.0, "macro_f1": 0.0}
         truth, guess = binarizer.transform(references), binarizer.transform(predictions)
-        # Counted here: sklearn reads one column as a binary problem, in which "no" is a class with an F1 of its own.
+        # Computed without sklearn, which treats one column as a binary problem with an F1 for the class "no", too.
         hits, named = (truth * guess).sum(axis=0), (truth + guess).sum(axis=0)
         return {"micro_f1": float(2 * hits.sum() / named.sum()), "macro_f1": float(np.mean(2 * hits / named))}
 
 
 class Correlation(_Module):
-    """Pearson's r, Spearman's rho and the mean squared error. Returns `pearson`, `spearman` and `mse`.
+    """Pearson's r, Spearman's rho and the mean squared error. Scores: `pearson`, `spearman`, `mse`.
 
-    A constant prediction correlates with nothing: both are 0.
+    If predictions or references are constant, both correlations are 0.
     """
 
     feature_types = _NUMBERS
@@ -131,19 +131,19 @@ METRICS: dict[str, type[_Module]] = {
     "multi_label": MultiLabel,
     "correlation": Correlation,
 }
-"""The modules by the name that a label kind's `metric` gives."""
+"""The metrics by name, the `metric` of a label kind."""
 
 
 def compute(metric: Metric, predictions: list, references: list) -> dict[str, float]:
-    """Score predictions in the order of the references.
+    """Return the scores of predictions, by name.
 
     Args:
         metric: a name in `METRICS`, or a function of predictions and references.
-        predictions: canonical labels.
+        predictions: canonical labels, in the order of the references.
         references: canonical labels.
 
     Raises:
-        ValueError: if there is nothing to score.
+        ValueError: if there are no references.
     """
     if not references:
         raise ValueError("There is no labelled row to score.")

@@ -1,4 +1,4 @@
-"""`results.json`: the scores of a run and where they come from."""
+"""The content of `results.json`: the scores of a run and their provenance."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def results(
     recipe_sha256: str,
     training: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of `results.json`.
+    """Return the content of `results.json`.
 
     Args:
-        split: which split was scored.
-        evaluation: its scores.
-        datasets: the encoded datasets it was scored on.
-        recipe_sha256: fingerprint of the recipe.
-        training: how the model was trained, see `MultitaskTrainer.describe_training`; None if that is not known.
+        split: the split that was scored.
+        evaluation: the scores of the split.
+        datasets: the encoded datasets that the scores are from.
+        recipe_sha256: the fingerprint of the recipe.
+        training: the description of the training, see `MultitaskTrainer.describe_training`; None if unknown.
     """
     return {
         "split": split,
@@ -46,7 +46,7 @@ def results(
 
 
 def _commit() -> str | None:
-    """The git commit of the working folder, if it is in a repository."""
+    """Return the git commit of the working folder, or None outside of a repository."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""The pipeline: raw text in, the answers of all tasks out, one encoder pass a batch for tasks without adapters."""
+"""The pipeline: raw text in, answers of all tasks out, with one encoder pass per batch for tasks without adapters."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .windows_multitask import Window, default_max_length, tokenize_texts, token
 from .words_multitask import Word, split_words
 
 _SORTED_BATCHES = 32
-"""So many batches' texts are read ahead, tokenized at once and sorted by length; with batches of one text, one."""
+"""Number of batches whose texts are tokenized together and sorted by length, unless batches have one text."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TOKENIZING = threading.Lock()
-"""A fast tokenizer keeps truncation as its own state, which threads must not change under each other."""
+"""Lock of the tokenizer: a fast tokenizer stores truncation as state, which a second thread must not change."""
 
 
 @dataclass
 class _Text:
-    """One input on its way to its answer.
+    """A pipeline input with its intermediate results.
 
     Attributes:
-        text: the (first) text.
-        words: its words.
-        windows: what the encoder reads of it.
-        logits: for each window those of every task, of its words or of the text.
+        text: the text, or the first text of a pair.
+        words: the words of the text.
+        windows: the windows of the text.
+        logits: for each window, the logits of every task about the window's words or about the text.
     """
 
     text: str
@@ -44,27 +44,29 @@ class _Text:
 
 
 class MultitaskPipeline(ChunkPipeline):
-    """Answers every task of a multitask model, `pipeline("multitask", model=…)`.
+    """The pipeline for all tasks of a multitask model, `pipeline("multitask", model=…)`.
 
-    Inputs, singly, in a list, or from any iterable (a generator, a dataset's column): a text;
-    `{"text": …, "text_pair": …}`; or `{"tokens": [...]}`, words that are not split any further. For each of them a
-    dict with an entry a task, shaped as the stock pipelines': words or spans for token classification, see
-    [`TokenClassification`], and `[{"label", "score"}]` for the others. Offsets of `tokens` count in the words joined
-    by blanks. A list is answered by a list; any other iterable is read as its answers are asked for, 32 batches ahead.
+    An input is a text, `{"text": …, "text_pair": …}`, or `{"tokens": [...]}` with words that are not split further.
+    The pipeline accepts one input, a list, or any other iterable, such as a generator or a dataset's column. The answer
+    to an input is a dict with one entry per task, in the format of the stock pipelines: words or spans for
+    [`TokenClassification`], and `[{"label", "score"}]` for all other tasks. Offsets of `tokens` refer to the words
+    joined by spaces. Answers to a list are a list. Answers to any other iterable are computed on demand, and the
+    pipeline reads up to 32 batches of inputs ahead.
 
-    Texts longer than the encoder takes are read in overlapping windows for tasks on words. Tasks on whole texts read
-    the first window. A pair is truncated to one window, and tasks on words answer for its words of the first text.
+    Word tasks read a text that is longer than the encoder's limit in overlapping windows, and text tasks read its first
+    window. A pair is truncated to one window, and word tasks answer for the remaining words of the first text.
 
-    Batches hold texts of like length, and answers come in the order of the inputs. Threads may share a pipeline.
+    Batches contain texts of similar length, and answers are in the order of the inputs. Threads can share a pipeline.
 
-    Of a model with adapters every task that has its own takes an encoder pass of its own, and all others share one.
+    In a model with adapters, each task with its own adapter takes a separate encoder pass, and all other tasks share
+    one pass.
 
     Args:
-        merge_task (`str`, *optional*): answer this task alone, its adapters merged into the encoder: one pass, without
-            any adapter's cost. Only when the pipeline is made.
+        merge_task (`str`, *optional*): the only task to answer, with its adapters merged into the encoder: answers take
+            one encoder pass without the cost of adapters. Calls do not accept this argument.
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
-        top_k (`int`, *optional*): how many classes to show, best first; None for all. By default those predicted: the
-            best one, or for multi-label tasks all those that hold.
+        top_k (`int`, *optional*): the number of classes to show, best first; None for all classes. The default is the
+            predicted classes: the best class, or every class with a probability of at least 0.5 in multi-label tasks.
 
     Example:
         >>> import mtl_nlp
@@ -86,12 +88,15 @@ class MultitaskPipeline(ChunkPipeline):
                 f"The multitask pipeline needs a multitask model. Found a {model.config.model_type} model."
             )
         if merge_task is not None and not isinstance(model, PreTrainedModel):
-            raise ValueError("`merge_task` needs the model itself, not its export.")
-        # Before `tasks` are looked at, and what is not needed goes to a device.
+            raise ValueError(
+                f"`merge_task` needs a torch model. Found {type(model).__name__}. Leave `merge_task` out, or pass the "
+                "model before its export."
+            )
+        # Merged first, since the base class checks `tasks` against the model and moves the model to a device.
         super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer one input, a list of them, or any other iterable of them, as they are asked for."""
+        """Answer one input, a list of inputs, or any other iterable of inputs on demand."""
         if isinstance(inputs, list | tuple) and not inputs:
             return []
         if isinstance(inputs, tuple):
@@ -103,11 +108,11 @@ class MultitaskPipeline(ChunkPipeline):
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = options.keys() - {"tasks", "top_k"}
         if unknown:
-            raise ValueError(f"The multitask pipeline takes `tasks` and `top_k`. Found {', '.join(sorted(unknown))}.")
+            raise ValueError(f"The multitask pipeline accepts `tasks` and `top_k`. Found {', '.join(sorted(unknown))}.")
         for task in options.get("tasks") or ():
             if task not in self.model.tasks:
-                raise ValueError(f"No task {task!r} in this model. It has {', '.join(self.model.tasks)}.")
-        # Only what this call was given: the rest stays as the pipeline was built with.
+                raise ValueError(f"No task {task!r} in this model. The model has {', '.join(self.model.tasks)}.")
+        # Only the options of this call: all others keep the values given to the constructor.
         forward = {"tasks": list(options["tasks"])} if options.get("tasks") is not None else {}
         answer = {"top_k": options["top_k"]} if "top_k" in options else {}
         return {}, forward, answer
@@ -121,9 +126,10 @@ class MultitaskPipeline(ChunkPipeline):
         forward_params: Mapping[str, Any],
         postprocess_params: Mapping[str, Any],
     ) -> Iterator[dict[str, list[dict[str, Any]]]]:
-        """The answers in the inputs' order: the stock pipelines' own batches are in that order, and mostly padding.
+        """Yield the answers in the order of the inputs, from batches of similar length.
 
-        `num_workers` is not used, since a whole chunk is tokenized at once.
+        The stock iterator batches texts in the order of the inputs, which computes mostly padding. `num_workers` has no
+        effect, since the texts of many batches are tokenized together.
         """
         items = iter(inputs)
         ahead = 1 if batch_size == 1 else _SORTED_BATCHES * batch_size
@@ -134,7 +140,7 @@ class MultitaskPipeline(ChunkPipeline):
                 yield self.postprocess(text, **postprocess_params)
 
     def _read(self, texts: Sequence[_Text], batch_size: int, forward_params: Mapping[str, Any]) -> None:
-        """Give every window of the texts its logits."""
+        """Compute the logits of every window, and store them in the texts."""
         windows = [(text, number) for text in texts for number in range(len(text.windows))]
         order = sorted(windows, key=lambda place: -len(place[0].windows[place[1]].input_ids))
         for text in texts:
@@ -151,11 +157,11 @@ class MultitaskPipeline(ChunkPipeline):
         features = {"input_ids": [window.input_ids for window in windows]}
         if windows[0].token_type_ids is not None:
             features["token_type_ids"] = [window.token_type_ids or [] for window in windows]
-        # On the right, whatever the tokenizer says: words are found by their position from the left.
+        # Always padded on the right, since words are found by their position from the left.
         return dict(self.tokenizer.pad(features, padding_side="right", return_tensors="pt", verbose=False))
 
     def preprocess(self, inputs: Sequence[str | dict[str, Any]], **kwargs: Any) -> list[_Text]:
-        """Split, tokenize and cut many inputs at once."""
+        """Split inputs into words, tokenize them together, and cut them into windows."""
         parsed = [parse_input(item) for item in inputs]
         pairs = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
         seconds = [None if pair is None else _replace_surrogates(pair) for pair in pairs]
@@ -182,7 +188,7 @@ class MultitaskPipeline(ChunkPipeline):
         return {name: values.float() for name, values in logits.items()}
 
     def postprocess(self, model_outputs: _Text, top_k: TopK = PREDICTED) -> dict[str, list[dict[str, Any]]]:
-        """Put the windows of one text together and let every task answer."""
+        """Join the windows of one text, and return the answer of every task."""
         text = model_outputs
         words = [text.words[index] for window in text.windows for index in window.words]
         return {
@@ -193,10 +199,10 @@ class MultitaskPipeline(ChunkPipeline):
 
 
 def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
-    """The (first) text of a pipeline input, and its words.
+    """Return the text of a pipeline input, or the first text of a pair, and its words.
 
     Raises:
-        ValueError: if the input has none of the shapes that [`MultitaskPipeline`] reads.
+        ValueError: if the input does not have one of the formats that [`MultitaskPipeline`] accepts.
     """
     if isinstance(inputs, str):
         text = _replace_surrogates(inputs)
@@ -213,11 +219,11 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
             start += len(token) + 1
         return " ".join(tokens), words
     raise ValueError(
-        'The multitask pipeline reads a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
+        'The multitask pipeline accepts a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
         f"Found {inputs!r:.80}."
     )
 
 
 def _replace_surrogates(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, which no tokenizer takes."""
+    """Replace every surrogate with U+FFFD, since tokenizers do not accept surrogates."""
     return _SURROGATE.sub("\ufffd", text)

@@ -1,7 +1,8 @@
-"""Tasks: a name, a label space, and by its class a type with options.
+"""Tasks: a name, a label space, and a type with options; the class of a task is its type.
 
-`TASK_TYPES` is the only table of task types. A new type is a subclass of [`Task`] with its label kind, registered by
-`register_task_type`; the other modules ask the kind of a task, see `label_kinds_multitask`. Nothing here needs torch.
+`TASK_TYPES` is the only table of task types. A new type is a subclass of [`Task`] with a label kind, registered with
+`register_task_type`. The other modules ask the kind of a task, see `label_kinds_multitask`. This module does not
+import torch.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ POOLINGS = ("cls", "mean")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
-    """A prediction problem: a name, a label space and, by its class, a type.
+    """A prediction problem: a name, a label space and a type, which is its class.
 
     Args:
         name: the task's name, unique in its model.
-        labels: the label space in the order of the logits; empty until it is known from data.
+        labels: the label space in the order of the logits; empty until the data are read.
     """
 
     type: ClassVar[str]
-    """The name of the type, as a recipe gives it."""
+    """The name of the type in recipes and in `config.json`."""
 
     name: str
     labels: tuple[str, ...] = ()
@@ -53,7 +54,7 @@ class Task(abc.ABC):
 
     @property
     def num_labels(self) -> int:
-        """Width of the head's logits."""
+        """Number of the head's logits per unit."""
         return len(self.kind.output_names)
 
     @property
@@ -72,17 +73,17 @@ class Task(abc.ABC):
         return {"name": self.name, "labels": list(self.labels), **self.options, "type": self.type}
 
     def with_labels(self, labels: Iterable[str]) -> Task:
-        """Return a copy with this label space."""
+        """Return a copy of the task with these labels as its label space."""
         return dataclasses.replace(self, labels=tuple(labels))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassification(Task):
-    """A label for each word (part-of-speech tagging), or spans of words written as tags (entities, slots).
+    """A label per word (part-of-speech tagging), or spans of words written as tags (entities, slots).
 
     Args:
-        scheme: None for plain labels; `iob2`, `iob1` or `bioes` for spans, which are decoded so that no illegal
-            sequence of tags comes out and scored by strict span F1.
+        scheme: None for plain labels; `iob2`, `iob1` or `bioes` for spans. Predicted sequences of tags are always
+            legal in the scheme, and spans are scored by strict span F1.
     """
 
     type: ClassVar[str] = "token-classification"
@@ -109,11 +110,11 @@ class TokenClassification(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceTask(Task):
-    """A task that labels a whole text or pair of texts.
+    """A task with a label per text or pair of texts.
 
     Args:
-        pooling: what the head reads: `cls`, the first sub-word as the encoder family's stock class does, or `mean`,
-            the mean over all sub-words in the first one's place.
+        pooling: the input of the head: `cls` for the first sub-word, as in the stock class of the encoder's family, or
+            `mean` for the mean over all sub-words.
     """
 
     pooling: str = "cls"
@@ -133,7 +134,7 @@ class SequenceTask(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class TextClassification(SequenceTask):
-    """One of several classes for a text or a pair of texts."""
+    """One of several classes per text or pair of texts."""
 
     type: ClassVar[str] = "text-classification"
 
@@ -144,7 +145,7 @@ class TextClassification(SequenceTask):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelClassification(SequenceTask):
-    """Any number of classes for a text or a pair of texts."""
+    """Any number of classes per text or pair of texts."""
 
     type: ClassVar[str] = "multi-label-classification"
 
@@ -155,7 +156,7 @@ class MultiLabelClassification(SequenceTask):
 
 @dataclass(frozen=True, kw_only=True)
 class Regression(SequenceTask):
-    """A number for a text or a pair of texts."""
+    """A number per text or pair of texts."""
 
     type: ClassVar[str] = "regression"
 
@@ -174,19 +175,19 @@ _TaskType = TypeVar("_TaskType", bound=type[Task])
 
 
 def register_task_type(task_type: _TaskType) -> _TaskType:
-    """Make a task type known by its `type`, so that recipes can name it and saved models with it load.
+    """Register a task type under its `type`, so that recipes can name the type and saved models with it can be loaded.
 
-    A class decorator, for classes outside of the package. A class that is defined again, as in a notebook, replaces
-    itself.
+    Use this function to decorate classes outside of the package. A class that is defined again, as in a notebook,
+    replaces its earlier definition.
 
     Raises:
-        ValueError: if the name is that of another class.
+        ValueError: if a different class has the same `type`.
     """
     known = TASK_TYPES.get(task_type.type, task_type)
     if (known.__module__, known.__qualname__) != (task_type.__module__, task_type.__qualname__):
         raise ValueError(
-            f"A task type should have a name of its own. Found {task_type.type!r}, which is that of "
-            f"{known.__module__}.{known.__qualname__}. Give {task_type.__qualname__} another `type`."
+            f"The `type` of a task type should be unique. Found {task_type.type!r}, which belongs to "
+            f"{known.__module__}.{known.__qualname__}. Give {task_type.__qualname__} a different `type`."
         )
     TASK_TYPES[task_type.type] = task_type
     return task_type
@@ -196,7 +197,7 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     """Build a task from plain data such as `{"name": "pos", "type": "token-classification", "labels": [...]}`.
 
     Raises:
-        ValueError: if the type or an option is unknown; the message names the nearest valid one.
+        ValueError: if the type or an option is unknown; the message names the valid types or the nearest option.
     """
     fields = dict(fields)
     name, type_name = fields.get("name"), fields.pop("type", None)
@@ -212,9 +213,9 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
 
 
 def reads_words(tasks: Iterable[Task]) -> bool:
-    """Whether a model of these tasks splits every text into words: as soon as one of them labels words.
+    """Return whether a model of these tasks splits every text into words: True if any task labels words.
 
-    So training, evaluation and the pipeline, in which one encoder pass feeds all tasks, give the encoder the same
-    sub-words for the same text.
+    One encoder pass serves all tasks, so all tasks must read the same sub-words of a text, in training, evaluation
+    and the pipeline.
     """
     return any(task.kind.labels_words for task in tasks)

@@ -1,4 +1,4 @@
-"""The label kinds of tasks on texts: a class, a set of classes, or a number per text or pair of texts."""
+"""The label kinds of text tasks: a class, a set of classes, or a number per text or pair of texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 THRESHOLD = 0.5
-"""A class of a set is predicted from this probability on."""
+"""The lowest probability at which a class of a set is predicted."""
 
 
 class ClassPerText(OneClassKind, TextKind):
@@ -28,13 +28,13 @@ class ClassPerText(OneClassKind, TextKind):
     primary_score = "accuracy"
 
     def check(self, value: Any) -> str:
-        """Return a class name; whole numbers and booleans are taken as names."""
+        """Return a class name; integers and booleans become names."""
         if isinstance(value, str | int | np.integer):
             return str(value)
         raise ValueError(f"expected a class name or number; found {value!r:.80}")
 
     def names_in(self, label: str) -> Iterable[str]:
-        """Return the one name."""
+        """Return the class name as the only name."""
         return [label]
 
     def target_of(self, label: str) -> int:
@@ -51,7 +51,7 @@ class ClassPerText(OneClassKind, TextKind):
 
 
 class ClassesPerText(TextKind):
-    """A set of classes per text or pair of texts; each class is a decision of its own."""
+    """A set of classes per text or pair of texts, with an independent decision per class."""
 
     problem_type = "multi_label_classification"
     label_feature = Feature("string", is_list=True)
@@ -71,7 +71,7 @@ class ClassesPerText(TextKind):
         return label
 
     def target_of(self, label: Sequence[str]) -> list[float]:
-        """Return one number per class, 1.0 where the class holds."""
+        """Return one number per class: 1.0 for classes in the label, 0.0 for all others."""
         return [float(name in label) for name in self.labels]
 
     def loss_sum(
@@ -82,14 +82,14 @@ class ClassesPerText(TextKind):
         *,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """Return the summed binary cross-entropy over all decisions, shape (rows, classes)."""
-        # Here, since this module is imported where torch is not.
+        """Return the summed binary cross-entropy over all decisions; units have shape (rows, classes)."""
+        # Imported here, since this module must not import torch.
         from .unit_losses_multitask import binary_cross_entropy_sum
 
         return binary_cross_entropy_sum(logits, targets, weights)
 
     def decode(self, logits: np.ndarray) -> list[str]:
-        """Return the classes with a probability of at least a half."""
+        """Return the classes with a probability of at least `THRESHOLD`, sorted by name."""
         return sorted(label for label, score in zip(self.labels, sigmoid(logits), strict=True) if score >= THRESHOLD)
 
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
@@ -112,13 +112,13 @@ class NumberPerText(TextKind):
     primary_score = "pearson"
 
     def check(self, value: Any) -> float:
-        """Return a finite number."""
+        """Return the finite number as a float."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"expected a finite number; found {value!r:.80}")
         return float(value)
 
     def target_of(self, label: float) -> float:
-        """Return the number itself."""
+        """Return the number unchanged."""
         return label
 
     def loss_sum(
@@ -130,13 +130,13 @@ class NumberPerText(TextKind):
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
         """Return the summed squared error."""
-        # Here, since this module is imported where torch is not.
+        # Imported here, since this module must not import torch.
         from .unit_losses_multitask import squared_error_sum
 
         return squared_error_sum(logits.squeeze(-1), targets, weights)
 
     def decode(self, logits: np.ndarray) -> float:
-        """Return the number itself."""
+        """Return the only logit, which is the number."""
         return float(logits[0])
 
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""From words or texts to the encoder's input ids: tokenization, alignment of words and sub-words, windows."""
+"""Tokenization of words or texts to the encoder's input ids, alignment of words and sub-words, and windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 _UNLIMITED = 1_000_000
-"""Tokenizers without a limit report a model_max_length of about 1e30."""
+"""The bound from which `model_max_length` means no limit; tokenizers without a limit report about 1e30."""
 
 _NUMBERED_FROM_PADDING = {
     "camembert",
@@ -22,18 +22,19 @@ _NUMBERED_FROM_PADDING = {
     "xlm-roberta-xl",
     "xmod",
 }
+"""The model types whose positions are numbered from the padding id + 1."""
 
 
 @dataclass
 class Window:
-    """What the encoder reads at once: a whole text, or an overlapping piece of a long one.
+    """One input of the encoder: a complete text, or one of the overlapping pieces of a long text.
 
     Attributes:
-        input_ids: sub-words with special tokens, shape (L,).
-        token_type_ids: shape (L,), or None if the tokenizer gives none.
-        words: indices (into the text's words) of the words that this window answers for.
-        positions: for each of them the position in `input_ids` of its first sub-word.
-        lost: sub-words of the text that no window holds.
+        input_ids: ids of sub-words and special tokens, shape (L,).
+        token_type_ids: shape (L,), or None if the tokenizer does not return token types.
+        words: indices of the text's words that belong to this window: their labels are predicted from it.
+        positions: for each of these words, the position of its first sub-word in `input_ids`.
+        lost: number of the text's sub-words that no window contains, counted in the first window.
     """
 
     input_ids: list[int]
@@ -44,10 +45,10 @@ class Window:
 
 
 def default_max_length(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig | None = None) -> int | None:
-    """Sub-words the encoder can read at once, or None if neither tokenizer nor encoder sets a limit.
+    """Return the maximum number of sub-words per window, or None if neither tokenizer nor encoder sets a limit.
 
-    Encoders of RoBERTa's kind number their positions from the padding id + 1, so they read that many fewer than they
-    have positions.
+    Encoders like RoBERTa number positions from the padding id + 1. Their limit is lower than `max_position_embeddings`
+    by this number.
     """
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNLIMITED else []
     encoder = {} if text_config is None else text_config.to_dict()
@@ -65,7 +66,7 @@ def tokenize_texts(
     *,
     max_length: int | None = None,
 ) -> list[list[Window]]:
-    """Encode raw texts, or pairs of them, one window each, truncated to `max_length` sub-words."""
+    """Encode each raw text, or pair of texts, as one window that is truncated to `max_length` sub-words."""
     encoding = tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
     return [[window] for window, _, _ in _single_windows(tokenizer, encoding, texts, pairs, max_length)]
 
@@ -78,25 +79,26 @@ def tokenize_words(
     max_length: int | None = None,
     stride: int | None = None,
 ) -> list[list[Window]]:
-    """Encode texts that are split into words; long ones become overlapping windows.
+    """Encode texts that are split into words; long texts become overlapping windows.
 
-    Every word of a text belongs to exactly one of its windows: the one in which it has most context on its shorter
-    side. A word from which the tokenizer makes no sub-word (an empty or zero-width one) is read as the unknown token,
-    so it too has a place. A pair is one window, truncated, since both sides must be read together; words cut off there
-    have no place.
+    Every word of a text belongs to exactly one window: the window in which the word's shorter context, left or right,
+    is longest. A word without sub-words (an empty or zero-width word) is read as the unknown token, so that every word
+    has a position. A pair is truncated to one window, since the encoder must read both texts together; truncated words
+    have no position.
 
     Args:
         tokenizer: a fast tokenizer.
         texts: the words of each text.
         pairs: the words of each second text, for tasks on pairs.
-        max_length: the longest window in sub-words, special tokens included; None for no limit.
-        stride: sub-words that neighbouring windows share; a quarter of the window by default.
+        max_length: maximum number of sub-words per window, including special tokens; None for no limit.
+        stride: maximum number of sub-words that neighbouring windows share; a quarter of a window by default.
 
     Returns:
-        The windows of each text, at least one each.
+        The windows of each text, at least one per text.
 
     Raises:
-        ValueError: if `stride` leaves no room for progress, or the tokenizer has no unknown token where it needs one.
+        ValueError: if `stride` is negative or not below the capacity of a window without special tokens, or if a word
+            has no sub-words and the tokenizer has no unknown token.
     """
     sides = [[list(words) for words in side] for side in (texts, pairs) if side is not None]
     encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
@@ -117,7 +119,13 @@ def tokenize_words(
 
 
 def window_word_ids(encoding: BatchEncoding, row: int, side: int = 0) -> list[int | None]:
-    """For each sub-word of the row the index of its word in one side of the pair; None for all others."""
+    """Return the word index of each position of a row; None for special tokens and the other side of a pair.
+
+    Args:
+        encoding: the output of a fast tokenizer.
+        row: the row of the encoding.
+        side: 0 for the first text of a pair, or the only text; 1 for the second text.
+    """
     sequences = encoding.sequence_ids(row)
     return [
         word if sequence == side else None for word, sequence in zip(encoding.word_ids(row), sequences, strict=True)
@@ -127,12 +135,15 @@ def window_word_ids(encoding: BatchEncoding, row: int, side: int = 0) -> list[in
 def _replace_silent_words(
     tokenizer: PreTrainedTokenizerBase, encoding: BatchEncoding, texts: list[list[str]], side: int
 ) -> bool:
-    """Put the unknown token in place of words without a sub-word; True if there were any."""
+    """Replace words without sub-words with the unknown token in `texts`, and return whether there are such words."""
     found = False
     for row, words in enumerate(texts):
         silent = set(range(len(words))) - set(window_word_ids(encoding, row, side))
         if silent and tokenizer.unk_token is None:
-            raise ValueError(f"The tokenizer makes no sub-word of {words[min(silent)]!r} and has no unknown token.")
+            raise ValueError(
+                f"The word {words[min(silent)]!r} has no sub-words, and the tokenizer has no unknown token. "
+                "Set `unk_token`, or remove the word."
+            )
         for index in silent:
             words[index] = tokenizer.unk_token
             found = True
@@ -146,9 +157,9 @@ def _single_windows(
     pairs: Sequence | None,
     max_length: int | None,
 ) -> list[tuple[Window, BatchEncoding, int]]:
-    """One window a row, with the encoding it is from and its row there.
+    """Return (window, encoding, row of the encoding) for each text or pair; the windows have no words yet.
 
-    Rows longer than `max_length` are tokenized again with truncation.
+    Texts longer than `max_length` are tokenized again with truncation.
     """
     windows = []
     for row, input_ids in enumerate(encoding["input_ids"]):
@@ -168,7 +179,7 @@ def _single_windows(
 
 
 def _place_words(window: Window, word_ids: Sequence[int | None]) -> None:
-    """Give the window all words whose first sub-word it holds."""
+    """Add to the window every word whose first sub-word is in it."""
     previous = None
     for position, word in enumerate(word_ids):
         if word is not None and word != previous:
@@ -178,7 +189,7 @@ def _place_words(window: Window, word_ids: Sequence[int | None]) -> None:
 
 
 def _cut(whole: Window, word_ids: Sequence[int | None], max_length: int, stride: int | None) -> list[Window]:
-    """Cut a long text at word borders into overlapping windows and share the words out among them."""
+    """Cut a long text at word borders into overlapping windows, and assign each word to one window."""
     inside = [position for position, word in enumerate(word_ids) if word is not None]
     prefix, suffix = whole.input_ids[: inside[0]], whole.input_ids[inside[-1] + 1 :]
     capacity = max_length - len(prefix) - len(suffix)
@@ -212,7 +223,10 @@ def _cut(whole: Window, word_ids: Sequence[int | None], max_length: int, stride:
 
 
 def _window_borders(sizes: Sequence[int], capacity: int, stride: int) -> list[tuple[int, int]]:
-    """(first, last + 1) word of each window: as many words as fit, sharing up to `stride` sub-words with the last."""
+    """Return (first word, last word + 1) of each window.
+
+    A window contains as many words as fit, and shares up to `stride` sub-words with the previous window.
+    """
     borders = []
     first = 0
     while True:
@@ -227,7 +241,7 @@ def _window_borders(sizes: Sequence[int], capacity: int, stride: int) -> list[tu
         while following - 1 > first and shared + sizes[following - 1] <= stride:
             following -= 1
             shared += sizes[following]
-        # The next window must get past `last`: a long word there takes the place of shared context.
+        # The next window must contain the word `last`, so a long word there leaves less space for shared context.
         while shared + sizes[last] > capacity:
             shared -= sizes[following]
             following += 1
@@ -235,7 +249,10 @@ def _window_borders(sizes: Sequence[int], capacity: int, stride: int) -> list[tu
 
 
 def _owners(sizes: Sequence[int], borders: Sequence[tuple[int, int]]) -> list[int]:
-    """For each word the window in which its smaller context, in sub-words, is largest (text ends do not count)."""
+    """Return for each word the window in which the shorter of its left and right contexts is longest.
+
+    Contexts are measured in sub-words. The start and end of the text count as unlimited context.
+    """
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + size)

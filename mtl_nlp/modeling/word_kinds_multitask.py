@@ -1,4 +1,4 @@
-"""The label kinds of tasks on words: a class per word, and spans of words."""
+"""The label kinds of word tasks: a class per word, and spans of words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClassPerWord(OneClassKind, WordKind):
     def check(self, value: Any) -> list[str]:
         """Return a list of label names, one per word."""
         if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise ValueError(f"expected a list of label names, one for each word; found {value!r:.80}")
+            raise ValueError(f"expected a list of label names, one per word; found {value!r:.80}")
         return value
 
     def names_in(self, label: Sequence[str]) -> Iterable[str]:
@@ -54,7 +54,7 @@ class ClassPerWord(OneClassKind, WordKind):
 
 
 class SpansOfWords(ClassPerWord):
-    """Spans of words with one class each, such as entities, written as a tag per word.
+    """Spans of words with one class per span, such as entities, written as a tag per word.
 
     Args:
         name: the task's name.
@@ -71,7 +71,7 @@ class SpansOfWords(ClassPerWord):
 
     @property
     def mark_names(self) -> tuple[str, ...]:
-        """The classes of spans."""
+        """The classes of the spans, without the tags' prefixes."""
         return tuple(dict.fromkeys(tag[2:] for tag in self.labels if tag != "O"))
 
     @cached_property
@@ -79,11 +79,11 @@ class SpansOfWords(ClassPerWord):
         return SpanConstraints(self.labels, self.scheme)
 
     def check(self, value: Any) -> list[str]:
-        """Return a list of tags, one per word, repaired to legal ones as seqeval reads them."""
+        """Return a list of legal tags, one per word; illegal tags are repaired as seqeval reads them."""
         return repair_tags(super().check(value), self.scheme)
 
     def count_repairs(self, given: Sequence[str], canonical: Sequence[str]) -> int:
-        """Return how many tags were illegal."""
+        """Return the number of illegal tags that were repaired."""
         return sum(old != new for old, new in zip(given, canonical, strict=True))
 
     def decode(self, logits: np.ndarray) -> list[str]:
@@ -91,7 +91,10 @@ class SpansOfWords(ClassPerWord):
         return [self.labels[index] for index in self._constraints.decode(logits)]
 
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """Return `{"entity_group", "score", "word", "start", "end"}` for every span; `score` is its tags' mean one."""
+        """Return `{"entity_group", "score", "word", "start", "end"}` for every span.
+
+        The `score` of a span is the mean probability of its tags.
+        """
         scored = self._scored(logits)
         return [
             {
@@ -109,7 +112,7 @@ class SpansOfWords(ClassPerWord):
         return entry["entity_group"]
 
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
-        """Return a tag per word, from the characters at which spans start and end."""
+        """Return a tag per word, from the character offsets of the spans."""
         starts = {word.start: index for index, word in enumerate(words)}
         ends = {word.end: index + 1 for index, word in enumerate(words)}
         spans = [Span(self.shown(entry), starts[entry["start"]], ends[entry["end"]]) for entry in entries]

@@ -45,7 +45,7 @@ def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path)
     assert loaded.class_names == {"pos": ["VERB", "NOUN"], "topic": ["z", "a"]}
 
 
-def test_a_word_without_a_class_label_is_refused(tmp_path):
+def test_word_without_a_class_label_is_refused(tmp_path):
     features = Features({"tokens": List(Value("string")), "upos": List(ClassLabel(names=["VERB"]))})
     Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(
         tmp_path / "a.parquet"
@@ -74,7 +74,7 @@ def test_a_word_without_a_class_label_is_refused(tmp_path):
         (TOKENS, {"ner": "y"}, {"tokens": ["a"], "y": ["PER"]}, r"A span tag is O, or B-.*Found 'PER'"),
     ],
 )
-def test_a_bad_row_is_named_with_its_number(tmp_path, inputs, labels, row, message):
+def test_invalid_row_is_named_with_its_number(tmp_path, inputs, labels, row, message):
     empty = {column: [] if isinstance(value, list) else value for column, value in row.items()}
     good = {"text": "a", "tokens": []} | {"y": None}
     first = {column: good.get(column, empty[column]) for column in row}
@@ -84,13 +84,13 @@ def test_a_bad_row_is_named_with_its_number(tmp_path, inputs, labels, row, messa
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_target_that_is_no_finite_number_is_refused(tmp_path, number):
+def test_target_that_is_not_finite_is_refused(tmp_path, number):
     Dataset.from_dict({"text": ["a", "b"], "y": [1.0, number]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=rf"row 1, column 'y': expected a finite number; found {number}"):
         load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"})
 
 
-def test_an_empty_table_is_refused(tmp_path):
+def test_empty_table_is_refused(tmp_path):
     features = Features({"text": Value("string"), "y": Value("float64")})
     Dataset.from_dict({"text": [], "y": []}, features=features).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"^d/train: the split has no rows|corresponds to no data"):
@@ -107,7 +107,7 @@ def test_illegal_span_tags_are_repaired_as_seqeval_reads_them_and_counted(tmp_pa
     assert (first["repaired"], second["repaired"]) == (2, 0)
 
 
-def test_label_columns_never_meet_input_columns(tmp_path):
+def test_label_columns_never_collide_with_input_columns(tmp_path):
     data = {
         "encoder": "e",
         "output_dir": "o",
@@ -126,7 +126,7 @@ def test_label_columns_never_meet_input_columns(tmp_path):
     assert rows_of(loaded) == [{"text": "a", LABEL_PREFIX + "text": "x", "repaired": 0}]
 
 
-def test_rows_of_a_stream_are_checked_as_they_are_read_and_come_out_the_same():
+def test_stream_rows_are_checked_lazily_and_equal_loaded_rows():
     tasks = {"ner": task_from_dict({"name": "ner", "type": "token-classification", "scheme": "iob2"})}
     rows = Dataset.from_list([{"w": ["a", "b"], "y": tags} for tags in (["O", "I-PER"], None, ["B-PER", "O"], ["O"])])
     stream = canonical_rows(rows.to_iterable_dataset(), "d", inputs={"tokens": "w"}, labels={"ner": "y"}, tasks=tasks)
@@ -140,7 +140,7 @@ def test_rows_of_a_stream_are_checked_as_they_are_read_and_come_out_the_same():
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_progress_bars_are_shown_where_there_are_many_rows_and_never_where_they_were_off(shown):
+def test_progress_bars_are_shown_for_many_rows_unless_disabled(shown):
     before = datasets.are_progress_bars_disabled()
     try:
         (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
@@ -154,7 +154,7 @@ def test_progress_bars_are_shown_where_there_are_many_rows_and_never_where_they_
         (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
 
 
-def test_the_codes_fingerprint_changes_with_a_file_that_makes_rows_or_windows_and_no_other(tmp_path, monkeypatch):
+def test_code_fingerprint_changes_only_with_files_that_make_rows_or_windows(tmp_path, monkeypatch):
     for folder in ("data", "modeling", "evaluation"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "module.py").write_text("1")
@@ -185,7 +185,7 @@ class HalfRegression(Regression):
 """
 
 
-def test_a_type_from_outside_makes_rows_anew_when_its_code_changes(tmp_path, monkeypatch):
+def test_changed_code_of_an_external_task_type_invalidates_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks_multitask, "TASK_TYPES", tasks_multitask.TASK_TYPES.copy())
     rows = Dataset.from_dict({"text": ["a"], "y": [1.0]})
 
@@ -204,7 +204,7 @@ def test_a_type_from_outside_makes_rows_anew_when_its_code_changes(tmp_path, mon
     assert outside_code([task_from_dict({"name": "score", "type": "regression"})]) == ""
 
 
-def test_a_class_label_is_a_number_for_a_task_on_numbers_and_minus_one_is_missing():
+def test_class_label_is_a_number_for_regression_and_minus_one_is_missing():
     features = Features({"text": Value("string"), "y": ClassLabel(names=["bad", "fair", "good"])})
     rows = Dataset.from_dict({"text": ["a", "b", "c"], "y": [2, -1, 0]}, features=features)
     tasks = {"score": task_from_dict({"name": "score", "type": "regression"})}
@@ -221,7 +221,7 @@ def test_a_class_label_is_a_number_for_a_task_on_numbers_and_minus_one_is_missin
         (DataError("row 3 is none"), r"^row 3 is none$"),
     ],
 )
-def test_what_cannot_be_read_is_one_line_that_names_the_dataset(error, message):
+def test_unreadable_data_is_one_line_that_names_the_dataset(error, message):
     with pytest.raises(DataError, match=message), reading("d/train"):
         raise error
 

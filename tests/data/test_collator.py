@@ -34,7 +34,7 @@ def collator(tokenizers):
     return MultitaskDataCollator(tokenizers["wordpiece"], TASKS)
 
 
-def test_rows_of_any_datasets_make_one_batch(collator):
+def test_rows_of_different_datasets_form_one_batch(collator):
     batch = collator(
         [
             row(4, [1, 3], pos=[0, 1], topic=1),
@@ -69,7 +69,7 @@ def test_rows_of_any_datasets_make_one_batch(collator):
         ("score", torch.float32, (0,)),
     ],
 )
-def test_a_task_without_rows_is_in_the_batch_with_none(collator, task, dtype, shape):
+def test_task_without_rows_is_in_the_batch_with_zero_rows(collator, task, dtype, shape):
     labelled = {"pos": [0], "topic": 1, "tags": [0.0, 0.0, 1.0], "score": 1.0}
     empty = collator([row(4)])
     assert empty["rows"][task].dtype == torch.int64
@@ -79,12 +79,12 @@ def test_a_task_without_rows_is_in_the_batch_with_none(collator, task, dtype, sh
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
-def test_type_ids_are_there_only_if_the_tokenizer_gives_them(tokenizers, kind):
+def test_batch_has_type_ids_only_if_the_tokenizer_gives_them(tokenizers, kind):
     batch = MultitaskDataCollator(tokenizers[kind], TASKS)([row(4, topic=1)])
     assert ("token_type_ids" in batch) == (kind == "wordpiece")
 
 
-def test_padding_is_the_tokenizers(tokenizers):
+def test_padding_is_that_of_the_tokenizer(tokenizers):
     tokenizer = tokenizers["bpe"]
     assert tokenizer.pad_token_id == 0
     batch = MultitaskDataCollator(tokenizer, TASKS, pad_to_multiple_of=8)([row(3), row(9)])
@@ -93,7 +93,7 @@ def test_padding_is_the_tokenizers(tokenizers):
     assert batch["labels"]["pos"].shape == (0, 16)
 
 
-def test_a_text_without_words_has_no_labels(collator):
+def test_text_without_words_has_no_labels(collator):
     batch = collator([row(2, [], pos=[])])
     assert batch["rows"]["pos"].tolist() == [0]
     assert batch["labels"]["pos"].tolist() == [[IGNORED, IGNORED]]

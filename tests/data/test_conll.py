@@ -64,7 +64,7 @@ def test_hashtags_are_words_at_any_position(tmp_path, hashtag):
     assert sentence["tokens"] == [hashtag, "is", hashtag]
 
 
-def test_only_blanks_and_tabs_separate_columns(tmp_path):
+def test_only_spaces_and_tabs_separate_columns(tmp_path):
     (sentence,) = conll(tmp_path, "3\u00a0000\u3000m NUM\n\u200b SYM\n")
     assert sentence["tokens"] == ["3\u00a0000\u3000m", "\u200b"]
     (sentence,) = conll(tmp_path, "New York\tB-LOC\n\u00a0\tO\n")
@@ -79,7 +79,7 @@ def test_only_blanks_and_tabs_separate_columns(tmp_path):
         ("Ada\tO\n# topic = x\n", "line 2: expected 2 columns .* found 4"),
     ],
 )
-def test_a_broken_line_is_named_with_file_and_number(tmp_path, text, message):
+def test_broken_line_is_named_with_file_and_number(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         conll(tmp_path, text)
 
@@ -90,7 +90,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
         conll(tmp_path, content)
 
 
-def test_multi_word_ranges_and_empty_nodes_carry_no_tags(tmp_path):
+def test_multi_word_ranges_and_empty_nodes_are_skipped(tmp_path):
     lines = [
         "# sent_id = 1",
         "#newdoc",
@@ -116,7 +116,7 @@ def test_multi_word_ranges_and_empty_nodes_carry_no_tags(tmp_path):
         ("# topic = x", r"line 2: expected 10 tab-separated columns"),
     ],
 )
-def test_a_broken_line_of_a_treebank_is_named(tmp_path, line, message):
+def test_broken_line_of_a_treebank_is_named(tmp_path, line, message):
     with pytest.raises(DataError, match=message):
         conllu(tmp_path, word("1", "Ada"), line)
 

@@ -46,7 +46,7 @@ def encode(tokenizer: Any, columns: dict[str, list[Any]], **options: Any) -> Enc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_sit_on_the_first_sub_word_of_each_word(tokenizers, kind):
+def test_labels_are_on_the_first_sub_word_of_each_word(tokenizers, kind):
     tokenizer = tokenizers[kind]
     words = ["Ada", "unbelievable", "Xylophonist", ".", "日本"]
     encoded = encode(tokenizer, {"tokens": [words], "pos": [["N", "V", "P", "N", "V"]]})
@@ -60,7 +60,7 @@ def test_labels_sit_on_the_first_sub_word_of_each_word(tokenizers, kind):
     assert ("token_type_ids" in window) == (kind == "wordpiece")
 
 
-def test_a_row_may_lack_labels_and_a_row_with_none_is_counted_and_left_out(tokenizers):
+def test_rows_can_lack_labels_and_unlabelled_rows_are_counted_and_skipped(tokenizers):
     columns = {"tokens": [["Ada"], ["the", "dog"], ["fox"]], "pos": [["N"], None, None], "topic": [None, None, "b"]}
     encoded = encode(tokenizers["wordpiece"], columns)
     first, second = encoded.windows.to_list()
@@ -70,18 +70,18 @@ def test_a_row_may_lack_labels_and_a_row_with_none_is_counted_and_left_out(token
     assert encoded.references["topic"][:] == [None, None, "b"]
 
 
-def test_rows_without_any_label_at_all_are_an_error(tokenizers):
+def test_split_without_any_label_is_an_error(tokenizers):
     with pytest.raises(DataError, match=r"^d/train: no row has a label for any of pos, topic"):
         encode(tokenizers["wordpiece"], {"tokens": [["Ada"]], "pos": [None], "topic": [None]})
 
 
-def test_labels_become_numbers_by_their_task(tokenizers):
+def test_labels_are_encoded_by_their_task(tokenizers):
     columns = {"text": ["the dog"], "topic": ["b"], "tags": [["y"]], "score": [2.5]}
     (window,) = encode(tokenizers["wordpiece"], columns, reads_words=False).windows.to_list()
     assert (window["label:topic"], window["label:tags"], window["label:score"]) == (1, [0.0, 1.0], 2.5)
 
 
-def test_unseen_labels_are_counted_and_carry_no_loss(tokenizers):
+def test_unseen_labels_are_counted_and_have_no_loss(tokenizers):
     columns = {"tokens": [["Ada", "fox"]], "pos": [["N", "?"]], "topic": ["new"], "tags": [["x", "new"]]}
     encoded = encode(tokenizers["wordpiece"], columns)
     (window,) = encoded.windows.to_list()
@@ -109,7 +109,7 @@ def test_long_rows_are_cut_into_windows_with_every_word_labelled_once(tokenizers
     assert encoded.extra_windows == len(encoded.windows) - 4 > 0
 
 
-def test_texts_that_no_task_on_words_labels_are_truncated_and_counted(tokenizers):
+def test_texts_without_word_labels_are_truncated_and_counted(tokenizers):
     long = " ".join(["river"] * 60)
     for reads_words in (False, True):
         encoded = encode(
@@ -139,7 +139,7 @@ def test_empty_texts_are_kept_and_counted(tokenizers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_words_without_a_sub_word_have_a_place_too(tokenizers, kind):
+def test_words_without_sub_words_have_a_position(tokenizers, kind):
     words = ["Ada", "", "\u200b", "\u00ad", "fox"]
     (window,) = encode(tokenizers[kind], {"tokens": [words], "pos": [["N"] * 5]}).windows.to_list()
     assert window["words"] == [0, 1, 2, 3, 4]
@@ -154,7 +154,7 @@ def test_repaired_tags_are_summed(tokenizers):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_second_call_finds_the_first_ones_result_on_disk(tokenizers, tmp_path, kind):
+def test_second_call_reads_the_cached_result(tokenizers, tmp_path, kind):
     columns = {"tokens": [["river"] * 40, ["fox"]], "pos": [["N"] * 40, ["V"]]}
     canonical(columns).save_to_disk(tmp_path / "rows")
 
@@ -166,7 +166,7 @@ def test_a_second_call_finds_the_first_ones_result_on_disk(tokenizers, tmp_path,
     assert once() == once()
 
 
-def test_truncation_does_not_change_what_the_cache_is_found_by(tokenizers, tmp_path):
+def test_truncation_does_not_change_the_cache_key(tokenizers, tmp_path):
     columns = {"text": ["river " * 40, "fox"], "topic": ["a", "b"]}
     canonical(columns).save_to_disk(tmp_path / "rows")
 
@@ -178,7 +178,7 @@ def test_truncation_does_not_change_what_the_cache_is_found_by(tokenizers, tmp_p
     assert once() == once()
 
 
-def test_another_limit_is_another_result(tokenizers):
+def test_different_limit_has_a_different_cache_entry(tokenizers):
     columns = {"tokens": [["river"] * 40], "pos": [["N"] * 40]}
     prints = {encode(tokenizers["bpe"], columns, max_length=n).windows._fingerprint for n in (12, 16, 16)}
     assert len(prints) == 2

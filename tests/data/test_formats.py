@@ -14,7 +14,7 @@ from mtl_nlp.recipe.schema import Recipe
 
 
 def dataset_of(**changes: Any) -> Any:
-    """The dataset of the plain recipe with some keys changed."""
+    """Return the dataset of the plain recipe with some keys changed."""
     data = copy.deepcopy(PLAIN)
     data["datasets"]["ewt"].update(changes)
     return Recipe.from_dict(data).datasets["ewt"]
@@ -24,8 +24,8 @@ def dataset_of(**changes: Any) -> Any:
     ("changes", "message"),
     [
         ({"path": "conll"}, "`columns` is needed for `path: conll`"),
-        ({"columns": ["tokens"]}, "and only there"),
-        ({"path": "conllu", "columns": ["tokens"]}, "and only there"),
+        ({"columns": ["tokens"]}, "not allowed for any other path"),
+        ({"path": "conllu", "columns": ["tokens"]}, "not allowed for any other path"),
         ({"path": "conllu", "data_files": None}, "`path: conllu` needs `data_files`"),
     ],
 )
@@ -35,7 +35,7 @@ def test_column_files_need_their_keys(changes, message):
 
 
 @pytest.mark.parametrize("path", ["conll", "conllu"])
-def test_an_unknown_key_of_a_conll_dataset_is_refused(path):
+def test_unknown_key_of_a_conll_dataset_is_refused(path):
     with pytest.raises(RecipeError, match=r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"):
         check_format("ewt", dataset_of(path=path, spilts={}))
 
@@ -43,11 +43,11 @@ def test_an_unknown_key_of_a_conll_dataset_is_refused(path):
 @pytest.mark.parametrize(
     "changes", [{}, {"path": "conll", "columns": ["tokens"]}, {"path": "conllu"}, {"path": "csv", "sep": ";"}]
 )
-def test_a_dataset_with_the_keys_of_its_format_is_accepted(changes):
+def test_dataset_with_the_keys_of_its_format_is_accepted(changes):
     check_format("ewt", dataset_of(**changes))
 
 
-def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
+def test_new_format_needs_only_a_table_entry(tmp_path, monkeypatch):
     def read_lines(path):
         with open(path, encoding="utf-8") as file:
             yield from ({"words": line.split(), "upos": ["X"] * len(line.split())} for line in file)
@@ -60,7 +60,7 @@ def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
     assert loaded.splits["train"]["tokens"][:] == [["Ada", "runs"], ["Go"]]
 
 
-def test_conll_takes_word_columns_and_comments(tmp_path):
+def test_conll_reads_word_columns_and_comments(tmp_path):
     write(tmp_path / "a.conll", "# topic = x", "Ada\tPROPN", "", "runs\tVERB")
     labels = {"pos": "upos", "topic": "topic"}
     loaded = load(tmp_path, TOKENS, labels, path="conll", columns=["tokens", "upos"], data_files={"train": "a.conll"})
@@ -68,14 +68,14 @@ def test_conll_takes_word_columns_and_comments(tmp_path):
     assert loaded.splits["train"]["label:topic"][:] == ["x", None]
 
 
-def test_conllu_takes_its_own_columns(tmp_path):
+def test_conllu_reads_its_fixed_columns(tmp_path):
     write(tmp_path / "a.conllu", "# genre = mail", "1\tAda\tada\tPROPN" + "\t_" * 6)
     labels = {"pos": "upos", "topic": "genre"}
     loaded = load(tmp_path, TOKENS, labels, path="conllu", data_files={"train": "a.conllu"})
     assert rows_of(loaded) == [{"tokens": ["Ada"], "label:pos": ["PROPN"], "label:topic": "mail", "repaired": 0}]
 
 
-def test_csv_takes_pairs_numbers_and_the_arguments_of_load_dataset(tmp_path):
+def test_csv_reads_pairs_and_numbers_with_arguments_of_load_dataset(tmp_path):
     file = write(tmp_path / "a.tsv", "a\tb\ty\tclass", "One\tTwo, three\t2.5\t7", "x\ty\t\t8")
     inputs, labels = {"text": "a", "text_pair": "b"}, {"score": "y", "topic": "class"}
     loaded = load(tmp_path, inputs, labels, path="csv", sep="\t", data_files={"train": file})
@@ -90,11 +90,11 @@ def test_csv_takes_pairs_numbers_and_the_arguments_of_load_dataset(tmp_path):
     [
         (["a X", "b"], r"a\.conll, line 2: expected 2 columns"),
         (["# topic = x", "a X"], r"a\.conll: no column or comment 'label'\. Did you mean"),
-        ([], r"a\.conll: there is no sentence; the split has no rows"),
-        (["# only = comments", ""], "there is no sentence"),
+        ([], r"a\.conll: the files have no sentences, so the split has no rows"),
+        (["# only = comments", ""], "the files have no sentences"),
     ],
 )
-def test_a_bad_column_file_is_named(tmp_path, lines, message):
+def test_invalid_column_file_is_named(tmp_path, lines, message):
     write(tmp_path / "a.conll", *lines)
     with pytest.raises(DataError, match=message):
         load(
@@ -107,7 +107,7 @@ def test_a_bad_column_file_is_named(tmp_path, lines, message):
         )
 
 
-def test_an_unchanged_column_file_is_cached_and_a_changed_one_is_read_again(tmp_path):
+def test_column_file_is_cached_until_it_changes(tmp_path):
     def tokens() -> tuple[list[list[str]], str, list[str]]:
         loaded = load(
             tmp_path, TOKENS, {"pos": "p"}, path="conll", columns=["tokens", "p"], data_files={"train": "a.conll"}

@@ -40,7 +40,7 @@ def test_every_task_type_gives_its_label_names(task, labels):
     assert unite(task, (labels, None)).tasks["t"].labels == ("a", "b")
 
 
-def test_a_class_label_keeps_its_order_and_its_unused_names():
+def test_class_label_keeps_its_order_and_unused_names():
     assert unite(TOPIC, (["a"], ["z", "a", "m"])).tasks["t"].labels == ("z", "a", "m")
 
 
@@ -64,7 +64,10 @@ def test_regression_has_no_label_space():
     [(TOPIC, ["a"], ["b"]), (NER, [["O", "B-PER"]], [["O", "B-person"]])],
 )
 def test_datasets_of_a_task_must_share_a_label(task, first, second):
-    with pytest.raises(DataError, match=r"Task 't': its datasets have no label in common \(d0: .*; d1: .*\)"):
+    with pytest.raises(
+        DataError,
+        match=r"Task 't': each dataset should share a label with the other datasets .* Found d0: .*; d1: .*\. Rename",
+    ):
         unite(task, (first, None), (second, None))
 
 
@@ -73,7 +76,7 @@ def test_dataset_without_spans_fits_any_other():
 
 
 @pytest.mark.parametrize(("task", "labels"), [(TOPIC, [None, None]), (SCORE, [None]), (POS, [None])])
-def test_a_task_without_any_training_label_is_named(task, labels):
+def test_task_without_training_labels_is_named(task, labels):
     with pytest.raises(DataError, match=r"Task 't': no training row of d0 has a label"):
         unite(task, (labels, None))
 

@@ -16,7 +16,7 @@ def test_json_lines_become_canonical_rows(tmp_path):
     assert loaded.class_names == {"pos": None, "score": None}
 
 
-def test_splits_are_found_by_the_names_that_the_dataset_has(tmp_path):
+def test_splits_are_found_by_the_names_of_the_dataset(tmp_path):
     files = {name: write(tmp_path / f"{name}.jsonl", {"text": name, "y": 1}) for name in ("learn", "dev", "test")}
     splits = {"train": "learn", "validation": "dev"}
     loaded = load(tmp_path, TEXT, {"score": "y"}, data_files=files, splits=splits)
@@ -28,7 +28,7 @@ def test_splits_are_found_by_the_names_that_the_dataset_has(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "rows"), [(0.25, 2), (3, 3)])
-def test_a_validation_split_can_be_set_aside(tmp_path, size, rows):
+def test_validation_split_can_be_set_aside(tmp_path, size, rows):
     file = write(tmp_path / "a.jsonl", *({"text": str(number), "y": number} for number in range(8)))
     once, twice = (
         load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, validation_size=size).splits for _ in range(2)
@@ -52,7 +52,7 @@ def test_a_validation_split_can_be_set_aside(tmp_path, size, rows):
         ({"train": "a.jsonl"}, {"splits": {"test": "tets"}}, r"^datasets\.d\.splits\.test: no split 'tets'.*'train'"),
     ],
 )
-def test_what_cannot_be_loaded_is_named_with_its_key(tmp_path, files, more, message):
+def test_unloadable_data_is_named_with_its_key(tmp_path, files, more, message):
     write(tmp_path / "a.jsonl", {"text": "a", "y": 1}, {"text": "b", "y": 2})
     write(tmp_path / "empty.jsonl")
     write(tmp_path / "broken.jsonl", {"text": "a", "y": 1}, '{"text":')

@@ -32,7 +32,7 @@ def test_globs_and_lists_of_files_are_read_in_order(tmp_path, path):
         ({"train": "a.jsonl"}, {"path": "nobody/nothing"}, r"^datasets\.d: cannot be loaded"),
     ],
 )
-def test_what_cannot_be_loaded_is_named_with_its_key(tmp_path, files, more, message):
+def test_unloadable_data_is_named_with_its_key(tmp_path, files, more, message):
     write(tmp_path / "a.jsonl", {"text": "a", "y": 1}, {"text": "b", "y": 2})
     write(tmp_path / "empty.jsonl")
     write(tmp_path / "broken.jsonl", {"text": "a", "y": 1}, '{"text":')
@@ -50,7 +50,7 @@ def test_what_cannot_be_loaded_is_named_with_its_key(tmp_path, files, more, mess
         ({"path": "owner/name"}, SLOW_ROWS),
     ],
 )
-def test_the_number_of_rows_is_estimated_from_the_size_of_local_files(tmp_path, monkeypatch, dataset, expected):
+def test_number_of_rows_is_estimated_from_the_size_of_local_files(tmp_path, monkeypatch, dataset, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.jsonl").write_bytes(b"x" * 1000)
     (tmp_path / "b.jsonl").write_bytes(b"x" * 1500)

@@ -12,13 +12,13 @@ from mtl_nlp.evaluation.dealing import deal_batches, text_groups, windows_by_len
 
 @pytest.fixture(scope="module")
 def split(tokenizers) -> EncodedDataset:
-    """17 texts of up to 150 words in windows of 48 sub-words."""
+    """Return 17 texts of up to 150 words in windows of 48 sub-words."""
     lengths = [9, 150, 1, 60, 30, 2, 70, 5, 5, 8, 20, 3, 12, 7, 90, 4, 6]
     return build_split(tokenizers["wordpiece"], 1, lengths, {"pos": lambda n: True})
 
 
 @pytest.mark.parametrize("rows_per_batch", [1, 4, 1000])
-def test_batches_cover_every_window_once_longest_first(split, rows_per_batch):
+def test_batches_cover_every_window_once_and_start_with_the_longest(split, rows_per_batch):
     batches = windows_by_length(split.lengths, rows_per_batch)
     order = [index for batch in batches for index in batch]
     assert sorted(order) == list(range(len(split.windows)))
@@ -48,7 +48,7 @@ def test_batches_do_not_depend_on_the_number_of_processes(split, processes):
 
 
 @pytest.mark.parametrize("processes", [2, 3, 30])
-def test_with_equal_passes_every_process_has_as_many_batches_and_repeats_come_last(split, processes):
+def test_equal_passes_give_every_process_equally_many_batches_with_repeats_last(split, processes):
     plain, equal = (deal_batches(split, 2, processes, equal_passes=equal) for equal in (False, True))
     assert len({len(share.batches) for share in plain}) > 1
     assert len({len(share.batches) for share in equal}) == 1
@@ -57,7 +57,7 @@ def test_with_equal_passes_every_process_has_as_many_batches_and_repeats_come_la
         assert share.batches[: len(share.batches) - share.repeated] == own.batches
 
 
-def test_the_processes_have_about_equally_many_positions(tokenizers):
+def test_processes_have_about_equally_many_positions(tokenizers):
     lengths = np.random.default_rng(0).integers(1, 40, size=300).tolist()
     split = build_split(tokenizers["wordpiece"], 1, lengths, {"pos": lambda n: True})
     loads = [
@@ -72,10 +72,10 @@ def test_short_last_windows_of_long_texts_share_batches():
     assert [lengths[group][batch].tolist() for batch in windows_by_length(lengths[group], 4)] == [[48] * 4, [5] * 4]
 
 
-def test_a_text_of_more_windows_than_a_group_holds_is_a_group_of_its_own():
+def test_text_with_more_windows_than_a_group_forms_its_own_group():
     rows = np.array([0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2])
     assert text_groups(rows, np.full(11, 7), 2) == [list(range(1, 10)), [0, 10]]
 
 
-def test_a_split_without_windows_has_no_groups():
+def test_split_without_windows_has_no_groups():
     assert text_groups(np.array([], dtype=int), np.array([], dtype=int), 4) == []

@@ -29,7 +29,7 @@ TASKS = {task.name: task for task in (POS, NER, TOPIC, SCORE)}
 
 
 def split(**references: list) -> EncodedDataset:
-    """A split with these references and no windows."""
+    """Return a split with these references and no windows."""
     columns = Dataset.from_dict(references)
     return EncodedDataset("d/test", Dataset.from_dict({}), {task: columns[task] for task in references}, 0, 0, "")
 
@@ -40,7 +40,7 @@ def one_hot(tags: list[int], classes: int = 3) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def long_texts(tokenizers) -> EncodedDataset:
-    """Texts of 3, 200, 0 and 60 words; the third has no label."""
+    """Return texts of 3, 200, 1 and 60 words; the third text has no label."""
     lengths = [3, 200, 1, 60]
     labels = [["A"] * 3, ["B"] * 200, None, ["A"] * 60]
     rows = Dataset.from_dict(
@@ -52,7 +52,7 @@ def long_texts(tokenizers) -> EncodedDataset:
     return encode_dataset("long", rows, TASKS, tokenizers["wordpiece"], reads_words=True, max_length=32, stride=8)
 
 
-def test_windows_come_together_in_the_order_of_words_whatever_order_they_were_read_in(long_texts):
+def test_windows_are_joined_in_word_order_regardless_of_reading_order(long_texts):
     windows = long_texts.windows.filter(lambda row: row["row"] == 1)
     assert len(windows) > 2
     pieces = [
@@ -63,19 +63,19 @@ def test_windows_come_together_in_the_order_of_words_whatever_order_they_were_re
     assert predicted == ["A", "B"] * 100
 
 
-def test_a_span_may_cross_the_border_of_two_windows():
+def test_span_can_cross_the_border_of_two_windows():
     pieces = [Piece("ner", 0, [2, 3], one_hot([2, 0])), Piece("ner", 0, [0, 1], one_hot([0, 1]))]
     predicted = decode_pieces(pieces, split(ner=[["O"] * 4]), TASKS)
     assert predicted == {"ner": [["O", "B-X", "I-X", "O"]]}
 
 
-def test_predictions_are_in_the_order_of_the_rows_and_none_where_nothing_was_read():
+def test_predictions_are_in_row_order_and_none_for_unread_rows():
     pieces = [Piece("topic", 2, [], np.array([0.0, 1.0])), Piece("topic", 0, [], np.array([1.0, 0.0]))]
     predicted = decode_pieces(pieces, split(topic=["news", None, "news"]), TASKS)
     assert predicted == {"topic": ["news", None, "sport"]}
 
 
-def test_a_piece_holds_the_logits_of_the_first_sub_words_of_the_words_the_window_answers_for():
+def test_piece_has_the_first_sub_word_logits_of_the_words_of_its_window():
     features = [
         {"row": 7, "words": [0, 1], "positions": [1, 3]},
         {"row": 8, "words": [4], "positions": [2]},
@@ -90,13 +90,13 @@ def test_a_piece_holds_the_logits_of_the_first_sub_words_of_the_words_the_window
     ]
 
 
-def test_logits_in_bfloat16_are_taken_apart_too():
+def test_bfloat16_logits_are_split():
     rows, logits = {"topic": torch.tensor([0])}, {"topic": torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)}
     (piece,) = pieces_of_batch([{"row": 0, "words": [], "positions": []}], rows, logits, {"topic": TOPIC})
     assert piece.logits.dtype == np.float32
 
 
-def test_a_text_without_words_has_an_empty_prediction():
+def test_text_without_words_has_an_empty_prediction():
     pieces = [Piece("ner", 0, [], np.empty((0, 3), dtype=np.float32))]
     assert decode_pieces(pieces, split(ner=[[]]), TASKS) == {"ner": [[]]}
 
@@ -106,7 +106,7 @@ def test_rows_without_a_reference_are_not_scored():
     assert evaluation.scores["topic"]["accuracy"] == 0.5
 
 
-def test_a_task_is_scored_on_the_rows_of_all_datasets_that_feed_it():
+def test_task_is_scored_on_all_datasets_that_feed_it():
     datasets = {"one": split(topic=["news", "news", "news"]), "two": split(topic=["sport"], score=[1.0])}
     predictions = {"one": {"topic": ["news"] * 3}, "two": {"topic": ["news"], "score": [0.5]}}
     evaluation = score(predictions, datasets, TASKS)
@@ -114,7 +114,7 @@ def test_a_task_is_scored_on_the_rows_of_all_datasets_that_feed_it():
     assert evaluation.scores["score"]["mse"] == 0.25
 
 
-def test_a_task_without_any_labelled_row_is_left_out():
+def test_task_without_labelled_rows_is_not_scored():
     datasets = {"d": split(topic=["news"], score=[None])}
     evaluation = score({"d": {"topic": ["news"], "score": [None]}}, datasets, TASKS)
     assert set(evaluation.scores) == {"topic"}
@@ -129,13 +129,13 @@ def test_mtl_score_is_the_mean_of_the_primary_scores():
     assert evaluation.mtl_score == pytest.approx((0.5 + 0.75 + 2 / 3) / 3)
 
 
-def test_scores_are_flattened_as_trainer_logs_them():
+def test_scores_are_flattened_to_the_names_in_trainer_logs():
     evaluation = Evaluation({"pos": {"accuracy": 0.5}, "ner": {"f1": 1.0, "recall": 0.25}}, 0.75)
     assert evaluation.flat() == {"pos_accuracy": 0.5, "ner_f1": 1.0, "ner_recall": 0.25, "mtl_score": 0.75}
 
 
 @pytest.mark.parametrize("rows_per_batch", [7, 32])
-def test_a_model_is_scored_without_a_trainer_as_with_one(quick_recipe, rows_per_batch):
+def test_scores_with_and_without_a_trainer_are_equal(quick_recipe, rows_per_batch):
     recipe = Recipe.from_dict(quick_recipe)
     run = prepare_run(recipe)
     model = build_model(run)

@@ -56,7 +56,7 @@ def test_span_scores_are_seqevals_strict_micro_average(scheme):
 @pytest.mark.parametrize(
     "guess", [["B-X", "O", "O"], ["B-Y", "I-Y", "O"], ["I-X", "I-X", "O"], ["B-X", "B-X", "O"], ["O", "O", "O"]]
 )
-def test_a_span_counts_only_if_label_and_both_borders_are_right_and_tags_legal(guess):
+def test_span_counts_only_with_correct_label_correct_borders_and_legal_tags(guess):
     assert compute("span_f1_iob2", [guess], [["B-X", "I-X", "O"]])["f1"] == 0.0
 
 
@@ -75,7 +75,7 @@ def test_multi_label_scores_are_sklearns():
     }
 
 
-def test_a_single_class_has_the_f1_of_its_own_decisions():
+def test_single_class_f1_is_that_of_its_own_decisions():
     scores = compute("multi_label", [["x"], [], []], [["x"], ["x"], []])
     assert scores == {"micro_f1": pytest.approx(2 / 3), "macro_f1": pytest.approx(2 / 3)}
 
@@ -99,7 +99,7 @@ def test_correlations_and_error_are_scipys_and_numpys():
         ("multi_label", [["x"]], [["new", "x"]], ("macro_f1", 0.5)),
     ],
 )
-def test_labels_that_no_prediction_can_name_are_wrong(metric, guess, truth, right):
+def test_labels_outside_the_label_space_count_as_errors(metric, guess, truth, right):
     name, value = right
     assert compute(metric, guess, truth)[name] == pytest.approx(value)
 
@@ -107,7 +107,7 @@ def test_labels_that_no_prediction_can_name_are_wrong(metric, guess, truth, righ
 @pytest.mark.parametrize(
     ("guess", "truth"), [([0.5] * 4, [1.0, 2.0, 3.0, 4.0]), ([1.0, 2.0], [3.0, 3.0]), ([1.0], [2.0])]
 )
-def test_a_constant_correlates_with_nothing_and_nothing_warns(guess, truth):
+def test_constant_predictions_have_zero_correlation_without_warnings(guess, truth):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scores = compute("correlation", guess, truth)
@@ -152,7 +152,7 @@ def test_every_task_type_and_scheme_names_a_metric_and_one_of_its_scores():
 
 @pytest.fixture(scope="module")
 def fresh_process(tmp_path_factory) -> tuple[list[str], Path]:
-    """What a process without a network prints that imports mtl_nlp and then scores, and its cache folder."""
+    """Return the output of an offline process that imports mtl_nlp and scores, and the cache folder of the process."""
     code = (
         "import sys, mtl_nlp\n"
         "print(sorted({'evaluate', 'seqeval', 'sklearn'} & set(sys.modules)))\n"
@@ -168,7 +168,7 @@ def fresh_process(tmp_path_factory) -> tuple[list[str], Path]:
     return done.stdout.splitlines(), home
 
 
-def test_importing_the_package_does_not_import_what_only_scores_need(fresh_process):
+def test_importing_the_package_does_not_import_the_scoring_libraries(fresh_process):
     assert fresh_process[0][0] == "[]"
 
 

@@ -39,7 +39,7 @@ def test_provenance_names_versions_recipe_and_data(content):
     assert provenance["data_fingerprints"] == {"ewt/test": "0f1e"}
 
 
-def test_the_commit_is_that_of_the_working_folder_and_none_outside_of_a_repository(tmp_path, monkeypatch):
+def test_commit_is_that_of_the_working_folder_or_none_outside_a_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert results("test", EVALUATION, {}, "abc")["provenance"]["commit"] is None

@@ -33,13 +33,13 @@ def by_name(kind: LabelKind) -> str:
 
 def test_tasks_and_kinds_are_imported_without_torch_and_transformers():
     code = "import sys, modeling.tasks_multitask; print({'torch', 'transformers', 'peft'} & set(sys.modules))"
-    folder = Path(mtl_nlp.__file__).parent  # from here, since the package's own __init__ may import them
+    folder = Path(mtl_nlp.__file__).parent  # imported from here, since the package's __init__ may import them
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize("kind", ALL, ids=by_name)
-def test_the_names_around_belong_to_the_level(kind):
+def test_names_of_transformers_and_peft_match_the_level(kind):
     around = (kind.auto_class, kind.pipeline_task, kind.peft_task_type, kind.labels_words)
     if kind.level == "token":
         assert around == ("AutoModelForTokenClassification", "token-classification", "TOKEN_CLS", True)
@@ -48,7 +48,7 @@ def test_the_names_around_belong_to_the_level(kind):
 
 
 @pytest.mark.parametrize("kind", ALL, ids=by_name)
-def test_a_label_becomes_a_target_and_its_names_are_those_of_the_label_space(kind):
+def test_label_becomes_a_target_with_names_from_the_label_space(kind):
     label = kind.check(LABELS[kind.name])
     assert kind.target_of(label) == TARGETS[kind.name]
     assert set(kind.names_in(label)) <= set(kind.labels)
@@ -57,14 +57,14 @@ def test_a_label_becomes_a_target_and_its_names_are_those_of_the_label_space(kin
 
 
 @pytest.mark.parametrize("kind", ALL, ids=by_name)
-def test_what_is_stored_has_the_type_that_the_columns_say(kind):
+def test_labels_and_targets_have_the_types_of_their_columns(kind):
     types = {"string": str, "float64": float, "float32": float, "int32": int}
     for feature, value in ((kind.label_feature, LABELS[kind.name]), (kind.target_feature, TARGETS[kind.name])):
         assert isinstance(value, list) is feature.is_list
         assert {type(one) for one in (value if feature.is_list else [value])} == {types[feature.dtype]}
 
 
-def test_targets_of_words_stand_at_their_first_sub_words():
+def test_word_targets_are_at_the_first_sub_words():
     padded = POS.pad([[0, 2], [], [1]], [[1, 3], [], [2]], 5)
     assert padded.dtype == np.int64
     assert padded.tolist() == [
@@ -74,8 +74,11 @@ def test_targets_of_words_stand_at_their_first_sub_words():
     ]
 
 
-def test_a_row_with_more_targets_than_words_is_refused():
-    with pytest.raises(ValueError, match="Task 'pos': a row should have as many targets as words"):
+def test_row_with_more_targets_than_words_is_refused():
+    with pytest.raises(
+        ValueError,
+        match=r"Task 'pos': each row should have one target per word\. Found \[2, 1\] targets for \[1, 2\] words\.",
+    ):
         POS.pad([[0, 2], [1]], [[1], [1, 2]], 5)
 
 
@@ -88,7 +91,7 @@ def test_a_row_with_more_targets_than_words_is_refused():
     ],
     ids=["topic", "tags", "score"],
 )
-def test_targets_of_texts_are_stacked(kind, targets, dtype, padded):
+def test_text_targets_are_stacked(kind, targets, dtype, padded):
     found = kind.pad(targets, [[]] * len(targets), 5)
     assert (found.dtype, found.tolist()) == (dtype, padded)
 
@@ -96,13 +99,13 @@ def test_targets_of_texts_are_stacked(kind, targets, dtype, padded):
 @pytest.mark.parametrize(
     ("kind", "shape"), [(POS, (0, 5)), (NER, (0, 5)), (TOPIC, (0,)), (TAGS, (0, 3)), (SCORE, (0,))]
 )
-def test_no_rows_are_padded_to_the_same_shape_but_for_the_rows(kind, shape):
+def test_padding_of_no_rows_has_the_same_shape_except_for_the_rows(kind, shape):
     empty, one = kind.pad([], [], 5), kind.pad([TARGETS[kind.name]], [[1, 2]], 5)
     assert empty.shape == shape
     assert (one.shape[1:], one.dtype) == (shape[1:], empty.dtype)
 
 
-def test_numbers_of_words_are_padded_by_nan():
+def test_word_targets_that_are_numbers_are_padded_with_nan():
     class NumberPerWord(ClassPerWord):
         target_feature = SCORE.target_feature
 
@@ -124,18 +127,18 @@ def test_numbers_of_words_are_padded_by_nan():
         (TOPIC, torch.tensor([[0.2, 0.8, 0.0], [0.0, 0.0, 1.0]]), 2),
     ],
 )
-def test_units_are_what_the_mean_loss_divides_by(kind, targets, units):
+def test_mean_loss_is_divided_by_the_units(kind, targets, units):
     count = kind.count_units(targets)
     assert int(count) == units
     assert not count.is_floating_point()
     assert int(kind.count_units(targets, torch.tensor(0.5)) * 2) == units
 
 
-def test_units_count_by_their_weights_and_only_where_there_is_a_label():
+def test_labelled_units_are_counted_by_weight():
     weights = torch.tensor([[0.5, 9.0], [2.0, 0.25]])
     assert POS.count_units(torch.tensor([[1, -100], [0, 2]]), weights).item() == 2.75
     assert TOPIC.count_units(torch.tensor([1, -100]), torch.tensor([0.5, 9.0])).item() == 0.5
-    rows = torch.tensor([2.0, 0.5])  # a weight per row, for each of its three decisions
+    rows = torch.tensor([2.0, 0.5])  # one weight per row, which applies to all three decisions of the row
     assert TAGS.count_units(torch.zeros(2, 3), rows[:, None]).item() == 7.5
 
 
@@ -149,7 +152,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "shape", "targets", "units"), CASES, ids=[case[0].name for case in CASES])
-def test_a_weight_of_two_is_a_unit_twice_in_loss_and_count(kind, shape, targets, units):
+def test_weight_of_two_counts_a_unit_twice_in_loss_and_count(kind, shape, targets, units):
     torch.manual_seed(0)
     logits = torch.randn(shape)
     weights = torch.randint(0, 3, units)
@@ -174,7 +177,7 @@ def test_weights_of_one_change_nothing(kind, shape, targets, units):
 
 @pytest.mark.parametrize("kind", [POS, TOPIC], ids=by_name)
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_soft_targets_that_are_certain_are_class_ids(kind, label_smoothing):
+def test_certain_soft_targets_equal_class_ids(kind, label_smoothing):
     torch.manual_seed(0)
     shape = (2, 4) if kind is POS else (4,)
     logits, targets = torch.randn(*shape, 3), torch.randint(0, 3, shape)
@@ -186,18 +189,18 @@ def test_soft_targets_that_are_certain_are_class_ids(kind, label_smoothing):
 
 
 @pytest.mark.parametrize("kind", [TAGS, SCORE], ids=by_name)
-def test_label_smoothing_is_that_of_cross_entropy_alone(kind):
+def test_label_smoothing_changes_only_cross_entropy(kind):
     torch.manual_seed(0)
     logits, targets = (torch.randn(2, 3), torch.ones(2, 3)) if kind is TAGS else (torch.randn(2, 1), torch.ones(2))
     assert torch.equal(kind.loss_sum(logits, targets), kind.loss_sum(logits, targets, label_smoothing=0.3))
 
 
-def test_a_unit_is_labelled_unless_it_is_ignored_or_nan():
+def test_units_are_labelled_unless_ignored_or_nan():
     assert is_labelled(torch.tensor([IGNORED, 0, 3])).tolist() == [False, True, True]
     assert is_labelled(torch.tensor([-100.0, math.nan, 0.0])).tolist() == [True, False, True]
 
 
-def test_words_of_a_window_are_cut_out_of_a_batch_and_joined_again():
+def test_word_logits_are_cut_out_of_a_batch_and_joined():
     batch = np.arange(20.0).reshape(2, 5, 2)
     first, second = POS.cut(batch[0], [1, 2]), POS.cut(batch[1], [3])
     assert first.tolist() == [[2.0, 3.0], [4.0, 5.0]]
@@ -205,24 +208,24 @@ def test_words_of_a_window_are_cut_out_of_a_batch_and_joined_again():
     assert POS.cut(batch[0], []).shape == (0, 2)
 
 
-def test_a_text_is_answered_from_its_first_window():
+def test_text_logits_are_those_of_the_first_window():
     batch = np.arange(6.0).reshape(2, 3)
     windows = [TOPIC.cut(row, [1, 2]) for row in batch]
     assert TOPIC.join(windows).tolist() == [0.0, 1.0, 2.0]
 
 
 @pytest.mark.parametrize(("kind", "logits"), [(POS, np.zeros((2, 5, 3))), (TOPIC, np.zeros((2, 3)))])
-def test_what_is_cut_out_does_not_keep_the_batch(kind, logits):
+def test_cut_logits_do_not_share_memory_with_the_batch(kind, logits):
     cut = kind.cut(logits[0], [1])
     assert cut.base is None or cut.base.size < logits.size
 
 
 @pytest.mark.parametrize(("kind", "shape"), [(POS, (7, 3)), (NER, (7, 3)), (TOPIC, (3,)), (TAGS, (3,)), (SCORE, (1,))])
-def test_a_rows_logits_have_one_number_per_output(kind, shape):
+def test_row_logits_have_one_number_per_output(kind, shape):
     assert kind.logits_shape(7) == shape
 
 
-def test_words_have_targets_in_every_window_and_texts_in_the_first():
+def test_words_have_targets_in_every_window_and_texts_in_the_first_only():
     label = ["a", "b", "c", "a"]
     assert [POS.target_of_window(label, words, number) for number, words in enumerate(([0, 1], [2, 3]))] == [
         [0, 1],
@@ -232,6 +235,6 @@ def test_words_have_targets_in_every_window_and_texts_in_the_first():
 
 
 @pytest.mark.parametrize("level", [WordKind, TextKind])
-def test_a_kind_that_leaves_something_open_cannot_be_made(level):
+def test_kind_with_abstract_methods_cannot_be_instantiated(level):
     with pytest.raises(TypeError, match=r"abstract methods? .*loss_sum"):
         level("t")

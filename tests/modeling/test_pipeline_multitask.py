@@ -128,7 +128,7 @@ def test_truncated_pair_answers_for_its_remaining_words(answer):
     assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == words[: len(entries)]
 
 
-def test_the_second_text_of_a_pair_is_read(answer):
+def test_second_text_of_a_pair_is_read(answer):
     one, other = (answer({"text": "Ada lives.", "text_pair": pair})["score"] for pair in ("Yes .", "Not in Paris ."))
     assert one != other
 
@@ -177,7 +177,7 @@ def test_constructor_options_hold_unless_a_call_overrides_them(folder):
     assert list(answer(INPUTS[0], tasks=["score"])) == ["score"]
 
 
-def test_a_model_without_word_tasks_reads_raw_texts(tmp_path):
+def test_model_without_word_tasks_reads_raw_texts(tmp_path):
     build_model(TASKS[2:]).save_pretrained(tmp_path)
     build_tokenizer("wordpiece").save_pretrained(tmp_path)
     answer = pipeline("multitask", model=str(tmp_path), device="cpu")
@@ -188,13 +188,13 @@ def test_a_model_without_word_tasks_reads_raw_texts(tmp_path):
     assert single[0]["score"][0]["score"] == pytest.approx(answer.model(**ids).logits["score"].item(), abs=1e-5)
 
 
-def test_an_unknown_task_is_refused_with_the_valid_ones(answer):
-    with pytest.raises(ValueError, match=r"No task 'pso' in this model\. It has pos, ner, topic, tags, score"):
+def test_unknown_task_is_refused_with_the_valid_tasks(answer):
+    with pytest.raises(ValueError, match=r"No task 'pso' in this model\. The model has pos, ner, topic, tags, score"):
         answer("Hi", tasks=["pso"])
 
 
-def test_an_unknown_option_is_refused(answer):
-    with pytest.raises(ValueError, match=r"takes `tasks` and `top_k`\. Found topk"):
+def test_unknown_option_is_refused(answer):
+    with pytest.raises(ValueError, match=r"accepts `tasks` and `top_k`\. Found topk"):
         answer("Hi", topk=3)
 
 
@@ -202,12 +202,12 @@ def test_an_unknown_option_is_refused(answer):
     "item",
     [3, None, {}, {"txt": "a"}, {"text": 3}, {"tokens": "abc"}, {"tokens": None}, {"tokens": [1]}, {"text_pair": "a"}],
 )
-def test_a_wrong_input_is_refused_with_the_valid_shapes(item):
-    with pytest.raises(ValueError, match=r'reads a text, {"text": …, "text_pair": …} or {"tokens": \[...\]}. Found'):
+def test_wrong_input_is_refused_with_the_valid_formats(item):
+    with pytest.raises(ValueError, match=r'accepts a text, {"text": …, "text_pair": …} or {"tokens": \[...\]}. Found'):
         parse_input(item)
 
 
-def test_a_model_without_tasks_is_refused_by_name():
+def test_model_without_tasks_is_refused():
     encoder = AutoModel.from_config(build_config("bert"))
     with pytest.raises(ValueError, match="needs a multitask model"):
         pipeline("multitask", model=encoder, tokenizer=build_tokenizer("wordpiece"))
@@ -232,7 +232,7 @@ def test_iterables_give_the_answers_of_a_list(answer, kind):
 
 
 @pytest.mark.parametrize("nothing", [[], ()])
-def test_no_inputs_have_no_answers(answer, nothing):
+def test_empty_inputs_have_empty_answers(answer, nothing):
     assert answer(nothing) == []
 
 
@@ -261,7 +261,7 @@ def test_generators_are_read_lazily_in_constant_memory(answer):
     assert peaks[-1] < 1.2 * peaks[1]
 
 
-def test_a_text_of_100_000_characters_is_answered_word_by_word(answer):
+def test_text_of_100_000_characters_has_one_answer_per_word(answer):
     text = "Ada lives in Paris near the river. " * 2858
     entries = answer(text, batch_size=16)["pos"]
     assert len(text) > 100_000
@@ -269,7 +269,7 @@ def test_a_text_of_100_000_characters_is_answered_word_by_word(answer):
 
 
 def test_threads_can_share_a_pipeline(answer):
-    # Pairs and long texts make the tokenizer truncate; other texts must not be affected.
+    # The tokenizer truncates pairs and long texts, which must not affect other texts.
     items = [INPUTS[number % len(INPUTS)] for number in range(48)]
     expected = [answer(item) for item in items]
     with ThreadPoolExecutor(8) as pool:
@@ -369,7 +369,7 @@ def test_every_task_answers_through_its_own_adapter(adapted_answer, batch_size):
             assert_close({task.name: one[task.name]}, other)
         scores = [[entry["score"] for one in each for entry in one[task.name]] for each in (answers, without)]
         assert (scores[0] == pytest.approx(scores[1], abs=1e-5)) == (not model.adapters_of(task.name)), (
-            "adapters are of their tasks alone"
+            "adapters should change only the answers of their own tasks"
         )
 
 
@@ -381,7 +381,7 @@ def test_each_adapter_takes_one_pass_and_the_remaining_tasks_share_one(kind, ada
     for tasks in (["pos"], ["score", "ner"], ["topic", "pos"], ["tags", "pos", "score"]):
         answers, rows = counting(adapted_answer, texts, batch_size=16, tasks=tasks)
         assert rows == [16] * len({model.adapters_of(name) for name in tasks})
-        # The order is that of the tasks of the model.
+        # Answers have the order of the model's tasks.
         assert [set(each) for each in answers] == [set(tasks)] * 16
 
 
@@ -394,7 +394,7 @@ def test_merged_task_gives_equal_answers_in_one_pass(of_adapters, adapted_answer
         assert_close(one, other)
     assert list(answers[0]) == list(answer.model.tasks) == [task]
     assert not [name for name, _ in answer.model.named_parameters() if "lora" in name or "base_layer" in name]
-    with pytest.raises(ValueError, match=rf"^No task 'tags' in this model\. It has {task}\.$"):
+    with pytest.raises(ValueError, match=rf"^No task 'tags' in this model\. The model has {task}\.$"):
         answer("Hi", tasks=["tags"])
 
 
@@ -411,19 +411,19 @@ def test_merged_task_reads_the_same_sub_words(kind_of_tokenizer, task):
         assert_close(one, other)
 
 
-def test_a_task_without_adapters_can_be_merged_too(folder, answer):
+def test_task_without_adapters_can_be_merged(folder, answer):
     alone = pipeline("multitask", model=folder, device="cpu", merge_task="ner")
     for one, other in zip(alone(INPUTS), answer(INPUTS, tasks=["ner"]), strict=True):
         assert_close(one, other)
 
 
-def test_unknown_merge_task_is_refused_with_the_valid_ones(of_adapters):
+def test_unknown_merge_task_is_refused_with_the_valid_tasks(of_adapters):
     message = r"^No task 'nre'\. The model has pos, ner, topic, tags, score\.$"
     with pytest.raises(ValueError, match=message):
         pipeline("multitask", model=of_adapters, device="cpu", merge_task="nre")
-    with pytest.raises(ValueError, match=r"^No task 'pos' in this model\. It has ner\.$"):
+    with pytest.raises(ValueError, match=r"^No task 'pos' in this model\. The model has ner\.$"):
         pipeline("multitask", model=of_adapters, device="cpu", merge_task="ner", tasks=["pos"])
-    with pytest.raises(ValueError, match=r"takes `tasks` and `top_k`\. Found merge_task"):
+    with pytest.raises(ValueError, match=r"accepts `tasks` and `top_k`\. Found merge_task"):
         pipeline("multitask", model=of_adapters, device="cpu")("Hi", merge_task="ner")
 
 
@@ -437,7 +437,7 @@ def test_merging_does_not_change_the_given_model(kind):
     assert list(model.tasks) == [task.name for task in TASKS]
 
 
-def test_a_merged_model_is_saved_and_loaded_as_a_model_of_one_task(of_adapters, tmp_path):
+def test_merged_model_round_trips_as_a_model_of_one_task(of_adapters, tmp_path):
     merged = pipeline("multitask", model=of_adapters, device="cpu", merge_task="ner")
     merged.model.save_pretrained(tmp_path)
     again = pipeline("multitask", model=str(tmp_path), tokenizer=of_adapters, device="cpu")

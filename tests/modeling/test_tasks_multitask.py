@@ -1,4 +1,4 @@
-"""The task types: what a label is, what a prediction and an answer look like, what is refused."""
+"""The task types: their labels, predictions, answers and errors."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -28,12 +28,12 @@ TEXT = "Ada Lovelace sleeps"
 
 
 @pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
-def test_a_task_comes_back_from_plain_data(task):
+def test_task_round_trips_through_plain_data(task):
     assert task_from_dict(task.to_dict()) == task
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES.values(), ids=TASK_TYPES)
-def test_every_type_says_what_the_package_asks(task_type):
+def test_every_task_type_answers_the_questions_of_the_package(task_type):
     task = task_type(name="t", labels=[] if task_type is Regression else ["a", "b"])
     assert task.num_labels == (1 if task_type is Regression else 2)
     assert task.kind.level in {"token", "sequence"}
@@ -45,8 +45,8 @@ def test_every_type_says_what_the_package_asks(task_type):
 @pytest.mark.parametrize(
     ("task", "value", "message"),
     [
-        (POS, "NOUN", "expected a list of label names, one for each word; found 'NOUN'"),
-        (POS, ["NOUN", 3], "expected a list of label names, one for each word; found"),
+        (POS, "NOUN", "expected a list of label names, one per word; found 'NOUN'"),
+        (POS, ["NOUN", 3], "expected a list of label names, one per word; found"),
         (NER, ["O", "X-PER"], "A span tag is O, or B-, I-, E- or S- and a label. Found 'X-PER'"),
         (TOPIC, 1.5, "expected a class name or number; found 1.5"),
         (TOPIC, ["news"], "expected a class name or number; found"),
@@ -57,7 +57,7 @@ def test_every_type_says_what_the_package_asks(task_type):
         (SCORE, True, "expected a finite number; found True"),
     ],
 )
-def test_a_wrong_label_is_refused_with_what_was_expected_and_found(task, value, message):
+def test_wrong_label_is_refused_with_the_expected_and_found_value(task, value, message):
     with pytest.raises(ValueError, match=message):
         task.kind.check(value)
 
@@ -75,7 +75,7 @@ def test_a_wrong_label_is_refused_with_what_was_expected_and_found(task, value, 
         (SCORE, 3, 3.0, 3.0),
     ],
 )
-def test_labels_become_canonical_and_then_numbers(task, value, canonical, encoded):
+def test_labels_are_converted_to_canonical_form_and_to_targets(task, value, canonical, encoded):
     assert task.kind.check(value) == canonical
     assert task.kind.target_of(task.kind.check(value)) == encoded
 
@@ -95,14 +95,14 @@ def test_predictions_are_canonical_labels(task, logits, predicted):
     assert task.kind.check(predicted) == predicted
 
 
-def test_words_are_answered_one_by_one_with_offsets():
+def test_word_answers_have_offsets():
     answer = POS.kind.answer(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), split_words(TEXT), TEXT, 1)
     assert [entry["label"] for entry in answer] == ["NOUN", "NOUN", "VERB"]
     assert [entry["index"] for entry in answer] == [1, 2, 3]
     assert answer[0] == {"word": "Ada", "label": "NOUN", "score": 0.5, "start": 0, "end": 3, "index": 1}
 
 
-def test_spans_are_answered_with_their_mean_probability():
+def test_span_answers_have_the_mean_probability():
     logits = np.array([[0.0, 3.0, 0.0], [0.0, 0.0, 3.0], [3.0, 0.0, 0.0]])
     (span,) = NER.kind.answer(logits, split_words(TEXT), TEXT, 1)
     assert span.pop("score") == pytest.approx(softmax(logits)[0, 1])
@@ -112,13 +112,13 @@ def test_spans_are_answered_with_their_mean_probability():
 @pytest.mark.parametrize(
     ("top_k", "labels"), [(1, ["sport"]), (2, ["sport", "travel"]), (None, ["sport", "travel", "news"])]
 )
-def test_classes_are_answered_best_first(top_k, labels):
+def test_class_answers_are_ordered_best_first(top_k, labels):
     answer = TOPIC.kind.answer(np.array([0.0, 2.0, 1.0]), [], "", top_k)
     assert [entry["label"] for entry in answer] == labels
     assert answer[0].keys() == {"label", "score"}
 
 
-def test_a_number_is_answered_under_the_tasks_name():
+def test_number_answer_has_the_name_of_the_task():
     assert SCORE.kind.answer(np.array([0.25]), [], "", None) == [{"label": "score", "score": 0.25}]
 
 
@@ -129,7 +129,7 @@ def test_every_class_of_a_multi_label_task_has_its_own_probability():
 
 
 @pytest.mark.parametrize("task", [POS, NER], ids=lambda task: task.name)
-def test_a_text_without_words_has_no_labels(task):
+def test_text_without_words_has_no_labels(task):
     logits = np.zeros((0, task.num_labels), dtype=np.float32)
     assert task.kind.decode(logits) == []
     assert task.kind.answer(logits, [], "", 1) == []
@@ -153,12 +153,12 @@ def test_a_text_without_words_has_no_labels(task):
         ({"name": "n", "type": "text-classification", "labels": ["a", "a"]}, "labels must be unique. Found"),
     ],
 )
-def test_a_wrong_task_is_refused_with_the_nearest_valid_option(fields, message):
+def test_invalid_task_is_refused_with_the_nearest_valid_option(fields, message):
     with pytest.raises(ValueError, match=message):
         task_from_dict(fields)
 
 
-def test_span_labels_are_completed_to_what_the_scheme_can_write():
+def test_span_labels_are_completed_by_the_scheme():
     task = TokenClassification(name="ner", labels=["B-PER", "O"], scheme="bioes")
     assert task.labels == ("B-PER", "O", "I-PER", "E-PER", "S-PER")
     assert task.with_labels(["I-LOC"]).labels == ("O", "I-LOC", "B-LOC", "E-LOC", "S-LOC")
@@ -171,7 +171,7 @@ def test_probabilities_do_not_overflow():
         assert sigmoid(logits).tolist() == [0.0, 0.5, 1.0]
 
 
-def test_a_multi_label_answer_shows_what_is_predicted_unless_told_how_many():
+def test_multi_label_answer_shows_the_predicted_classes_by_default():
     task = MultiLabelClassification(name="tags", labels=["a", "b", "c"])
     for logits in (np.array([2.0, -1.0, 3.0]), np.array([-2.0, -1.0, -3.0])):
         shown = [entry["label"] for entry in task.kind.answer(logits, [], "", PREDICTED)]
@@ -180,7 +180,7 @@ def test_a_multi_label_answer_shows_what_is_predicted_unless_told_how_many():
     assert len(task.kind.answer(np.zeros(3), [], "", None)) == 3
 
 
-def test_the_plain_data_of_a_task_has_its_options_between_its_labels_and_its_type():
+def test_plain_data_of_a_task_has_options_between_labels_and_type():
     assert list(NER.to_dict().items()) == [
         ("name", "ner"),
         ("labels", ["O", "B-PER", "I-PER"]),
@@ -190,14 +190,14 @@ def test_the_plain_data_of_a_task_has_its_options_between_its_labels_and_its_typ
     assert [task.options for task in (POS, SCORE)] == [{}, {"pooling": "cls"}]
 
 
-def test_a_task_builds_its_kind_once_and_a_copy_with_other_labels_builds_its_own():
+def test_task_builds_its_kind_once_and_a_relabelled_copy_builds_a_new_one():
     assert TOPIC.kind is TOPIC.kind
     assert TOPIC.with_labels(["a"]).kind.labels == ("a",)
 
 
 @pytest.fixture
 def stars(monkeypatch):
-    """Make a new class of the same name each time, as a notebook's cell does; the table is put back afterwards."""
+    """Return a function that defines a class of the same name, as a notebook cell does; the table is restored."""
     monkeypatch.setattr("mtl_nlp.modeling.tasks_multitask.TASK_TYPES", TASK_TYPES.copy())
 
     def build() -> type[Regression]:
@@ -210,17 +210,19 @@ def stars(monkeypatch):
     return build
 
 
-def test_a_registered_type_comes_back_from_plain_data_and_may_be_defined_again(stars):
+def test_registered_type_round_trips_and_can_be_redefined(stars):
     first = register_task_type(stars())
     assert type(task_from_dict({"name": "s", "type": "stars"})) is first
     again = register_task_type(stars())
     assert type(task_from_dict({"name": "s", "type": "stars"})) is again is not first
 
 
-def test_a_type_with_the_name_of_another_is_refused(stars):
+def test_type_with_a_name_in_use_is_refused(stars):
     taken = stars()
     taken.type = "regression"
-    message = r"name of its own\. Found 'regression', which is that of mtl_nlp.*\.Regression\. Give .*Stars another"
+    message = (
+        r"should be unique\. Found 'regression', which belongs to mtl_nlp.*\.Regression\. Give .*Stars a different"
+    )
     with pytest.raises(ValueError, match=message):
         register_task_type(taken)
     assert type(task_from_dict({"name": "s", "type": "regression"})) is Regression

@@ -1,4 +1,4 @@
-"""Kinds of tasks on texts: what is shown of an answer."""
+"""Kinds of text tasks: the text shown for an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCORE = NumberPerText("score")
         (SCORE, [0.12345], ["0.1235"]),
     ],
 )
-def test_a_file_of_columns_has_what_is_predicted(kind, logits, strings):
+def test_column_file_has_the_prediction(kind, logits, strings):
     entries = kind.answer(np.array(logits), [], "", PREDICTED)
     assert kind.as_strings(entries, []) == strings
 
@@ -33,5 +33,5 @@ def test_outputs_are_named_by_the_labels_or_by_the_task():
     assert (TOPIC.has_label_space, SCORE.has_label_space) == (True, False)
 
 
-def test_a_page_shows_one_class_as_the_answer_a_set_without_one_and_a_number_as_it_is():
+def test_page_displays_a_class_a_set_of_classes_or_a_number():
     assert [kind.display for kind in (TOPIC, TAGS, SCORE)] == ["class", "classes", "number"]

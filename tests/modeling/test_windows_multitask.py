@@ -72,7 +72,7 @@ def test_words_without_sub_words_are_read_as_unknown(tokenizers):
 
 def test_words_without_sub_words_need_an_unknown_token(tokenizers):
     backend = tokenizers["wordpiece"].backend_tokenizer
-    with pytest.raises(ValueError, match="makes no sub-word of '' and has no unknown token"):
+    with pytest.raises(ValueError, match="The word '' has no sub-words, and the tokenizer has no unknown token"):
         tokenize_words(PreTrainedTokenizerFast(tokenizer_object=backend), [["fox", ""]])
 
 
@@ -140,11 +140,11 @@ def test_default_stride_is_a_quarter_of_the_window(tokenizers):
 
 
 @pytest.mark.parametrize(("count", "windows"), [(20, 1), (21, 2)])
-def test_a_text_that_fits_is_one_window(tokenizers, count, windows):
+def test_text_within_the_limit_is_one_window(tokenizers, count, windows):
     assert len(tokenize_words(tokenizers["wordpiece"], [["fox"] * count], max_length=22)[0]) == windows
 
 
-def test_a_word_longer_than_a_window_is_cut_and_counted(tokenizers):
+def test_word_longer_than_a_window_is_cut_and_counted(tokenizers):
     (windows,) = tokenize_words(tokenizers["bpe"], [["fox", "x" * 500, "dog"]], max_length=12, stride=2)
     whole = len(tokenizers["bpe"]([["x" * 500]], is_split_into_words=True)["input_ids"][0]) - 2
     assert sum(window.lost for window in windows) == whole - 10
@@ -152,7 +152,7 @@ def test_a_word_longer_than_a_window_is_cut_and_counted(tokenizers):
 
 
 @pytest.mark.parametrize("stride", [-1, 10, 99])
-def test_a_stride_without_progress_is_refused(tokenizers, stride):
+def test_stride_without_progress_is_refused(tokenizers, stride):
     message = rf"`stride` should be at least 0 and below 10 \(max_length 12\)\. Found {stride}\."
     with pytest.raises(ValueError, match=message):
         tokenize_words(tokenizers["wordpiece"], [["fox"] * 30], max_length=12, stride=stride)
@@ -194,7 +194,7 @@ def test_raw_texts_are_tokenized_unchanged_and_truncated(tokenizer):
     assert tokenize_texts(tokenizer, texts, max_length=20)[1] == [Window([1, 2], windows[1].token_type_ids)]
 
 
-def test_an_empty_text_is_one_window_without_words(tokenizer):
+def test_empty_text_is_one_window_without_words(tokenizer):
     ((window,), (other,)) = tokenize_words(tokenizer, [[], ["fox"]], max_length=12)
     assert (window.input_ids, window.words, window.positions) == ([1, 2], [], [])
     assert other.words == [0]

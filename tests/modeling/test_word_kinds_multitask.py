@@ -1,4 +1,4 @@
-"""Kinds of tasks on words: what is shown of an answer, and repairs of tags."""
+"""Kinds of word tasks: the text shown for an answer, and repairs of tags."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ WORDS = split_words("Ada Lovelace lives in Paris")
 
 
 def span(label: str, start: int, end: int) -> dict:
-    """An entry about words `start` to `end`, exclusive."""
+    """Return an entry about the words `start` to `end`, exclusive."""
     return {"entity_group": label, "start": WORDS[start].start, "end": WORDS[end - 1].end}
 
 
-def test_a_file_of_columns_has_the_class_of_each_word_and_a_blank_for_words_cut_off():
+def test_column_file_has_the_class_of_each_word_and_a_placeholder_for_truncated_words():
     entries = [{"index": 1, "label": "NOUN"}, {"index": 3, "label": "VERB"}]
     assert ClassPerWord("pos", ["NOUN", "VERB"]).as_strings(entries, WORDS) == ["NOUN", "_", "VERB", "_", "_"]
 
@@ -28,13 +28,13 @@ def test_a_file_of_columns_has_the_class_of_each_word_and_a_blank_for_words_cut_
         ("bioes", ["B-PER", "E-PER", "O", "O", "S-LOC"]),
     ],
 )
-def test_a_file_of_columns_has_the_tags_of_the_spans(scheme, tags):
+def test_column_file_has_the_tags_of_the_spans(scheme, tags):
     kind = SpansOfWords("ner", tags, scheme)
     assert kind.as_strings([span("PER", 0, 2), span("LOC", 4, 5)], WORDS) == tags
     assert kind.as_strings([], WORDS) == ["O"] * 5
 
 
-def test_the_metric_of_spans_is_that_of_their_scheme():
+def test_metric_of_spans_follows_the_scheme():
     assert {scheme: SpansOfWords("ner", [], scheme).metric for scheme in ("iob2", "bioes")} == {
         "iob2": "span_f1_iob2",
         "bioes": "span_f1_bioes",
