@@ -31,7 +31,7 @@ def lora(**options: object) -> LoraConfig:
 
 
 def adapted(family="bert", adapters=("pos", "ner", "shared"), build=lively_model, **options) -> MultitaskModel:
-    """A model whose adapters change what they are for."""
+    """Build a model with adapters that change the logits of their tasks."""
     model = build(TASKS, family)
     for name in adapters:
         model.add_adapter(lora(**options), name)
@@ -53,6 +53,6 @@ def labels() -> dict[str, torch.Tensor]:
 
 
 def alone(model: MultitaskModel, task: str) -> torch.Tensor:
-    """The task's logits for its rows, read by a plain encoder with its adapters merged."""
+    """Return a task's logits for its rows, from a model with merged adapters."""
     inputs = {key: value[ROWS[task]] for key, value in batch().items()}
     return model.merge_and_unload(task)(**inputs).logits[task]

@@ -1,4 +1,4 @@
-"""Four tasks with awkward names, models of them, and batches."""
+"""Four tasks with unusual names, and batches and checks for models of these tasks."""
 
 import math
 
@@ -22,7 +22,7 @@ NAMES = [task.name for task in TASKS]
 
 
 def a_batch(seed=0, rows=None):
-    """Six rows; each task labels some of them."""
+    """Return a batch of six rows, some of which are labelled for each task."""
     generator = torch.Generator().manual_seed(seed)
     rows = {"train": [0, 1, 4], "a.b": [1, 2, 3, 4], "tags": [4], "forward": [5, 0]} if rows is None else rows
     attention_mask = (torch.arange(8) < torch.tensor([[8], [3], [5], [2], [8], [6]])).long()
@@ -47,11 +47,8 @@ def gradients(model, loss):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-# Saving and loading
-
-
 def aligned(model):
-    """Weights moved to where torch allocates: matrix kernels round by the alignment of a mapped file's tensors."""
+    """Copy the weights to memory that torch allocates, since rounding depends on the alignment of tensors."""
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model

@@ -1,4 +1,4 @@
-"""What is optimised, whatever makes the batches."""
+"""The objective does not depend on how batches are built."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WEIGHTS = {"topic": 0.5}
 
 @pytest.fixture(scope="module")
 def datasets(tokenizers) -> dict[str, EncodedDataset]:
-    """Four rows with labels of words, two with two labels of the text; all of equal length."""
+    """Encode four rows with labels per word and two rows with two labels per text, all of equal length."""
     words = Dataset.from_dict({"tokens": [["fox", "dog"], ["dog", "the"]] * 2, "pos": [["A", "B"], ["B", "B"]] * 2})
     texts = Dataset.from_dict({"text": ["fox the", "dog fox"], "topic": ["news", "sport"], "score": [0.5, -1.0]})
     tokenizer = tokenizers["wordpiece"]
@@ -52,7 +52,7 @@ def datasets(tokenizers) -> dict[str, EncodedDataset]:
 
 
 def mean_gradient(mixture: TaskMixture, collator: MultitaskDataCollator, epochs: int) -> torch.Tensor:
-    """The mean over all steps of some epochs of the gradient at the same weights."""
+    """Return the mean gradient over all steps of several epochs at constant weights."""
     model = build_model(TASKS)
     sampler = MixtureBatchSampler(mixture, 2)
     for epoch in range(epochs):
@@ -71,12 +71,12 @@ def test_mixed_and_homogeneous_batches_have_the_same_expected_gradient(datasets,
     mixtures = [
         TaskMixture(datasets, probabilities=probabilities, batching=batching) for batching in ("mixed", "homogeneous")
     ]
-    # After four epochs of six rows every row of a dataset has come as often as any other: all cases there are.
+    # After four epochs of six rows, all rows of a dataset were drawn equally often, so the means are exact.
     mixed, homogeneous = (mean_gradient(mixture, collator, 4) for mixture in mixtures)
     assert (mixed - homogeneous).norm() < 1e-6 * mixed.norm()
 
 
-def test_a_hundred_tasks_over_a_hundred_datasets_train_in_one_model(tokenizers, tmp_path):
+def test_model_trains_a_hundred_tasks_on_a_hundred_datasets(tokenizers, tmp_path):
     kinds = [
         lambda name: TokenClassification(name=name, labels=["A", "B"]),
         lambda name: TextClassification(name=name, labels=["a", "b", "c"]),
@@ -106,7 +106,7 @@ def test_a_hundred_tasks_over_a_hundred_datasets_train_in_one_model(tokenizers, 
         pairs = zip(old.parameters(), new.parameters(), strict=True)
         assert any(not torch.equal(*pair) for pair in pairs), f"{task.name} was not trained"
     metrics = trainer.evaluate()
-    assert sum(key.endswith("_loss") for key in metrics) == len(tasks) + 1  # and the joint one
+    assert sum(key.endswith("_loss") for key in metrics) == len(tasks) + 1  # and the joint loss
     trainer.save_model(str(tmp_path / "model"))
     again = MultitaskModel.from_pretrained(tmp_path / "model")
     assert list(again.tasks) == [task.name for task in tasks]

@@ -1,4 +1,4 @@
-"""Task types from outside of the package: a class and its label kind are all that they need."""
+"""External task types: a task class and a label kind are enough for every stage of the package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mtl_nlp.run.build import build_trainer
 from mtl_nlp.run.prepare import prepare_run
 from mtl_nlp.serving.page import format_answer
 
-# Two types as a user would write them: a number per word, and ordered classes per text.
+# Two types like those of a user: a number per word, and ordered classes per text.
 
 
 class NumberPerWord(WordKind):
@@ -70,7 +70,7 @@ class NumberPerWord(WordKind):
 
 
 class TokenRegression(Task):
-    """A number for each word."""
+    """A task with a number per word."""
 
     type: ClassVar[str] = "token-regression"
 
@@ -79,7 +79,7 @@ class TokenRegression(Task):
 
 
 class OrderedClass(TextKind):
-    """One of several ordered classes per text: K - 1 decisions whether the class is above each but the last."""
+    """One of K ordered classes per text, as K - 1 decisions: whether the class is above each class except the last."""
 
     problem_type = "multi_label_classification"
     label_feature = Feature("string")
@@ -117,7 +117,7 @@ class OrderedClass(TextKind):
 
 
 class OrdinalRegression(SequenceTask):
-    """One of several ordered classes for a text."""
+    """A task with one of several ordered classes per text."""
 
     type: ClassVar[str] = "ordinal-regression"
 
@@ -131,7 +131,7 @@ NAMES = ("length", "stars", "topic")
 
 
 def rows_of(seed: int, count: int) -> list[dict[str, Any]]:
-    """Random words with their lengths, and a text's stars by its number of words; the first one is very long."""
+    """Return rows of random words with word lengths and, by the number of words, stars. The first row is very long."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
@@ -150,7 +150,7 @@ def rows_of(seed: int, count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """Both types registered, and forgotten after this module."""
+    """Register both types for the tests of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks_multitask, "TASK_TYPES", tasks_multitask.TASK_TYPES.copy())
         register_task_type(TokenRegression)
@@ -160,7 +160,7 @@ def registered() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(encoder_folder, tmp_path_factory) -> Path:
-    """A folder with `recipe.yaml` and, in `run`, what the train command made of it."""
+    """Return a folder with `recipe.yaml`, and with the run of the train command in `run`."""
     folder = tmp_path_factory.mktemp("outside")
     for number, split in enumerate(("train", "validation", "test")):
         lines = [json.dumps(row) for row in rows_of(number, 64 if split == "train" else 24)]
@@ -206,14 +206,14 @@ def answer(folder) -> Pipeline:
     return pipeline("multitask", model=str(folder / "run"), device="cpu")
 
 
-def test_the_plan_counts_their_outputs_and_labels(folder, capsys):
+def test_plan_counts_outputs_and_labels_of_external_types(folder, capsys):
     assert main(["plan", str(folder / "recipe.yaml")]) == 0
     words = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
     assert words["length"] == ["length", "token-regression", "1", "a", "number", "d"]
     assert words["stars"] == ["stars", "ordinal-regression", "2", "1", "2", "3", "d"]
 
 
-def test_they_learn_beside_a_type_of_the_package(folder):
+def test_external_types_learn_beside_a_built_in_type(folder):
     state = max((folder / "run").glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     logs = json.loads(state.read_text())["log_history"]
     for name in ("length", "stars"):
@@ -225,7 +225,7 @@ def test_they_learn_beside_a_type_of_the_package(folder):
     assert scores["stars"]["accuracy"] > 0.6
 
 
-def test_evaluation_gives_their_scores_and_the_mean_over_their_units_as_loss(folder):
+def test_evaluation_gives_scores_and_mean_losses_of_external_types(folder):
     recipe = Recipe.load(folder / "recipe.yaml")
     run = prepare_run(recipe)
     model = MultitaskModel.from_pretrained(folder / "run")
@@ -245,7 +245,7 @@ def test_evaluation_gives_their_scores_and_the_mean_over_their_units_as_loss(fol
     assert metrics["eval_mtl_score"] == pytest.approx(np.mean(means))
 
 
-def test_the_evaluate_command_gives_the_scores_of_the_run(folder, tmp_path):
+def test_evaluate_command_gives_the_scores_of_the_run(folder, tmp_path):
     output = tmp_path / "results.json"
     command = ["evaluate", str(folder / "run"), "--recipe", str(folder / "recipe.yaml"), "--split", "test"]
     assert main([*command, "--output", str(output)]) == 0
@@ -254,7 +254,7 @@ def test_the_evaluate_command_gives_the_scores_of_the_run(folder, tmp_path):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
 
 
-def test_the_pipeline_answers_in_their_own_form(answer):
+def test_pipeline_answers_in_the_form_of_external_types(answer):
     (words, stars, _) = answer(SENTENCE).values()
     assert [entry["word"] for entry in words] == ["The", "quick", "fox", "jumps", "over", "Ada", "."]
     assert all(SENTENCE[entry["start"] : entry["end"]] == entry["word"] for entry in words)
@@ -265,7 +265,7 @@ def test_the_pipeline_answers_in_their_own_form(answer):
     assert len(answer({"tokens": ["fox"] * 200})["length"]) == 200
 
 
-def test_the_predict_command_writes_a_column_per_word_and_a_comment_per_text(folder, answer, tmp_path):
+def test_predict_command_writes_a_column_for_words_and_a_comment_for_texts(folder, answer, tmp_path):
     source, target = write(tmp_path / "a.txt", SENTENCE + "\n"), tmp_path / "out.conll"
     assert main(["predict", str(folder / "run"), source, "--output", str(target), "--output-format", "conll"]) == 0
     (sentence,) = read_conll(target, ["tokens", "length"])
@@ -276,7 +276,7 @@ def test_the_predict_command_writes_a_column_per_word_and_a_comment_per_text(fol
     )
 
 
-def test_the_page_shows_them(answer):
+def test_page_shows_answers_of_external_types(answer):
     answers = answer(SENTENCE, top_k=None)
     tasks = answer.model.tasks
     marked = format_answer(tasks["length"], answers["length"], SENTENCE)
@@ -284,7 +284,7 @@ def test_the_page_shows_them(answer):
     assert format_answer(tasks["stars"], answers["stars"], SENTENCE).keys() == {"1", "2", "3"}
 
 
-def test_a_saved_model_loads_with_the_same_tasks_and_logits(folder, tmp_path):
+def test_saved_model_loads_with_equal_tasks_and_logits(folder, tmp_path):
     model = MultitaskModel.from_pretrained(folder / "run").eval()
     model.save_pretrained(tmp_path)
     again = MultitaskModel.from_pretrained(tmp_path).eval()
@@ -296,7 +296,7 @@ def test_a_saved_model_loads_with_the_same_tasks_and_logits(folder, tmp_path):
             assert torch.equal(again(ids).logits[name], logits)
 
 
-def test_one_of_them_alone_is_exported_as_a_stock_class_and_as_an_adapter(folder, tmp_path):
+def test_external_type_is_exported_as_a_stock_class_and_as_an_adapter(folder, tmp_path):
     model = MultitaskModel.from_pretrained(folder / "run").eval()
     stock, ids = stock_model(model, "length"), torch.randint(5, 100, (2, 9))
     with torch.no_grad():
@@ -307,7 +307,7 @@ def test_one_of_them_alone_is_exported_as_a_stock_class_and_as_an_adapter(folder
     assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "TOKEN_CLS"
 
 
-def test_the_card_names_the_types_and_their_options(folder):
+def test_card_names_external_types_and_their_options(folder):
     card = (folder / "run" / "README.md").read_text(encoding="utf-8")
     assert "| length | token-regression | a number |" in card
     assert "| stars | ordinal-regression, pooling mean | 1, 2, 3 |" in card

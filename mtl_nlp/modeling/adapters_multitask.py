@@ -1,7 +1,7 @@
-"""Adapters: a LoRA (Hu et al. 2022) for each task on one encoder, and rows of several tasks in one pass.
+"""Adapters: a LoRA (Hu et al. 2022) per task on one shared encoder.
 
-The layers are PEFT's, and their weights have PEFT's names. This module works without PEFT, so that a model without
-adapters does not need it; `lora_multitask` has the layers and adds them.
+The adapter layers are PEFT layers, and their weights have PEFT's names. This module does not import PEFT, so that
+models without adapters do not need PEFT. `lora_multitask` defines the layers and adds them to an encoder.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import torch.distributed as dist
 from torch import nn
 
 SHARED = "shared"
-"""The name of the adapter that all tasks go through."""
+"""Name of the adapter that applies to all tasks."""
 
-_NOT_ROWS = {"deberta", "deberta-v2"}
-"""Families that put something else than rows, relative positions, through the layers that rows go through."""
+_READING_POSITIONS = {"deberta", "deberta-v2"}
+"""Families whose linear layers also read relative positions, which are not rows of the batch."""
 
 
 class RoutedLayer(nn.Module):
-    """A layer with adapters, by which such layers are found without PEFT. `lora_multitask` has the layer itself."""
+    """Base class of layers with adapters, for `isinstance` checks without PEFT. Its subclass is `RoutedLinear`."""
 
     def parameters_of(self, names: Iterable[str] | None) -> list[nn.Parameter]:
-        """Return the parameters of the named adapters, or of all adapters."""
+        """Return the parameters of the named adapters; of all adapters if `names` is None."""
         return [
             parameter
             for kind in (self.lora_A, self.lora_B, self.lora_magnitude_vector)
@@ -37,23 +37,32 @@ class RoutedLayer(nn.Module):
 
 
 def peft_adapter_name(name: str) -> str:
-    """The name that PEFT's layers know an adapter by: task names such as `a.b` or `type` cannot be a module's."""
+    """Return an adapter's name in PEFT layers.
+
+    The name differs from the task's, since PEFT layers hold adapters as submodules, and a submodule cannot have a name
+    such as `a.b` or `type`.
+    """
     return name if name == SHARED else "task_" + name.replace("%", "%25").replace(".", "%2E")
 
 
 def supports_mixed_batches(text_config: Any, adapters: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether one encoder pass can hold rows of several adapters; else each adapter's rows take a pass of their own.
+    """Return whether one encoder pass can read rows of several adapters. If not, each adapter takes a separate pass.
 
-    DoRA (Liu et al. 2024) divides by the norm of the whole changed weight, of which there is one for each adapter.
+    DoRA (Liu et al. 2024) needs separate passes, since it divides by the norm of the adapted weight, which is different
+    for each adapter.
+
+    Args:
+        text_config: the encoder's configuration.
+        adapters: the options of each adapter, see `MultitaskConfig`.
     """
-    return text_config.model_type not in _NOT_ROWS and not any(options["use_dora"] for options in adapters)
+    return text_config.model_type not in _READING_POSITIONS and not any(options["use_dora"] for options in adapters)
 
 
 def delete_adapter(encoder: nn.Module, name: str) -> None:
-    """Take an adapter out of an encoder, and PEFT's layers where none is left."""
+    """Remove an adapter from an encoder, and replace PEFT layers without adapters by their plain layers."""
     for layer_name, layer in list(routed_layers(encoder).items()):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Adapter .* was active")  # the route says which are
+            warnings.filterwarnings("ignore", message="Adapter .* was active")  # the route chooses the adapters
             layer.delete_adapter(name)
         if not layer.lora_A:
             encoder.set_submodule(layer_name, layer.get_base_layer())
@@ -61,27 +70,32 @@ def delete_adapter(encoder: nn.Module, name: str) -> None:
 
 
 def adapter_parameters(encoder: nn.Module, names: Iterable[str] | None = None) -> list[nn.Parameter]:
-    """The parameters of some adapters, or of all, in the order of the layers."""
+    """Return the parameters of the named adapters in the order of the layers; of all adapters if `names` is None."""
     wanted = None if names is None else list(names)
     return [parameter for layer in routed_layers(encoder).values() for parameter in layer.parameters_of(wanted)]
 
 
 def low_rank_factors(encoder: nn.Module, names: Iterable[str]) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """For each layer that has one of some adapters, A, shape (r, in), and scaled B, (out, r), of each in order."""
+    """Return the low-rank factors of the named adapters.
+
+    Returns:
+        For each layer with any of these adapters, a pair per adapter in the order of `names`: A, shape (r, in), and
+        B times the adapter's scaling, shape (out, r).
+    """
     names = list(names)
     factors = {
         layer_name: [
-            (_gathered(layer.lora_A[name].weight), _gathered(layer.lora_B[name].weight) * layer.scaling[name])
+            (_unsharded(layer.lora_A[name].weight), _unsharded(layer.lora_B[name].weight) * layer.scaling[name])
             for name in names
             if name in layer.lora_A
         ]
         for layer_name, layer in routed_layers(encoder).items()
     }
-    return {layer_name: of_layer for layer_name, of_layer in factors.items() if of_layer}
+    return {layer_name: pairs for layer_name, pairs in factors.items() if pairs}
 
 
 def merged_state(encoder: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The encoder's weights with some adapters merged in by PEFT, under the plain encoder's names."""
+    """Return the encoder's state dict after merging the named adapters, with the names of an encoder without PEFT."""
     names = list(names)
     state = {
         key.replace(".base_layer.", "."): tensor for key, tensor in encoder.state_dict().items() if ".lora_" not in key
@@ -94,8 +108,8 @@ def merged_state(encoder: nn.Module, names: Iterable[str]) -> dict[str, torch.Te
     return state
 
 
-def _gathered(weight: torch.Tensor) -> torch.Tensor:
-    """A weight as a whole, which under FSDP it is in its own layer's forward pass only."""
+def _unsharded(weight: torch.Tensor) -> torch.Tensor:
+    """Return the unsharded weight. FSDP shards each weight outside of its layer's forward pass."""
     if not dist.is_available() or not dist.is_initialized():
         return weight
     from torch.distributed.tensor import DTensor
@@ -104,7 +118,10 @@ def _gathered(weight: torch.Tensor) -> torch.Tensor:
 
 
 def routed_layers(module: nn.Module, prefix: str = "") -> dict[str, RoutedLayer]:
-    """The layers with adapters by name. Not by `named_modules`, which walks through every adapter of every layer."""
+    """Return the layers with adapters by name.
+
+    `named_modules` is slower, since it also visits every adapter of every layer.
+    """
     found: dict[str, RoutedLayer] = {}
     for name, child in module.named_children():
         if isinstance(child, RoutedLayer):

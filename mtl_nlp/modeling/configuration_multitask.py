@@ -9,14 +9,14 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .tasks_multitask import Task, reads_words, task_from_dict
 
-_CHOOSES_CODE = {
+_CODE_KEYS = {
     "trust_remote_code",
     "attn_implementation",
     "_attn_implementation",
     "experts_implementation",
     "_experts_implementation",
 }
-"""Keys by which a `config.json` could name code for transformers to fetch and run, such as a kernel on the Hub."""
+"""Keys with which a `config.json` could make transformers download and run code, such as a kernel from the Hub."""
 
 ADAPTER_OPTIONS: dict[str, Any] = {
     "r": int,
@@ -26,27 +26,28 @@ ADAPTER_OPTIONS: dict[str, Any] = {
     "use_rslora": bool,
     "use_dora": bool,
 }
-"""The options of an adapter, all of them PEFT's, and their types; `target_modules` is a list, or `all-linear`."""
+"""Options of an adapter, from PEFT's `LoraConfig`, and their types. `target_modules` is a list or `all-linear`."""
 
 
 class MultitaskConfig(PreTrainedConfig):
     """Configuration of a [`MultitaskModel`].
 
     Args:
-        text_config (`PreTrainedConfig` or `dict`): the encoder's configuration. The name is the one under which
-            transformers looks for the text part of a composite model, so that `resize_token_embeddings` keeps its
-            vocabulary size in step.
-        tasks (`list[dict]` or `list[Task]`): the tasks in the order of the heads. A list, because `config.json` is
-            written with sorted keys and a dict would come back in another order.
-        max_length (`int`, *optional*): sub-words the encoder reads at once, special tokens included.
-        stride (`int`, *optional*): sub-words that neighbouring windows of a long text share.
-        splits_words (`bool`, *optional*): whether texts are split into words also if no task is on words: a model that
-            lost its last such task goes on reading what it was trained on.
-        adapters (`list[dict]`, *optional*): the encoder's LoRAs in the order in which they were added: `name`, a task
-            or `shared` for all tasks, and options of PEFT's `LoraConfig`. See `MultitaskModel.add_adapter`.
+        text_config (`PreTrainedConfig` or `dict`): the encoder's configuration. Transformers expects the text part of
+            a composite model under this name, so that `resize_token_embeddings` updates its vocabulary size.
+        tasks (`list[dict]` or `list[Task]`): the tasks in the order of the heads. The tasks are a list because
+            `config.json` has sorted keys, so that a dict would not keep the order.
+        max_length (`int`, *optional*): maximum number of sub-words per window, including special tokens.
+        stride (`int`, *optional*): number of sub-words that neighbouring windows of a long text share.
+        splits_words (`bool`, *optional*): whether texts are split into words even if no task labels words. A model
+            without its last word task keeps reading texts as in training.
+        adapters (`list[dict]`, *optional*): the encoder's adapters in the order in which they were added. Each has a
+            `name` (a task, or `shared` for all tasks) and options of PEFT's `LoraConfig`. See
+            `MultitaskModel.add_adapter`.
 
     Raises:
-        ValueError: if two tasks have one name, a task is not valid, or adapters are not of the tasks.
+        ValueError: if two tasks have the same name, a task or an adapter is not valid, an adapter is not named after a
+            task, or the adapters cannot be combined.
     """
 
     model_type = "multitask-encoder"
@@ -75,35 +76,45 @@ class MultitaskConfig(PreTrainedConfig):
         known = len(set(adapters)) == len(adapters) and set(adapters) <= {*names, "shared"}
         if not known or (adapters and "shared" in names):
             raise ValueError(
-                f"Adapters should have the names of tasks ({', '.join(names)}) or `shared`, which then no task may "
-                f"have. Found {adapters}."
+                f"Each adapter should have a different name: a task ({', '.join(names)}) or `shared`. A model with "
+                f"adapters should have no task named `shared`. Found the adapters {adapters}."
             )
         if "shared" in adapters and any(options["use_dora"] for options in self.adapters or []):
-            raise ValueError("DoRA adapters do not add up: `use_dora` goes without a shared adapter.")
-        if "shared" in adapters and len({options["lora_dropout"] for options in self.adapters or []}) > 1:
-            raise ValueError("A row's adapters drop out together: with a shared one, all have one `lora_dropout`.")
+            raise ValueError(
+                "DoRA adapters cannot be added up, so `use_dora` does not work with a shared adapter. Use only one of "
+                "the two."
+            )
+        dropouts = sorted({options["lora_dropout"] for options in self.adapters or []})
+        if "shared" in adapters and len(dropouts) > 1:
+            raise ValueError(
+                "The adapters of a row share one dropout mask, so in a model with a shared adapter all adapters should "
+                f"have the same `lora_dropout`. Found {', '.join(map(str, dropouts))}."
+            )
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """The configuration that a `config.json` holds, but for what the user alone may choose: which code runs."""
-        chosen = {key: value for key, value in config_dict.items() if key not in _CHOOSES_CODE}
+        """Build the configuration from the contents of a `config.json`.
+
+        Keys that choose code to run are ignored, since only the user may choose such code.
+        """
+        chosen = {key: value for key, value in config_dict.items() if key not in _CODE_KEYS}
         encoder = chosen.get("text_config")
         if isinstance(encoder, dict):
-            chosen["text_config"] = _without(encoder, {*_CHOOSES_CODE, "auto_map", "custom_pipelines"})
+            chosen["text_config"] = _without_keys(encoder, {*_CODE_KEYS, "auto_map", "custom_pipelines"})
         return super().from_dict(chosen, **kwargs)
 
     def get_tasks(self) -> list[Task]:
-        """The tasks as objects, in the order of the heads."""
+        """Return the tasks as objects, in the order of the heads."""
         return [task_from_dict(task) for task in self.tasks or []]
 
     @property
     def reads_words(self) -> bool:
-        """Whether every text is split into words before tokenization, see `reads_words`."""
+        """Whether texts are split into words before tokenization, see `tasks_multitask.reads_words`."""
         return self.splits_words or reads_words(self.get_tasks())
 
 
 def _check_adapter(options: Any) -> None:
-    """See that an adapter's options are those of `MultitaskModel.add_adapter`: a `config.json` may hold anything."""
+    """Check the options of an adapter, since a `config.json` may contain anything."""
     valid = isinstance(options, dict) and options.keys() == {"name", *ADAPTER_OPTIONS}
     valid = valid and all(isinstance(options[key], kind) for key, kind in {"name": str, **ADAPTER_OPTIONS}.items())
     if valid and isinstance(options["target_modules"], list):
@@ -111,11 +122,14 @@ def _check_adapter(options: Any) -> None:
     elif valid:
         valid = options["target_modules"] == "all-linear"
     if not (valid and options["r"] >= 1 and 0.0 <= options["lora_dropout"] < 1.0):
-        raise ValueError(f"An adapter should have `name`, `{'`, `'.join(ADAPTER_OPTIONS)}`. Found {options!r:.200}.")
+        raise ValueError(
+            f"An adapter should have `name`, `{'`, `'.join(ADAPTER_OPTIONS)}`, each with a value of its type, an `r` "
+            f"of at least 1 and a `lora_dropout` of at least 0 and below 1. Found {options!r:.200}."
+        )
 
 
-def _without(values: Any, keys: set[str]) -> Any:
-    """Plain data without some keys, however deep they are."""
+def _without_keys(values: Any, keys: set[str]) -> Any:
+    """Return a copy of nested dicts and lists without the given keys at any depth."""
     if isinstance(values, dict):
-        return {key: _without(value, keys) for key, value in values.items() if key not in keys}
-    return [_without(value, keys) for value in values] if isinstance(values, list) else values
+        return {key: _without_keys(value, keys) for key, value in values.items() if key not in keys}
+    return [_without_keys(value, keys) for value in values] if isinstance(values, list) else values

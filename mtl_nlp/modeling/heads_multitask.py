@@ -1,8 +1,8 @@
 """Heads on the shared encoder's output.
 
 A head *is* the stock class of the encoder's family (`BertForTokenClassification`,
-`RobertaForSequenceClassification`, …) with its encoder replaced by a pass-through. So it has that class's layers,
-forward, initialisation and weight names, and a task trained here can be handed back to the class exactly.
+`RobertaForSequenceClassification`, …) with a pass-through instead of its encoder. So a head has the layers, forward
+pass, initialisation and weight names of the stock class, and its weights can be exported to the stock class exactly.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _STOCK = {
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     ),
 }
-"""The classes of transformers that a label kind can name as its `auto_class`, and the families that have them."""
+"""The transformers classes that a label kind can have as its `auto_class`, with the families that support them."""
 
 
 class HiddenStatesAsEncoder(nn.Module):
-    """Stands in a stock class in its encoder's place and returns the hidden states it is given.
+    """A replacement for the encoder of a stock class, which returns the hidden states that it gets.
 
     Args:
-        encoder: the encoder replaced, whose pooler (BERT, ALBERT, …) is kept, since it belongs to the head.
+        encoder: the encoder to replace. Its pooler (BERT, ALBERT, …) is kept, since the pooler belongs to the head.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -51,7 +51,7 @@ class HiddenStatesAsEncoder(nn.Module):
         self.pooler_activation = parts.get("pooler_activation")
 
     def forward(self, *args: object, inputs_embeds: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
-        """Return `inputs_embeds`, shape (rows, length, hidden), as the last hidden state."""
+        """Return `inputs_embeds`, shape (rows, length, hidden), as the last hidden states, and the pooler's output."""
         pooled = None
         if self.pooler is not None and self.pooler_activation is not None:  # ALBERT's pooler is a bare linear layer
             pooled = self.pooler_activation(self.pooler(inputs_embeds[:, 0]))
@@ -61,9 +61,9 @@ class HiddenStatesAsEncoder(nn.Module):
 
 
 class PlainHead(nn.Module):
-    """Dropout and a linear layer, for encoder families without a stock class of the level.
+    """Dropout and a linear layer, for encoder families without a stock class for the level.
 
-    At the sequence level it reads the first sub-word.
+    At the sequence level, the layer reads the first sub-word.
 
     Args:
         config: the encoder's configuration, with `num_labels`.
@@ -77,15 +77,22 @@ class PlainHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Logits of shape (rows, length, labels) or (rows, labels)."""
+        """Compute the logits.
+
+        Args:
+            hidden_states: shape (rows, length, hidden).
+
+        Returns:
+            Logits, shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
+        """
         return self.classifier(self.dropout(hidden_states if self.level == "token" else hidden_states[:, 0]))
 
 
 class TaskHead(nn.Module):
     """The head of one task.
 
-    `label_smoothing`, which the trainer sets, is the share of the target that cross-entropy spreads over all classes
-    in training (Szegedy et al. 2016).
+    The trainer sets `label_smoothing`, the share of the target that cross-entropy spreads over all classes in training
+    (Szegedy et al. 2016).
 
     Args:
         task: the task.
@@ -106,27 +113,27 @@ class TaskHead(nn.Module):
 
     @property
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
-        """The stock class's pass-through, which holds the pooler where the family has one."""
+        """The replacement of the stock class's encoder, with the pooler if the family has one; None in a plain head."""
         return self.stock.base_model if self.has_stock_class else None
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters that no pretraining has seen: all but those of the pooler."""
+        """Return the parameters that are not pretrained: all except the pooler's."""
         pooler = set() if self.encoder_stand_in is None else set(self.encoder_stand_in.parameters())
         return (parameter for parameter in self.parameters() if parameter not in pooler)
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits of the task.
+        """Compute the logits of the task.
 
         Args:
             hidden_states: the encoder's last hidden states, shape (rows, length, hidden).
             attention_mask: shape (rows, length).
 
         Returns:
-            Shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
+            Logits, shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
         """
         if self.pools_mean:
             mask = attention_mask[..., None].to(hidden_states.dtype)
-            # A text of one sub-word, the mean: whatever the family's head reads of a text, it reads this.
+            # The mean becomes the only sub-word of the text, so every family's head reads the mean.
             hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
             attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
@@ -140,21 +147,21 @@ class TaskHead(nn.Module):
 
         Args:
             logits: as `forward` returns them.
-            targets: shape (rows, length), (rows,) or (rows, num_labels) as in a batch; or soft targets, with the
-                classes as one more dimension.
-            weights: a weight per unit, broadcasts to the units' shape; None for 1.
+            targets: as in a batch, shape (rows, length), (rows,) or (rows, num_labels); soft targets have an
+                additional last dimension for the classes.
+            weights: a weight per unit, broadcastable to the shape of the units; None for 1.
         """
         smoothing = self.label_smoothing if self.training else 0.0
         return self.kind.loss_sum(logits, targets, weights, label_smoothing=smoothing)
 
 
 def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
-    """Whether the encoder's family has a stock class for tasks of this level."""
+    """Return whether the encoder's family has a stock class for the level of the task."""
     return type(text_config) in _STOCK[task.kind.auto_class][1]
 
 
 def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the stock class of the encoder's family for one task."""
+    """Return the configuration of the family's stock class for one task."""
     config = copy.deepcopy(text_config)
     names = task.kind.output_names
     config.id2label = dict(enumerate(names))
@@ -166,20 +173,20 @@ def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None:
-    """Why no stock class computes what the task's head does; None if one does."""
+    """Return the reason why no stock class equals the task's head; None if one does."""
     family = text_config.model_type
     if not has_stock_class(task, text_config):
         return f"transformers has no {family} class for {task.type}"
     if task.pools_mean and "classifier_pooling" not in text_config.to_dict():
-        return f"no {family} class of transformers reads the mean of a text (`pooling: mean`)"
+        return f"no {family} class of transformers supports mean pooling (`pooling: mean`)"
     return None
 
 
 def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedModel:
-    """The stock class, its encoder replaced, built without ever holding the encoder's weights."""
+    """Build a stock class with its encoder replaced, without allocating the encoder's weights."""
     device = torch.empty(0).device
     with torch.device("meta"):
         stock = auto_class.from_config(config)
     setattr(stock, stock.base_model_prefix, HiddenStatesAsEncoder(stock.base_model))
-    # Left without values here: the composite's post_init hands every nested stock class to its own _init_weights.
+    # The weights stay uninitialised here. The multitask model's post_init calls the stock class's own _init_weights.
     return stock.to_empty(device=device)

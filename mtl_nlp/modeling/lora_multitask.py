@@ -1,7 +1,7 @@
-"""The LoRA layers of adapters: PEFT's, with a way through them for each row of a batch.
+"""LoRA layers (Hu et al. 2022) that apply different adapters to different rows of a batch.
 
-PEFT injects the layers, and refuses `adapter_names` in training, so that rows of several adapters would need a pass
-each. Only models with adapters import this module, since it needs PEFT.
+The layers extend PEFT's. PEFT accepts `adapter_names` per row only for inference, so that training would need a
+separate pass per adapter. This module needs PEFT, and only models with adapters import it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .configuration_multitask import ADAPTER_OPTIONS
 from .loss_multitask import ZeroGradients
 from .routing_multitask import Route, current_route
 
-# A package that code on the Hub imports outside of a `try` is a requirement of every model with that code.
+# Transformers requires every package that Hub code imports outside of a `try`, also for models without adapters.
 try:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import Linear as LoraLinear
@@ -33,48 +33,67 @@ _MIN_PEFT_VERSION = "0.20.0"
 
 
 class RoutedLinear(RoutedLayer, LoraLinear):
-    """PEFT's LoRA layer, in which each row goes through the adapters of the current [`Route`]."""
+    """A PEFT LoRA layer that applies to each row its adapters in the current [`Route`]."""
 
     @property
     def active_adapters(self) -> list[str]:
-        """The adapters of all rows: those of the route, or else PEFT's."""
+        """The adapters of the route's first group of rows; PEFT's active adapters outside of a route."""
         route = current_route()
         return super().active_adapters if route is None else list(route.adapters[0])
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output for rows of any mix of adapters, shape (rows, ..., out)."""
+        """Compute the layer's output for rows with any mix of adapters.
+
+        Args:
+            x: shape (rows, ..., in).
+            *args: positional arguments of the plain layer.
+            **kwargs: keyword arguments of the plain layer.
+
+        Returns:
+            Shape (rows, ..., out). Outside of a route, the output of the plain layer.
+
+        Raises:
+            RuntimeError: if the layer is called in training outside of a route.
+            ValueError: if `x` does not have one entry per row of the route.
+        """
         route = current_route()
         if route is None:
             if self.training and torch.is_grad_enabled():
-                # The adapters would get no gradient, silently.
+                # Without an error, the adapters would get no gradient.
                 raise RuntimeError(
-                    "In training, a layer with adapters is reached through MultitaskModel.forward alone, which knows "
-                    "each row's adapter. With activation checkpointing, use transformers' own "
-                    "(`activation_checkpointing`)."
+                    "In training, a layer with adapters should be called only through MultitaskModel.forward, which "
+                    "chooses the adapters of each row. Found a call from elsewhere. Call the model instead of its "
+                    "encoder, and use only the activation checkpointing of transformers (`activation_checkpointing`)."
                 )
             return self.base_layer(x, *args, **kwargs)
         if idle := [p for p in self.parameters_of(route.idle) if p.requires_grad]:
-            # In the layer that the parameters belong to: FSDP reduces a layer's gradients as soon as its backward pass
-            # is over.
+            # The zero gradients must come from the parameters' own layer, since FSDP reduces a layer's gradients
+            # directly after the layer's backward pass.
             x = ZeroGradients.apply(x, *idle)
         if len(route.adapters) == 1:
             return super().forward(x, *args, **kwargs)
         if len(x) != sum(route.sizes):
             raise ValueError(
-                f"{sum(route.sizes)} rows of several adapters reach a layer that reads {len(x)}: it cannot have "
-                f"adapters. Leave it out of `target_modules`."
+                f"A layer with adapters should read one input per row. Found {len(x)} inputs for {sum(route.sizes)} "
+                f"rows of several adapters. Leave the layer out of `target_modules`."
             )
         result = self.base_layer(x, *args, **kwargs)
         if not any(name in self.lora_A for group in route.adapters for name in group):
             return result
-        down, up = self._of_rows(route)
-        x = self._cast_input_dtype(self._dropped_out(x, route), down.dtype)
-        # (rows, length, in) · (rows, in, r) · (rows, r, out): every row with its own adapter, in two products.
+        down, up = self._row_factors(route)
+        x = self._cast_input_dtype(self._apply_dropout(x, route), down.dtype)
+        # (rows, length, in) · (rows, in, r) · (rows, r, out): two products for the adapters of all rows.
         low = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), down.transpose(1, 2))
         return result + torch.bmm(low, up.transpose(1, 2)).reshape(result.shape).to(result.dtype)
 
-    def _of_rows(self, route: Route) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each row A, shape (rows, r, in), and scaled B, (rows, out, r); zeros for rows without an adapter."""
+    def _row_factors(self, route: Route) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the low-rank factors of each row.
+
+        The factors of several adapters are concatenated. Rows with a lower rank than others are padded with zeros.
+
+        Returns:
+            A, shape (rows, r, in), and B times the scaling, shape (rows, out, r).
+        """
         downs, ups = [], []
         for group in route.adapters:
             names = [name for name in group if name in self.lora_A]
@@ -87,13 +106,16 @@ class RoutedLinear(RoutedLayer, LoraLinear):
             down = torch.cat(of_down) if of_down else like.new_zeros(0, self.in_features)
             up = torch.cat(of_up, dim=1) if of_up else like.new_zeros(self.out_features, 0)
             missing = rank - len(down)
-            # Copied by expanding, whose gradient is a plain sum: that of an index is not the same twice on a GPU.
+            # The gradient of `expand` is a sum; the gradient of indexing would not be deterministic on a GPU.
             down_rows.append(F.pad(down, (0, 0, 0, missing)).expand(size, -1, -1))
             up_rows.append(F.pad(up, (0, missing)).expand(size, -1, -1))
         return torch.cat(down_rows), torch.cat(up_rows)
 
-    def _dropped_out(self, x: torch.Tensor, route: Route) -> torch.Tensor:
-        """The input after the dropout of each row's adapters, which share a mask, and so should have one rate."""
+    def _apply_dropout(self, x: torch.Tensor, route: Route) -> torch.Tensor:
+        """Apply each row's adapter dropout to the input.
+
+        All adapters of a row share one dropout mask, and therefore need the same rate.
+        """
         own = [next((name for name in reversed(group) if name in self.lora_A), None) for group in route.adapters]
         layers = [nn.Identity() if name is None else self.lora_dropout[name] for name in own]
         if not self.training or all(isinstance(layer, nn.Identity) for layer in layers):
@@ -102,15 +124,20 @@ class RoutedLinear(RoutedLayer, LoraLinear):
 
 
 def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str, Any]:
-    """The options of a LoRA on an encoder as plain data that mean the same with any version of PEFT.
+    """Return the options of an adapter as plain data, independent of the version of PEFT.
+
+    PEFT's default `target_modules` of the family, and the layers that match a regular expression, are stored by name.
 
     Raises:
-        ValueError: if one is given that adapters of tasks do not have, or the family has no default.
+        ValueError: if an option is not supported, or PEFT has no default `target_modules` for the family.
     """
     given, default = adapter_config.to_dict(), LoraConfig().to_dict()
     for key in sorted(given.keys() - {*ADAPTER_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}):
         if given[key] != default[key]:
-            raise ValueError(f"Adapters of tasks have the options {', '.join(ADAPTER_OPTIONS)}. Found {key!r}.")
+            raise ValueError(
+                f"Adapters of a multitask model support only the options {', '.join(ADAPTER_OPTIONS)}. Found {key!r}. "
+                f"Leave it at its default."
+            )
     options = {key: given[key] for key in ADAPTER_OPTIONS}
     targets: Any = adapter_config.target_modules
     family = encoder.config.model_type
@@ -119,7 +146,8 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
         if targets is None:
             names = ", ".join(_last_names(_linear_layers(encoder)))
             raise ValueError(
-                f"PEFT has no default `target_modules` for a {family} encoder. Give all-linear, or some of {names}."
+                f"PEFT has no default `target_modules` for a {family} encoder. Give all-linear, or some of the linear "
+                f"layers {names}."
             )
     elif isinstance(targets, str) and targets != "all-linear":  # a regular expression
         targets = [name for name in _linear_layers(encoder) if re.fullmatch(targets, name)]
@@ -128,12 +156,14 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
 
 
 def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) -> None:
-    """Add a LoRA to an encoder. It starts as no change, and what was trainable before stays so.
+    """Add an adapter to an encoder.
+
+    The new adapter does not change the encoder's outputs, and existing parameters stay trainable or frozen.
 
     Args:
         encoder: the encoder.
-        name: as `peft_adapter_name` makes it.
-        options: see `adapter_options`; what else there is, such as the adapter's name, is passed over.
+        name: the adapter's name from `peft_adapter_name`.
+        options: the options from `adapter_options`. Other keys, such as the adapter's name, are ignored.
 
     Raises:
         ValueError: if PEFT is too old, or the options do not fit the encoder's layers.
@@ -144,21 +174,22 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
         smallest = min(layer.in_features, layer.out_features)
         if not 0 < options["r"] <= smallest:
             raise ValueError(
-                f"`r` should be between 1 and {smallest}, since {layer_name} is a layer of {layer.in_features} x "
-                f"{layer.out_features}. Found {options['r']}. Lower it, or leave the layer out of `target_modules`."
+                f"`r` should be between 1 and {smallest}, since {layer_name} has {layer.in_features} inputs and "
+                f"{layer.out_features} outputs. Found {options['r']}. Lower `r`, or leave the layer out of "
+                f"`target_modules`."
             )
     adapter_config = LoraConfig(**{key: options[key] for key in ADAPTER_OPTIONS} | {"target_modules": list(layers)})
     adapter_config._register_custom_module({nn.Linear: RoutedLinear})
     trainable = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # as there should be
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # expected after the first adapter
         inject_adapter_in_model(adapter_config, encoder, adapter_name=name)
-    for parameter in encoder.parameters():  # PEFT freezes what it finds
+    for parameter in encoder.parameters():  # PEFT freezes the existing parameters
         parameter.requires_grad_(trainable.get(parameter, True))
 
 
 def _linear_layers(encoder: nn.Module) -> dict[str, Any]:
-    """The linear layers by their whole name, with or without adapters."""
+    """Return the linear layers, with and without adapters, by full name."""
     inside = tuple(f"{name}." for name in routed_layers(encoder))
     return {
         name: module
@@ -172,7 +203,11 @@ def _last_names(names: Iterable[str]) -> list[str]:
 
 
 def _target_layers(encoder: nn.Module, targets: str | Sequence[str]) -> dict[str, Any]:
-    """The linear layers that `target_modules` names, as PEFT reads it, by their whole name."""
+    """Return the linear layers that `target_modules` selects by PEFT's rules, by full name.
+
+    Raises:
+        ValueError: if a target selects no linear layer, or no target is given.
+    """
     linear = _linear_layers(encoder)
     if targets == "all-linear":
         return linear
@@ -181,8 +216,9 @@ def _target_layers(encoder: nn.Module, targets: str | Sequence[str]) -> dict[str
         matching = {name for name in linear if name == target or name.endswith(f".{target}")}
         if not matching:
             names = ", ".join(_last_names(linear))
-            raise ValueError(f"`target_modules`: {target} is no linear layer of the encoder. It has {names}.")
+            raise ValueError(f"`target_modules` should name linear layers of the encoder ({names}). Found {target!r}.")
         found |= matching
     if not found:
-        raise ValueError(f"`target_modules` names no layer. The encoder has {', '.join(_last_names(linear))}.")
+        names = ", ".join(_last_names(linear))
+        raise ValueError(f"`target_modules` should name linear layers of the encoder ({names}). Found none.")
     return {name: linear[name] for name in linear if name in found}

@@ -15,12 +15,12 @@ _Count = TypeVar("_Count", int, float)
 
 @dataclass(frozen=True)
 class StepCounts:
-    """How many labels one optimizer step holds, over all micro-batches and processes.
+    """Numbers of rows and labels in one optimizer step, over all micro-batches and processes.
 
     Attributes:
-        rows: N, rows in all.
-        task_rows: n_t, rows that carry a label of task t.
-        units: u_t, labelled units (words, texts) of task t, or the sum of their weights.
+        rows: N, the number of all rows.
+        task_rows: n_t, the number of rows with a label for task t.
+        units: u_t, the number of labelled units (words, texts, decisions) of task t, or the sum of their weights.
     """
 
     rows: int
@@ -28,7 +28,7 @@ class StepCounts:
     units: dict[str, float]
 
     def __add__(self, other: StepCounts) -> StepCounts:
-        """The counts of both together."""
+        """Return the sums of both counts; a missing task counts as zero."""
 
         def add(a: dict[str, _Count], b: dict[str, _Count]) -> dict[str, _Count]:
             return {task: a.get(task, 0) + b.get(task, 0) for task in {**a, **b}}
@@ -40,12 +40,12 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
     """Count the rows and labelled units of batches.
 
     Args:
-        batches: the batches, each as the collator makes it.
-        tasks: the tasks by name, whose label kinds count the units.
+        batches: batches from the collator.
+        tasks: the tasks by name. Each task's label kind counts its units.
     """
     present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
     counts = [tasks[task].kind.count_units(targets) for task, targets in present]
-    # All of them at once: one wait for the device.
+    # All counts are copied at once, so that the host waits for the device only once.
     found = torch.stack(counts).tolist() if counts else []
     units: dict[str, float] = dict.fromkeys(tasks, 0)
     for (task, _), count in zip(present, found, strict=True):
@@ -63,20 +63,21 @@ def joint_loss(
     weights: Mapping[str, float | torch.Tensor] | None = None,
     scale: str = "rows",
 ) -> torch.Tensor:
-    """The joint loss L = Σ_t w_t · (n_t / N) · CE_t / u_t, or this batch's share of it.
+    """Compute the joint loss L = Σ_t w_t · (n_t / N) · CE_t / u_t, or a micro-batch's share of L.
 
-    For one task it is the mean loss that the stock classes compute. n_t / N makes a batch that mixes datasets and a
-    row of batches of one dataset each the same objective in expectation, so the mixture sets how much a dataset
-    counts. A task without labelled units adds zero, but touches its parameters.
+    For a single task, L equals the mean loss of the stock classes. The factor n_t / N gives mixed and homogeneous
+    batches the same objective in expectation, so that the mixture sets how much each dataset counts. A task without
+    labelled units adds zero to L, and its parameters get a gradient of zero.
 
     Args:
-        loss_sums: CE_t of the micro-batch, scalars.
-        counts: the counts of the whole step; with those of the micro-batch itself, its own mean.
-        weights: w_t, numbers or scalars (gradients reach these); 1 where a task is not named.
-        scale: `rows` for the formula, `per_task` for the same without n_t / N.
+        loss_sums: CE_t of the micro-batch, a scalar per task.
+        counts: the counts of the optimizer step. With the counts of the micro-batch, the result is the micro-batch's
+            own loss.
+        weights: w_t, a number or a scalar tensor (which gets a gradient) per task; 1 for missing tasks.
+        scale: `rows` for the formula above, `per_task` for the formula without n_t / N.
 
     Returns:
-        A scalar; the shares of a step's micro-batches add up to its loss.
+        A scalar. The shares of a step's micro-batches add up to the loss of the step.
     """
     given = {**dict.fromkeys(loss_sums, 1.0), **(weights or {})}
     learned = {task: weight for task, weight in given.items() if isinstance(weight, torch.Tensor)}
@@ -84,7 +85,7 @@ def joint_loss(
     for task in loss_sums:
         share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
         number = 1.0 if task in learned else given[task]
-        # Units of small weights may add up to less than one.
+        # A sum of weights can be below 1, so `max(units, 1)` would be wrong.
         factors.append(number * share / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
     weighted = sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)
@@ -95,11 +96,11 @@ def joint_loss(
 
 
 class ZeroGradients(torch.autograd.Function):
-    """Its first input as it is, with a gradient of zero for all others."""
+    """The identity of the first input. Every other input gets a gradient of zero."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *touched: torch.Tensor) -> torch.Tensor:
-        # Not the tensors: FSDP frees parameters between forward and backward.
+        # The tensors are not saved, since FSDP frees parameters between forward and backward.
         ctx.likes = [(value.shape, value.dtype, value.device) for value in touched]
         return x.view_as(x)
 
@@ -109,5 +110,5 @@ class ZeroGradients(torch.autograd.Function):
 
 
 def zero_loss(*touched: torch.Tensor) -> torch.Tensor:
-    """Zero, a scalar, with a gradient of zero for every input."""
+    """Return the scalar zero, whose gradient with respect to every input is zero."""
     return ZeroGradients.apply(torch.zeros((), device=touched[0].device), *touched)

@@ -1,4 +1,4 @@
-"""The multitask model: one encoder, one head a task."""
+"""The multitask model: one encoder with one head per task."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .tasks_multitask import Task
 
 @dataclass
 class MultitaskOutput(ModelOutput):
-    """What the model returns.
+    """The output of a [`MultitaskModel`].
 
     Attributes:
-        loss: the joint loss of this batch with all weights 1, a scalar; None without labels.
-        logits: for each task shape (n_t, L, C_t) at the token level or (n_t, C_t) at the sequence level.
-        loss_sums: for each task the loss summed over its labelled units, a scalar.
+        loss: the joint loss of the batch with a weight of 1 for each task, a scalar; None without labels.
+        logits: the logits of each task, shape (n_t, L, C_t) at the token level, (n_t, C_t) at the sequence level.
+        loss_sums: the loss of each task, summed over the task's labelled units, a scalar; None without labels.
     """
 
     loss: torch.Tensor | None = None
@@ -43,16 +43,16 @@ class MultitaskOutput(ModelOutput):
 
 
 class MultitaskModel(ModelParts):
-    """A pretrained encoder that feeds one head for each task.
+    """A pretrained encoder with one head per task.
 
-    With adapters (soft sharing) the encoder is another one for each task that has its own, by a LoRA, see
-    `add_adapter`; the shared weights stay one.
+    With adapters (soft sharing), each task with an adapter has its own low-rank change of the shared encoder. See
+    `add_adapter`.
 
     Args:
-        config: the encoder's configuration and the tasks, whose label spaces must be known.
+        config: the configuration with the encoder's configuration and the tasks. Each task must have its label space.
 
     Raises:
-        ValueError: if there is no task, or one has no labels.
+        ValueError: if there are no tasks, or a task has no labels.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -72,12 +72,12 @@ class MultitaskModel(ModelParts):
     base_model_prefix = "encoder"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    # Whether an implementation really works is the encoder's own affair, and checked there.
+    # The encoder checks whether it supports an implementation.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # The loss is a mean over the batch, which Trainer may scale; without this it counts `**kwargs` as a promise.
+    # The loss is a mean over the batch, so Trainer must divide the loss by the number of accumulation steps.
     accepts_loss_kwargs = False
 
     def __init__(self, config: MultitaskConfig) -> None:
@@ -88,10 +88,10 @@ class MultitaskModel(ModelParts):
         for task in self.tasks.values():
             check_labels(task)
         self.encoder = AutoModel.from_config(config.text_config, **_no_pooler(config.text_config))
-        # A list: task names such as "a.b" or "forward" are no valid keys of a ModuleDict.
+        # A list, since task names such as "a.b" or "forward" are not valid keys of a ModuleDict.
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
-        for options in config.adapters or ():  # after post_init, which would initialise lora_B too
+        for options in config.adapters or ():  # after post_init, which would also initialise lora_B
             from .lora_multitask import inject_adapter  # needs PEFT
 
             inject_adapter(self.encoder, peft_adapter_name(options["name"]), options)
@@ -108,15 +108,19 @@ class MultitaskModel(ModelParts):
     ) -> MultitaskModel:
         """Build a model from a pretrained encoder, with new heads.
 
-        Heads of families that pretrain a pooler (BERT, …) start from that pooler, as the stock classes do.
+        If the encoder has a pretrained pooler (BERT, …), the sequence heads start from the pooler's weights, like the
+        stock classes.
 
         Args:
-            encoder: a Hub id or a local folder, anything `AutoModel` loads.
+            encoder: a Hub id or a local folder that `AutoModel` can load.
             tasks: the tasks with their label spaces, in the order of the heads.
-            max_length: sub-words the encoder reads at once, kept in the configuration.
-            stride: sub-words that windows of a long text share, kept in the configuration.
-            **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `attn_implementation`, …). `dtype` is
-                float32 unless given: a checkpoint stored in half precision is not fine to tune in it.
+            max_length: maximum number of sub-words per window, stored in the configuration.
+            stride: number of sub-words that windows of a long text share, stored in the configuration.
+            **kwargs: arguments of `AutoModel.from_pretrained` (`revision`, `attn_implementation`, …). `dtype` defaults
+                to float32, also for checkpoints in half precision, since half-precision weights lose small updates.
+
+        Raises:
+            ValueError: if there are no tasks, or a task has no labels.
         """
         pretrained = AutoModel.from_pretrained(encoder, **{"dtype": torch.float32, **kwargs})
         config = MultitaskConfig(
@@ -124,7 +128,7 @@ class MultitaskModel(ModelParts):
             tasks=list(tasks),
             max_length=max_length,
             stride=stride,
-            # A composite configuration sets its parts' implementation too, to None without this.
+            # A composite configuration also sets the implementation of its parts, by default to None.
             attn_implementation=pretrained.config._attn_implementation,
         )
         model = cls(config).to(pretrained.dtype)
@@ -135,22 +139,23 @@ class MultitaskModel(ModelParts):
             if head.encoder_stand_in is not None:
                 own = head.encoder_stand_in.state_dict().keys()
                 head.encoder_stand_in.load_state_dict({name: state[name] for name in own})
-        model.config.text_config._name_or_path = ""  # a local path is nobody else's business
+        model.config.text_config._name_or_path = ""  # a local path is private
         config.dtype = pretrained.dtype
         return model
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        """False, since all parts are initialised through `transformers.initialization`, which keeps loaded weights.
+        """Return False, also when the model is loaded as custom code from the Hub.
 
-        In custom code transformers passes over modules without parameters of their own, and so over every class that
-        initialises its children: ModernBERT's heads, [`PlainHead`].
+        For custom code, transformers does not initialise modules without own parameters. This would skip classes that
+        initialise their children, such as ModernBERT's heads and [`PlainHead`]. All parts use
+        `transformers.initialization`, which keeps loaded weights, so that the special treatment is not needed.
         """
         return False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise a plain head; the encoder and stock heads are handed to their own classes' initialisation."""
+        """Initialise a plain head. For the encoder and stock heads, transformers calls the methods of their classes."""
         if isinstance(module, PlainHead):
             init.normal_(module.classifier.weight, mean=0.0, std=0.02)
             init.zeros_(module.classifier.bias)
@@ -164,21 +169,23 @@ class MultitaskModel(ModelParts):
         labels: dict[str, torch.Tensor] | None = None,
         tasks: Sequence[str] | None = None,
     ) -> MultitaskOutput:
-        """The encoder over the batch, then every task's head over its rows.
+        """Run the encoder over the batch, then the head of each task over the task's rows.
 
-        One encoder pass serves all tasks without an adapter; a row is read again for each adapter that it needs.
+        One encoder pass serves all tasks without adapters. With adapters, a row is encoded once per combination of adapters
+        that its tasks need.
 
         Args:
             input_ids: shape (B, L), rows of any mix of datasets.
-            attention_mask: shape (B, L).
-            token_type_ids: shape (B, L), for encoders that read them.
-            rows: for each task the rows of the batch that it labels, shape (n_t,), n_t = 0 allowed; None for all rows.
-            labels: for each task shape (n_t, L) int64 with -100 off the first sub-words, (n_t,) int64 or float, or
-                (n_t, C_t) float.
-            tasks: the heads to run; None for all.
+            attention_mask: shape (B, L), 0 for padding; None for a batch without padding.
+            token_type_ids: shape (B, L), for encoders with token types.
+            rows: indices of the rows that are labelled for each task, shape (n_t,), where n_t can be 0; None for all
+                rows.
+            labels: labels of each task, shape (n_t, L) int64 with -100 for sub-words without a label, (n_t,) int64 or
+                float, or (n_t, C_t) float.
+            tasks: names of the tasks whose heads run; None for all tasks.
 
         Returns:
-            Logits, and with labels the joint loss and each task's summed loss.
+            The logits, and with `labels` the joint loss and each task's summed loss.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -186,7 +193,7 @@ class MultitaskModel(ModelParts):
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
         names = list(self.tasks if tasks is None else tasks)
-        logits, hidden = self._answers(
+        logits, hidden = self._run_passes(
             inputs, rows, names, marks_idle_adapters=labels is not None and torch.is_grad_enabled()
         )
         if labels is None:
@@ -195,9 +202,9 @@ class MultitaskModel(ModelParts):
             rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
         heads = self.heads_by_task
         idle = {name for name in names if len(rows[name]) == 0}
-        # Every process of a distributed run must touch every parameter. One operation does for sixty idle heads.
-        untouched = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
-        zero = zero_loss(hidden, *untouched)
+        # In a distributed run, every process needs a gradient for every parameter. One operation serves all idle heads.
+        idle_parameters = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
+        zero = zero_loss(hidden, *idle_parameters)
         loss_sums = {
             name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
         }
@@ -206,7 +213,7 @@ class MultitaskModel(ModelParts):
         )
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
 
-    def _answers(
+    def _run_passes(
         self,
         inputs: Mapping[str, torch.Tensor],
         rows: Mapping[str, torch.Tensor] | None,
@@ -214,9 +221,9 @@ class MultitaskModel(ModelParts):
         *,
         marks_idle_adapters: bool,
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """The logits of some tasks for their rows, and hidden states that they were made from.
+        """Return the logits of some tasks for their rows, and the hidden states of the last encoder pass.
 
-        With `marks_idle_adapters` adapters that no row goes through have a gradient too, of zero.
+        With `marks_idle_adapters`, adapters without rows get a gradient of zero.
         """
         heads = self.heads_by_task
         in_one = supports_mixed_batches(self.config.text_config, self.config.adapters or ())
@@ -238,7 +245,10 @@ class MultitaskModel(ModelParts):
         return {name: logits[name] for name in names}, hidden
 
     def enable_input_require_grads(self) -> None:
-        """Transformers' own of the encoder: DeBERTa's stock heads would look for embeddings, and have none."""
+        """Call the encoder's method, see `PreTrainedModel.enable_input_require_grads`.
+
+        The inherited method fails for DeBERTa's stock heads, since it looks for embeddings in every head.
+        """
         self.encoder.enable_input_require_grads()
 
     def disable_input_require_grads(self) -> None:
@@ -252,7 +262,10 @@ class MultitaskModel(ModelParts):
 
 
 def _no_pooler(text_config: Any) -> dict[str, bool]:
-    """The argument that leaves out the encoder's own pooler: heads have theirs, and an idle one gets no gradient."""
+    """Return the argument that builds the encoder without a pooler, if the family has one.
+
+    The heads have their own poolers, and the encoder's unused pooler would get no gradient.
+    """
     encoder_class = MODEL_MAPPING.get(type(text_config), None)
     if encoder_class is not None and "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
         return {"add_pooling_layer": False}

@@ -1,4 +1,4 @@
-"""The parts of a multitask model: tasks with their heads, and adapters, added, removed, frozen and merged."""
+"""Methods of a multitask model that add, remove, freeze and merge its tasks and adapters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .configuration_multitask import MultitaskConfig
 from .heads_multitask import TaskHead
 from .tasks_multitask import Task
 
-if TYPE_CHECKING and is_peft_available():  # the call keeps transformers from demanding PEFT for every model
+if TYPE_CHECKING and is_peft_available():  # without the call, transformers would require PEFT for every model
     from peft import LoraConfig
 
 
@@ -29,10 +29,10 @@ class ModelParts(PreTrainedModel):
     """A model whose tasks and adapters can be added, removed, frozen and merged.
 
     Attributes:
-        config: the configuration, which follows every change.
+        config: the configuration, which every method keeps up to date.
         tasks: the tasks by name, in the order of the heads.
         encoder: the shared encoder.
-        heads: the heads.
+        heads: the heads, one per task.
     """
 
     config: MultitaskConfig
@@ -47,32 +47,40 @@ class ModelParts(PreTrainedModel):
 
     @property
     def adapter_names(self) -> list[str]:
-        """The tasks that have an adapter of their own, and `shared` if there is one of all tasks."""
+        """Names of the adapters in the order in which they were added. A name is a task or `shared`."""
         return [options["name"] for options in self.config.adapters or ()]
 
     def adapters_of(self, task: str) -> tuple[str, ...]:
-        """The adapters that a task's rows go through, by the names that PEFT's layers know them by."""
+        """Return the adapters that apply to a task's rows, by their names in PEFT layers."""
         return tuple(peft_adapter_name(name) for name in self.adapter_names if name in {SHARED, task})
 
     def add_adapter(self, adapter_config: LoraConfig, adapter_name: str = SHARED) -> None:
-        """Give a task an adapter of its own, or all tasks a shared one; a task with both goes through their sum.
+        """Add an adapter to one task, or a shared adapter to all tasks. A task with both uses their sum.
 
-        It starts as no change. All that was trainable stays so; `freeze("encoder")` leaves adapters and heads.
+        The new adapter does not change the outputs, and its weights are trainable. Existing parameters stay trainable
+        or frozen; to train only adapters and heads, call `freeze("encoder")` first.
 
         Args:
-            adapter_config: its `r`, `lora_alpha`, `lora_dropout`, `target_modules` (names of linear layers, or
-                `all-linear`; PEFT's for the family by default), `use_rslora` and `use_dora`.
-            adapter_name: a task, or `shared`.
+            adapter_config: the configuration. The supported options are `r`, `lora_alpha`, `lora_dropout`,
+                `target_modules` (names of linear layers, or `all-linear`; by default PEFT's for the family),
+                `use_rslora` and `use_dora`.
+            adapter_name: the name of a task, or `shared`.
 
         Raises:
-            ValueError: if there is no such task, it has one, or the options do not fit the encoder.
+            ValueError: if the task does not exist, the adapter already exists, or the options do not fit the encoder or
+                the existing adapters.
         """
         from .lora_multitask import adapter_options, inject_adapter  # needs PEFT
 
         if adapter_name not in {SHARED, *self.tasks}:
-            raise ValueError(f"No task {adapter_name!r} to adapt to. The model has {', '.join(self.tasks)}.")
+            raise ValueError(
+                f"`adapter_name` should be `shared` or a task of the model ({', '.join(self.tasks)}). "
+                f"Found {adapter_name!r}."
+            )
         if adapter_name in self.adapter_names:
-            raise ValueError(f"{adapter_name!r} has an adapter. Take it out with `delete_adapter`.")
+            raise ValueError(
+                f"The model already has an adapter {adapter_name!r}. Remove it with `delete_adapter` first."
+            )
         options = {"name": adapter_name, **adapter_options(self.encoder, adapter_config)}
         config = copy.deepcopy(self.config)
         config.adapters = [*(config.adapters or []), options]
@@ -81,13 +89,13 @@ class ModelParts(PreTrainedModel):
         self.config.adapters = config.adapters
 
     def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
-        """Take adapters out: their tasks read the plain encoder, or the shared adapter's.
+        """Remove adapters. Their tasks then use only the encoder, and the shared adapter if it exists.
 
         Args:
-            adapter_names: tasks, or `shared`.
+            adapter_names: one or more names of tasks, or `shared`.
 
         Raises:
-            ValueError: if there is no such adapter.
+            ValueError: if an adapter does not exist.
         """
         for name in [adapter_names] if isinstance(adapter_names, str) else adapter_names:
             if name not in self.adapter_names:
@@ -98,10 +106,10 @@ class ModelParts(PreTrainedModel):
             ] or None
 
     def add_task(self, task: Task) -> None:
-        """Add a task with a new head, whose pooler, where the family has one, is new too.
+        """Add a task with a new head. If the head has a pooler, the pooler is not pretrained.
 
         Raises:
-            ValueError: if a task has its name, or it has no labels.
+            ValueError: if the name of the task is already used, or the task has no labels.
         """
         config = copy.deepcopy(self.config)
         config.tasks = [*config.get_tasks(), task]
@@ -117,13 +125,15 @@ class ModelParts(PreTrainedModel):
         self.config.tasks = config.tasks
 
     def drop_task(self, name: str) -> None:
-        """Take a task out, with its head and its adapter.
+        """Remove a task with its head and its adapter.
 
         Raises:
-            ValueError: if there is no such task, or no other.
+            ValueError: if the task does not exist, or is the only task.
         """
-        if name not in self.tasks or len(self.tasks) == 1:
-            raise ValueError(f"No task {name!r} beside others. The model has {', '.join(self.tasks)}.")
+        if name not in self.tasks:
+            raise ValueError(f"No task {name!r}. The model has {', '.join(self.tasks)}.")
+        if len(self.tasks) == 1:
+            raise ValueError(f"{name!r} cannot be dropped, since it is the only task of the model.")
         if name in self.adapter_names:
             self.delete_adapter(name)
         self.config.splits_words = self.config.reads_words
@@ -132,10 +142,13 @@ class ModelParts(PreTrainedModel):
         self.config.tasks = [task.to_dict() for task in self.tasks.values()]
 
     def parameters_of(self, part: str) -> list[nn.Parameter]:
-        """A part's parameters: a task's head and adapter, or of `encoder` all that tasks share, the shared adapter too.
+        """Return the parameters of a part of the model.
+
+        Args:
+            part: a task, for the task's head and adapter; or `encoder`, for the encoder and the shared adapter.
 
         Raises:
-            ValueError: if there is no such task.
+            ValueError: if the part does not exist.
         """
         if part == "encoder":
             own = set(adapter_parameters(self.encoder, map(peft_adapter_name, set(self.adapter_names) - {SHARED})))
@@ -146,16 +159,22 @@ class ModelParts(PreTrainedModel):
         return [*head.parameters(), *adapter_parameters(self.encoder, [peft_adapter_name(part)])]
 
     def freeze(self, *parts: str) -> None:
-        """Leave parts out of training, see `parameters_of`."""
+        """Exclude parts of the model from training, see `parameters_of`.
+
+        Raises:
+            ValueError: if a part does not exist.
+        """
         for part in parts:
             for parameter in self.parameters_of(part):
                 parameter.requires_grad_(False)
 
     def merge_and_unload(self, task: str) -> Self:
-        """A model of one task, whose adapters are merged into its plain encoder: the same logits at plain speed.
+        """Return a copy of the model with one task, whose adapters are merged into the encoder.
+
+        The logits are equal up to rounding, and the merged model runs at the speed of a model without adapters.
 
         Raises:
-            ValueError: if there is no such task.
+            ValueError: if the task does not exist.
         """
         if task not in self.tasks:
             raise ValueError(f"No task {task!r}. The model has {', '.join(self.tasks)}.")
@@ -168,5 +187,10 @@ class ModelParts(PreTrainedModel):
 
 
 def check_labels(task: Task) -> None:
+    """Check that a task has labels.
+
+    Raises:
+        ValueError: if the task has no labels.
+    """
     if task.num_labels == 0:
         raise ValueError(f"Task {task.name!r} has no labels. Give its label space before building the model.")

@@ -1,4 +1,4 @@
-"""Which rows of a batch go through which adapters, and in how many passes through the encoder."""
+"""Routing: the assignment of a batch's rows to adapters and encoder passes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 
 @dataclass(frozen=True)
 class Route:
-    """Which adapters the rows of an encoder pass go through.
+    """The adapters of each row in an encoder pass.
 
     Attributes:
-        adapters: for each group of neighbouring rows the adapters it goes through, all of them added up.
-        sizes: how many rows each group has.
-        idle: adapters that none of the rows goes through, and that get a gradient of zero.
+        adapters: the adapters of each group of consecutive rows. The outputs of a group's adapters are added up.
+        sizes: the number of rows in each group; empty for a single group.
+        idle: adapters without rows, which get a gradient of zero.
     """
 
     adapters: tuple[tuple[str, ...], ...]
@@ -33,7 +33,7 @@ _ROUTE: ContextVar[Route | None] = ContextVar("route", default=None)
 
 @contextlib.contextmanager
 def routed(route: Route) -> Iterator[None]:
-    """Inside, rows go this way. Threads, each with its own way, may share an encoder."""
+    """Use a route inside the context. Threads with different routes can share an encoder."""
     token = _ROUTE.set(route)
     try:
         yield
@@ -42,12 +42,12 @@ def routed(route: Route) -> Iterator[None]:
 
 
 def current_route() -> Route | None:
-    """The way that rows go here; None outside of `routed`."""
+    """Return the current route; None outside of `routed`."""
     return _ROUTE.get()
 
 
 def checkpointing_routed(checkpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Activation checkpointing whose second forward, in backward, goes the way of the first."""
+    """Return activation checkpointing that recomputes a forward pass with the route of the original pass."""
 
     def again(route: Route, forward: Callable[..., Any], *inputs: Any) -> Any:
         with routed(route):
@@ -66,9 +66,10 @@ class EncoderPass:
     """One pass through the encoder.
 
     Attributes:
-        route: which adapters its rows go through.
-        rows: the batch's rows that it reads, shape (rows,), a row once for each adapter; None for the batch as it is.
-        positions: for each task where in the pass its rows are, shape (n_t,); None for the whole pass.
+        route: the adapters of the rows.
+        rows: indices of the batch's rows, shape (rows,), where a row is repeated for each combination of adapters; None
+            for all rows in order.
+        positions: positions of each task's rows in the pass, shape (n_t,); None for all rows of the pass.
     """
 
     route: Route
@@ -81,17 +82,17 @@ def encoder_passes(
 ) -> list[EncoderPass]:
     """Plan the encoder passes that a batch needs for some tasks.
 
-    Tasks with the same adapters share their rows. A row that is labelled for tasks with different adapters is read once
-    for each combination of adapters.
+    Tasks with the same adapters share their rows. A row that is labelled for tasks with different adapters is encoded
+    once per combination of adapters.
 
     Args:
-        adapters: for each task its adapters.
-        rows: for each task the rows of the batch that carry its label, shape (n_t,); None for all rows.
-        in_one: whether one pass can hold rows of several adapters, see `supports_mixed_batches`. With `rows=None` each
-            combination of adapters takes a pass of its own, so that no pass holds more rows than the batch.
+        adapters: the adapters of each task.
+        rows: indices of the rows that are labelled for each task, shape (n_t,); None for all rows.
+        in_one: whether one pass can read rows of several adapters, see `supports_mixed_batches`. With `rows=None`, each
+            combination of adapters takes a separate pass, so that no pass has more rows than the batch.
 
     Returns:
-        At least one pass, since a loss of zero needs an encoder pass too.
+        At least one pass, since a loss of zero also needs an encoder pass.
     """
     tasks: dict[tuple[str, ...], list[str]] = {}
     for name, group in adapters.items():
@@ -107,16 +108,16 @@ def encoder_passes(
         ]
     reads = {group: _read_once({name: rows[name] for name in names}) for group, names in tasks.items()}
     if in_one:
-        return [_joined(reads)]
+        return [_join_passes(reads)]
     return [EncoderPass(Route((group,), ()), read, positions) for group, (read, positions) in reads.items()]
 
 
 _Read = tuple[torch.Tensor, dict[str, torch.Tensor]]
-"""Rows of the batch, shape (rows,), and for each task the positions of its rows among them, shape (n_t,)."""
+"""Indices of rows in the batch, shape (rows,), and positions of each task's rows in these indices, shape (n_t,)."""
 
 
 def _read_once(rows: Mapping[str, torch.Tensor]) -> _Read:
-    """Collect the rows of tasks that share their adapters, each row once."""
+    """Collect the rows of tasks with the same adapters, each row once."""
     if len(rows) == 1:
         ((name, read),) = rows.items()
         return read, {name: torch.arange(len(read), device=read.device)}
@@ -124,8 +125,8 @@ def _read_once(rows: Mapping[str, torch.Tensor]) -> _Read:
     return read, {name: torch.searchsorted(read, of_task) for name, of_task in rows.items()}
 
 
-def _joined(reads: Mapping[tuple[str, ...], _Read]) -> EncoderPass:
-    """Put the rows of several combinations of adapters behind each other, in one pass."""
+def _join_passes(reads: Mapping[tuple[str, ...], _Read]) -> EncoderPass:
+    """Join the rows of several combinations of adapters in one pass."""
     sizes = [len(read) for read, _ in reads.values()]
     starts = itertools.accumulate(sizes[:-1], initial=0)
     positions = {
@@ -137,7 +138,7 @@ def _joined(reads: Mapping[tuple[str, ...], _Read]) -> EncoderPass:
 
 
 def mark_idle_adapters(passes: Sequence[EncoderPass], names: Iterable[str]) -> list[EncoderPass]:
-    """The same passes, of which the first gives those of some adapters that no row goes through a gradient of zero."""
+    """Return the passes, the first of which gives every named adapter without rows a gradient of zero."""
     used = {name for each in passes for group in each.route.adapters for name in group}
     idle = tuple(name for name in names if name not in used)
     return [replace(passes[0], route=replace(passes[0].route, idle=idle)), *passes[1:]]

@@ -1,4 +1,4 @@
-"""Spans and the tags that write them: reading, writing, repairing, and constrained decoding."""
+"""Spans of words and their tags: conversion, repair and constrained decoding."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES"}
-"""The prefixes of each tagging scheme beside `O`."""
+"""The prefixes of each tagging scheme, without `O`."""
 
 
 class Span(NamedTuple):
-    """Words `start` to `end` (exclusive) with one label."""
+    """The words from `start` to `end` (exclusive), with one label."""
 
     label: str
     start: int
@@ -20,7 +20,7 @@ class Span(NamedTuple):
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """`"B-PER"` -> `("B", "PER")`; `"O"` -> `("O", "")`.
+    """Split a tag into its prefix and label: `"B-PER"` into `("B", "PER")`, `"O"` into `("O", "")`.
 
     Raises:
         ValueError: if the tag is neither `O` nor a prefix, a hyphen and a label.
@@ -29,31 +29,32 @@ def split_tag(tag: str) -> tuple[str, str]:
         return "O", ""
     prefix, hyphen, label = tag.partition("-")
     if not hyphen or not label or prefix not in {"B", "I", "E", "S"}:
-        raise ValueError(f"A span tag is O, or B-, I-, E- or S- and a label. Found {tag!r}.")
+        raise ValueError(f"A span tag should be O, or B-, I-, E- or S- followed by a label. Found {tag!r}.")
     return prefix, label
 
 
 def spans_from_tags(tags: Sequence[str]) -> list[Span]:
-    """Read spans as seqeval's default mode (conlleval) does, legal tags or not, in any of the schemes.
+    """Read spans from tags of any scheme with the rules of conlleval, the default mode of seqeval.
 
-    A span goes on over a word tagged I or E with the same label, and ends otherwise; I after O begins one.
+    Illegal sequences of tags are accepted. A tag with I or E continues the span of a previous tag with B or I and the
+    same label. Every other tag except O starts a new span.
     """
     spans: list[Span] = []
     start, current, previous = 0, "", "O"
     for position, tag in enumerate([*tags, "O"]):
         prefix, label = split_tag(tag)
-        goes_on = prefix in "IE" and label == current and previous in "BI"
-        if current and not goes_on:
+        continues = prefix in "IE" and label == current and previous in "BI"
+        if current and not continues:
             spans.append(Span(current, start, position))
             current = ""
-        if prefix != "O" and not goes_on:
+        if prefix != "O" and not continues:
             start, current = position, label
         previous = prefix
     return spans
 
 
 def tags_from_spans(spans: Sequence[Span], length: int, scheme: str) -> list[str]:
-    """Write non-overlapping spans, in order, as `length` tags of a scheme."""
+    """Convert non-overlapping spans in order to `length` tags of a scheme."""
     tags = ["O"] * length
     for span in spans:
         tags[span.start : span.end] = [f"I-{span.label}"] * (span.end - span.start)
@@ -66,28 +67,32 @@ def tags_from_spans(spans: Sequence[Span], length: int, scheme: str) -> list[str
 
 
 def repair_tags(tags: Sequence[str], scheme: str) -> list[str]:
-    """The legal tags of the spans that seqeval reads from `tags`."""
+    """Return legal tags of a scheme for the spans that seqeval reads from `tags`."""
     return tags_from_spans(spans_from_tags(tags), len(tags), scheme)
 
 
 def scheme_labels(tags: Sequence[str], scheme: str) -> list[str]:
-    """The tags given, in their order, completed so that every span label can be written in the scheme.
+    """Return the given tags in order, completed by the missing tags of the scheme for their labels.
+
+    `O` is put first if it is missing, and the other missing tags are put last.
 
     Raises:
-        ValueError: if a tag is none of the scheme's.
+        ValueError: if a tag does not belong to the scheme.
     """
     complete = dict.fromkeys(["O", *tags] if "O" not in tags else tags)
     for tag in list(complete):
         prefix, label = split_tag(tag)
         if label and prefix not in SCHEMES[scheme]:
-            raise ValueError(f"Scheme {scheme} has the prefixes {', '.join(SCHEMES[scheme])}. Found {tag!r}.")
+            raise ValueError(
+                f"Scheme {scheme} has only the prefixes {', '.join(SCHEMES[scheme])}. Found the tag {tag!r}."
+            )
         if label:
             complete.update(dict.fromkeys(f"{prefix}-{label}" for prefix in SCHEMES[scheme]))
     return list(complete)
 
 
 def is_legal(previous: str, following: str, scheme: str) -> bool:
-    """Whether tag `following` may stand after `previous`; `O` stands for the text's border on either side."""
+    """Return whether the tag `following` can follow `previous`. `O` also stands for both ends of a text."""
     (left, left_label), (right, right_label) = split_tag(previous), split_tag(following)
     same = left_label == right_label
     if scheme == "iob1":
@@ -98,7 +103,7 @@ def is_legal(previous: str, following: str, scheme: str) -> bool:
 
 
 class SpanConstraints:
-    """Which tag may follow which, as matrices for the Viterbi search.
+    """The legal transitions between tags, as matrices for Viterbi decoding.
 
     Args:
         labels: the tags in the order of the logits.
@@ -111,13 +116,13 @@ class SpanConstraints:
         self.transitions = np.array([[is_legal(a, b, scheme) for b in labels] for a in labels])
 
     def decode(self, logits: np.ndarray) -> np.ndarray:
-        """The most probable legal sequence of tags.
+        """Return the legal sequence of tags with the largest sum of logits (Viterbi 1967).
 
         Args:
             logits: shape (words, tags), float.
 
         Returns:
-            Tag indices, shape (words,). Equal to the argmax wherever that is legal.
+            Tag indices, shape (words,), equal to the argmax if the argmax is a legal sequence.
         """
         best = logits.argmax(axis=-1)
         if not len(best) or self._is_legal_path(best):

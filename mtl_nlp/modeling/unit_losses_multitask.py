@@ -1,7 +1,7 @@
 """Losses summed over the labelled units (words, texts, decisions) of one task.
 
-Each function returns Σ_u w_u · loss_u in float32, a scalar that still depends on the logits where no unit is labelled.
-`weights` is None for w_u = 1, or a tensor that broadcasts to the shape of the units.
+Each function returns Σ_u w_u · loss_u, a float32 scalar. Without labelled units, the sum is zero and gives the logits a
+gradient of zero. `weights` is None for w_u = 1, or a tensor that is broadcastable to the shape of the units.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ def cross_entropy_sum(
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> torch.Tensor:
-    """Sum the cross-entropy over units of one class each.
+    """Sum the cross-entropy over units with one class each.
 
     Args:
         logits: shape (*units, classes).
-        targets: class ids, shape (*units) int64, with `ignore_index` where there is no label; or soft targets, shape
-            (*units, classes) float, one distribution per unit, all zeros where there is no label.
-        weights: broadcasts to (*units).
+        targets: class ids, shape (*units) int64, `ignore_index` for units without a label; or soft targets, shape
+            (*units, classes) float, a distribution per unit, all zeros for units without a label.
+        weights: weights of the units, broadcastable to (*units).
         label_smoothing: the share of a target that is spread over all classes (Szegedy et al. 2016).
         ignore_index: the class id of a unit without a label.
     """
     logits = logits.float()
     is_soft = targets.is_floating_point()
     units = targets.shape[:-1] if is_soft else targets.shape
-    # The number of units is given, since logits over zero rows have no shape to infer -1 from.
+    # For zero rows, reshape could not infer the number of units from -1.
     flat = logits.reshape(units.numel(), logits.shape[-1])
     if is_soft:
         soft = targets.float().reshape(flat.shape)
         losses = F.cross_entropy(flat, soft, reduction="none", label_smoothing=label_smoothing)
-        # Smoothing would give a unit without a label a target.
+        # Label smoothing also gives units without a label a target, so their losses are set to zero.
         losses = losses * soft.ne(0).any(dim=-1)
     else:
         losses = F.cross_entropy(
@@ -58,8 +58,8 @@ def binary_cross_entropy_sum(
 
     Args:
         logits: shape (*decisions).
-        targets: the probability that each decision holds, shape (*decisions); NaN where there is no label.
-        weights: broadcasts to (*decisions).
+        targets: the probability that each decision is positive, shape (*decisions); NaN for decisions without a label.
+        weights: weights of the decisions, broadcastable to (*decisions).
     """
     labelled = targets.isnan().logical_not().float()
     scale = labelled if weights is None else labelled * weights.float()
@@ -74,11 +74,11 @@ def squared_error_sum(
 
     Args:
         outputs: the predicted numbers, shape (*units).
-        targets: shape (*units); NaN where there is no label.
-        weights: broadcasts to (*units).
+        targets: the correct numbers, shape (*units); NaN for units without a label.
+        weights: weights of the units, broadcastable to (*units).
     """
     outputs = outputs.float()
-    # A unit without a label has itself as its target: an error of zero, and a gradient of zero instead of NaN.
+    # The target of a unit without a label is the unit's own output, so that the gradient is zero instead of NaN.
     known = torch.where(targets.isnan(), outputs.detach(), targets.float())
     if weights is None:
         return F.mse_loss(outputs, known, reduction="sum")

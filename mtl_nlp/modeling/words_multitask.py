@@ -1,18 +1,19 @@
-"""Splitting raw text into words, close to how English treebanks (Universal Dependencies EWT) do.
+"""Splitting of raw text into words, similar to English treebanks (Universal Dependencies EWT).
 
 The rules, in order, at each position of the text:
 
-1. URLs, e-mail addresses, @mentions, #hashtags and emoticons are one word, without sentence punctuation at their end.
+1. URLs, e-mail addresses, @mentions, #hashtags and emoticons are one word, without sentence punctuation at the end.
 2. Numbers keep their separators and endings: `1,000.50`, `10:30`, `2/3`, `2021-03-04`, `555-0142`, `22nd`, `1990s`,
-   `14C`. Units are words of their own: `5 kg`, `10 am`.
+   `14C`. Units are separate words: `5 kg`, `10 am`.
 3. Abbreviations keep their period: `Mr.`, `e.g.`, `U.S.`, `Ph.D.`, single initials such as `J.` (not the pronoun `I`).
-4. Runs of letters and digits are words; apostrophes inside them stay, except for the clitics
-   `n't 's 're 've 'll 'd 'm`, which are words of their own (`do n't`, `John 's`), as are the parts of `cannot`,
-   `gonna`, `wanna`, `gotta`. Combining marks, zero-width joiners and variation selectors stay with their letter.
-   `AT&T` and `e-mail` are one word.
-5. Repeated periods, hyphens, exclamation and question marks are one word (`...`, `--`, `?!`), as are emoji in a row.
-6. Every other character that is not white space is a word (so are Chinese, Japanese and Korean ideographs).
-   Hyphenated words are split: `five - star`.
+4. Sequences of letters and digits are words, and keep apostrophes inside them, except that the clitics
+   `n't 's 're 've 'll 'd 'm` are separate words (`do n't`, `John 's`). `cannot`, `gonna`, `wanna` and `gotta` are split
+   in two. Combining marks, zero-width joiners and variation selectors stay with their letter. `AT&T` and `e-mail` are
+   one word.
+5. Repeated periods, repeated hyphens, and sequences of exclamation and question marks are one word (`...`, `--`,
+   `?!`), and so are sequences of emoji.
+6. Every other character except white space is a word, such as each Chinese or Japanese character. Hyphenated words
+   are split: `five - star`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _ABBREVIATIONS = (
 )
 _ADDRESS = r"[^\s<>\"]*[^\s<>\".,;:!?')\]}]"
 _LETTER = r"[^\W_]"
-# The combining marks of all scripts: accents, vowel signs, variation selectors; and the two zero-width joiners.
+# The combining marks of all scripts (accents, vowel signs, variation selectors), and the two zero-width joiners.
 _MARKS = f"[{''.join(chr(c) for c in range(0x300, 0x1F000) if unicodedata.category(chr(c))[0] == 'M')}\u200c\u200d]"
 _IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
 _EMOJI = r"[\U0001f1e6-\U0001faff\u2600-\u27bf]"
-# Lengths are bounded (as they are in addresses), so that no text takes quadratic time.
+# Repetitions are bounded, as the parts of addresses are, so that no text takes quadratic time.
 _WORD = re.compile(
     "|".join(
         (
@@ -60,7 +61,7 @@ _CONTRACTIONS = {"cannot": 3, "gonna": 3, "wanna": 3, "gotta": 3}
 
 
 class Word(NamedTuple):
-    """A word and where it stands: `text[start:end] == word`."""
+    """A word with its character offsets, so that `text[start:end]` is the word."""
 
     text: str
     start: int
@@ -71,14 +72,14 @@ def split_words(text: str) -> list[Word]:
     """Split a raw text into words by the rules in this module's docstring.
 
     Returns:
-        The words in order, with character offsets into `text`. Joined, they are the text without its white space.
+        The words in order, with character offsets into `text`. The joined words are the text without white space.
     """
     words: list[Word] = []
     for match in _WORD.finditer(text):
         word, start = match.group(), match.start()
         cut = _CONTRACTIONS.get(word.lower(), 0)
         borders = [cut, len(word)] if cut else [len(word)]
-        while len(borders) < 3 and (clitic := _CLITICS.match(word, 0, borders[0])):  # two in `should n't 've`
+        while len(borders) < 3 and (clitic := _CLITICS.match(word, 0, borders[0])):  # `shouldn't've` has two
             borders.insert(0, clitic.start("clitic"))
         words += [Word(word[a:b], start + a, start + b) for a, b in pairwise([0, *borders])]
     return words

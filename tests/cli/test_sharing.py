@@ -173,7 +173,7 @@ def test_a_mean_that_no_stock_class_reads_is_not_exported_for_peft(tmp_path, cap
     model.save_pretrained(tmp_path / "run")
     build_tokenizer("wordpiece").save_pretrained(tmp_path / "run")
     command = ("export", str(tmp_path / "run"), str(tmp_path / "out"), "--format", "peft", "--task", "mean")
-    assert "--task mean: no bert class of transformers reads the mean of a text" in fails(capsys, *command)
+    assert "--task mean: no bert class of transformers supports mean pooling" in fails(capsys, *command)
     assert not (tmp_path / "out").exists()
 
 
@@ -220,9 +220,12 @@ def test_a_model_without_some_tasks_answers_the_others_as_before(adapted, tmp_pa
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (["nre"], "--task: No task 'nre' beside others. The model has pos, ner, topic."),
-        (["ner", "ner"], "--task: No task 'ner' beside others. The model has pos, topic."),
-        (["pos", "ner", "topic"], "--task: No task 'topic' beside others. The model has topic."),
+        (["nre"], "--task: No task 'nre'. The model has pos, ner, topic."),
+        (["ner", "ner"], "--task: No task 'ner'. The model has pos, topic."),
+        (
+            ["pos", "ner", "topic"],
+            "--task: 'topic' cannot be dropped, since it is the only task of the model.",
+        ),
     ],
 )
 def test_tasks_that_cannot_be_left_out_are_refused_in_one_line(adapted, tmp_path, capsys, tasks, message):

@@ -71,7 +71,7 @@ def test_word_without_a_class_label_is_refused(tmp_path):
         (TOKENS, {"pos": "y"}, {"tokens": ["a", None], "y": ["x", "x"]}, "`tokens` should be a list of strings"),
         (TOKENS, {"pos": "y"}, {"tokens": ["a", "b"], "y": ["x"]}, r"row 1, column 'y': 2 tokens but 1 labels"),
         (TOKENS, {"pos": "y"}, {"tokens": ["a"], "y": [1]}, r"expected a list of label names, .*; found \[1\]"),
-        (TOKENS, {"ner": "y"}, {"tokens": ["a"], "y": ["PER"]}, r"A span tag is O, or B-.*Found 'PER'"),
+        (TOKENS, {"ner": "y"}, {"tokens": ["a"], "y": ["PER"]}, r"A span tag should be O, or B-.*Found 'PER'"),
     ],
 )
 def test_invalid_row_is_named_with_its_number(tmp_path, inputs, labels, row, message):

@@ -175,7 +175,7 @@ def test_mean_pooling_is_exported_to_a_supporting_stock_class(tmp_path):
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "modernbert"])
 def test_mean_pooling_without_a_supporting_stock_class_is_refused(family, tmp_path):
-    message = rf"^--task mean: no {family} class of transformers reads the mean of a text \(`pooling: mean`\)\. .*onnx"
+    message = rf"^--task mean: no {family} class of transformers supports mean pooling \(`pooling: mean`\)\. .*onnx"
     with pytest.raises(ExportError, match=message):
         export_stock(model_of(family), tokenizer_for(family), "mean", tmp_path / "out")
     assert not (tmp_path / "out").exists()

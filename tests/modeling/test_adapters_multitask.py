@@ -1,4 +1,4 @@
-"""Adapters: PEFT's layers on one encoder, and rows of several tasks in one pass."""
+"""Adapters on one encoder: batches of several tasks, gradients, checkpointing, saving and invalid options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def grads(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_mixed_batch_equals_every_tasks_rows_alone(family):
+def test_mixed_batch_equals_separate_batches_per_task(family):
     model = adapted(family)
     logits = model(**batch(), rows=ROWS).logits
     for task in model.tasks:
@@ -33,7 +33,7 @@ def test_a_mixed_batch_equals_every_tasks_rows_alone(family):
 
 
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert"])
-def test_all_rows_of_all_tasks_equal_every_tasks_own_model(family):
+def test_all_rows_of_all_tasks_equal_separate_models(family):
     model = adapted(family)
     logits = model(**batch()).logits
     for task in model.tasks:
@@ -43,7 +43,7 @@ def test_all_rows_of_all_tasks_equal_every_tasks_own_model(family):
 
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True}, {"target_modules": ["query"]}])
-def test_gradients_of_a_mixed_batch_equal_the_sum_of_every_tasks_pass(options):
+def test_gradients_of_a_mixed_batch_equal_the_sum_of_separate_passes(options):
     adapters = ("pos", "ner") if "use_dora" in options else ("pos", "ner", "shared")
     model = adapted(adapters=adapters, **options)
     output = model(**batch(), rows=ROWS, labels=labels())
@@ -58,7 +58,7 @@ def test_gradients_of_a_mixed_batch_equal_the_sum_of_every_tasks_pass(options):
         torch.testing.assert_close(mixed[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_a_row_is_read_once_for_each_adapter_it_is_labelled_for_and_only_then():
+def test_row_is_read_once_per_adapter_of_its_labelled_tasks():
     model = adapted(adapters=("pos", "ner"))
     read = []
     model.encoder.register_forward_pre_hook(
@@ -66,12 +66,12 @@ def test_a_row_is_read_once_for_each_adapter_it_is_labelled_for_and_only_then():
     )
     model(**batch(), rows=ROWS)
     input_ids = batch()["input_ids"]
-    # pos: 3 rows, ner: 2, and topic and a.b, which share the plain encoder, rows 1, 3 and 5.
+    # Three rows for pos, two rows for ner, and rows 1, 3 and 5 for topic and a.b, which have no adapters.
     assert len(read) == 1
     assert torch.equal(read[0], input_ids[[0, 1, 4, 1, 2, 1, 3, 5]])
 
 
-def test_asked_for_all_rows_there_is_one_pass_a_task_with_an_adapter_and_one_for_the_rest():
+def test_all_rows_for_all_tasks_take_one_pass_per_adapter_and_one_without():
     model = adapted(adapters=("pos", "ner"))
     read = []
     model.encoder.register_forward_pre_hook(
@@ -84,7 +84,7 @@ def test_asked_for_all_rows_there_is_one_pass_a_task_with_an_adapter_and_one_for
     assert len(read) == 1
 
 
-def test_adapters_start_as_no_change_and_leave_what_was_trainable():
+def test_new_adapters_change_neither_outputs_nor_trainable_parameters():
     model = build_model(TASKS)
     plain = model(**batch()).logits
     model.freeze("topic")
@@ -99,7 +99,7 @@ def test_adapters_start_as_no_change_and_leave_what_was_trainable():
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}])
-def test_a_reloaded_model_has_every_adapter_and_equal_logits(tmp_path, options):
+def test_reloaded_model_has_every_adapter_and_equal_logits(tmp_path, options):
     model = adapted(adapters=("pos", "a.b"), **options)
     model.save_pretrained(tmp_path)
     loaded, info = MultitaskModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -114,7 +114,7 @@ def test_a_reloaded_model_has_every_adapter_and_equal_logits(tmp_path, options):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointed_layers_are_computed_again_through_the_same_adapters(reentrant):
+def test_checkpointed_layers_are_recomputed_through_the_same_adapters(reentrant):
     model = adapted().train()
     first, second = ROWS, {name: rows.flip(0) // 2 for name, rows in ROWS.items()}
 
@@ -130,7 +130,7 @@ def test_checkpointed_layers_are_computed_again_through_the_same_adapters(reentr
         torch.testing.assert_close(plain[name], gradient, atol=1e-4, rtol=1e-3, msg=name)
 
 
-def test_threads_share_a_model_with_adapters():
+def test_threads_can_share_a_model_with_adapters():
     model = adapted()
     expected = {task: model(**batch(), tasks=[task]).logits[task] for task in model.tasks}
     wrong = []
@@ -148,7 +148,7 @@ def test_threads_share_a_model_with_adapters():
     assert not wrong
 
 
-def test_every_adapter_is_touched_by_every_batch():
+def test_idle_adapters_get_a_gradient_of_zero():
     model = adapted(adapters=("pos", "ner", "topic", "shared"))
     rows = {**ROWS, "ner": torch.tensor([], dtype=torch.long), "pos": torch.tensor([], dtype=torch.long)}
     wanted = {**labels(), "ner": torch.ones(0, 9, dtype=torch.long), "pos": torch.ones(0, 9, dtype=torch.long)}
@@ -158,12 +158,12 @@ def test_every_adapter_is_touched_by_every_batch():
     assert len(idle) == 48 and all(not parameter.grad.any() for parameter in idle)
 
 
-def test_a_configuration_with_other_adapters_is_refused():
+def test_configuration_with_invalid_adapters_is_refused():
     config = build_model(TASKS).config
     options = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear"}
     options |= {"use_rslora": False, "use_dora": False}
     for adapters in ([{"name": "no", **options}], [{"name": "pos", **options}] * 2):
-        with pytest.raises(ValueError, match="should have the names of tasks"):
+        with pytest.raises(ValueError, match="Each adapter should have a different name"):
             MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=adapters)
     wrong = [{"r": "4"}, {"target_modules": 5}, {"target_modules": "(a+)+"}, {"lora_dropout": "x"}, {"eva_config": {}}]
     for changes in (*wrong, {"name": ["pos"]}, {"r": 0}, {"lora_dropout": 1.0}, {"target_modules": [1]}):
@@ -176,7 +176,7 @@ def test_a_configuration_with_other_adapters_is_refused():
             MultitaskConfig(text_config=config.text_config, tasks=TASKS, adapters=adapters)
 
 
-def test_outside_of_training_the_encoder_by_itself_is_the_plain_encoder():
+def test_encoder_called_alone_ignores_adapters_without_gradients():
     model = adapted(adapters=("shared", "pos", "ner")).eval()
     plain = copy.deepcopy(model)
     plain.delete_adapter(plain.adapter_names)
@@ -186,26 +186,26 @@ def test_outside_of_training_the_encoder_by_itself_is_the_plain_encoder():
         assert torch.equal(model.train().encoder(**batch()).last_hidden_state, expected)
 
 
-def test_activation_checkpointing_that_forgets_the_way_is_an_error_and_no_other_gradient():
+def test_activation_checkpointing_that_loses_the_route_is_an_error():
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 
     model = adapted(adapters=("pos", "ner")).train()
     apply_activation_checkpointing(model, check_fn=lambda module: type(module).__name__ == "BertLayer")
     output = model(**batch(), rows={**ROWS, "ner": ROWS["ner"][:0]}, labels={**labels(), "ner": labels()["ner"][:0]})
-    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
+    with pytest.raises(RuntimeError, match=r"should be called only through MultitaskModel\.forward"):
         output.loss.backward()
 
 
-def test_no_task_asked_for_is_no_answer():
+def test_empty_task_list_gives_no_answers():
     assert adapted()(**batch(), tasks=[]).logits == {}
     assert build_model(TASKS)(**batch(), tasks=[]).logits == {}
 
 
-def test_adapters_that_do_not_add_up_are_refused():
+def test_adapters_that_cannot_be_combined_are_refused():
     model = adapted(adapters=("pos",), use_dora=True)
-    with pytest.raises(ValueError, match="DoRA adapters do not add up"):
+    with pytest.raises(ValueError, match="DoRA adapters cannot be added up"):
         model.add_adapter(lora())
     model = adapted(adapters=("pos",), lora_dropout=0.5)
-    with pytest.raises(ValueError, match="drop out together"):
+    with pytest.raises(ValueError, match=r"share one dropout mask.* Found 0\.1, 0\.5"):
         model.add_adapter(lora(lora_dropout=0.1))
     assert model.adapter_names == ["pos"]

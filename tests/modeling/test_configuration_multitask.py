@@ -1,4 +1,4 @@
-"""The configuration: what it keeps, in which order, and what it refuses."""
+"""The configuration: round trips, reading of words, invalid tasks and references to code."""
 
 import pytest
 from toys import build_config
@@ -14,12 +14,12 @@ TASKS = [
 ]
 
 
-def test_tasks_come_back_equal_and_in_order(tmp_path):
+def test_tasks_round_trip_in_order(tmp_path):
     MultitaskConfig(text_config=build_config("bert"), tasks=TASKS).save_pretrained(tmp_path)
     assert MultitaskConfig.from_pretrained(tmp_path).get_tasks() == TASKS
 
 
-def test_auto_config_loads_it_with_the_encoders_own_configuration(tmp_path):
+def test_auto_config_loads_the_configuration_with_that_of_the_encoder(tmp_path):
     config = MultitaskConfig(text_config=build_config("roberta"), tasks=TASKS, max_length=40, stride=7)
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
@@ -34,17 +34,17 @@ def test_tasks_may_be_plain_data():
     assert config.get_tasks() == TASKS
 
 
-def test_two_tasks_of_one_name_are_refused():
+def test_duplicate_task_names_are_refused():
     with pytest.raises(ValueError, match=r"Task names must be unique. Found \['pos', 'pos'\]"):
         MultitaskConfig(text_config=build_config("bert"), tasks=[Regression(name="pos"), Regression(name="pos")])
 
 
 @pytest.mark.parametrize(("tasks", "reads_words"), [(TASKS, True), (TASKS[:1], False), (TASKS[2:], False), ([], False)])
-def test_texts_are_split_as_soon_as_one_task_labels_words(tasks, reads_words):
+def test_texts_are_split_if_any_task_labels_words(tasks, reads_words):
     assert MultitaskConfig(text_config=build_config("bert"), tasks=tasks).reads_words is reads_words
 
 
-def test_what_a_file_says_of_code_to_run_is_not_taken_from_it(tmp_path):
+def test_configuration_ignores_code_references_of_the_file(tmp_path):
     code = {
         "trust_remote_code": True,
         "attn_implementation": "eve/kernel",
@@ -63,7 +63,7 @@ def test_what_a_file_says_of_code_to_run_is_not_taken_from_it(tmp_path):
     assert loaded._attn_implementation is loaded.text_config._attn_implementation is None
 
 
-def test_the_user_chooses_how_attention_is_computed_and_a_model_may_bring_its_own_code(tmp_path):
+def test_users_choose_the_attention_and_models_can_have_custom_code(tmp_path):
     MultitaskConfig(text_config=build_config("bert"), tasks=TASKS, auto_map={"AutoModel": "a.B"}).save_pretrained(
         tmp_path
     )

@@ -1,4 +1,4 @@
-"""One head is the stock class: same logits, same loss, same gradients."""
+"""Heads have the logits, losses and gradients of the stock classes."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ WITHOUT_STOCK_CLASSES = "splinter"
 
 
 def inputs():
-    """Three rows, the last two padded."""
+    """Return three rows, the last two of which are padded."""
     torch.manual_seed(1)
     attention_mask = torch.tensor([[1] * 9, [1] * 6 + [0] * 3, [1] * 2 + [0] * 7])
     return {"input_ids": torch.randint(3, 500, (3, 9)) * attention_mask, "attention_mask": attention_mask}
@@ -31,7 +31,7 @@ def labels_for(task):
 
 
 def stock_model(model, task):
-    """The stock class with the multitask model's weights."""
+    """Build the stock class with the weights of a multitask model."""
     config = model.config.text_config.__class__.from_dict(model.config.text_config.to_dict())
     config.num_labels, config.problem_type = task.num_labels, task.kind.problem_type
     auto_class = AutoModelForTokenClassification if task.kind.level == "token" else AutoModelForSequenceClassification
@@ -71,7 +71,7 @@ def test_one_task_alone_equals_the_stock_class(family, task):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "modernbert"])
-def test_mean_pooling_reads_the_mean_in_place_of_the_text(family):
+def test_mean_pooling_reads_the_mean_of_the_sub_words(family):
     task = TextClassification(name="topic", labels=["a", "b", "c"], pooling="mean")
     model = build_model([task], family)
     mask = inputs()["attention_mask"]
@@ -90,7 +90,7 @@ def test_mean_pooling_does_not_depend_on_the_side_of_the_padding():
 
 
 @pytest.mark.parametrize("task", [POS, TOPIC], ids=["token", "sequence"])
-def test_a_family_without_a_stock_class_gets_a_plain_head(task):
+def test_family_without_a_stock_class_gets_a_plain_head(task):
     model = build_model([task], WITHOUT_STOCK_CLASSES)
     (head,) = model.heads
     assert not head.has_stock_class
@@ -101,19 +101,19 @@ def test_a_family_without_a_stock_class_gets_a_plain_head(task):
 
 
 @pytest.mark.parametrize(("level", "shape"), [("token", (2, 5, 3)), ("sequence", (2, 3))])
-def test_a_plain_heads_logits_have_the_shape_of_its_level(level, shape):
+def test_logits_of_a_plain_head_have_the_shape_of_its_level(level, shape):
     config = build_config("bert", num_labels=3)
     assert PlainHead(config, level)(torch.zeros(2, 5, 32)).shape == shape
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_head_holds_no_encoder(family):
+def test_head_does_not_contain_the_encoder(family):
     head = TaskHead(TOPIC, build_config(family))
     words = ("embed", "encoder", "attention", "layer.0", "layers.0", "albert_layer")
     assert not [name for name, _ in head.named_parameters() if any(word in name for word in words)]
 
 
-def test_the_encoders_own_configuration_is_left_alone():
+def test_configuration_of_the_encoder_is_not_changed():
     config = build_config("bert")
     before = config.to_dict()
     TaskHead(SCORE, config)
@@ -131,7 +131,7 @@ def test_the_encoders_own_configuration_is_left_alone():
     ids=lambda value: "" if isinstance(value, torch.Tensor) else value.name,
 )
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "albert", "modernbert", WITHOUT_STOCK_CLASSES])
-def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, labels):
+def test_head_without_rows_gives_a_zero_loss_with_zero_gradients(family, task, labels):
     (head,) = build_model([task], family).heads
     loss = head.loss_sum(head(torch.zeros(0, 9, 32), torch.zeros(0, 9, dtype=torch.long)), labels)
     loss.backward()
@@ -140,14 +140,14 @@ def test_a_head_over_no_rows_gives_a_zero_loss_that_touches_it(family, task, lab
 
 
 @pytest.mark.parametrize("task", [POS, TOPIC], ids=lambda task: task.name)
-def test_a_model_takes_soft_targets_and_their_mean_is_over_the_labelled_units(task):
+def test_loss_of_soft_targets_is_the_mean_over_labelled_units(task):
     model, labels = build_model([task]), labels_for(task)
     soft = torch.nn.functional.one_hot(labels.clamp(min=0), 3) * labels.ne(-100)[..., None].float()
     hard, same = (model(**inputs(), labels={task.name: given}).loss for given in (labels, soft))
     torch.testing.assert_close(same, hard, rtol=0, atol=1e-6)
 
 
-def test_a_heads_loss_counts_a_unit_by_its_weight():
+def test_loss_of_a_head_weights_units():
     (head,) = build_model([TOPIC]).heads
     logits, labels = torch.randn(3, 3), labels_for(TOPIC)
     each = [head.loss_sum(logits[row : row + 1], labels[row : row + 1]).item() for row in range(3)]
@@ -155,7 +155,7 @@ def test_a_heads_loss_counts_a_unit_by_its_weight():
     assert weighted.item() == pytest.approx(2.0 * each[0] + 0.5 * each[1])
 
 
-def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation():
+def test_label_smoothing_equals_trainer_in_training_and_is_off_in_evaluation():
     head = build_model([POS]).heads[0]
     head.label_smoothing = 0.1
     torch.manual_seed(2)
@@ -167,7 +167,7 @@ def test_label_smoothing_is_that_of_trainer_in_training_and_none_in_evaluation()
 
 
 @pytest.mark.parametrize("task", [POS, TOPIC, TAGS], ids=lambda task: task.name)
-def test_the_stock_configuration_names_the_labels_in_their_order_and_the_loss(task):
+def test_stock_configuration_has_the_labels_in_order_and_the_problem_type(task):
     encoder = build_config("bert", num_labels=7)
     config = stock_config(task, encoder)
     assert config.id2label == {0: "a", 1: "b", 2: "c"}
@@ -176,7 +176,7 @@ def test_the_stock_configuration_names_the_labels_in_their_order_and_the_loss(ta
     assert encoder.num_labels == 7
 
 
-def test_the_stock_configuration_of_a_number_has_one_output_with_the_tasks_name():
+def test_stock_configuration_of_a_regression_has_one_output_named_after_the_task():
     config = stock_config(SCORE, build_config("bert"))
     assert (config.id2label, config.problem_type) == ({0: "score"}, "regression")
 
@@ -185,25 +185,25 @@ def test_the_stock_configuration_of_a_number_has_one_output_with_the_tasks_name(
     ("family", "pooling", "read"),
     [("modernbert", "mean", "mean"), ("modernbert", "cls", "cls"), ("bert", "mean", None)],
 )
-def test_the_stock_configuration_says_what_is_read_where_the_family_can(family, pooling, read):
+def test_stock_configuration_sets_the_pooling_if_the_family_supports_it(family, pooling, read):
     config = stock_config(TextClassification(name="t", labels=["a"], pooling=pooling), build_config(family))
     assert config.to_dict().get("classifier_pooling") == read
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("task", [POS, TOPIC, TAGS, SCORE], ids=lambda task: task.name)
-def test_a_stock_class_computes_what_a_head_does(family, task):
+def test_stock_class_equals_the_head(family, task):
     assert stock_class_problem(task, build_config(family)) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_stock_class_that_reads_no_mean_is_told(family):
-    mean = "no {} class of transformers reads the mean of a text (`pooling: mean`)"
+def test_stock_class_without_mean_pooling_is_reported(family):
+    mean = "no {} class of transformers supports mean pooling (`pooling: mean`)"
     expected = None if family == "modernbert" else mean.format(family)
     assert stock_class_problem(Regression(name="t", pooling="mean"), build_config(family)) == expected
 
 
-def test_a_family_without_stock_classes_is_told():
+def test_family_without_stock_classes_is_reported():
     config = build_config(WITHOUT_STOCK_CLASSES)
     assert stock_class_problem(POS, config) == "transformers has no splinter class for token-classification"
     assert stock_class_problem(SCORE, config) == "transformers has no splinter class for regression"

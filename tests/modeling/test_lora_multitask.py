@@ -1,3 +1,5 @@
+"""LoRA layers: names, ranks, dropout, invalid options, and models without PEFT."""
+
 from __future__ import annotations
 
 import copy
@@ -17,7 +19,7 @@ from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter
 from mtl_nlp.modeling.lora_multitask import RoutedLinear
 
 
-def test_the_layers_are_pefts_and_bear_its_names():
+def test_adapter_layers_are_peft_layers_with_peft_names():
     model = adapted(adapters=("pos",))
     layer = model.encoder.encoder.layer[0].attention.self.query
     assert isinstance(layer, RoutedLinear)
@@ -25,7 +27,7 @@ def test_the_layers_are_pefts_and_bear_its_names():
     assert model.encoder.peft_config["task_pos"].r == 4
 
 
-def test_adapters_of_other_ranks_and_layers_go_together():
+def test_adapters_of_different_ranks_and_layers_can_be_combined():
     model = adapted(adapters=("pos",))
     model.add_adapter(LoraConfig(r=2, target_modules=["value", "key"]), "ner")
     model.add_adapter(LoraConfig(r=6, target_modules=["query"]), "topic")
@@ -36,7 +38,7 @@ def test_adapters_of_other_ranks_and_layers_go_together():
         torch.testing.assert_close(logits[task], alone(model, task), atol=1e-5, rtol=1e-4)
 
 
-def test_dropout_drops_for_each_row_what_its_own_adapter_drops():
+def test_each_row_gets_the_dropout_of_its_adapter():
     model = adapted(adapters=("pos",))
     model.add_adapter(lora(lora_dropout=0.999999), "ner")
     for parameter in adapter_parameters(model.encoder, ["task_ner"]):
@@ -51,38 +53,43 @@ def test_dropout_drops_for_each_row_what_its_own_adapter_drops():
     torch.testing.assert_close(logits["ner"], without(**batch(), tasks=["ner"]).logits["ner"][3:], atol=1e-5, rtol=1e-4)
 
 
-def test_bad_adapters_are_refused_with_what_would_do():
+def test_invalid_adapters_are_refused_with_the_remedy():
     model = build_model(TASKS, "modernbert")
     for options, name, message in [
-        ({"target_modules": ["quary"]}, "pos", "quary is no linear layer of the encoder. It has Wqkv, Wo, Wi"),
+        (
+            {"target_modules": ["quary"]},
+            "pos",
+            r"should name linear layers of the encoder \(Wqkv, Wo, Wi\)\. Found 'quary'",
+        ),
+        ({"target_modules": []}, "pos", r"linear layers of the encoder \(Wqkv, Wo, Wi\)\. Found none\."),
         ({"target_modules": None}, "pos", "no default `target_modules` for a modernbert encoder"),
         ({"r": 33}, "pos", "`r` should be between 1 and 32"),
-        ({}, "poss", "No task 'poss' to adapt to. The model has pos, ner"),
-        ({"bias": "all"}, "pos", "have the options r, lora_alpha, .* Found 'bias'"),
+        ({}, "poss", r"`adapter_name` should be `shared` or a task of the model \(pos, ner, .*\)\. Found 'poss'"),
+        ({"bias": "all"}, "pos", "support only the options r, lora_alpha, .* Found 'bias'"),
     ]:
         before = model.state_dict().keys()
         with pytest.raises(ValueError, match=message):
             model.add_adapter(lora(**options), name)
         assert model.config.adapters is None and model.state_dict().keys() == before
     model.add_adapter(lora(), "pos")
-    with pytest.raises(ValueError, match="has an adapter"):
+    with pytest.raises(ValueError, match="already has an adapter 'pos'"):
         model.add_adapter(lora(), "pos")
 
 
-def test_a_peft_that_is_too_old_is_told(monkeypatch):
+def test_outdated_peft_is_reported(monkeypatch):
     monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
     with pytest.raises(ValueError, match="version >= 999"):
         build_model(TASKS).add_adapter(lora(), "pos")
 
 
-def test_in_training_the_layers_refuse_rows_whose_adapters_nobody_told_them():
+def test_layers_refuse_training_rows_without_a_route():
     model = adapted().train()
-    with pytest.raises(RuntimeError, match=r"through MultitaskModel\.forward alone"):
+    with pytest.raises(RuntimeError, match=r"should be called only through MultitaskModel\.forward"):
         model.encoder(**batch())
     model.eval().encoder(**batch())
 
 
-def test_saved_options_mean_the_same_with_any_version_of_peft():
+def test_saved_options_are_independent_of_the_peft_version():
     model = build_model(TASKS)
     model.add_adapter(LoraConfig(), "pos")
     assert model.config.adapters == [

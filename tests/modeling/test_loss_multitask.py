@@ -1,3 +1,5 @@
+"""The joint loss, the counts of a step, and the zero loss."""
+
 from __future__ import annotations
 
 import gc
@@ -26,7 +28,7 @@ def losses_of(**sums: float) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("scale", "of_pos", "of_topic"), [("rows", 0.2, 0.8), ("per_task", 1.0, 1.0)])
-def test_the_joint_loss_and_its_gradients_follow_the_formula(scale, of_pos, of_topic):
+def test_joint_loss_and_gradients_follow_the_formula(scale, of_pos, of_topic):
     counts, sums = counts_of(10, pos=(2, 25), topic=(8, 8)), losses_of(pos=5.0, topic=4.0)
     loss = joint_loss(sums, counts, {"topic": 3.0}, scale)
     assert loss.item() == pytest.approx(of_pos * 5.0 / 25 + 3.0 * of_topic * 4.0 / 8)
@@ -36,7 +38,7 @@ def test_the_joint_loss_and_its_gradients_follow_the_formula(scale, of_pos, of_t
 
 
 @pytest.mark.parametrize("scale", ["rows", "per_task"])
-def test_a_task_without_rows_adds_nothing_but_is_touched(scale):
+def test_task_without_rows_adds_zero_loss_with_zero_gradients(scale):
     counts, sums = counts_of(4, pos=(4, 9), idle=(0, 0)), losses_of(pos=3.0, idle=0.0)
     alone = joint_loss({"pos": sums["pos"]}, counts, None, scale)
     loss = joint_loss(sums, counts, {"idle": 7.0}, scale)
@@ -46,24 +48,24 @@ def test_a_task_without_rows_adds_nothing_but_is_touched(scale):
 
 
 @pytest.mark.parametrize("scale", ["rows", "per_task"])
-def test_a_step_without_a_row_or_a_label_is_zero_and_no_division_by_zero(scale):
+def test_step_without_rows_or_labels_has_a_zero_loss(scale):
     assert joint_loss(losses_of(pos=0.0), counts_of(0, pos=(0, 0)), None, scale).item() == 0.0
-    # Rows all of whose words are cut off have no unit.
+    # Rows whose words are all cut off have no units.
     assert joint_loss(losses_of(pos=0.0), counts_of(3, pos=(3, 0)), None, scale).item() == 0.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_joint_loss_keeps_the_precision_of_the_sums(dtype):
+def test_joint_loss_keeps_the_precision_of_the_sums(dtype):
     assert joint_loss({"pos": torch.ones((), dtype=dtype)}, counts_of(1, pos=(1, 3))).dtype == dtype
 
 
-def test_counts_of_parts_add_up_also_where_one_lacks_a_task():
+def test_counts_add_up_even_if_one_part_lacks_a_task():
     one, other = counts_of(3, pos=(2, 7)), counts_of(4, pos=(1, 2), topic=(4, 4))
     assert one + other == other + one == counts_of(7, pos=(3, 9), topic=(4, 4))
     assert StepCounts(0, {}, {}) + one == one
 
 
-def test_a_step_is_counted_by_rows_and_by_labels_that_count():
+def test_step_counts_rows_and_trainable_labels():
     batches = [
         {
             "input_ids": torch.zeros(3, 4),
@@ -85,7 +87,7 @@ def test_a_step_is_counted_by_rows_and_by_labels_that_count():
     assert count_step([], {"pos": TASKS["pos"]}) == counts_of(0, pos=(0, 0))
 
 
-def test_with_the_tasks_a_step_counts_the_units_of_soft_targets_by_their_kinds():
+def test_step_counts_the_units_of_soft_targets():
     tasks = [
         TokenClassification(name="pos", labels=["a", "b"]),
         TextClassification(name="topic", labels=["a", "b"]),
@@ -106,11 +108,11 @@ def test_with_the_tasks_a_step_counts_the_units_of_soft_targets_by_their_kinds()
 
 
 @pytest.mark.parametrize("units", [0.25, 3.5])
-def test_the_mean_is_over_the_weights_of_units_also_where_they_are_less_than_one(units):
+def test_joint_loss_divides_by_fractional_units(units):
     assert joint_loss(losses_of(pos=2.0), counts_of(1, pos=(1, units))).item() == pytest.approx(2.0 / units)
 
 
-def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():
+def test_zero_loss_gives_every_input_a_gradient_of_zero():
     shapes = [((2, 3), torch.float32), ((4,), torch.bfloat16), ((), torch.float64)]
     inputs = [torch.ones(shape, dtype=dtype, requires_grad=True) for shape, dtype in shapes]
     zero = zero_loss(*inputs)
@@ -120,13 +122,13 @@ def test_the_zero_loss_is_zero_and_gives_every_input_a_gradient_of_zero():
         assert each.grad.shape == shape and each.grad.dtype == dtype and not each.grad.any()
 
 
-def test_the_zero_loss_stays_zero_for_inputs_that_are_not_finite():
+def test_zero_loss_gives_zero_gradients_for_infinite_inputs():
     weight = torch.full((3,), float("nan"), requires_grad=True)
     (zero_loss(weight) + (weight * 0.0).nan_to_num().sum()).backward()
     assert torch.equal(weight.grad, torch.zeros(3))
 
 
-def test_the_zero_loss_keeps_no_input_until_the_backward_pass():
+def test_zero_loss_keeps_no_input_until_the_backward_pass():
     weight = torch.ones(3, requires_grad=True)
     computed = weight * 2
     kept = weakref.ref(computed)

@@ -1,4 +1,4 @@
-"""The multitask model: one encoder, shared and stored once, its parts, and the joint loss."""
+"""The multitask model: saving, building from an encoder, the forward pass and the joint loss."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def assert_same(one, other, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "albert", "deberta-v2"])
-def test_a_saved_model_comes_back_bit_equal(family, tmp_path):
+def test_saved_model_round_trips_bit_equal(family, tmp_path):
     model, batch = build_model(TASKS, family), a_batch()
     model.save_pretrained(tmp_path)
     loaded = aligned(MultitaskModel.from_pretrained(tmp_path)).eval()
@@ -35,7 +35,7 @@ def test_a_saved_model_comes_back_bit_equal(family, tmp_path):
     assert torch.equal(ours.loss, theirs.loss)
 
 
-def test_the_encoder_is_stored_once_and_still_shared(tmp_path):
+def test_encoder_is_stored_once_and_stays_shared(tmp_path):
     model = build_model(TASKS)
     model.save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as stored:
@@ -49,13 +49,13 @@ def test_the_encoder_is_stored_once_and_still_shared(tmp_path):
     assert encoders == [loaded.encoder]
 
 
-def test_the_auto_classes_load_it(tmp_path):
+def test_auto_classes_load_the_model(tmp_path):
     build_model(TASKS).save_pretrained(tmp_path)
     assert type(AutoConfig.from_pretrained(tmp_path)) is MultitaskConfig
     assert type(AutoModel.from_pretrained(tmp_path)) is MultitaskModel
 
 
-def test_resized_embeddings_stay_in_step_with_the_configuration(tmp_path):
+def test_resized_embeddings_match_the_configuration(tmp_path):
     model = build_model(TASKS)
     model.resize_token_embeddings(507)
     assert model.config.text_config.vocab_size == 507
@@ -70,7 +70,7 @@ def test_resized_embeddings_stay_in_step_with_the_configuration(tmp_path):
 
 
 @pytest.mark.parametrize("family", ["bert", "albert", "deberta-v2", "modernbert", "distilbert"])
-def test_the_pretrained_weights_are_kept(family, encoder_folder):
+def test_pretrained_weights_are_kept(family, encoder_folder):
     model = MultitaskModel.from_encoder(encoder_folder(family), TASKS, max_length=20, stride=5)
     pretrained = AutoModel.from_pretrained(encoder_folder(family)).state_dict()
     kept = model.encoder.state_dict()
@@ -81,7 +81,7 @@ def test_the_pretrained_weights_are_kept(family, encoder_folder):
 
 
 @pytest.mark.parametrize("family", ["bert", "albert"])
-def test_heads_start_from_the_pretrained_pooler_as_the_stock_class_does(family, encoder_folder):
+def test_heads_start_from_the_pretrained_pooler_like_the_stock_class(family, encoder_folder):
     model = MultitaskModel.from_encoder(encoder_folder(family), TASKS)
     stock = AutoModelForSequenceClassification.from_pretrained(encoder_folder(family))
     expected = stock.base_model.pooler.state_dict()
@@ -93,7 +93,7 @@ def test_heads_start_from_the_pretrained_pooler_as_the_stock_class_does(family, 
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_dtype_and_attention_are_handed_through(implementation, encoder_folder, tmp_path):
+def test_dtype_and_attention_reach_the_encoder(implementation, encoder_folder, tmp_path):
     options = {"dtype": torch.bfloat16, "attn_implementation": implementation}
     model = MultitaskModel.from_encoder(encoder_folder("bert"), TASKS, **options)
     model.save_pretrained(tmp_path)
@@ -117,7 +117,7 @@ def test_eager_and_sdpa_attention_agree(encoder_folder):
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert", "splinter"])
-def test_new_heads_are_initialised_as_the_family_does(family):
+def test_new_heads_are_initialised_like_those_of_the_family(family):
     for head in build_model(TASKS, family).heads:
         assert_freshly_initialised(head, MODERNBERT_STD if family == "modernbert" else {})
 
@@ -143,7 +143,7 @@ def test_heads_missing_in_a_checkpoint_are_initialised_too(family, tmp_path):
         ([TokenClassification(name="pos")], "Task 'pos' has no labels. Give its label space before building the model"),
     ],
 )
-def test_a_model_without_tasks_or_labels_is_refused(tasks, message):
+def test_model_without_tasks_or_labels_is_refused(tasks, message):
     with pytest.raises(ValueError, match=message):
         MultitaskModel(MultitaskConfig(text_config=build_config("bert"), tasks=tasks))
 
@@ -160,7 +160,7 @@ def test_one_encoder_pass_serves_all_tasks(chosen):
     assert passes == [1]
 
 
-def test_a_batch_of_different_tasks_equals_a_batch_for_each():
+def test_batch_of_different_tasks_equals_separate_batches():
     model, batch = build_model(TASKS), a_batch()
     output = model(**batch)
     for name in NAMES:
@@ -176,7 +176,7 @@ def test_a_batch_of_different_tasks_equals_a_batch_for_each():
         torch.testing.assert_close(output.loss_sums[name], alone.loss_sums[name], rtol=1e-6, atol=1e-6)
 
 
-def test_without_rows_every_task_answers_for_every_row():
+def test_without_rows_every_task_predicts_every_row():
     model, batch = build_model(TASKS), a_batch()
     logits = model(batch["input_ids"], batch["attention_mask"]).logits
     assert {name: tuple(values.shape) for name, values in logits.items()} == {
@@ -190,7 +190,7 @@ def test_without_rows_every_task_answers_for_every_row():
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits["a.b"], labels))
 
 
-def test_no_attention_mask_means_nothing_is_padding():
+def test_batch_without_attention_mask_has_no_padding():
     model, ids = build_model(TASKS), torch.randint(3, 500, (2, 7))
     assert_same(model(ids).logits, model(ids, torch.ones_like(ids)).logits, 0)
 
@@ -202,7 +202,7 @@ def test_token_type_ids_reach_the_encoder():
     assert not torch.equal(first, model(ids, token_type_ids=torch.ones_like(ids)).logits["a.b"])
 
 
-def test_tasks_without_rows_give_no_loss_but_touch_their_parameters():
+def test_tasks_without_rows_give_zero_loss_and_zero_gradients():
     model = build_model(TASKS)
     batch = a_batch(rows={"train": [], "a.b": [0, 3], "tags": [], "forward": []})
     output = model(**batch)
@@ -214,7 +214,7 @@ def test_tasks_without_rows_give_no_loss_but_touch_their_parameters():
     assert gradient["heads.1.stock.classifier.weight"].any()
 
 
-def test_a_batch_that_labels_nothing_is_a_zero_loss_that_touches_everything():
+def test_unlabelled_batch_gives_a_zero_loss_and_zero_gradients_everywhere():
     model = build_model(TASKS)
     output = model(**a_batch(rows={name: [] for name in NAMES}))
     assert output.loss.item() == 0
@@ -229,7 +229,7 @@ def test_gradient_checkpointing_changes_nothing():
     assert_same(gradients(model, model(**a_batch()).loss), expected)
 
 
-def test_one_task_alone_has_the_stock_loss_with_ignored_words():
+def test_loss_of_one_task_with_ignored_words_equals_the_stock_loss():
     model = build_model(TASKS[:1])
     batch = a_batch()
     batch = {**batch, "rows": {"train": batch["rows"]["train"]}, "labels": {"train": batch["labels"]["train"]}}
@@ -246,7 +246,7 @@ def test_one_task_alone_has_the_stock_loss_with_ignored_words():
 # The joint loss
 
 
-def test_the_joint_loss_follows_its_formula():
+def test_joint_loss_follows_the_formula():
     sums = {"pos": torch.tensor(12.0), "topic": torch.tensor(3.0), "idle": torch.tensor(0.0)}
     counts = StepCounts(rows=8, task_rows={"pos": 2, "topic": 6, "idle": 0}, units={"pos": 30, "topic": 6, "idle": 0})
     # 2/8 · 12/30 + 6/8 · 3/6
@@ -256,7 +256,7 @@ def test_the_joint_loss_follows_its_formula():
     assert joint_loss(sums, counts, {"topic": 0.5}, "per_task").item() == pytest.approx(0.4 + 0.25)
 
 
-def test_the_loss_of_a_word_task_does_not_depend_on_the_length_of_texts():
+def test_loss_of_a_word_task_does_not_depend_on_the_text_length():
     counts = StepCounts(rows=4, task_rows={"pos": 4}, units={"pos": 10})
     longer = StepCounts(rows=4, task_rows={"pos": 4}, units={"pos": 1000})
     short, long = (joint_loss({"pos": torch.tensor(0.7 * c.units["pos"])}, c) for c in (counts, longer))
@@ -274,7 +274,7 @@ def test_counts_of_a_step_add_up():
 
 
 @pytest.mark.parametrize("scale", ["rows", "per_task"])
-def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
+def test_micro_batch_losses_add_up_to_the_loss_of_the_step(scale):
     model, batches = (
         build_model(TASKS),
         [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})],
@@ -293,13 +293,13 @@ def test_the_shares_of_micro_batches_add_up_to_the_whole_steps_loss(scale):
     assert_same(gradients(model, sum(shares)), gradients(model, loss))
 
 
-def test_the_models_own_loss_is_the_joint_loss_of_its_batch():
+def test_loss_of_the_model_is_the_joint_loss_of_the_batch():
     model, batch = build_model(TASKS), a_batch()
     output = model(**batch)
     assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], BY_NAME)))
 
 
-def test_a_head_can_be_handed_to_its_stock_class():
+def test_head_can_be_moved_to_its_stock_class():
     model = build_model(TASKS)
     stock = BertForSequenceClassification(build_config("bert", num_labels=2)).eval()
     stock.load_state_dict(model.heads[1].stock.state_dict(), strict=False)

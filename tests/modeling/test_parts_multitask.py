@@ -1,3 +1,5 @@
+"""Tasks and adapters that are added, removed, frozen and merged."""
+
 import copy
 
 import pytest
@@ -14,7 +16,7 @@ from mtl_nlp import (
     TokenClassification,
 )
 
-# Tasks that come and go
+# Adding and dropping tasks
 
 
 MORE = [
@@ -31,7 +33,7 @@ def lora(**options):
 
 
 def adapted(*names, family="bert", tasks=TASKS, **options):
-    """A model whose adapters change what they are for."""
+    """Build a model with adapters that change the logits of their tasks."""
     model = lively_model(tasks, family)
     for name in names:
         model.add_adapter(lora(**options), name)
@@ -45,18 +47,18 @@ def logits_of(model, **options):
 
 
 def assert_equal(one, other, names=None):
-    """To the bit."""
+    """Check that tensors are equal to the bit."""
     for name in one if names is None else names:
         assert torch.equal(one[name], other[name]), name
 
 
 def reloaded(model, folder, **options):
-    """The model saved and loaded, of which nothing may be missing or too much."""
+    """Save and load a model, and check that no weights are missing or unexpected."""
     model.save_pretrained(folder)
-    loaded, told = MultitaskModel.from_pretrained(folder, output_loading_info=True, **options)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
-    assert not told["mismatched_keys"]
+    loaded, report = MultitaskModel.from_pretrained(folder, output_loading_info=True, **options)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
     assert loaded.config.tasks == model.config.tasks
     assert loaded.config.adapters == model.config.adapters
     assert list(loaded.state_dict()) == list(model.state_dict())
@@ -65,7 +67,7 @@ def reloaded(model, folder, **options):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_added_tasks_leave_the_others_bit_equal_and_their_heads_are_new(family, tmp_path):
+def test_added_tasks_have_new_heads_and_leave_existing_tasks_bit_equal(family, tmp_path):
     model = adapted("train", "shared", family=family)
     before, state = logits_of(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for task in MORE:
@@ -82,7 +84,7 @@ def test_added_tasks_leave_the_others_bit_equal_and_their_heads_are_new(family, 
 
 
 @pytest.mark.parametrize("family", ["bert", "albert", "modernbert", "splinter"])
-def test_an_added_task_has_the_head_that_a_new_model_has(family):
+def test_added_task_has_the_same_head_as_in_a_new_model(family):
     grown, whole = build_model(TASKS[:1], family), build_model([TASKS[0], *MORE], family)
     for task in MORE:
         grown.add_task(task)
@@ -93,7 +95,7 @@ def test_an_added_task_has_the_head_that_a_new_model_has(family):
     assert [type(module) for module in grown.modules()] == [type(module) for module in whole.modules()]
 
 
-def test_an_added_task_can_be_trained_and_given_an_adapter(tmp_path):
+def test_added_task_can_be_trained_and_get_an_adapter(tmp_path):
     model = adapted("train")
     model.train()
     model.add_task(MORE[1])
@@ -110,7 +112,7 @@ def test_an_added_task_can_be_trained_and_given_an_adapter(tmp_path):
 
 
 @pytest.mark.parametrize("dropped", [["train"], ["a.b"], ["forward", "train"], ["tags", "a.b", "train"]])
-def test_a_dropped_task_leaves_the_others_bit_equal(dropped, tmp_path):
+def test_dropped_task_leaves_the_remaining_tasks_bit_equal(dropped, tmp_path):
     model = adapted("train", "a.b", "shared")
     before, kept = logits_of(model), [name for name in NAMES if name not in dropped]
     heads = {name: head.state_dict() for name, head in zip(NAMES, copy.deepcopy(model.heads), strict=True)}
@@ -127,7 +129,7 @@ def test_a_dropped_task_leaves_the_others_bit_equal(dropped, tmp_path):
     assert_equal(logits_of(reloaded(model, tmp_path)), before, kept)
 
 
-def test_a_dropped_task_may_come_again_with_a_new_head():
+def test_dropped_task_can_be_added_again_with_a_new_head():
     model = adapted("train")
     before = logits_of(model)
     model.drop_task("train")
@@ -138,7 +140,7 @@ def test_a_dropped_task_may_come_again_with_a_new_head():
     assert_freshly_initialised(model.heads[-1], {})
 
 
-def test_tasks_that_cannot_be_added_or_dropped_change_nothing():
+def test_invalid_additions_and_removals_of_tasks_change_nothing():
     model = adapted("train")
     config, keys = model.config.to_dict(), list(model.state_dict())
     for task, message in [
@@ -147,27 +149,27 @@ def test_tasks_that_cannot_be_added_or_dropped_change_nothing():
     ]:
         with pytest.raises(ValueError, match=message):
             model.add_task(task)
-    with pytest.raises(ValueError, match=r"^No task 'ab' beside others\. The model has train, a\.b, tags, forward\.$"):
+    with pytest.raises(ValueError, match=r"^No task 'ab'\. The model has train, a\.b, tags, forward\.$"):
         model.drop_task("ab")
     assert (model.config.to_dict(), list(model.state_dict())) == (config, keys)
     assert list(model.tasks) == NAMES
-    with pytest.raises(ValueError, match=r"^Adapters should have the names of tasks .* which then no task may have"):
+    with pytest.raises(ValueError, match=r"^Each adapter should .* should have no task named `shared`\."):
         model.add_task(TextClassification(name="shared", labels=["x", "y"]))
     assert (model.config.to_dict(), list(model.state_dict())) == (config, keys)
 
 
-def test_the_only_task_is_not_dropped():
+def test_only_task_cannot_be_dropped():
     model = build_model(TASKS[:1])
-    with pytest.raises(ValueError, match=r"^No task 'train' beside others\. The model has train\.$"):
+    with pytest.raises(ValueError, match=r"^'train' cannot be dropped, since it is the only task of the model\.$"):
         model.drop_task("train")
     assert list(logits_of(model)) == ["train"]
 
 
-# Adapters that come and go
+# Adding and deleting adapters
 
 
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"target_modules": ["query"]}])
-def test_the_layers_of_adapters_are_gone_with_the_last_one(options, tmp_path):
+def test_adapter_layers_are_removed_with_the_last_adapter(options, tmp_path):
     plain = lively_model(TASKS)
     model = adapted("train", "a.b", **options)
     before = logits_of(model)
@@ -191,7 +193,7 @@ def test_the_layers_of_adapters_are_gone_with_the_last_one(options, tmp_path):
     assert_equal(logits_of(model), logits_of(plain))
 
 
-def test_the_shared_adapter_is_of_all_tasks_until_it_is_deleted():
+def test_shared_adapter_applies_to_all_tasks_until_it_is_deleted():
     model, plain = adapted("shared", "train"), lively_model(TASKS)
     own = adapted("train")
     own.load_state_dict(model.state_dict(), strict=False)
@@ -201,7 +203,7 @@ def test_the_shared_adapter_is_of_all_tasks_until_it_is_deleted():
     assert_equal(logits_of(model), logits_of(plain), NAMES[1:])
 
 
-def test_adapters_that_are_not_there_are_not_deleted():
+def test_missing_adapters_cannot_be_deleted():
     model = adapted("train")
     with pytest.raises(ValueError, match=r"^No adapter 'a\.b'\. The model has train\.$"):
         model.delete_adapter("a.b")
@@ -210,19 +212,21 @@ def test_adapters_that_are_not_there_are_not_deleted():
     assert model.adapter_names == ["train"]
 
 
-def test_dora_and_a_shared_adapter_are_refused_together_and_change_nothing():
+def test_dora_with_a_shared_adapter_is_refused_and_changes_nothing():
     for first, then in (("shared", "train"), ("train", "shared")):
         model = build_model(TASKS)
         model.add_adapter(lora(use_dora=first == "train"), first)
         keys = list(model.state_dict())
-        with pytest.raises(ValueError, match="DoRA adapters do not add up: `use_dora` goes without a shared adapter"):
+        with pytest.raises(
+            ValueError, match="DoRA adapters cannot be added up, so `use_dora` does not work with a shared"
+        ):
             model.add_adapter(lora(use_dora=then == "train"), then)
         assert model.adapter_names == [first]
         assert list(model.state_dict()) == keys
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_what_is_added_has_the_models_dtype(dtype, tmp_path):
+def test_added_parts_have_the_dtype_of_the_model(dtype, tmp_path):
     model = build_model(TASKS[:2]).to(dtype)
     model.add_adapter(lora(), "train")
     model.add_adapter(lora(r=2), "shared")
@@ -239,7 +243,7 @@ def test_what_is_added_has_the_models_dtype(dtype, tmp_path):
 # Parts and freezing
 
 
-def test_the_parts_are_all_parameters_once():
+def test_parts_cover_all_parameters_once():
     model = adapted("train", "a.b", "shared")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parts = {part: [names[id(p)] for p in model.parameters_of(part)] for part in ("encoder", *NAMES)}
@@ -257,7 +261,7 @@ def test_the_parts_are_all_parameters_once():
 
 
 @pytest.mark.parametrize("parts", [["encoder"], ["a.b"], ["train", "tags"], ["encoder", "forward"], []])
-def test_frozen_parts_and_no_others_stay_as_they_are_in_training(parts):
+def test_only_frozen_parts_are_unchanged_by_training(parts):
     model = adapted("train", "a.b", "shared")
     model.train()
     model.freeze(*parts)
@@ -272,10 +276,10 @@ def test_frozen_parts_and_no_others_stay_as_they_are_in_training(parts):
             assert parameter.grad is None, name
             assert torch.equal(parameter, before[name]), name
         elif "word_embeddings" not in name and "key.bias" not in name and "key.base_layer.bias" not in name:
-            assert not torch.equal(parameter, before[name]), name  # no output depends on a bias of the keys
+            assert not torch.equal(parameter, before[name]), name  # outputs do not depend on the bias of the keys
 
 
-def test_an_adapter_of_a_frozen_encoder_is_trained():
+def test_adapter_of_a_frozen_encoder_is_trainable():
     model = build_model(TASKS)
     model.freeze("encoder")
     model.add_adapter(lora(), "train")
@@ -285,7 +289,7 @@ def test_an_adapter_of_a_frozen_encoder_is_trained():
     assert all(p.requires_grad == (".task_train." in name) for name, p in model.encoder.named_parameters())
 
 
-def test_what_is_frozen_stays_so_when_an_adapter_goes():
+def test_frozen_parts_stay_frozen_when_an_adapter_is_deleted():
     model = adapted("train", "a.b")
     model.freeze("encoder", "tags")
     model.delete_adapter(["train", "a.b"])
@@ -293,7 +297,7 @@ def test_what_is_frozen_stays_so_when_an_adapter_goes():
     assert all(p.requires_grad == (id(p) in heads) for p in model.parameters())
 
 
-def test_a_part_that_is_not_there_is_named():
+def test_unknown_part_is_refused_with_the_valid_ones():
     model = build_model(TASKS)
     for ask in (model.parameters_of, model.freeze):
         with pytest.raises(ValueError, match=r"^No part 'pos'\. The model has encoder, train, a\.b, tags, forward\.$"):
@@ -306,7 +310,7 @@ def test_a_part_that_is_not_there_is_named():
 @pytest.mark.parametrize("task", ["train", "a.b", "tags"])
 @pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True, "r": 3}])
 @pytest.mark.parametrize("family", ["bert", "deberta-v2", "modernbert", "albert"])
-def test_a_merged_model_is_a_plain_one_of_one_task_with_equal_logits(family, options, task, tmp_path):
+def test_merged_model_has_one_task_no_adapters_and_equal_logits(family, options, task, tmp_path):
     model = adapted("train", *([] if "use_dora" in options else ["shared"]), "a.b", family=family, **options)
     before, state = logits_of(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
     merged = model.merge_and_unload(task)
@@ -323,14 +327,14 @@ def test_a_merged_model_is_a_plain_one_of_one_task_with_equal_logits(family, opt
     assert_equal(logits_of(model), before)
 
 
-def test_a_task_without_adapters_is_taken_out_bit_equal():
+def test_extracted_task_without_adapters_is_bit_equal():
     model = adapted("train")
     merged = model.merge_and_unload("tags")
     assert_equal(logits_of(merged), logits_of(model), ["tags"])
     assert list(build_model(TASKS).merge_and_unload("a.b").tasks) == ["a.b"]
 
 
-def test_a_merged_model_keeps_mode_attention_and_limits():
+def test_merged_model_keeps_mode_attention_and_limits():
     model = adapted("train").train()
     model.config.max_length, model.config.stride = 20, 5
     model.set_attn_implementation("eager")
@@ -343,7 +347,7 @@ def test_a_merged_model_keeps_mode_attention_and_limits():
         model.merge_and_unload("pos")
 
 
-def test_a_model_that_loses_its_last_task_on_words_goes_on_reading_words(tmp_path):
+def test_model_without_its_last_word_task_still_reads_words(tmp_path):
     pos = TokenClassification(name="pos", labels=["A", "B"])
     topic = TextClassification(name="topic", labels=["x", "y"])
     model = build_model([pos, topic])

@@ -1,4 +1,4 @@
-"""Passes through the encoder: their rows and adapters."""
+"""Encoder passes: rows, adapters and routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans and tags: equal to seqeval, reversible, and never illegal after decoding."""
+"""Spans and tags: equality with seqeval, round trips, repair and legal decoding."""
 
 import itertools
 import random
@@ -98,7 +98,7 @@ def test_decoding_never_gives_an_illegal_sequence(scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_legal_argmax_is_unchanged(scheme):
+def test_legal_argmax_is_unchanged(scheme):
     labels = scheme_labels(["B-PER", "B-LOC", "B-X-PER"], scheme)
     constraints, rng = SpanConstraints(labels, scheme), random.Random(3)
     for _ in range(200):
@@ -114,16 +114,16 @@ def test_empty_logits_decode_to_no_tags(scheme):
     assert len(SpanConstraints(["O", "B-A", "I-A"], scheme).decode(np.zeros((0, 3)))) == 0
 
 
-def test_a_tag_is_split_at_its_first_hyphen():
+def test_tag_is_split_at_its_first_hyphen():
     assert [split_tag(tag) for tag in ("O", "B-PER", "I-a-b")] == [("O", ""), ("B", "PER"), ("I", "a-b")]
 
 
 @pytest.mark.parametrize("tag", ["PER", "B-", "-PER", "X-PER", "", "b-PER"])
 def test_malformed_tags_are_refused(tag):
-    with pytest.raises(ValueError, match=r"A span tag is O, or B-, I-, E- or S- and a label\. Found"):
+    with pytest.raises(ValueError, match=r"A span tag should be O, or B-, I-, E- or S- followed by a label\. Found"):
         split_tag(tag)
 
 
 def test_labels_of_a_different_scheme_are_refused():
-    with pytest.raises(ValueError, match=r"Scheme iob2 has the prefixes B, I\. Found 'S-PER'"):
+    with pytest.raises(ValueError, match=r"Scheme iob2 has only the prefixes B, I\. Found the tag 'S-PER'"):
         scheme_labels(["O", "B-PER", "S-PER"], "iob2")

@@ -47,7 +47,7 @@ def test_every_task_type_answers_the_questions_of_the_package(task_type):
     [
         (POS, "NOUN", "expected a list of label names, one per word; found 'NOUN'"),
         (POS, ["NOUN", 3], "expected a list of label names, one per word; found"),
-        (NER, ["O", "X-PER"], "A span tag is O, or B-, I-, E- or S- and a label. Found 'X-PER'"),
+        (NER, ["O", "X-PER"], "A span tag should be O, or B-, I-, E- or S- followed by a label. Found 'X-PER'"),
         (TOPIC, 1.5, "expected a class name or number; found 1.5"),
         (TOPIC, ["news"], "expected a class name or number; found"),
         (TAGS, "urgent", "expected a list of class names; found 'urgent'"),

@@ -1,4 +1,4 @@
-"""Summed losses against their formulas, written out unit by unit."""
+"""Summed losses equal their formulas, evaluated unit by unit."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def smoothed(distribution: list[float], share: float) -> list[float]:
 
 
 def cross_entropy_of(logits: list[float], distribution: list[float]) -> float:
-    """-Σ_c t_c · log p_c."""
+    """Return -Σ_c t_c · log p_c."""
     normaliser = math.log(math.fsum(math.exp(value) for value in logits))
     return -math.fsum(t * (value - normaliser) for t, value in zip(distribution, logits, strict=True))
 
 
 @pytest.mark.parametrize("label_smoothing", SMOOTHING)
 @pytest.mark.parametrize("weights", [None, [[1.0, 0.5, 2.0], [0.0, 3.0, 0.25]]])
-def test_the_cross_entropy_of_class_ids_follows_its_formula(weights, label_smoothing):
+def test_cross_entropy_of_class_ids_follows_the_formula(weights, label_smoothing):
     logits = random_logits(2, 3, 4)
     targets = [[1, -100, 3], [0, 2, -100]]
     of_units = [[1.0] * 3] * 2 if weights is None else weights
@@ -55,7 +55,7 @@ def test_the_cross_entropy_of_class_ids_follows_its_formula(weights, label_smoot
 
 @pytest.mark.parametrize("label_smoothing", SMOOTHING)
 @pytest.mark.parametrize("weights", [None, [[1.0, 0.5, 2.0], [0.0, 3.0, 0.25]]])
-def test_the_cross_entropy_of_soft_targets_follows_its_formula(weights, label_smoothing):
+def test_cross_entropy_of_soft_targets_follows_the_formula(weights, label_smoothing):
     logits = random_logits(2, 3, 4)
     soft = torch.rand(2, 3, 4).softmax(-1)
     soft[0, 1] = 0.0  # no label
@@ -72,7 +72,7 @@ def test_the_cross_entropy_of_soft_targets_follows_its_formula(weights, label_sm
 
 
 @pytest.mark.parametrize("label_smoothing", SMOOTHING)
-def test_class_ids_and_distributions_that_are_certain_have_the_same_loss_and_gradient(label_smoothing):
+def test_class_ids_and_one_hot_targets_have_equal_losses_and_gradients(label_smoothing):
     logits = random_logits(5, 3)
     targets = torch.tensor([0, 2, -100, 1, 1])
     certain = F.one_hot(targets.clamp(min=0), 3).float() * targets.ne(-100)[:, None]
@@ -85,14 +85,14 @@ def test_class_ids_and_distributions_that_are_certain_have_the_same_loss_and_gra
 
 
 @pytest.mark.parametrize("label_smoothing", SMOOTHING)
-def test_without_weights_the_cross_entropy_is_torchs_own_to_the_bit(label_smoothing):
+def test_cross_entropy_without_weights_is_bit_equal_to_torch(label_smoothing):
     logits, targets = random_logits(6, 5), torch.tensor([1, -100, 0, 4, -100, 2])
     expected = F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
     assert torch.equal(cross_entropy_sum(logits, targets, label_smoothing=label_smoothing), expected)
 
 
 @pytest.mark.parametrize("weights", [None, [[2.0, 0.5]]])
-def test_the_binary_cross_entropy_follows_its_formula(weights):
+def test_binary_cross_entropy_follows_the_formula(weights):
     logits = random_logits(2, 2)
     targets = [[1.0, 0.3], [0.0, math.nan]]
     of_decisions = [[1.0, 1.0] if weights is None else weights[0]] * 2
@@ -112,7 +112,7 @@ def test_the_binary_cross_entropy_follows_its_formula(weights):
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]])
-def test_the_squared_error_follows_its_formula(weights):
+def test_squared_error_follows_the_formula(weights):
     outputs = random_logits(3)
     targets = [1.0, math.nan, -2.0]
     expected = math.fsum(
@@ -141,7 +141,7 @@ def test_the_squared_error_follows_its_formula(weights):
         (squared_error_sum, (2,), torch.full((2,), math.nan)),
     ],
 )
-def test_without_a_labelled_unit_the_loss_is_zero_and_has_a_gradient_of_zero(loss_sum, logits, targets, weighted):
+def test_loss_without_labelled_units_is_zero_with_zero_gradients(loss_sum, logits, targets, weighted):
     values = random_logits(*logits)
     loss = loss_sum(values, targets, torch.tensor(2.0) if weighted else None)
     loss.backward()

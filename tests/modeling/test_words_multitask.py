@@ -1,4 +1,4 @@
-"""Splitting of words: exact offsets, no lost characters, and the word borders of a treebank."""
+"""Word splitting: exact offsets, complete coverage, and the word borders of a treebank."""
 
 import itertools
 import random
@@ -50,7 +50,7 @@ def test_words_follow_treebank_tokenization(text, words):
     assert spelled(text) == words
 
 
-def test_offsets_are_exact_and_the_words_spell_the_text():
+def test_offsets_are_exact_and_words_cover_the_text():
     rng = random.Random(0)
     alphabet = "aBé09 .,:;!?'’\"-_@#/()[]&$%\t\n漢か\u0301\u200b\u200d😀🏽שعन्\ud83d\u00a0"
     pieces = ["can't", "e.g.", "http://x.y", "a@b.co", ":)", "10:30", "U.S.", "n't", "www.", "'s"]
@@ -80,7 +80,7 @@ def sample_sentences():
             yield text, [line.split("\t")[0] for line in lines if not line.startswith("# ")]
 
 
-def test_sample_corpus_is_split_as_its_annotators_did():
+def test_sample_corpus_is_split_like_its_annotations():
     same = total = 0
     for text, tokens in sample_sentences():
         found, start = {(word.start, word.end) for word in split_words(text)}, 0

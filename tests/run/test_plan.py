@@ -72,7 +72,7 @@ def test_a_task_that_no_stock_class_computes_is_told_before_training(quick_recip
     quick_recipe["tasks"]["topic"]["pooling"] = "mean"
     note = (
         "note: topic: cannot be exported to a stock class: "
-        "no bert class of transformers reads the mean of a text (`pooling: mean`)"
+        "no bert class of transformers supports mean pooling (`pooling: mean`)"
     )
     assert note in plan(quick_recipe).splitlines()
     quick_recipe["encoder"] = encoder_folder("modernbert")
