@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# Before transformers is imported: whatever asks the Hub fails at once and tells.
+# Set before transformers is imported, so that every request to the Hub fails at once with a message.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -31,19 +31,19 @@ from mtl_nlp.run.prepare import Run, prepare_run
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Tiny models are faster on one thread, and test processes do not fight for cores."""
+    """Use one thread, with which tiny models are faster and test processes do not compete for cores."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _ctrl_c_interrupts() -> None:
-    """Also in the processes that tests start: a shell's background job ignores it, and so would they."""
+    """Handle Ctrl-C even in a background job of a shell, where this process and its children would ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _own_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """datasets' cache in a temporary folder shared by the session."""
+    """Put the cache of `datasets` into a temporary folder, shared by all tests of a run."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.getbasetemp() / "datasets_cache")
@@ -57,7 +57,7 @@ def tokenizers() -> dict[str, PreTrainedTokenizerBase]:
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """family -> a folder with a tiny random encoder and a WordPiece tokenizer, as `encoder:` takes it."""
+    """family -> a folder with a tiny random encoder and a WordPiece tokenizer, as a value for `encoder:`."""
     folders: dict[str, str] = {}
 
     def build(family: str = "bert") -> str:
@@ -74,7 +74,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 
 @pytest.fixture
 def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
-    """The sample recipe with a folder of the test's own."""
+    """The sample recipe, with a separate folder per test."""
     return sample_recipe(encoder_folder("bert"), tmp_path / "run", max_steps=4)
 
 
@@ -102,7 +102,7 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture(scope="session")
 def online(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    """Programs that reach the local Hub, with Ada's token unless they are given another."""
+    """Programs that reach the local Hub, with Ada's token by default."""
     folder = tmp_path_factory.mktemp("online")
     (folder / "home").mkdir()
     interpreter = Interpreter(folder, hub.environment(folder / "home"))
@@ -112,7 +112,7 @@ def online(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session")
 def stranger(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    """Programs of a user who reaches the local Hub and cannot import mtl_nlp."""
+    """Programs of a user who can reach the local Hub but cannot import mtl_nlp."""
     folder = tmp_path_factory.mktemp("stranger")
     (folder / "home").mkdir()
     interpreter = Interpreter(folder, {**hub.environment(folder / "home"), "PYTHONPATH": ""}, LIBRARIES)
@@ -124,7 +124,7 @@ def stranger(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def pushed_run(
     online: Interpreter, encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a run, as the train command leaves it, with checkpoints."""
+    """The folder of a run after the train command, with checkpoints."""
     folder = tmp_path_factory.mktemp("pushed")
     recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
     recipe["training"] |= {"save_strategy": "steps", "save_steps": 1}
@@ -137,14 +137,14 @@ def pushed_run(
 
 @pytest.fixture(scope="session")
 def private_words(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """What nobody else is to read: tokens, the folder of the tests' runs and homes, the data's, and one's own home."""
+    """Strings that must not be published: tokens, and the folders of runs, homes, data and the user."""
     paths = {tmp_path_factory.getbasetemp(), REPOSITORY, Path.home()}
     return {ADA, READER, EVE, *(str(path) for path in paths if len(path.parts) > 1)}
 
 
 @pytest.fixture(scope="session")
 def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `recipe.yaml` and, in `run`, the model that the train command made of it."""
+    """A folder with `recipe.yaml`, and in `run` the model that the train command trained with the recipe."""
     import datasets
     from command_line import write
 

@@ -1,4 +1,4 @@
-"""The balance between tasks: how their losses and adapters act on each other."""
+"""The balance between tasks: the weights of their losses, and the pull between their adapters."""
 
 import lazy_loader
 

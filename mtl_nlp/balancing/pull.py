@@ -1,4 +1,4 @@
-"""The pull that draws the adapters of tasks towards their mean."""
+"""The pull, a penalty that draws the adapters of tasks towards their mean."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ def check_pull(model: MultitaskModel) -> None:
     """Check that a model has adapters that can be pulled towards each other.
 
     Raises:
-        ValueError: if the model has fewer than two adapters of tasks, or one of them is a DoRA adapter.
+        ValueError: if the model has fewer than two adapters of tasks, or if an adapter of a task is a DoRA adapter.
     """
     own = [options for options in model.config.adapters or () if options["name"] != SHARED]
     if len(own) < 2:
-        raise ValueError(f"`pull` draws the adapters of tasks towards each other, and needs two. Found {len(own)}.")
+        raise ValueError(
+            f"`pull` draws the adapters of tasks towards each other, and needs two. Found {len(own)}. Add adapters, or "
+            f"leave out `pull`."
+        )
     if any(options["use_dora"] for options in own):
-        raise ValueError("`pull` is of LoRA: the change of a DoRA adapter is no product of two factors.")
+        raise ValueError(
+            "`pull` applies to LoRA adapters only, since the change of a DoRA adapter is not a product of two factors. "
+            "Leave out `pull`, or set `use_dora: false`."
+        )
 
 
 class AdapterPull:
@@ -42,16 +48,19 @@ class AdapterPull:
         self.strength = strength
 
     def penalty(self) -> torch.Tensor:
-        """Return the penalty, a scalar in float32 with gradients for the adapters."""
+        """Return the penalty, a scalar in float32 with gradients to the adapters."""
         return self.strength * adapter_deviation(self.model)
 
 
 def adapter_deviation(model: MultitaskModel) -> torch.Tensor:
-    """Return the distance of the tasks' adapters from their mean, Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F.
+    """Return the squared distance of the tasks' adapters from their mean, Σ_layers Σ_t ‖ΔW_t − mean_t ΔW_t‖²_F.
 
     ΔW_t = s_t B_t A_t is never built: ⟨ΔW_s, ΔW_t⟩ is the sum of the elementwise product of B_sᵀB_t and A_sA_tᵀ, and
-    Σ_t ‖ΔW_t − mean‖² = Σ_t ⟨ΔW_t, ΔW_t⟩ − 1/T Σ_s,t ⟨ΔW_s, ΔW_t⟩. The shared adapter is left out, since it is the
-    same for all tasks.
+    Σ_t ‖ΔW_t − mean‖² = Σ_t ⟨ΔW_t, ΔW_t⟩ − 1/T Σ_s,t ⟨ΔW_s, ΔW_t⟩. The shared adapter is left out, since all tasks
+    have it.
+
+    Args:
+        model: the model with the adapters.
 
     Returns:
         A scalar in float32.

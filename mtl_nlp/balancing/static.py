@@ -1,4 +1,4 @@
-"""Loss weights that stay as they are given."""
+"""Constant loss weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mtl_nlp.recipe.checks import check_loss_weights
 
 
 class Static(LossWeighting):
-    """Constant weights. They have no state, so a checkpoint keeps nothing of them.
+    """A weighting with constant weights and without a state in checkpoints.
 
     Args:
-        weights: the weight of each task by the task's name; 1 where a task is not named.
+        weights: the weight of each task by name; 1 for a task that is not named.
 
     Raises:
         ValueError: if a weight is negative or not finite.

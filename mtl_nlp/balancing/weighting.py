@@ -23,7 +23,8 @@ class WeightingStep:
     Attributes:
         counts: the step's rows and labels.
         losses: the mean loss L_t = CE_t / u_t of each task that has labels in the step, a detached scalar on the
-            device. Empty in `weights` unless the weighting needs "losses"; always given in `after_step`.
+            device. `after_step` always receives the losses; `weights` receives none unless the weighting needs
+            "losses".
     """
 
     counts: StepCounts
@@ -33,17 +34,17 @@ class WeightingStep:
 class LossWeighting(nn.Module, ABC):
     """A method that chooses w_t in the joint loss Σ_t w_t · (n_t / N) · CE_t / u_t + penalty.
 
-    A method is one subclass in one file. Its parameters are trained, in a group of the optimizer without weight decay;
-    its `state_dict` (parameters and buffers) is all that a checkpoint keeps of it. The gradients that reach the
-    parameters through the weights are summed over micro-batches and processes; `max_grad_norm` neither counts nor
-    scales them. No method may make the host wait for the device.
+    Each method is one subclass in one file. The optimizer trains the parameters of the method in a group without
+    weight decay, and a checkpoint contains only the `state_dict` (parameters and buffers) of the method. Gradients that
+    reach the parameters through the weights are summed over micro-batches and processes; `max_grad_norm` neither counts
+    nor scales these gradients. A method must not make the host wait for the device.
 
     Attributes:
-        needs: the measurements that `weights` reads. "losses" are the losses of the step that is being weighted: they
-            cost nothing where a step is one micro-batch, and a second forward pass without gradients where it is more.
-        is_constant: whether the weights never change, so that they are not logged.
-        learning_rate: the learning rate of the parameters; `None` for that of the training arguments. The schedule
-            applies to both.
+        needs: the measurements that `weights` reads. "losses" are the losses of the current step: these are free if a
+            step has one micro-batch, and cost a second forward pass without gradients if a step has more.
+        is_constant: whether the weights never change. Constant weights are not logged.
+        learning_rate: the learning rate of the parameters; `None` for `learning_rate` of the training arguments. The
+            schedule applies to both.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -66,19 +67,22 @@ class LossWeighting(nn.Module, ABC):
     def weights(self, step: WeightingStep) -> dict[str, torch.Tensor]:
         """Return the weight of each task, a scalar on the device; a task that is not named has the weight 1.
 
-        Called once per optimizer step, and by each evaluation with the evaluated losses. The weights must be equal in
-        all processes and may require gradients. This method must not change the state: `after_step` does.
+        The trainer calls this method once per optimizer step, and once per evaluation with the evaluated losses. The
+        weights must be equal in all processes and may require gradients. Only `after_step` may change the state.
         """
 
     def penalty(self) -> torch.Tensor:
-        """Return a scalar that is added to the loss of each optimizer step once, equal in all processes; zero here."""
+        """Return a scalar that is added once to the loss of each optimizer step; zero by default.
+
+        The scalar must be equal in all processes.
+        """
         return torch.zeros(())
 
     def after_step(self, step: WeightingStep) -> None:
-        """Update the state after an optimizer step; nothing here.
+        """Update the state after an optimizer step; do nothing by default.
 
-        Called without gradients. The losses are summed over the processes only for classes that override this method
-        or need "losses".
+        The trainer calls this method under `torch.no_grad`. Only for classes that override this method or need
+        "losses", the losses are summed over the processes.
         """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The mixture: which rows of which datasets are in which batch."""
+"""The mixture: the assignment of rows from several datasets to batches."""
 
 import lazy_loader
 

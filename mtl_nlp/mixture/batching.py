@@ -1,4 +1,4 @@
-"""Batches of rows from any dataset, or from one dataset each: what a turn of a dataset is."""
+"""Batches of rows from any dataset or from one dataset, and the unit in which datasets take turns."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mtl_nlp.mixture.step_size import StepSize
 
 
 class Batching(ABC):
-    """The unit in which datasets take turns, and which rows are batched together.
+    """The unit in which datasets take turns, and the rows that are batched together.
 
     Attributes:
-        turns_per_epoch: turns of all datasets in an epoch.
-        turns_per_step: turns of all datasets in a step.
-        least: the smallest number of turns that may make a window at the end of an epoch.
+        turns_per_epoch: number of turns of all datasets in an epoch.
+        turns_per_step: number of turns of all datasets in a step.
+        least: the smallest number of turns that can form a window at the end of an epoch.
     """
 
     turns_per_epoch: int
@@ -25,19 +25,19 @@ class Batching(ABC):
 
     @abstractmethod
     def counts(self, turns: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Return the rows that the datasets' turns draw.
+        """Return the number of rows that the turns of each dataset draw.
 
         Args:
-            turns: turns of each dataset, shape (datasets,).
-            drawn: rows drawn from each dataset before, shape (datasets,).
+            turns: number of turns of each dataset, shape (datasets,).
+            drawn: number of rows drawn from each dataset before these turns, shape (datasets,).
 
         Returns:
-            Rows of each dataset, shape (datasets,).
+            The number of rows of each dataset, shape (datasets,).
         """
 
     @abstractmethod
     def pools(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the groups of rows from which steps are cut, given the rows of each dataset."""
+        """Return the groups of rows to cut into steps, given the rows of each dataset."""
 
 
 class Mixed(Batching):
@@ -49,7 +49,7 @@ class Mixed(Batching):
         self.least = size.num_processes
 
     def counts(self, turns: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Return the rows that the datasets' turns draw: one per turn."""
+        """Return the number of rows that the turns of each dataset draw: one row per turn."""
         return turns
 
     def pools(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -67,9 +67,9 @@ class Homogeneous(Batching):
         self.least = 1
 
     def counts(self, turns: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Return the rows that the datasets' turns draw: as many as fill the steps."""
+        """Return the number of rows that the turns of each dataset draw: enough to fill the steps."""
         return np.array([self._size.rows_that_fill(d, int(drawn[d]), int(steps)) for d, steps in enumerate(turns)])
 
     def pools(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return a group for each dataset."""
+        """Return one group per dataset."""
         return list(rows)

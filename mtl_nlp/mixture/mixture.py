@@ -1,4 +1,4 @@
-"""The mixture: several encoded datasets as one, and how often each dataset is drawn."""
+"""The mixture: several encoded datasets as one dataset, with a sampling probability for each."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from mtl_nlp.recipe.sampling import check_sampling
 
 
 class TaskMixture(TorchDataset):
-    """Datasets that are trained on together, p_d ∝ min(n_d, cap)^(1/T).
+    """Encoded datasets for joint training, drawn with the probabilities p_d ∝ min(n_d, cap)^(1/T).
 
-    Temperature and size cap are those of T5's mixtures (Raffel et al. 2020, section 3.5.2), `max_repeats` is that of
-    UniMax (Chung et al. 2023).
+    Temperature and size cap follow T5 (Raffel et al. 2020, section 3.5.2), and `max_repeats` follows UniMax (Chung et
+    al. 2023).
 
     Args:
         datasets: encoded training splits by name. Some may be streams.
-        temperature: T. 1 draws datasets in proportion to their sizes, a large value (`inf`) draws them uniformly. With
-            two values T moves from the first to the second, linearly over the training.
-        size_cap: the largest number of rows that counts for a dataset.
+        temperature: T. The value 1 draws datasets in proportion to their sizes, and a large value (`inf`) draws
+            datasets uniformly. With two values T changes from the first to the second, linearly over the training.
+        size_cap: the cap on the number of rows n_d.
         max_repeats: the largest number of passes over a dataset in one epoch, 1 or more. The share that a dataset
-            gives up goes to the others.
-        probabilities: p_d of every dataset, instead of all the above.
+            gives up goes to the other datasets.
+        probabilities: p_d of every dataset, instead of `temperature`, `size_cap` and `max_repeats`.
         batching: with `mixed` a batch holds rows from any dataset in the proportions of p_d. With `homogeneous` a
             batch holds rows from one dataset, the same dataset in all processes, and p_d is its share of the batches.
         length_window: number of batches inside which rows are grouped by length. A larger window needs less padding, a
             smaller window is more random.
 
     Raises:
-        ValueError: if there is no dataset, or a value is out of its range. The message names the argument.
+        ValueError: if there is no dataset, a dataset has no rows, or a value is out of its range.
     """
 
     def __init__(
@@ -56,7 +56,9 @@ class TaskMixture(TorchDataset):
         self.length_window = length_window
         self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
         if empty := [name for name, dataset in datasets.items() if dataset.num_windows == 0]:
-            raise ValueError(f"The datasets of a TaskMixture should have rows. {empty[0]!r} has none.")
+            raise ValueError(
+                f"The datasets of a TaskMixture should have rows. {empty[0]!r} has none. Leave out the dataset."
+            )
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes)])
         self._temperatures = np.broadcast_to(np.asarray(temperature, dtype=float), 2)
         self._size_cap = size_cap
@@ -69,12 +71,12 @@ class TaskMixture(TorchDataset):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether a dataset is read during training, so that the lengths of its rows are not known."""
+        """Whether a dataset is a stream, so that the lengths of its rows are unknown before training."""
         return any(isinstance(dataset, EncodedStream) for dataset in self.datasets.values())
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Sub-words of every row, shape (rows,)."""
+        """Number of sub-words of every row, shape (rows,)."""
         return np.concatenate([dataset.lengths for dataset in self.datasets.values()])
 
     @property
@@ -84,15 +86,15 @@ class TaskMixture(TorchDataset):
 
     @property
     def mean_probabilities(self) -> np.ndarray:
-        """p_d over the whole training, in which the temperature may move; shape (datasets,)."""
+        """Mean of p_d over the training, during which the temperature can change; shape (datasets,)."""
         return np.mean([self.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
 
     def probabilities_at(self, progress: float) -> np.ndarray:
-        """Return p_d after a share of the training, 0 to 1; shape (datasets,)."""
+        """Return p_d after the share `progress` of the training, 0 to 1; shape (datasets,)."""
         if self._explicit is not None:
             return self._explicit / self._explicit.sum()
         start, end = self._temperatures
-        # Equal ends are a case of their own, since inf - inf is not a number.
+        # Equal values need a separate case, since inf - inf is not a number.
         temperature = start if start == end else start + (end - start) * progress
         limits = None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
         return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, limits)
@@ -102,11 +104,11 @@ class TaskMixture(TorchDataset):
         return int(self.sizes.sum())
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the row at a position, counted through all datasets."""
+        """Return the row at a position; positions count through all datasets in order."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return several rows, with one read per dataset."""
+        """Return the rows at several positions, with one read per dataset."""
         positions = np.asarray(indices)
         which = np.searchsorted(self.offsets, positions, side="right") - 1
         rows: list[dict[str, Any]] = [{}] * len(positions)

@@ -11,9 +11,9 @@ def temperature_probabilities(sizes: np.ndarray, temperature: float, limits: np.
     Args:
         sizes: n_d, shape (datasets,).
         temperature: T, above 0.
-        limits: upper limit of each p_d, shape (datasets,), with a sum of at least 1. The share that a dataset gives up
-            goes to the others in their proportions, until no p_d is above its limit (the loop of UniMax, Chung et al.
-            2023).
+        limits: upper limit of each p_d, shape (datasets,), with a sum of at least 1. The surplus of a limited dataset
+            goes to the other datasets in proportion to their p_d, until no p_d is above its limit (the loop of UniMax,
+            Chung et al. 2023).
     """
     exponents = np.log(sizes) / temperature
     weights = np.exp(exponents - exponents.max())

@@ -1,4 +1,4 @@
-"""Which rows form which batch: a pure function of seed, epoch and number of processes."""
+"""The assignment of rows to batches, a pure function of seed, epoch and number of processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mtl_nlp.mixture.walks import DatasetWalks
 
 
 class LengthWindow(NamedTuple):
-    """Rows that are grouped by length together.
+    """A part of the schedule inside which rows are grouped by length.
 
     Attributes:
         number: the window's number, counted from the start of training.
-        drawn: rows drawn from each dataset before, shape (datasets,).
-        counts: rows to draw from each dataset in this window, shape (datasets,).
+        drawn: number of rows drawn from each dataset before this window, shape (datasets,).
+        counts: number of rows to draw from each dataset in this window, shape (datasets,).
     """
 
     number: int
@@ -34,31 +34,32 @@ class MixtureBatchSampler(Sampler[list[int]]):
     """The batches that one process takes from a mixture.
 
     All processes plan the same *steps*. A step holds the rows of one batch for every process, and each process takes
-    its share: rows of similar length, in homogeneous batching from the same dataset.
+    its share of the step. The rows of a step have similar lengths, and with homogeneous batches come from one dataset.
 
     An epoch has as many rows as the mixture; with homogeneous batches this number is rounded up to full steps. Each
     dataset is visited without replacement and reshuffled at each pass. At the end of every window of `length_window`
-    batches each dataset has had its share of the rows so far (with homogeneous batches: of the steps) to within one.
-    The remainder is carried on, from epoch to epoch too, so every row is reached. Inside a window rows are grouped by
-    length, and the resulting steps come in random order.
+    batches, the rows drawn from each dataset (with homogeneous batches: the steps) differ by less than one from the
+    dataset's share. The remainder is carried to the next window and epoch, so every row is reached. Inside a window
+    rows are grouped by length, and the resulting steps are shuffled.
 
-    With a token budget a batch has as many rows as fit, padding counted, and an epoch has as many steps as the tokens
-    of all rows fill. The next epoch continues where the last one stopped.
+    With a token budget a batch has as many rows as fit, including padding, and an epoch has as many steps as the tokens
+    of all rows fill. The next epoch continues where the last epoch stopped.
 
-    The sampler has no attribute `batch_size`, from which accelerate would infer that short batches should be filled up.
+    The sampler has no attribute `batch_size`, since accelerate would fill up short batches to that size.
 
     Args:
         mixture: the datasets, their probabilities and lengths.
-        rows_per_batch: rows of one process in a step. A remainder of fewer than `num_processes` rows at the end of an
-            epoch goes with the step before.
+        rows_per_batch: number of rows of one process in a step. A remainder of fewer than `num_processes` rows at the
+            end of an epoch is added to the last step.
         max_tokens: largest B · L of a batch, instead of `rows_per_batch`.
         seed: seed of the schedule.
-        process_index: number of this process, counted from 0.
+        process_index: index of this process, counted from 0.
         num_processes: number of processes.
 
     Attributes:
-        step_size: how many rows a step holds.
-        total_batches: number of batches over which the mixture's temperature moves; those of one epoch by default.
+        step_size: the size of the steps.
+        total_batches: number of batches over which the temperature of the mixture changes; the batches of one epoch by
+            default.
 
     Raises:
         ValueError: if there are more processes than rows, a row is longer than the token budget, or a token budget
@@ -79,11 +80,13 @@ class MixtureBatchSampler(Sampler[list[int]]):
     ) -> None:
         if mixture.is_streamed and max_tokens is not None:
             raise ValueError(
-                "`max_tokens_per_batch` needs the lengths of all rows, and a streamed dataset does not have them. "
-                "Leave it out."
+                "`max_tokens_per_batch` needs the lengths of all rows, which are unknown for a streamed dataset. "
+                "Leave out `max_tokens_per_batch` or `streaming`."
             )
         if len(mixture) < num_processes:
-            raise ValueError(f"There are {num_processes} processes and only {len(mixture)} rows to train on.")
+            raise ValueError(
+                f"There are {num_processes} processes and only {len(mixture)} rows to train on. Use fewer processes."
+            )
         self.mixture = mixture
         self.rows_per_batch = rows_per_batch
         self.seed = seed
@@ -97,12 +100,12 @@ class MixtureBatchSampler(Sampler[list[int]]):
             self.step_size = TokenBudget(mixture, max_tokens, num_processes, self._walks)
         is_homogeneous = mixture.batching == "homogeneous"
         self._batching: Batching = Homogeneous(self.step_size) if is_homogeneous else Mixed(self.step_size)
-        # The start of the epoch after the last one. Any other epoch is planned from the start of training.
+        # State at the end of the last epoch, for the next epoch. Other epochs are planned from the start of training.
         self._carried: dict[int, tuple[Iterator[LengthWindow], list[np.ndarray], int]] = {}
         self.total_batches = self.step_size.steps_per_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields."""
+        """Set the epoch that the next iteration yields."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -114,13 +117,13 @@ class MixtureBatchSampler(Sampler[list[int]]):
         return (step[self.process_index :: self.num_processes].tolist() for step in self.steps())
 
     def steps(self) -> Iterator[np.ndarray]:
-        """Yield the epoch's steps: the rows of all processes, longest first. Process i takes the rows i, i + n, …"""
+        """Yield the steps of the epoch: the rows of all processes, longest first. Process i takes rows i, i + n, …"""
         epoch, left = self.epoch, len(self)
         windows, waiting, skip = self._carried.pop(epoch, (self.windows(), [], epoch * left))
         while left:
             if not waiting:
                 window = next(windows)
-                # Without a token budget the number of a window's steps is known without their rows.
+                # Without a token budget the number of steps in a window is known without planning them.
                 count = self.step_size.count_steps(int(window.counts.sum()))
                 if count is not None and skip >= count:
                     skip -= count
@@ -134,7 +137,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
             yield from steps
 
     def windows(self) -> Iterator[LengthWindow]:
-        """Yield all windows from the start of training on, without end."""
+        """Yield the windows of the schedule from the start of training, without end."""
         drawn = np.zeros(len(self.mixture.sizes), dtype=np.int64)
         for number, turns in enumerate(self._turns()):
             counts = self._batching.counts(turns, drawn)
@@ -146,7 +149,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         return self._walks.rows(number, start, count)
 
     def _turns(self) -> Iterator[np.ndarray]:
-        """Yield for each window the number of turns of every dataset."""
+        """Yield the number of turns of every dataset in each window."""
         in_epoch = self._batching.turns_per_epoch
         sizes = portions(in_epoch, self._batching.turns_per_step * self.mixture.length_window, self._batching.least)
         total = in_epoch * self.total_batches / len(self)
@@ -159,7 +162,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
             done = done + turns
 
     def _steps_of(self, window: LengthWindow) -> list[np.ndarray]:
-        """Return a window's steps in their order."""
+        """Return the steps of a window in the order of training."""
         rng = np.random.default_rng([self.seed, window.number])
         rows = [
             self.mixture.offsets[number] + self.walk(number, int(window.drawn[number]), int(window.counts[number]))

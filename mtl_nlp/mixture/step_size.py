@@ -16,10 +16,10 @@ class StepSize(ABC):
     """The number of rows in a step, which is one batch of every process.
 
     Attributes:
-        num_processes: number of processes. A step has at least one row for each of them.
-        rows_per_step: rows in a full step; an average under a token budget.
-        rows_per_epoch: rows in an epoch of mixed batches.
-        steps_per_epoch: steps in an epoch.
+        num_processes: number of processes. A step has at least one row for each process.
+        rows_per_step: number of rows in a full step; an average under a token budget.
+        rows_per_epoch: number of rows in an epoch of mixed batches.
+        steps_per_epoch: number of steps in an epoch.
     """
 
     num_processes: int
@@ -32,20 +32,20 @@ class StepSize(ABC):
         """Return the sizes of the steps into which rows are cut.
 
         Args:
-            lengths: sub-words of the rows, longest first, shape (rows,).
+            lengths: number of sub-words of the rows, longest first, shape (rows,).
         """
 
     @abstractmethod
     def count_steps(self, rows: int) -> int | None:
-        """Return the number of steps that rows make, or None if it depends on their lengths."""
+        """Return the number of steps that rows fill, or None if it depends on the lengths of the rows."""
 
     @abstractmethod
     def rows_that_fill(self, number: int, start: int, steps: int) -> int:
-        """Return how many of a dataset's next rows fill a number of steps.
+        """Return the number of a dataset's next rows that fill a number of steps.
 
         Args:
-            number: the dataset, counted from 0.
-            start: rows that were drawn from the dataset before.
+            number: index of the dataset, counted from 0.
+            start: number of rows drawn from the dataset before.
             steps: number of steps.
         """
 
@@ -54,9 +54,9 @@ class FixedRows(StepSize):
     """Steps with a fixed number of rows.
 
     Args:
-        rows_in_epoch: rows of all datasets.
-        rows_per_batch: rows of one process in a step. A remainder of fewer than `num_processes` rows goes with the
-            step before.
+        rows_in_epoch: number of rows of all datasets.
+        rows_per_batch: number of rows of one process in a step. A remainder of fewer than `num_processes` rows is added
+            to the last step.
         num_processes: number of processes.
     """
 
@@ -71,16 +71,16 @@ class FixedRows(StepSize):
         return portions(len(lengths), self.rows_per_step, self.num_processes)
 
     def count_steps(self, rows: int) -> int:
-        """Return the number of steps that rows make."""
+        """Return the number of steps that rows fill."""
         return count_portions(rows, self.rows_per_step, self.num_processes)
 
     def rows_that_fill(self, number: int, start: int, steps: int) -> int:
-        """Return how many of a dataset's next rows fill a number of steps."""
+        """Return the number of a dataset's next rows that fill a number of steps."""
         return steps * self.rows_per_step
 
 
 class TokenBudget(StepSize):
-    """Steps with as many rows as fit into a number of sub-words, padding counted.
+    """Steps with as many rows as fit into a number of sub-words, including padding.
 
     Args:
         mixture: the datasets with the lengths of all rows.
@@ -100,7 +100,7 @@ class TokenBudget(StepSize):
         self._walks = walks
         tokens = len(mixture) * float(mixture.probabilities @ [lengths.mean() for lengths in self._lengths])
         self.steps_per_epoch = int(np.ceil(tokens / (max_tokens * num_processes)))
-        # Multiples of `num_processes`, so that every process has a row of every step.
+        # Multiples of `num_processes`, so that every process has a row in every step.
         self.rows_per_step = num_processes * max(1, int(max_tokens // (tokens / len(mixture))))
         self.rows_per_epoch = -(-len(mixture) // num_processes) * num_processes
 
@@ -114,11 +114,11 @@ class TokenBudget(StepSize):
         return sizes
 
     def count_steps(self, rows: int) -> None:
-        """Return None: the number of steps depends on the lengths of the rows."""
+        """Return None, since the number of steps depends on the lengths of the rows."""
         return
 
     def rows_that_fill(self, number: int, start: int, steps: int) -> int:
-        """Return the largest number of a dataset's next rows that need no more than a number of steps."""
+        """Return the largest number of a dataset's next rows that fit into a number of steps."""
         if steps == 0:
             return 0
         lengths = self._lengths[number]
@@ -137,6 +137,6 @@ def _check_longest(mixture: TaskMixture, max_tokens: int) -> None:
         number = int(np.searchsorted(mixture.offsets, longest, side="right")) - 1
         raise ValueError(
             f"`max_tokens_per_batch` is {max_tokens}, but a row of {list(mixture.datasets)[number]} has "
-            f"{mixture.lengths[longest]} sub-words (window {longest - mixture.offsets[number]}). Raise it, or lower "
-            f"`max_length`."
+            f"{mixture.lengths[longest]} sub-words (window {longest - mixture.offsets[number]}). Raise "
+            f"`max_tokens_per_batch`, or lower `max_length`."
         )

@@ -1,4 +1,4 @@
-"""Datasets that are read during training, mixed with others in the sampler's schedule."""
+"""Mixtures with streamed datasets, which are read during training, in the schedule of the sampler."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mtl_nlp.mixture.step_size import FixedRows
 
 
 class StreamReader:
-    """One process's share of a stream, pass after pass without end.
+    """A reader of one process's share of a stream, pass after pass without end.
 
-    Each pass reads the files in a different order, and rows are shuffled in blocks of `buffer_size`. The reader's
-    state is that of the stream at the start of a block. Continuing from a state therefore skips the rows before the
-    block in its file and reads the block again.
+    Each pass reads the files in a different order, and rows are shuffled in blocks of `buffer_size`. The state of the
+    reader is the state of the stream at the start of a block. To resume, the reader therefore skips the rows before the
+    block in the block's file, and reads the block again.
 
     Args:
         stream: the stream.
         seed: seed of the order, which also depends on pass and block.
-        process_index: number of this process, counted from 0.
-        num_processes: number of processes. If it does not divide the number of files, each process reads all rows and
-            keeps its share.
+        process_index: index of this process, counted from 0.
+        num_processes: number of processes. Unless this number divides the number of files, each process reads all rows
+            and keeps its share.
     """
 
     def __init__(self, stream: EncodedStream, seed: list[int], process_index: int, num_processes: int) -> None:
@@ -65,18 +65,18 @@ class StreamReader:
         """Move to the position of a reader of the same stream.
 
         Args:
-            state: what that reader's `state_dict` returned.
+            state: the result of that reader's `state_dict`.
         """
         self._open(state["pass"])
         if state["block"] > 1:
-            # The saved pass keeps its order of files, also if the seed or the dataset's place in the recipe changed.
+            # The saved pass keeps its order of files, even if the seed or the dataset's place in the recipe changed.
             self._source.set_epoch(state["source"]["epoch"])
             self._source.load_state_dict(state["source"])
             self._rows = iter(self._source)
             self._number = state["block"] - 1
         if state["block"] > 0:
             self._read_block()
-            # A source that has loaded a state reports the old state until it is iterated over.
+            # After loading a state, a source reports its previous state until iteration starts.
             self._block_start, self._used = state["source"], state["used"]
 
     def _open(self, number: int) -> None:
@@ -92,10 +92,10 @@ class StreamReader:
         with reading(self.stream.name):
             rows = list(itertools.islice(self._rows, self.stream.buffer_size))
         if not rows:
-            # In a later pass a process may get different files, and they may be the only ones without a row.
+            # In a later pass a process may get different files, and perhaps only files without rows.
             if self._number == 0 and self._pass == 0:
                 raise DataError(
-                    f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no row of it. "
+                    f"{self.stream.name}: process {self.process_index} of {self.num_processes} gets no rows. "
                     f"Leave out `streaming`, or use fewer processes."
                 )
             self._open(self._pass + 1)
@@ -115,7 +115,7 @@ class _WorkerError(DataError):
 
 
 class MixtureStream(TorchIterableDataset):
-    """The batches of a mixture with streams: lists of rows, each with the state from which its window can be repeated.
+    """The batches of a mixture with streams, as lists of rows with the state at the start of the batch's window.
 
     The batches follow the sampler's windows. Every process takes its share of each dataset's rows in a window, groups
     these rows by length, and yields as many batches as the other processes, in the same order of length.
@@ -135,12 +135,12 @@ class MixtureStream(TorchIterableDataset):
         self.start_at(0, 0, None)
 
     def start_at(self, epoch: int, batches: int, state: Mapping[str, Any] | None) -> None:
-        """Choose where the next iteration starts.
+        """Set the start of the next iteration.
 
         Args:
             epoch: the epoch.
-            batches: batches of the epoch that were trained on; None is yielded for each.
-            state: the state that came with the last batch trained on; None starts with the streams' first rows.
+            batches: number of batches of the epoch that were trained on. The iteration yields None for each.
+            state: the state that was yielded with the last trained batch; None for the first rows of the streams.
         """
         self._epoch, self._batches, self._state = epoch, batches, state
 
@@ -149,7 +149,7 @@ class MixtureStream(TorchIterableDataset):
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]] | None]:
-        """Yield the epoch's batches.
+        """Yield the batches of the epoch, each with its state.
 
         Raises:
             DataError: if a stream has no row for this process, or a row is not valid or cannot be read.
@@ -175,7 +175,7 @@ class MixtureStream(TorchIterableDataset):
         if self._state is not None:
             first = self._state["window"]
             for number, reader in readers.items():
-                if names[number] in self._state["readers"]:  # else the dataset was added to the recipe since
+                if names[number] in self._state["readers"]:  # a missing dataset is new in the recipe
                     reader.load_state_dict(self._state["readers"][names[number]])
         for window in sampler.windows():
             begun, position = position, position + self._step_size.count_steps(int(window.counts.sum()))
@@ -190,7 +190,7 @@ class MixtureStream(TorchIterableDataset):
                 return
 
     def _batches_of(self, window: LengthWindow, readers: Mapping[int, StreamReader]) -> list[list[dict[str, Any]]]:
-        """Return this process's batches of a window in their order."""
+        """Return this process's batches of a window in the order of training."""
         sampler, mixture = self.sampler, self.sampler.mixture
         pools: list[list[dict[str, Any]]] = []
         totals: list[int] = []

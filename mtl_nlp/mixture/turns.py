@@ -1,4 +1,4 @@
-"""Fair turns: how many turns each dataset gets, so that none is ever a complete turn off its share."""
+"""Fair turns: a number of turns per dataset that stays less than one turn away from the dataset's share."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ def portions(total: int, size: int, least: int) -> list[int]:
     """Divide a total into portions of equal size.
 
     Args:
-        total: what to divide.
+        total: the number to divide.
         size: the size of a portion.
-        least: the smallest portion that the remainder may make. A smaller remainder is added to the last portion.
+        least: the smallest portion that the remainder can form. A smaller remainder is added to the last portion.
     """
     count = count_portions(total, size, least)
     return [size] * (count - 1) + [total - size * (count - 1)]
 
 
 def next_turns(done: np.ndarray, due: np.ndarray, rates: np.ndarray, count: int) -> np.ndarray:
-    """Distribute `count` turns so that no dataset is ever a complete turn off its due, if the rates stay the same.
+    """Distribute `count` turns so that every dataset stays less than one turn away from its due at constant rates.
 
     Overdue turns come first. The remaining turns go to the datasets whose next turn is due soonest (earliest deadline
     first, which is optimal for such schedules; Tijdeman 1980 for the case of one turn at a time).
 
     Args:
-        done: turns that each dataset has had, shape (datasets,).
-        due: turns that each dataset should have had after these, shape (datasets,). Their sum is that of `done` plus
-            `count`.
+        done: number of turns that each dataset has had, shape (datasets,).
+        due: number of turns that each dataset should have had after these turns, shape (datasets,). The sum of `due` is
+            the sum of `done` plus `count`.
         rates: share of each dataset in a turn, shape (datasets,).
         count: number of turns.
 
     Returns:
-        The turns of each dataset, shape (datasets,).
+        The number of turns of each dataset, shape (datasets,).
     """
     whole = np.floor(due).astype(np.int64)
     turns = np.maximum(whole - done, 0)

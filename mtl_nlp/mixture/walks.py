@@ -1,4 +1,4 @@
-"""The order in which the rows of a dataset are visited: one shuffled pass after the other."""
+"""The order in which the rows of a dataset are visited: one shuffled pass after another."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ class DatasetWalks:
     """The endless series of shuffled passes over each dataset; every pass visits every row once.
 
     Args:
-        sizes: rows of each dataset, shape (datasets,).
+        sizes: number of rows of each dataset, shape (datasets,).
         seed: seed of the shuffles.
     """
 
     def __init__(self, sizes: np.ndarray, seed: int) -> None:
         self.sizes = sizes
         self.seed = seed
-        # For each dataset the block that was shuffled last, with its number.
+        # The last shuffled block of each dataset, with the number of the block.
         self._blocks: dict[int, tuple[int, np.ndarray]] = {}
 
     def rows(self, number: int, start: int, count: int) -> np.ndarray:
         """Return a part of a dataset's series.
 
         Args:
-            number: the dataset, counted from 0.
+            number: index of the dataset, counted from 0.
             start: the first position in the series.
             count: the number of positions.
 

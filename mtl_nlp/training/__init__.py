@@ -1,4 +1,4 @@
-"""The training: the Trainer for mixtures of tasks, its arguments and its checkpoints."""
+"""Training: the Trainer for mixtures of tasks, its arguments and its checkpoints."""
 
 import lazy_loader
 

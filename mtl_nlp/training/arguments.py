@@ -1,4 +1,4 @@
-"""Training arguments: those of transformers and a few for several tasks."""
+"""Training arguments: the arguments of transformers, and a few for multitask training."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class MultitaskTrainingArguments(TrainingArguments):
     `metric_for_best_model` is `mtl_score` unless given.
 
     Args:
-        loss_weights: w_t of each task in the joint loss, 1 where a task is not named. Other methods to choose the
-            weights are given to the trainer as `loss_weighting`.
-        loss_scale: `rows` scales a task's loss by the share of rows that carry its label, so that the mixture sets
-            the importance of a dataset; `per_task` does not.
+        loss_weights: w_t of each task in the joint loss; 1 for a task that is not named. For any other method of
+            weighting, pass `loss_weighting` to the trainer.
+        loss_scale: `rows` scales the loss of a task by the share of rows that carry a label of the task, so that the
+            mixture sets the importance of each dataset. `per_task` does not scale the loss.
         max_tokens_per_batch: the largest number of sub-words in a training batch on one device, padding included,
-            instead of `per_device_train_batch_size`. A row with labels for several tasks with adapters counts once,
-            although the encoder reads it once for each of them.
-        head_learning_rate: the learning rate of the heads' new layers, if it differs from `learning_rate`, which is
-            that of all pretrained layers (the encoder, and the pooler in the heads of families such as BERT).
-        adapter_learning_rate: the learning rate of the adapters, if it differs from `learning_rate`.
-        adapter_pull: λ of the pull of the tasks' adapters towards their mean in the loss, see `adapter_deviation`.
+            instead of `per_device_train_batch_size`. A row counts once, even if the encoder reads the row once per
+            adapter of its tasks.
+        head_learning_rate: the learning rate of the new layers of the heads; `learning_rate` by default. Pretrained
+            layers (the encoder, and the pooler in the heads of families such as BERT) always have `learning_rate`.
+        adapter_learning_rate: the learning rate of the adapters; `learning_rate` by default.
+        adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
             training stops.
 
@@ -38,46 +38,50 @@ class MultitaskTrainingArguments(TrainingArguments):
         ValueError: if a value is out of its range.
     """
 
-    # A command line (HfArgumentParser) gives JSON, hence the type `str`; after reading it is a dict or None.
+    # HfArgumentParser reads JSON from a command line, hence the type `str`. Once parsed, the value is a dict or None.
     _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "loss_weights"]
 
-    # The collator makes the batch, with labels by task: no column may be dropped, and evaluate() must find the labels.
+    # The collator reads all columns, and the batch has the labels of all tasks under `labels`.
     remove_unused_columns: bool = field(default=False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
-    # The model touches all of its parameters at every step, whatever tasks a process has.
+    # Every parameter gets a gradient at every step, even if a process has no rows of some tasks.
     ddp_find_unused_parameters: bool | None = field(default=False)
-    # A resumed run continues to count towards early stopping.
+    # The count of evaluations without improvement continues when a run resumes.
     restore_callback_states_from_checkpoint: bool = field(default=True)
     metric_for_best_model: str | None = field(
-        default=None, metadata={"help": "The metric that selects the best model; mtl_score by default."}
+        default=None, metadata={"help": "Metric that selects the best model; mtl_score by default."}
     )
     loss_weights: dict[str, float] | str | None = field(
-        default=None, metadata={"help": "Weight of each task in the joint loss, 1 where a task is not named."}
+        default=None, metadata={"help": "Weight of each task in the joint loss; 1 for a task that is not named."}
     )
     loss_scale: str = field(
         default="rows",
-        metadata={"help": "Whether a task's loss is scaled by its share of rows.", "choices": ["rows", "per_task"]},
+        metadata={
+            "help": "Whether the loss of a task is scaled by its share of rows.",
+            "choices": ["rows", "per_task"],
+        },
     )
     max_tokens_per_batch: int | None = field(
         default=None,
-        metadata={"help": "The largest B · L of a training batch, instead of per_device_train_batch_size."},
+        metadata={"help": "Largest number of sub-words in a batch, instead of per_device_train_batch_size."},
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the heads' new layers; the encoder's if not given."}
+        default=None, metadata={"help": "Learning rate of the new layers of the heads; learning_rate by default."}
     )
     adapter_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the adapters; the encoder's if not given."}
+        default=None, metadata={"help": "Learning rate of the adapters; learning_rate by default."}
     )
     adapter_pull: float = field(
-        default=0.0, metadata={"help": "Weight in the loss of the distance of the tasks' adapters from their mean."}
+        default=0.0,
+        metadata={"help": "Weight of the penalty on the distance of adapters from their mean."},
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Evaluations without improvement after which training stops."}
+        default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
     )
 
     def __post_init__(self) -> None:
-        # Without an accelerator only the processor is left, but Trainer refuses bf16 there unless `use_cpu` is set. One
-        # recipe should run on machines of both kinds.
+        # Trainer refuses bf16 on a CPU unless `use_cpu` is set, and the same recipe should run with and without an
+        # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
         if self.load_best_model_at_end and self.metric_for_best_model is None:
@@ -85,8 +89,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.train_sampling_strategy != "random" or self.dataloader_drop_last:
             raise ValueError(
-                "The mixture orders and groups its batches itself and drops none: leave out `train_sampling_strategy` "
-                "and `dataloader_drop_last`."
+                f"`train_sampling_strategy` should be 'random' and `dataloader_drop_last` false, since the mixture "
+                f"orders and groups the batches and drops none. Found {self.train_sampling_strategy!r} and "
+                f"{self.dataloader_drop_last}. Leave out both."
             )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
@@ -105,16 +110,19 @@ class MultitaskTrainingArguments(TrainingArguments):
                     f"`early_stopping_patience` should be at least 1. Found {self.early_stopping_patience}."
                 )
             if not self.load_best_model_at_end:
-                raise ValueError("`early_stopping_patience` needs `load_best_model_at_end: true`.")
+                raise ValueError(
+                    "`early_stopping_patience` needs `load_best_model_at_end: true`. Set it, or leave out "
+                    "`early_stopping_patience`."
+                )
 
     @property
     def n_gpu(self) -> int:
-        """Devices of this process, at most 1: DataParallel, which Trainer uses for more, splits batches wrongly."""
+        """Number of devices of this process, at most 1, since Trainer's DataParallel cannot split multitask batches."""
         return min(super().n_gpu, 1)
 
 
 def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:
-    """Check that the arguments about adapters fit a model's adapters.
+    """Check that the arguments for adapters fit the adapters of a model.
 
     Args:
         model: the model.
@@ -122,17 +130,21 @@ def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArgume
         is_sharded: whether parameters are sharded (FSDP).
 
     Raises:
-        ValueError: if the model has no adapters, or if each needs an encoder pass and parameters are sharded:
-            processes with different tasks would make different numbers of passes, and wait for each other.
+        ValueError: if `adapter_learning_rate` is set for a model without adapters, or if parameters are sharded and
+            each adapter needs a separate encoder pass. Processes with different tasks would take different numbers of
+            passes and block each other.
     """
     if args.adapter_learning_rate is not None and not model.adapter_names:
-        raise ValueError("`adapter_learning_rate` needs a model with adapters, and this model has no adapter.")
+        raise ValueError(
+            "`adapter_learning_rate` needs a model with adapters, and this model has none. Leave it out, or add "
+            "adapters."
+        )
     if (
         is_sharded
         and not supports_mixed_batches(model.config.text_config, model.config.adapters or ())
         and model.adapter_names
     ):
         raise ValueError(
-            "FSDP: DoRA adapters, and those of a DeBERTa encoder, take an encoder pass each, and processes would wait "
-            "for each other's. Train without FSDP."
+            "FSDP does not support DoRA adapters and adapters of a DeBERTa encoder: each adapter takes a separate "
+            "encoder pass, and processes with different tasks would block each other. Train without FSDP."
         )

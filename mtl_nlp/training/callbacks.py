@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: the work around training, epochs and optimizer steps."""
+"""Callbacks of the trainer: work before training, before each epoch, and around each optimizer step."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from mtl_nlp.training.step import StepLoss
 
 
 class PresentArguments(TrainerCallback):
-    """Applies the present training arguments where Trainer keeps those of the checkpoint that it resumes from.
+    """Callback that applies the current training arguments to a resumed run.
+
+    Trainer itself would use the intervals and the patience that the checkpoint was trained with.
 
     Args:
-        handler: the trainer's callbacks, which Trainer replaces when it resumes.
+        handler: the callback handler of the trainer. Trainer replaces the handler's callbacks when it resumes.
     """
 
     def __init__(self, handler: CallbackHandler) -> None:
@@ -41,10 +43,12 @@ class PresentArguments(TrainerCallback):
 
 
 class EpochStart(TrainerCallback):
-    """Sets the sampler's epoch, which Trainer does not when it resumes in the middle of one, and a stream's start.
+    """Callback that sets the epoch of the sampler and the start of a stream.
+
+    Trainer does not set the epoch when it resumes in the middle of an epoch.
 
     Args:
-        position: the position in the streams.
+        position: the position in the streams of the mixture.
     """
 
     def __init__(self, position: StreamPosition) -> None:
@@ -58,12 +62,12 @@ class EpochStart(TrainerCallback):
         train_dataloader: DataLoader,
         **kwargs: Any,
     ) -> None:
-        """Set the epoch and the start."""
+        """Set the epoch of the sampler, and the start of a stream."""
         stream = train_dataloader.dataset if isinstance(train_dataloader.dataset, MixtureStream) else None
         sampler = train_dataloader.batch_sampler if stream is None else stream.sampler
-        if not isinstance(sampler, MixtureBatchSampler):  # a subclass of the trainer has a loader of its own
+        if not isinstance(sampler, MixtureBatchSampler):  # a subclass of the trainer can have a different loader
             return
-        # Trainer counts epochs in this way; `state.epoch` is of the batches before a change of the recipe.
+        # Trainer computes the epoch in this way. `state.epoch` counts in batches of the recipe before a change.
         accumulated = args.gradient_accumulation_steps
         epoch, steps = divmod(state.global_step, math.ceil(len(sampler) / accumulated))
         sampler.set_epoch(epoch)
@@ -72,7 +76,7 @@ class EpochStart(TrainerCallback):
 
 
 class StepHooks(TrainerCallback):
-    """Ends each optimizer step of the joint loss.
+    """Callback that removes the gradients of idle parts before each optimizer step, and ends the joint loss's step.
 
     Args:
         step: the joint loss of the current step.
@@ -82,9 +86,10 @@ class StepHooks(TrainerCallback):
         self.step = step
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: MultitaskModel, **kwargs: Any) -> None:
-        """Remove the gradients of heads and adapters that no row of the step used, and that no pull moves.
+        """Remove the gradients of heads and adapters that no row of the step used, except adapters under a pull.
 
-        These gradients are zero; with a gradient of zero AdamW's momentum and weight decay still move a parameter.
+        These gradients are zero, but the momentum and weight decay of AdamW move a parameter even if its gradient is
+        zero.
         """
         counts = self.step.counts
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
@@ -103,12 +108,12 @@ class StepHooks(TrainerCallback):
 def is_over(
     state: TrainerState, args: MultitaskTrainingArguments, max_steps: int, callbacks: Iterable[TrainerCallback]
 ) -> bool:
-    """Return whether a checkpoint is of a run that had ended: it had taken all steps, or early stopping had ended it.
+    """Return whether the run of a checkpoint had ended, after all of its steps or by early stopping.
 
     Args:
         state: the checkpoint's state.
-        args: the present arguments.
-        max_steps: the present number of optimizer steps.
+        args: the current training arguments.
+        max_steps: the current number of optimizer steps.
         callbacks: the trainer's callbacks.
     """
     if state.global_step >= max_steps:

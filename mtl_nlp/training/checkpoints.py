@@ -1,4 +1,4 @@
-"""Checkpoints: whether they are complete, whether a run can resume from one, and what has changed since."""
+"""Checks of a checkpoint: its completeness, its model and optimizer, and changes to the recipe since."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LastCheckpoint(NamedTuple):
 
     Attributes:
         path: the newest complete checkpoint.
-        skipped: a sentence for each newer checkpoint about its problem.
+        skipped: one sentence per newer checkpoint, with the reason why the checkpoint is incomplete.
     """
 
     path: Path
@@ -42,9 +42,9 @@ def last_checkpoint(folder: Path) -> LastCheckpoint:
         folder: the run's `output_dir`.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if the folder has no complete checkpoint.
     """
-    # By time and not by number, since a folder may also hold checkpoints of an earlier, longer run.
+    # Sorted by time instead of number, since the folder may also hold checkpoints of an earlier, longer run.
     found = sorted(checkpoint_folders(folder), key=lambda path: (_written_at(path), path), reverse=True)
     skipped: list[str] = []
     for path in found:
@@ -53,7 +53,9 @@ def last_checkpoint(folder: Path) -> LastCheckpoint:
             return LastCheckpoint(path, skipped)
         skipped.append(f"{path.name} is incomplete ({flaw})")
     what = f": {'; '.join(skipped)}" if skipped else ""
-    raise CheckpointError(f"--resume: there is no complete checkpoint in {folder}{what}. Leave out --resume to start.")
+    raise CheckpointError(
+        f"--resume: there is no complete checkpoint in {folder}{what}. Leave out --resume to start a new run."
+    )
 
 
 def checkpoint_problem(checkpoint: Path) -> str | None:
@@ -77,9 +79,9 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
             return f"{file.name} is cut off"
     # FSDP and DeepSpeed write weights and optimizer states into folders.
     if not [file for kind in ("model*", "pytorch_model*", "global_step*") for file in checkpoint.glob(kind)]:
-        return "it holds no weights"
+        return "it has no weights"
     if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
-        return "it holds no optimizer state; was it saved with save_only_model?"
+        return "it has no optimizer state; was it saved with save_only_model?"
     return None
 
 
@@ -91,47 +93,49 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         model: the model.
 
     Raises:
-        CheckpointError: if tasks or adapters, or the names or shapes of the weights, are different.
+        CheckpointError: if the tasks, the adapters, or the names or shapes of the weights differ.
     """
     config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
     theirs = {task["name"]: task for task in config.get("tasks") or []}
     ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
     other = f"{checkpoint} belongs to a different model: "
+    remedy = " Resume with the model of the checkpoint, or start a new run."
     if list(theirs) != list(ours):
-        raise CheckpointError(f"{other}its tasks are {', '.join(theirs) or 'none'}, here {', '.join(ours)}.")
+        raise CheckpointError(
+            f"{other}its tasks were {', '.join(theirs) or 'none'} and are now {', '.join(ours)}.{remedy}"
+        )
     for name, task in ours.items():
-        for key in sorted(
-            {**task, **theirs[name]}, key="labels".__eq__
-        ):  # labels last, since they follow from the rest
+        # `labels` comes last, since labels can differ because another key does.
+        for key in sorted({**task, **theirs[name]}, key="labels".__eq__):
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
-                raise CheckpointError(f"{other}{key} of task {name!r} was {was!r}, here {now!r}.")
+                raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")
     if flaw := _other_adapters(config.get("adapters") or [], model.config.adapters or []):
-        raise CheckpointError(f"{other}{flaw}.")
+        raise CheckpointError(f"{other}{flaw}.{remedy}")
     state = model.state_dict()
     saved: set[str] = set()
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  (safe_open is no mapping)
+            for name in weights.keys():  # noqa: SIM118  (safe_open is not a mapping)
                 was, now = weights.get_slice(name).get_shape(), list(state[name].shape) if name in state else None
                 if was != now:
-                    raise CheckpointError(f"{other}{name} has shape {was}, here {now}.")
+                    raise CheckpointError(f"{other}the shape of {name} was {was} and is now {now}.{remedy}")
                 saved.add(name)
     memory = {state[name].data_ptr() for name in saved}  # tied weights are saved once
     for name, tensor in state.items():
         if saved and name not in saved and tensor.data_ptr() not in memory:
-            raise CheckpointError(f"{other}the checkpoint has no {name}.")
+            raise CheckpointError(f"{other}it has no {name}.{remedy}")
 
 
 def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return a difference between the weights of two lists of adapters, or None if there is no difference."""
+    """Return the first difference that changes the weights of two lists of adapters, or None without a difference."""
     was, now = ([options["name"] for options in adapters] for adapters in (theirs, ours))
     if was != now:  # the order counts too, since the optimizer's state has the same order
-        return f"its adapters are {', '.join(was) or 'none'}, here {', '.join(now) or 'none'}"
+        return f"its adapters were {', '.join(was) or 'none'} and are now {', '.join(now) or 'none'}"
     for old, new in zip(theirs, ours, strict=True):
         for key in _SHAPES_OF_ADAPTERS:
             if old[key] != new[key]:
-                return f"{key} of the adapter of {old['name']} was {old[key]!r}, here {new[key]!r}"
+                return f"`{key}` of the adapter of {old['name']} was {old[key]!r} and is now {new[key]!r}"
     return None
 
 
@@ -140,32 +144,32 @@ def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:
 
     Args:
         checkpoint: the checkpoint's folder.
-        recipe: the recipe of the run that is to resume.
+        recipe: the recipe of the run that should resume.
 
     Raises:
-        CheckpointError: if the recipe has a different optimizer, or different parameters in it or in its groups.
+        CheckpointError: if the recipe has a different optimizer, or different parameters in the optimizer's groups.
     """
     for key, (old, new) in _changed(checkpoint, recipe).items():
         meaning = meaning_of(key)
         if meaning is OnResume.REFUSED or (meaning is OnResume.KEPT_IF_PRESENT and None in (old, new)):
             raise CheckpointError(
                 f"{checkpoint} belongs to a different optimizer: {_was_and_is(key, old, new)}. Set it back, or leave "
-                f"out --resume to start."
+                f"out --resume to start a new run."
             )
 
 
 def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> list[str]:
-    """Return sentences about the values that differ from the checkpoint's run, and their meaning for the resumed run.
+    """Return sentences about the recipe's changes since a checkpoint, and the effects of the changes on a resumed run.
 
     Args:
         checkpoint: the checkpoint's folder.
         recipe: the recipe of the run that resumes.
-        num_processes: its number of processes.
+        num_processes: the number of processes of the run that resumes.
     """
     groups: dict[OnResume, list[str]] = {OnResume.KEPT: [], OnResume.REORDERS: [], OnResume.TAKES_EFFECT: []}
     for key, (old, new) in _changed(checkpoint, recipe).items():
         meaning = meaning_of(key)
-        # Changes with any other meaning are refused, or are not part of the run.
+        # Other changes are refused, or do not affect the run.
         group = groups.get(OnResume.KEPT if meaning is OnResume.KEPT_IF_PRESENT else meaning, [])
         group.append(_was_and_is(key, old, new))
     processes = max(1, len(list(checkpoint.glob("rng_state_*.pth"))))
@@ -179,10 +183,10 @@ def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> li
 
 
 def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return `{"a.b": (was, is)}` of the recipe's keys that differ, with None for a value that is not given."""
+    """Return `{"a.b": (was, is)}` for the keys of the recipe that differ, with None for a value that is not given."""
     saved = checkpoint / RECIPE_NAME
     text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
-    if not text:  # the run had no recipe
+    if not text:  # the checkpoint's run had no recipe
         return {}
     old, new = _flat(yaml.safe_load(text)), _flat(yaml.safe_load(recipe.to_yaml()))
     return {
@@ -201,7 +205,7 @@ def _written_at(checkpoint: Path) -> int:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one: `{"a.b": value}`."""
+    """Return nested mappings as a flat mapping: `{"a.b": value}`."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

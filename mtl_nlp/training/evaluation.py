@@ -1,4 +1,4 @@
-"""The evaluation of a Trainer: every process predicts and decodes whole texts, and only labels travel."""
+"""Evaluation in a Trainer: every process predicts and decodes complete texts, and sends labels instead of logits."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class EvaluatedRows:
     """The evaluation of some rows of a split.
 
     Attributes:
-        predictions: for each task the prediction by the number of the row.
-        loss_sums: for each batch the summed loss of each task. They are not added up here: `math.fsum` over all batches
-            is exact, so the number of processes makes no difference.
-        counts: the rows and labels.
+        predictions: the predictions of each task, by row number.
+        loss_sums: the summed loss of each task in each batch. The batches are summed later by `math.fsum`, which is
+            exact, so the number of processes makes no difference.
+        counts: the counts of rows and labels.
     """
 
     predictions: dict[str, dict[int, Any]]
@@ -42,7 +42,7 @@ class EvaluatedRows:
     counts: StepCounts
 
     def __add__(self, other: EvaluatedRows) -> EvaluatedRows:
-        """Return the evaluation of the rows of both."""
+        """Return the evaluation of the rows of both operands."""
         predictions = {task: rows | other.predictions[task] for task, rows in self.predictions.items()}
         return EvaluatedRows(predictions, self.loss_sums + other.loss_sums, self.counts + other.counts)
 
@@ -70,20 +70,23 @@ class EvaluatingTrainer(HubTrainer):
         """Score every task on the rows that carry its label.
 
         Args:
-            eval_dataset: encoded splits by dataset; by default those that the trainer was made with.
+            eval_dataset: encoded splits by dataset; the trainer's `eval_dataset` by default.
             ignore_keys: an argument of Trainer, without effect.
-            metric_key_prefix: the beginning of every key.
+            metric_key_prefix: the prefix of every key.
 
         Returns:
-            `<prefix>_<task>_<score>`, `<prefix>_<task>_loss`, `<prefix>_loss` (with the present loss weights, without
-            their penalty and the pull), `<prefix>_mtl_score` and the speed.
+            `<prefix>_<task>_<score>`, `<prefix>_<task>_loss`, `<prefix>_loss` (with the current loss weights, without
+            penalty and pull), `<prefix>_mtl_score` and the speed.
 
         Raises:
             ValueError: if there is no split to evaluate.
         """
         datasets = self.eval_dataset if eval_dataset is None else eval_dataset
         if datasets is None:
-            raise ValueError("Evaluation needs an `eval_dataset`, encoded splits by dataset.")
+            raise ValueError(
+                "Evaluation needs an `eval_dataset`, encoded splits by dataset. Found None. Pass it to the trainer or "
+                "to `evaluate`."
+            )
         started = time.time()
         split = {name: self._evaluate_rows(encoded) for name, encoded in datasets.items()}
         predictions = {name: in_row_order(split[name].predictions, encoded) for name, encoded in datasets.items()}
@@ -103,7 +106,7 @@ class EvaluatingTrainer(HubTrainer):
         """Predict every task that a split feeds.
 
         Returns:
-            For each task the predictions in the order of the rows; None where a row has no label.
+            The predictions of each task in row order, with None for a row without a label.
         """
         return in_row_order(self._evaluate_rows(encoded).predictions, encoded)
 
@@ -117,7 +120,7 @@ class EvaluatingTrainer(HubTrainer):
 
     @torch.no_grad()
     def _evaluate_rows(self, encoded: EncodedDataset) -> EvaluatedRows:
-        """Evaluate a split, of which each process takes a share."""
+        """Evaluate a split; each process evaluates a share of the rows."""
         shares = deal_batches(
             encoded,
             self.args.eval_batch_size,
@@ -135,7 +138,7 @@ class EvaluatingTrainer(HubTrainer):
         pieces, sums, counts = [], [], StepCounts(0, {}, {})
         for number, (features, batch) in enumerate(loader):
             batch = send_to_device(batch, self.args.device)
-            # The same precision whether evaluate() runs in training, when accelerate has wrapped the model, or alone.
+            # Outside of training accelerate has not wrapped the model, and the precision should be the same.
             with self.accelerator.autocast():
                 output = model(**batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)

@@ -1,4 +1,4 @@
-"""The entries of the training log beside Trainer's own: losses and weights of tasks, the pull, and padding."""
+"""Additional entries of the training log: losses and weights of tasks, the pull, and padding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class TrainingLog:
 
     Args:
         tasks: the names of all tasks.
-        device: the device on which losses are summed, so that the host waits for it only when the log is written.
+        device: the device on which losses are summed. The host waits for the device only when the log is written.
     """
 
     def __init__(self, tasks: Sequence[str], device: torch.device) -> None:
@@ -30,14 +30,14 @@ class TrainingLog:
         self._steps = self._sub_words = self._positions = 0
 
     def add_step(self, counts: StepCounts, sub_words: int, positions: int) -> None:
-        """Add a step of all processes: its counts, its sub-words, and the positions of its padded batches."""
+        """Add the counts, sub-words and padded positions of a step, summed over all processes."""
         self._counts += counts
         self._steps += 1
         self._sub_words += sub_words
         self._positions += positions
 
     def add_losses(self, loss_sums: Sequence[torch.Tensor] | torch.Tensor) -> None:
-        """Add the summed losses of the tasks, in the tasks' order, of a micro-batch of this process."""
+        """Add the summed losses of a micro-batch of this process, in the order of the tasks."""
         self._sums += torch.stack(list(loss_sums)).detach()
 
     def add_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -50,10 +50,10 @@ class TrainingLog:
         self._pull = pull.detach() if self._pull is None else self._pull + pull.detach()
 
     def take(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
-        """Return the entries, and start anew.
+        """Return the entries, and reset all sums.
 
         Args:
-            total: the function that sums a tensor over processes.
+            total: a function that sums a tensor over all processes.
 
         Returns:
             `loss_<task>`, the mean over labelled units; `weight_<task>` and `pull`, means over steps; and `padding`,

@@ -1,4 +1,4 @@
-"""Groups of an optimizer: parameters with a learning rate of their own, and those of a loss weighting."""
+"""Parameter groups of an optimizer: separate learning rates, and the parameters of a loss weighting."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mtl_nlp.balancing.weighting import LossWeighting
 def set_learning_rate(
     optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter], learning_rate: float
 ) -> None:
-    """Give some of an optimizer's parameters a learning rate of their own, before its first step.
+    """Give some parameters of an optimizer a separate learning rate, before the first step.
 
     Args:
-        optimizer: the optimizer; each of its groups is split in two, so that other settings such as weight decay stay.
-        parameters: the parameters; those that the optimizer does not have, such as frozen ones, are ignored.
+        optimizer: the optimizer. Each group is split in two, which keeps other settings such as weight decay.
+        parameters: the parameters. Parameters that the optimizer does not have, such as frozen ones, are ignored.
         learning_rate: the learning rate.
     """
     chosen = {id(parameter) for parameter in parameters}
@@ -34,25 +34,25 @@ def check_weighting(weighting: LossWeighting, *, is_sharded: bool) -> None:
         is_sharded: whether the model's parameters are sharded (FSDP, DeepSpeed).
 
     Raises:
-        ValueError: if the weighting has parameters and those of the model are sharded.
+        ValueError: if the weighting has trainable parameters and the parameters of the model are sharded.
     """
     if is_sharded and any(parameter.requires_grad for parameter in weighting.parameters()):
         raise ValueError(
-            f"FSDP and DeepSpeed prepare an optimizer with parameters of the model only, and the loss weighting "
-            f"{type(weighting).__name__} has parameters of its own. Train without FSDP and DeepSpeed."
+            f"FSDP and DeepSpeed need an optimizer with only the parameters of the model, and the loss weighting "
+            f"{type(weighting).__name__} has trainable parameters. Train without FSDP and DeepSpeed."
         )
 
 
 def include_weighting(
     optimizer: torch.optim.Optimizer, weighting: LossWeighting, learning_rate: float, *, is_new: bool
 ) -> None:
-    """Give the parameters of a loss weighting a group of their own, without weight decay.
+    """Add the parameters of a loss weighting to a new optimizer, as a group without weight decay.
 
     Args:
         optimizer: the optimizer.
         weighting: the loss weighting; its own `learning_rate` takes precedence.
         learning_rate: the learning rate of the training arguments.
-        is_new: whether the optimizer was made just now; to an existing one nothing is added.
+        is_new: whether the trainer has just created the optimizer. Nothing is added to an existing optimizer.
 
     Raises:
         ValueError: if an existing optimizer does not have the parameters.
@@ -65,5 +65,5 @@ def include_weighting(
     if any(id(parameter) not in included for parameter in trained):
         raise ValueError(
             f"`optimizers`: the optimizer should have the parameters of the loss weighting "
-            f"{type(weighting).__name__}. Give it a group with them, or leave out `optimizers`."
+            f"{type(weighting).__name__}. Add a group with these parameters, or leave out `optimizers`."
         )

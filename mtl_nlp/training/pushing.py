@@ -1,4 +1,4 @@
-"""Trainer's pushes to the Hub, each of them one commit without secrets."""
+"""Pushes of a Trainer to the Hub, one commit per push and without secrets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
 logger = logging.get_logger(__name__)
 
 _BACKGROUND = HfApi()
-"""Its background jobs run one after another, so that commits keep their order."""
+"""The client for pushes in the background. Its jobs run one after another, so commits keep their order."""
 
 
 class HubTrainer(Trainer):
-    """A Trainer that pushes the files that `repository_files` names, and neither saves nor pushes its arguments.
+    """A Trainer that pushes the files from `repository_files`, and neither saves nor pushes its training arguments.
 
     Attributes:
-        recipe: the recipe's text, empty for none.
+        recipe: the text of the recipe; empty without a recipe.
     """
 
     recipe: str
@@ -41,20 +41,20 @@ class HubTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model and its tokenizer, by default into `output_dir` of the arguments."""
         super().save_model(output_dir, _internal_call)
-        # A pickle that nothing reads, with `hub_token` in clear and paths of this machine.
+        # This pickle is never read, and it contains `hub_token` in plain text and local paths.
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Create the repository.
+        """Create the repository on the Hub.
 
         Raises:
-            HubError: if the Hub refuses to create it or is not reached.
+            HubError: if the Hub refuses to create the repository or cannot be reached.
         """
         with hub_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
             super().init_hf_repo(token, private)
 
     def create_model_card(self) -> None:
-        """Write the card into `output_dir`, unless it holds a card that somebody wrote or changed."""
+        """Write the model card into `output_dir`, unless the folder has a card that was written or edited by hand."""
         if self.is_world_process_zero():
             write_model_card(Path(self.args.output_dir))
 
@@ -76,13 +76,13 @@ class HubTrainer(Trainer):
             token: by default `args.hub_token`, or the token of HF_TOKEN or of `hf auth login`.
             revision: a branch, created if it does not exist; by default `args.hub_revision`, or `main`.
             private: whether a new repository is private; `args.hub_private_repo` by default.
-            with_code: whether to push the model's own code too, for users without mtl_nlp.
+            with_code: whether to push the code of the model too, for users without mtl_nlp.
 
         Returns:
             The commit, or its future; None in all processes except the first.
 
         Raises:
-            HubError: if the Hub refuses the push or is not reached.
+            HubError: if the Hub refuses the push or cannot be reached.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
@@ -107,8 +107,8 @@ class HubTrainer(Trainer):
         return push() if blocking else _BACKGROUND.run_as_future(push)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint in the background, as `hub_strategy` says."""
-        self.accelerator.wait_for_everyone()  # every process writes files of its own into the checkpoint
+        """Push a checkpoint in the background, according to `hub_strategy`."""
+        self.accelerator.wait_for_everyone()  # every process writes its own files into the checkpoint
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         under_way = [] if self.push_in_progress is None else [j for j in self.push_in_progress.jobs if not j.done()]
@@ -121,7 +121,7 @@ class HubTrainer(Trainer):
             files |= _files_to_resume(checkpoint, "last-checkpoint")
         elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
             files |= _files_to_resume(checkpoint, checkpoint.name)
-        # `save_total_limit` may delete the checkpoint before the push.
+        # The files are copied, since `save_total_limit` may delete the checkpoint before the push.
         copies = tempfile.TemporaryDirectory()
         for number, (path, content) in enumerate(files.items()):
             if isinstance(content, Path):
@@ -138,14 +138,14 @@ class HubTrainer(Trainer):
         def finish(done: Future[Any]) -> None:
             copies.cleanup()
             if (error := done.exception()) is not None:
-                logger.warning(f"{checkpoint.name} was not pushed: {one_line(error)} Training goes on.")
+                logger.warning(f"{checkpoint.name} was not pushed: {one_line(error)} Training continues.")
 
         job.add_done_callback(finish)
         self.push_in_progress = PushInProgress([*under_way, job])
 
 
 def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
-    """Return all files of a checkpoint, in a folder of the repository, without paths of this machine."""
+    """Return all files of a checkpoint in the folder `name` of the repository, without local paths."""
     files: dict[str, Path | bytes] = {
         f"{name}/{path.relative_to(checkpoint)}": path for path in checkpoint.rglob("*") if path.is_file()
     }

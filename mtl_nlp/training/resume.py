@@ -1,4 +1,4 @@
-"""What a changed key of a recipe means for a resumed run, including the training arguments."""
+"""The effect of a changed key of the recipe, such as a training argument, on a resumed run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from mtl_nlp.recipe.schema import Recipe
 
 FREE_KEYS = {
     "model_init_kwargs.revision": OnResume.KEPT,
-    # The optimizer's state holds these, for every group of parameters.
+    # The state of the optimizer contains these values, for every parameter group.
     "training.learning_rate": OnResume.KEPT,
     "training.weight_decay": OnResume.KEPT,
     "training.adam_beta1": OnResume.KEPT,
     "training.adam_beta2": OnResume.KEPT,
     "training.adam_epsilon": OnResume.KEPT,
-    # With these a group of its own is added to the optimizer.
+    # Each of these adds parameter groups to the optimizer.
     "training.head_learning_rate": OnResume.KEPT_IF_PRESENT,
     "training.adapter_learning_rate": OnResume.KEPT_IF_PRESENT,
     "training.optim": OnResume.REFUSED,
@@ -26,19 +26,19 @@ FREE_KEYS = {
     "training.gradient_accumulation_steps": OnResume.REORDERS,
     "training.early_stopping_patience": OnResume.TAKES_EFFECT,
 }
-"""The free keys of a recipe: all own fields of `MultitaskTrainingArguments`, and other keys with their own meaning.
+"""Keys that the schema does not list: all fields that `MultitaskTrainingArguments` adds, and some others.
 
-Any other field of `transformers.TrainingArguments` takes effect when a run resumes, as `Recipe.training` says: Trainer
-reads its arguments at every start, and a checkpoint's state overrides none of those that are not listed here.
+Any other field of `transformers.TrainingArguments` takes effect when a run resumes, as `Recipe.training` states:
+Trainer reads its arguments at every start, and the state of a checkpoint overrides only arguments in this table.
 """
 
 
 def meaning_of(key: str) -> OnResume:
-    """Return what a change of a recipe's key means for a resumed run.
+    """Return the effect of a changed key of the recipe on a resumed run.
 
     Args:
-        key: the key's path, such as `training.seed`. A key that the schema does not have, which an earlier release may
-            have written, takes effect by its removal.
+        key: the path of the key, such as `training.seed`. The result is `TAKES_EFFECT` for a key that the schema does
+            not have; an earlier release may have written the key.
     """
     free = FREE_KEYS.get(".".join(key.split(".")[:2]))
     if free is not None:

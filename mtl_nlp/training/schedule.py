@@ -1,4 +1,4 @@
-"""The batches that training takes from a mixture, and their loading."""
+"""The batch sampler of a training, and data loaders."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 
 def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> MixtureBatchSampler:
-    """Return the batches that training with these arguments takes from a mixture.
+    """Return the sampler of this process's training batches from a mixture.
 
     Raises:
         ValueError: if there are more processes than rows, a row is longer than the token budget, or several workers
-            are to read a stream.
+            would read a stream.
     """
     if mixture.is_streamed and args.dataloader_num_workers > 1:
         raise ValueError(
-            f"`dataloader_num_workers` should be 0 or 1, since a streamed dataset is read in one go. "
+            f"`dataloader_num_workers` should be 0 or 1, since several workers cannot share a streamed dataset. "
             f"Found {args.dataloader_num_workers}."
         )
     sampler = MixtureBatchSampler(
@@ -48,12 +48,12 @@ def data_loader(
     collate: Callable[[Any], Any],
     args: MultitaskTrainingArguments,
 ) -> DataLoader:
-    """Return a loader of this process's batches, with the workers that the arguments ask for.
+    """Return a loader of this process's batches, with the workers that the arguments specify.
 
     Args:
         dataset: the rows, or a stream of batches.
         batches: the rows of each batch; `None` for a stream.
-        collate: the function that makes a batch of rows.
+        collate: the function that makes a batch from rows.
         args: the training arguments.
     """
     return DataLoader(

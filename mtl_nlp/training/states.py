@@ -1,4 +1,4 @@
-"""The files that a checkpoint keeps beside Trainer's own: the positions in streams, and the state of the weighting."""
+"""Additional files of a checkpoint: the positions in streams, and the state of the loss weighting."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class StreamPosition:
         self.state: dict[str, Any] | None = None
 
     def save(self, checkpoint: Path) -> None:
-        """Write the position into a checkpoint, if there is one."""
+        """Write the position into a checkpoint; do nothing without streams."""
         if self.state is not None:
             (checkpoint / self.name).write_text(json.dumps(self.state), encoding="utf-8")
 
     def load(self, checkpoint: Path) -> None:
-        """Read the position that the same process of as many wrote; keep the present one if there is none."""
+        """Read the position of this process; do nothing if it has none for the same index and number of processes."""
         file = checkpoint / self.name
         if file.is_file():
             self.state = json.loads(file.read_text(encoding="utf-8"))
@@ -49,7 +49,7 @@ def random_state_name(args: TrainingArguments) -> str:
 
 
 def save_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
-    """Write the state of a loss weighting into a checkpoint, if it has one."""
+    """Write the state of a loss weighting into a checkpoint; do nothing for a weighting without state."""
     if state := weighting.state_dict():
         torch.save(state, checkpoint / WEIGHTING_NAME)
 
@@ -58,15 +58,15 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
     """Read the state of a loss weighting from a checkpoint.
 
     Raises:
-        CheckpointError: if the checkpoint has no state for a weighting that has one, or a state that cannot be read or
-            is of a different weighting.
+        CheckpointError: if the checkpoint has no state for a weighting with state, or has a state that cannot be read
+            or belongs to a different weighting.
     """
     file, name = checkpoint / WEIGHTING_NAME, type(weighting).__name__
     if not weighting.state_dict():
         if file.is_file():
             raise CheckpointError(
-                f"{checkpoint} is of a different loss weighting: it has {WEIGHTING_NAME}, and {name} has no state. "
-                f"Resume with the weighting that wrote it."
+                f"{checkpoint} belongs to a different loss weighting: it has {WEIGHTING_NAME}, and {name} has no "
+                f"state. Resume with the loss weighting of the checkpoint."
             )
         return
     try:
@@ -74,10 +74,10 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
-            f"that was trained with {name}."
+            f"of a run with {name}."
         ) from error
     except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{file} is no state of the loss weighting {name} ({one_line(error)}). Resume with the weighting that "
-            f"wrote it."
+            f"{file} cannot be read as the state of the loss weighting {name} ({one_line(error)}). Resume with the "
+            f"loss weighting of the checkpoint."
         ) from error

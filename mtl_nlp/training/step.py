@@ -19,21 +19,21 @@ from mtl_nlp.training.log import TrainingLog
 class StepLoss:
     """The joint loss of the current optimizer step, with the weights that a loss weighting chooses once per step.
 
-    Each micro-batch is weighted by copies of the weights that have no graph. `backward` sums the copies' gradients over
-    the processes and takes them through the weighting's own graph, once per step.
+    Each micro-batch is weighted by detached copies of the weights. Once per step, `backward` sums the gradients of the
+    copies over micro-batches and processes, and backpropagates the sums through the loss weighting.
 
     Args:
         tasks: the names of all tasks of the model.
         weighting: the loss weighting.
         scale: `rows` or `per_task`, see `joint_loss`.
         accelerator: the accelerator, which sums over processes.
-        log: the log that the step is added to.
-        pull: the pull of the adapters, or `None` for none.
+        log: the log to which the step is added.
+        pull: the pull of the adapters, or `None`.
 
     Attributes:
         weighting: the loss weighting.
         pull: the pull of the adapters, or `None`.
-        counts: the counts of the current step; `None` before the first.
+        counts: the counts of the current step; `None` before the first step.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class StepLoss:
     ) -> tuple[torch.Tensor, MultitaskOutput]:
         """Return this micro-batch's share of the step's loss, and the model's output.
 
-        The shares of all micro-batches, averaged over processes as data parallelism does, add up to the step's loss.
+        The shares of all micro-batches add up to the step's loss, after data parallelism has averaged the shares over
+        processes.
         """
         if self._ahead:
-            # Not in `begin`: Trainer restores the random state of a resumed run after it.
+            # Trainer restores the random state of a resumed run after `begin`, so the pass ahead has to wait until now.
             losses, self._ahead = self._losses_ahead(model), []
             self._choose_weights(counts, losses)
         output = model(**inputs)
@@ -91,27 +92,27 @@ class StepLoss:
         return loss, output
 
     def backward(self) -> None:
-        """Give the weighting's parameters the gradients that reached the weights in all micro-batches and processes."""
+        """Backpropagate the weights' gradients, summed over micro-batches and processes, through the loss weighting."""
         learned = {task: weight for task, weight in (self._weights or {}).items() if weight.requires_grad}
         if not learned:
             return
         own = torch.stack([self._copies[task].grad for task in learned])
-        # Each share was multiplied by the number of processes: the mean is the sum of their gradients.
+        # Each share was multiplied by the number of processes, so the mean over processes is the intended sum.
         total = self.accelerator.reduce(own, "mean")
         torch.autograd.backward(list(learned.values()), list(total.unbind()))
 
     @torch.no_grad()
     def end(self) -> None:
-        """Let the weighting update its state after the optimizer step, and drop its gradients."""
+        """Update the state of the loss weighting after the optimizer step, and clear its gradients."""
         if self.counts is not None and self.weighting.watches_losses():
             losses = self._losses or self._mean_losses(self.counts, self._sums)
             self.weighting.after_step(WeightingStep(self.counts, losses))
         self.weighting.zero_grad()
 
     def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
-        """Return the joint loss of rows that are in no optimizer step, such as evaluated ones.
+        """Return the joint loss of rows outside of an optimizer step, such as evaluated rows.
 
-        It has the present weights, as constants, and no penalty. The random state stays as it is.
+        The loss has the current weights, as constants, and no penalty. The random state does not change.
 
         Args:
             loss_sums: the summed loss of each task.
@@ -143,13 +144,13 @@ class StepLoss:
         return weights
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the mean loss of each task with labels from the summed losses of this process."""
+        """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""
         total = self.accelerator.reduce(sums.float(), "sum")
         return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
 
     @torch.no_grad()
     def _losses_ahead(self, model: torch.nn.Module) -> torch.Tensor:
-        """Return the step's summed losses of this process, with the dropout that the step itself will have."""
+        """Return the summed losses of this process in the step ahead, with the dropout that the step will have."""
         total = torch.zeros_like(self._sums)
         with self._same_random_state():
             for batch in self._ahead:

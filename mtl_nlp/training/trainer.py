@@ -1,4 +1,4 @@
-"""MultitaskTrainer: transformers' Trainer with a mixture, a joint loss, and an evaluation of every task."""
+"""MultitaskTrainer: a Trainer with a mixture, a joint loss, and an evaluation of every task."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ logger = logging.get_logger(__name__)
 
 
 class MultitaskTrainer(EvaluatingTrainer):
-    """Trains a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
+    """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
-    It logs beside `loss`: `loss_<task>`, the mean over the labelled units of all processes; `weight_<task>`, if the
-    loss weights can change; `padding`, the share of positions without a sub-word; and with `adapter_pull` its share of
-    the loss, `pull`. `evaluate` scores every task on its own rows and adds `mtl_score`, the mean of the tasks' primary
-    scores, for `metric_for_best_model`.
+    In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
+    `weight_<task>`, if the loss weights can change; `padding`, the share of positions without a sub-word; and `pull`,
+    the term of `adapter_pull` in the loss, if `adapter_pull` is set. `evaluate` scores every task on its labelled
+    rows, and adds `mtl_score`, the mean of the tasks' primary scores, for `metric_for_best_model`.
 
     Args:
         model: the model.
@@ -59,10 +59,10 @@ class MultitaskTrainer(EvaluatingTrainer):
         eval_dataset: encoded splits by dataset.
         data_collator: the collator; [`MultitaskDataCollator`] by default.
         callbacks: as for Trainer.
-        optimizers: as for Trainer; the optimizer needs the parameters of `loss_weighting`, too.
-        loss_weighting: the method that chooses the weights of the tasks in the joint loss, in place of
-            `args.loss_weights`. Its parameters are in a group of the optimizer without weight decay, and its state is
-            in every checkpoint.
+        optimizers: as for Trainer; the optimizer needs the parameters of `loss_weighting` too.
+        loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
+            `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
+            every checkpoint has the state of the method.
 
     Attributes:
         recipe: the text of the recipe, written to every checkpoint; empty without a recipe.
@@ -71,7 +71,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         ValueError: if the arguments do not fit the model or each other.
     """
 
-    # compute_loss returns this micro-batch's share of the whole step's mean: nothing is left to divide.
+    # `compute_loss` returns this micro-batch's share of the mean over the complete step, so Trainer must not divide.
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -93,7 +93,10 @@ class MultitaskTrainer(EvaluatingTrainer):
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
         if weights and loss_weighting is not None:
-            raise ValueError("`loss_weights` are those of a static weighting: leave them out with `loss_weighting`.")
+            raise ValueError(
+                "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
+                "the two."
+            )
         train_datasets = {} if train_dataset is None else train_dataset.datasets
         agree_on_window(model.config, processing_class, [*train_datasets.values(), *(eval_dataset or {}).values()])
         super().__init__(
@@ -132,7 +135,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train.
+        """Train the model.
 
         Args:
             resume_from_checkpoint: the folder of a checkpoint; True for the newest complete one of `output_dir`.
@@ -140,8 +143,8 @@ class MultitaskTrainer(EvaluatingTrainer):
             ignore_keys_for_eval: as for Trainer.
 
         Raises:
-            CheckpointError: if there is no such checkpoint, it is of a different model or loss weighting, or one cannot
-                be written.
+            CheckpointError: if there is no such checkpoint, if the checkpoint belongs to a different model or loss
+                weighting, or if a new checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
@@ -156,13 +159,13 @@ class MultitaskTrainer(EvaluatingTrainer):
                 self._resumed = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         best = self.state.best_model_checkpoint
-        # Trainer loads the best model on each node that has its files, and the weights belong to that model.
+        # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():
             load_weighting(Path(best), self.loss_weighting)
         return output
 
     def describe_training(self) -> dict[str, Any]:
-        """Return a description for `results.json`: steps, epochs, processes; rows and p_d of each dataset."""
+        """Return a description for `results.json`: steps, epochs, processes, and rows and p_d of each dataset."""
         mixture = self.train_dataset
         return {
             "steps": self.state.global_step,
@@ -179,9 +182,9 @@ class MultitaskTrainer(EvaluatingTrainer):
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader
     ) -> tuple[int, int, int, int, int, int | None, int]:
-        """Return the numbers of epochs, steps and rows as Trainer does; no further epoch for a run that had ended.
+        """Return Trainer's numbers of epochs, steps and rows, without further epochs for a run that had ended.
 
-        Trainer would train a run that had ended before it was interrupted for one more step.
+        Trainer would train such a run for one more step.
         """
         epochs, steps_per_epoch, *middle, max_steps = super().set_initial_training_values(args, dataloader)
         if self._resumed is not None and is_over(self._resumed, args, max_steps, self.callback_handler.callbacks):
@@ -195,23 +198,30 @@ class MultitaskTrainer(EvaluatingTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of this process's batches of the mixture.
 
-        accelerate does not prepare it, since its sharding would top up or drop batches: the sampler knows its process.
+        accelerate does not prepare the loader, since the sampler already yields the batches of this process, and
+        accelerate would add or drop batches.
+
+        Raises:
+            ValueError: if there is no `train_dataset`, or its batches cannot be made, see `batch_sampler`.
         """
         if self.train_dataset is None:
-            raise ValueError("Training needs a `train_dataset`, a TaskMixture.")
+            raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, self.data_collator, self.args)
         return data_loader(MixtureStream(sampler), None, WithState(self.data_collator), self.args)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Return Trainer's names, which exclude names with words such as `bias`, and those of all adapters."""
+        """Return the names of parameters with weight decay: those from Trainer, and all parameters of adapters.
+
+        Trainer excludes names with words such as `bias`, and the name of an adapter contains the name of its task.
+        """
         adapters = set(adapter_parameters(self.model.encoder))
         of_adapters = (name for name, parameter in model.named_parameters() if parameter in adapters)
         return list(dict.fromkeys([*super().get_decay_parameter_names(model), *of_adapters]))
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create Trainer's optimizer, with groups for other learning rates and for the loss weighting."""
+        """Create Trainer's optimizer, with groups for separate learning rates and for the loss weighting."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         own_rates = [
@@ -227,7 +237,7 @@ class MultitaskTrainer(EvaluatingTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, StepCounts]:
-        """Return this process's micro-batches of an optimizer step, and the counts over those of all processes."""
+        """Return this process's micro-batches of an optimizer step, and the counts of the step over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.train_dataset.is_streamed:
             self._streams.state = batches[-1][1]
@@ -251,9 +261,10 @@ class MultitaskTrainer(EvaluatingTrainer):
         inputs: dict[str, Any],
         num_items_in_batch: StepCounts | None = None,
     ) -> torch.Tensor:
-        """Take a micro-batch forward and backward, and after the last one of a step the loss weighting backward.
+        """Run a micro-batch forward and backward; after a step's last micro-batch, run the loss weighting backward.
 
-        The weighting's gradients come before the clipping, so that a gradient scaler unscales them with all others.
+        The gradients of the loss weighting are computed before clipping, so that a gradient scaler unscales all
+        gradients together.
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
@@ -273,7 +284,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             model: the model, wrapped or not.
             inputs: a batch.
             return_outputs: whether to return the model's output too.
-            num_items_in_batch: the counts of the whole step; None outside a step, for the loss of the batch alone.
+            num_items_in_batch: the counts of the complete step; None outside of a step, for the loss of the batch.
         """
         if num_items_in_batch is not None:
             loss, output = self.step.share(model, inputs, num_items_in_batch)
@@ -283,7 +294,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log what Trainer logs, with the entries of the steps since the last log."""
+        """Log the entries of Trainer, and those of the optimizer steps since the last log."""
         if "loss" in logs:
             logs |= self._log.take(lambda tensor: self.accelerator.reduce(tensor, "sum"))
         super().log(logs, start_time)
@@ -292,7 +303,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         folder = checkpoint_folder(Path(self._get_output_dir(trial)), self.state.global_step)
         try:
             if self.args.should_save:
-                if folder.exists():  # of an earlier run: partly overwritten, it would look complete
+                if folder.exists():  # from an earlier run; if partly overwritten, the folder would look complete
                     shutil.rmtree(folder)
                 folder.mkdir(parents=True)
                 (folder / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
@@ -301,7 +312,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             if not self.args.save_only_model:
                 folder.mkdir(parents=True, exist_ok=True)  # on other nodes
                 self._streams.save(folder)
-                # Empty, it makes the checkpoint incomplete until this process has written its random state.
+                # The empty file makes the checkpoint incomplete until this process has written its random state.
                 (folder / random_state_name(self.args)).touch()
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
@@ -309,6 +320,6 @@ class MultitaskTrainer(EvaluatingTrainer):
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
             shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
-                f"{folder} cannot be written ({one_line(error)}). Make room, then go on from the "
-                f"checkpoint before with --resume."
+                f"{folder} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
+                f"checkpoint with --resume."
             ) from error

@@ -1,4 +1,4 @@
-"""The window that a model and its data share: how many sub-words the encoder reads at once."""
+"""The agreement between a model and its data on windows: the number of sub-words that the encoder reads at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def agree_on_window(
     tokenizer: PreTrainedTokenizerBase,
     datasets: Iterable[EncodedDataset | EncodedStream],
 ) -> None:
-    """Check that a model and its data have the same `max_length` and `stride`, and set those that the model lacks.
+    """Check that a model and its data have the same `max_length` and `stride`, and set missing values of the model.
 
     The configuration is saved with the model, so that a pipeline cuts long texts into the same windows as the data.
 
     Args:
-        config: the model's configuration. A value that is None is set to that of the data.
+        config: the model's configuration. A value of None is set to the value of the data.
         tokenizer: the model's tokenizer.
-        datasets: encoded splits. Those without a `max_length` are not compared.
+        datasets: encoded splits. Splits without a `max_length` are not compared.
 
     Raises:
         ValueError: if two datasets differ, or the data differs from the configuration.
@@ -38,7 +38,7 @@ def agree_on_window(
                 f"All datasets should be encoded with the same `max_length` and `stride`. Found {_window_of(first)}, "
                 f"and {_window_of(other)}."
             )
-    # The tokenizer's limit, by default that of the data, may be above the encoder's.
+    # Data is encoded with the limit of the tokenizer by default, which may exceed the limit of the encoder.
     max_length = min(filter(None, (first.max_length, default_max_length(tokenizer, config.text_config))))
     for name, own, found in (("max_length", config.max_length, max_length), ("stride", config.stride, first.stride)):
         if own is not None and own != found:

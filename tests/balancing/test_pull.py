@@ -27,7 +27,7 @@ def adapted(*names: str, **options: object) -> nn.Module:
 
 
 def naive_spread(model: nn.Module) -> torch.Tensor:
-    """Σ_layers Σ_t ‖ΔW_t − mean ΔW‖²_F as it is written, every ΔW built."""
+    """Return Σ_layers Σ_t ‖ΔW_t − mean ΔW‖²_F computed directly, from every ΔW."""
     names = [name for name in model.adapter_names if name != "shared"]
     total = torch.zeros(())
     for layer in model.encoder.modules():
@@ -45,7 +45,7 @@ def naive_spread(model: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True, "lora_alpha": 3}])
 @pytest.mark.parametrize("names", [("pos", "ner", "topic"), ("pos", "ner", "shared")])
-def test_the_pull_equals_its_formula_and_so_does_its_gradient(names, options):
+def test_pull_and_its_gradient_equal_the_formula(names, options):
     model = adapted(*names, **options)
     model.zero_grad()
     naive_spread(model).backward()
@@ -59,13 +59,13 @@ def test_the_pull_equals_its_formula_and_so_does_its_gradient(names, options):
         torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_an_adapter_that_a_layer_lacks_is_no_change_there():
+def test_missing_adapter_of_a_layer_counts_as_no_change():
     model = adapted("pos", "ner")
     model.add_adapter(LoraConfig(r=2, target_modules=["query"]), "topic")
     torch.testing.assert_close(adapter_deviation(model), naive_spread(model), rtol=1e-5, atol=1e-5)
 
 
-def test_adapters_that_are_the_same_change_are_not_apart_whatever_their_factors():
+def test_adapters_with_equal_products_have_zero_deviation():
     model = adapted("pos", "ner")
     rotation = torch.linalg.qr(torch.randn(4, 4)).Q
     for (down, up), (down_too, up_too) in low_rank_factors(model.encoder, ["task_pos", "task_ner"]).values():
@@ -77,7 +77,7 @@ def test_adapters_that_are_the_same_change_are_not_apart_whatever_their_factors(
     assert abs(adapter_deviation(model)) < 1e-3 < adapter_deviation(adapted("pos", "ner"))
 
 
-def test_the_pull_is_computed_in_full_precision_whatever_the_rest_is():
+def test_pull_is_computed_in_full_precision_for_any_model_dtype():
     model = adapted("pos", "ner")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(adapter_deviation(model), adapter_deviation(model))
@@ -88,11 +88,11 @@ def test_the_pull_is_computed_in_full_precision_whatever_the_rest_is():
 
 def test_dora_adapters_are_not_pulled():
     model = adapted("pos", "ner", use_dora=True)
-    with pytest.raises(ValueError, match="a DoRA adapter is no product"):
+    with pytest.raises(ValueError, match="a DoRA adapter is not a product"):
         check_pull(model)
 
 
-def test_the_penalty_is_the_strength_times_the_deviation_of_now():
+def test_penalty_is_the_strength_times_the_current_deviation():
     model = adapted("pos", "ner")
     pull = AdapterPull(model, 0.5)
     torch.testing.assert_close(pull.penalty(), 0.5 * adapter_deviation(model))
@@ -101,6 +101,6 @@ def test_the_penalty_is_the_strength_times_the_deviation_of_now():
 
 
 @pytest.mark.parametrize("names", [(), ("pos",), ("pos", "shared")])
-def test_one_adapter_is_not_pulled(names):
+def test_fewer_than_two_adapters_are_not_pulled(names):
     with pytest.raises(ValueError, match="needs two"):
         AdapterPull(adapted(*names), 0.5)

@@ -11,23 +11,23 @@ STEP = WeightingStep(StepCounts(0, {}, {}), {})
 
 
 @pytest.mark.parametrize("weights", [None, {}, {"pos": 0.3, "a.b": 2.0}])
-def test_the_weights_are_those_given(weights):
+def test_weights_are_the_given_weights(weights):
     assert {task: float(weight) for task, weight in Static(weights).weights(STEP).items()} == pytest.approx(
         weights or {}
     )
 
 
-def test_it_has_no_state_and_nothing_to_train():
+def test_static_weighting_has_no_state_and_no_trained_parameters():
     static = Static({"pos": 0.3})
     assert not static.state_dict()
     assert not list(static.parameters())
     assert static.is_constant
 
 
-def test_its_weights_move_to_the_device_with_it():
+def test_weights_move_to_the_device_with_the_weighting():
     assert Static({"pos": 0.3}).to("meta").weights(STEP)["pos"].device == torch.device("meta")
 
 
-def test_a_weight_out_of_range_is_refused():
+def test_weight_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"`loss_weights` should be finite and at least 0\. Found -1\.0 for 'pos'"):
         Static({"pos": -1.0})

@@ -57,7 +57,7 @@ def build_model(std: float | None = None) -> MultitaskModel:
 def build_adapted_model(train_encoder: bool = True, **options: Any) -> MultitaskModel:
     """Build the model of `build_model` with adapters that change the encoder; pos has no adapter.
 
-    Without options of LoRA, the model also has a shared adapter for all tasks.
+    Without options for LoRA, the model also has a shared adapter for all tasks.
     """
     model = build_model()
     adapters: dict[str, Any] = {} if options else {"shared": (2, ["query", "value"])}

@@ -1,6 +1,6 @@
 """Train and evaluate a model under FSDP2, each process on different tasks: `fsdp_worker.py TOKENIZER FOLDER`.
 
-Trainer does not support FSDP2 on a CPU, so this script calls `fully_shard` as accelerate would.
+Trainer does not support FSDP2 on a CPU, so this script calls `fully_shard` like accelerate.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def sharded(model: MultitaskModel, checkpointing: bool = False, **settings: Any)
 
 
 def evaluate(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, folder: str, shard: bool) -> dict[str, Any]:
-    """Metrics and predictions of 17 texts in three batches, of which one process gets two and the other one."""
+    """Return metrics and predictions of 17 texts in three batches: two for one process, and one for the other."""
     args = MultitaskTrainingArguments(folder, disable_tqdm=True, per_device_eval_batch_size=6)
     split = {"words": mixed_splits(tokenizer)["words"]}
     trainer = MultitaskTrainer(model, args, tokenizer, eval_dataset=split)

@@ -55,7 +55,7 @@ def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            process.terminate()  # the launcher ends its workers, which are not children of this process
+            process.terminate()  # the launcher ends its workers, which are not child processes of this process
             try:
                 stdout, stderr = process.communicate(timeout=60)
             except subprocess.TimeoutExpired:
@@ -68,8 +68,8 @@ def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
 def results_of(workers: Interpreter, script: str, processes: int, tokenizer: str, folder: Path) -> list[dict]:
     """Run a script of this folder in the given number of processes, and return the results of each, by rank.
 
-    The processes get the environment that torchrun gives to its own; one process alone gets none of it. All load one
-    tokenizer: trained again it would have other ids.
+    The processes get the environment of torchrun, except a single process. All load the same tokenizer, since training
+    the tokenizer again would change its ids.
     """
     folder.mkdir()
     with socket.socket() as free:

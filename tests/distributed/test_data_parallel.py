@@ -1,4 +1,4 @@
-"""Training and evaluation on 2 and 3 processes give what one process gives."""
+"""Training and evaluation on 2 and 3 processes give the results of one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOPIC = [*TASKS].index("topic")
 
 @pytest.fixture(scope="module")
 def found(workers, tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
-    """What train_worker.py found, by number of processes and rank."""
+    """The results of train_worker.py, by number of processes and rank."""
     folder = tmp_path_factory.mktemp("data_parallel")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
     return {
@@ -30,7 +30,7 @@ def found(workers, tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any
 
 
 def runs_of(found: dict[int, list[dict[str, Any]]], processes: int, name: str) -> list[dict[str, Any]]:
-    """One training by rank, after seeing that there really were so many processes with equal weights."""
+    """Return a training by rank, after checks of the number of processes and of their equal weights."""
     ranks = [rank[name] for rank in found[processes]]
     assert [rank["world_size"] for rank in found[processes]] == [processes] * processes
     assert [run["world_size"] for run in ranks] == [processes] * processes
@@ -42,12 +42,12 @@ def runs_of(found: dict[int, list[dict[str, Any]]], processes: int, name: str) -
 
 
 def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """All in one; None is the gradient of what is frozen."""
+    """Return all tensors as one vector; None, the gradient of a frozen parameter, is left out."""
     return torch.cat([tensors[name].flatten() for name in sorted(tensors) if tensors[name] is not None]).double()
 
 
 def assert_same_training(run: dict[str, Any], reference: dict[str, Any]) -> None:
-    """The same first gradients to 1e-6, losses to 1e-6, and steps (not only weights) to 3e-5."""
+    """Check that first gradients and losses are equal to 1e-6, and the changes of the weights to 3e-5."""
     gradients, expected = (vector(each["gradients"][0]) for each in (run, reference))
     assert (gradients - expected).norm() <= 1e-6 * expected.norm()
     losses = [[entry["loss"] for entry in each["logs"]] for each in (run, reference)]
@@ -63,9 +63,7 @@ WAYS = [(1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1)]
 
 @pytest.mark.parametrize("checkpointing", ["", "-checkpointing"])
 @pytest.mark.parametrize(("processes", "accumulation"), WAYS)
-def test_processes_and_accumulation_give_the_gradients_losses_and_weights_of_one_batch(
-    found, processes, accumulation, checkpointing
-):
+def test_processes_and_accumulation_reproduce_one_batch(found, processes, accumulation, checkpointing):
     (reference,) = runs_of(found, 1, "given-1")
     for run in runs_of(found, processes, f"given-{accumulation}{checkpointing}"):
         assert run["checkpointing"] == bool(checkpointing)
@@ -73,12 +71,12 @@ def test_processes_and_accumulation_give_the_gradients_losses_and_weights_of_one
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_weighted_losses_of_several_processes_give_the_gradients_and_weights_of_one(found, processes):
+def test_weighted_losses_of_several_processes_reproduce_one_process(found, processes):
     (reference,) = runs_of(found, 1, "given-1-weighted")
     assert_same_training(runs_of(found, processes, "given-1-weighted")[0], reference)
 
 
-def test_the_processes_of_these_trainings_have_unequal_rows_labels_and_tasks(found):
+def test_processes_of_these_trainings_have_unequal_rows_labels_and_tasks(found):
     runs = {n: runs_of(found, n, "given-1") for n in (1, 2, 3)}
     assert [run["sizes"][0] for run in runs[1] + runs[2] + runs[3]] == [32, 16, 16, 11, 11, 10]
     for processes, of_topic, of_score in ((2, [6, 0], [0, 10]), (3, [6, 0, 0], [0, 0, 10])):
@@ -96,7 +94,7 @@ def test_no_process_searches_for_unused_parameters(found, processes, checkpointi
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), *WAYS])
-def test_a_head_that_no_process_used_in_a_step_is_not_moved(found, processes, accumulation):
+def test_head_unused_by_all_processes_is_not_moved(found, processes, accumulation):
     for run in runs_of(found, processes, f"given-{accumulation}"):
         history = [run["start"], *run["weights"]]
         for name in (name for name in run["start"] if name.startswith("heads.")):
@@ -106,7 +104,7 @@ def test_a_head_that_no_process_used_in_a_step_is_not_moved(found, processes, ac
 
 @pytest.mark.parametrize("batching", ["mixed", "homogeneous"])
 @pytest.mark.parametrize(("processes", "rows"), [(2, 32), (3, 33)])
-def test_the_mixture_gives_several_processes_the_steps_of_one_with_as_many_rows(found, processes, rows, batching):
+def test_several_processes_take_the_steps_of_one_process_with_equal_rows(found, processes, rows, batching):
     name = f"mixture-{rows}-{batching}"
     (reference,), runs = runs_of(found, 1, name), runs_of(found, processes, name)
     steps = [sorted(itertools.chain(*batches)) for batches in zip(*(run["fetched"] for run in runs), strict=True)]
@@ -114,10 +112,10 @@ def test_the_mixture_gives_several_processes_the_steps_of_one_with_as_many_rows(
     assert_same_training(runs[0], reference)
 
 
-def test_bfloat16_training_on_two_processes_stays_near_that_of_one(found):
+def test_bfloat16_training_on_two_processes_is_close_to_one_process(found):
     (single,), (reference,) = (runs_of(found, 1, f"mixture-32-{kind}") for kind in ("single", "bf16"))
     start, end = vector(reference["start"]), vector(reference["weights"][-1])
-    assert (end - vector(single["weights"][-1])).norm() > 1e-4 * (end - start).norm(), "it is no bfloat16"
+    assert (end - vector(single["weights"][-1])).norm() > 1e-4 * (end - start).norm(), "not in bfloat16"
     for run in runs_of(found, 2, "mixture-32-bf16"):
         assert (vector(run["weights"][-1]) - end).norm() <= 0.03 * (end - start).norm()
         for logs, key in (("logs", "loss"), ("evaluations", "eval_loss")):
@@ -130,7 +128,7 @@ def test_bfloat16_training_on_two_processes_stays_near_that_of_one(found):
 
 
 def adapters_moved(run: dict[str, Any]) -> dict[str, list[bool]]:
-    """For each adapter whether each step moved it, all of its parameters or none."""
+    """Return for each adapter whether each step moved it; check that a step moves all of its parameters or none."""
     history = [run["start"], *run["weights"]]
     moved: dict[str, list[bool]] = {}
     for name in (name for name in run["start"] if "lora_" in name):
@@ -141,7 +139,7 @@ def adapters_moved(run: dict[str, Any]) -> dict[str, list[bool]]:
 
 
 def spread_of(weights: dict[str, torch.Tensor]) -> float:
-    """Σ_layers Σ_t ‖ΔW_t − mean ΔW‖² of the three tasks with adapters of their own, from whole matrices."""
+    """Return Σ_layers Σ_t ‖ΔW_t − mean ΔW‖² of the three tasks with adapters, computed from every ΔW."""
     layers: dict[str, list[torch.Tensor]] = {}
     for name in (name for name in weights if ".lora_A.task_" in name):
         layer, _, adapter = name.partition(".lora_A.")
@@ -164,7 +162,7 @@ ADAPTERS = ["adapters", "adapters-pull", "frozen", "frozen-checkpointing"]
         *((name, 2, 1) for name in ("dora", "dora-checkpointing")),
     ],
 )
-def test_adapters_learn_on_several_processes_and_micro_batches_as_from_one_batch(found, name, processes, accumulation):
+def test_adapters_learn_equally_on_processes_micro_batches_and_one_batch(found, name, processes, accumulation):
     (reference,) = runs_of(found, 1, f"{name.removesuffix('-checkpointing')}-1")
     for run in runs_of(found, processes, f"{name}-{accumulation}"):
         assert run["find_unused_parameters"] is False
@@ -177,7 +175,7 @@ def test_adapters_learn_on_several_processes_and_micro_batches_as_from_one_batch
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1)])
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_an_adapter_that_no_process_used_in_a_step_is_moved_by_the_pull_only(found, name, processes, accumulation):
+def test_adapter_unused_by_all_processes_is_moved_by_the_pull_only(found, name, processes, accumulation):
     topic = [True, True, True] if name == "adapters-pull" else [True, False, False]
     for run in runs_of(found, processes, f"{name}-{accumulation}"):
         assert adapters_moved(run) == {
@@ -187,14 +185,14 @@ def test_an_adapter_that_no_process_used_in_a_step_is_moved_by_the_pull_only(fou
 
 @pytest.mark.parametrize(("processes", "rows"), [(2, 32), (3, 33)])
 @pytest.mark.parametrize("batching", ["homogeneous", "mixed"])
-def test_adapters_learn_from_the_mixture_on_several_processes_as_on_one(found, processes, rows, batching):
+def test_adapters_learn_from_the_mixture_equally_on_several_processes(found, processes, rows, batching):
     name = f"adapters-mixture-{rows}-{batching}"
     (reference,) = runs_of(found, 1, name)
     assert_same_training(runs_of(found, processes, name)[0], reference)
 
 
 @pytest.mark.parametrize(("processes", "rows"), [(1, 32), (2, 32), (3, 33)])
-def test_a_step_of_one_dataset_moves_the_adapters_of_its_tasks(found, processes, rows):
+def test_step_of_one_dataset_moves_only_the_adapters_of_its_tasks(found, processes, rows):
     for run in runs_of(found, processes, f"adapters-mixture-{rows}-homogeneous"):
         used = {task: [f"loss_{task}" in entry for entry in run["logs"]] for task in ("ner", "topic", "score")}
         assert [True] * 5 not in used.values()
@@ -202,7 +200,7 @@ def test_a_step_of_one_dataset_moves_the_adapters_of_its_tasks(found, processes,
 
 
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 1)])
-def test_the_pull_is_logged_and_in_the_loss_once_a_step(found, processes, accumulation):
+def test_pull_enters_the_loss_and_the_log_once_per_step(found, processes, accumulation):
     without, run = (runs_of(found, processes, f"{name}-{accumulation}")[0] for name in ("adapters", "adapters-pull"))
     pulls = [PULL * spread_of(weights) for weights in (run["start"], *run["weights"][:-1])]
     assert pulls[0] > 0.1 * without["logs"][0]["loss"]
@@ -215,7 +213,7 @@ def test_the_pull_is_logged_and_in_the_loss_once_a_step(found, processes, accumu
 
 
 @pytest.mark.parametrize(("processes", "rows"), [(1, 32), (1, 33), (2, 32), (3, 33)])
-def test_the_logged_pull_of_several_steps_is_their_mean(found, processes, rows):
+def test_logged_pull_is_the_mean_over_several_steps(found, processes, rows):
     run = runs_of(found, processes, f"adapters-mixture-{rows}-mixed")[0]
     pulls = [PULL * spread_of(weights) for weights in (run["start"], *run["weights"])]
     expected = [(pulls[0] + pulls[1]) / 2, (pulls[2] + pulls[3]) / 2]
@@ -226,9 +224,7 @@ def test_the_logged_pull_of_several_steps_is_their_mean(found, processes, rows):
 
 
 @pytest.mark.parametrize(("processes", "accumulation", "micro_batches"), [(2, 1, 2), (2, 2, 4), (3, 1, 3)])
-def test_losses_of_tasks_and_padding_are_logged_as_by_one_process_with_the_same_micro_batches(
-    found, processes, accumulation, micro_batches
-):
+def test_logged_losses_and_padding_equal_those_of_one_process(found, processes, accumulation, micro_batches):
     (reference,) = runs_of(found, 1, f"given-{micro_batches}")
     run = runs_of(found, processes, f"given-{accumulation}")[0]
     expected = [{"loss_pos", "loss_ner", "loss_score"} | ({"loss_topic"} if step == 0 else set()) for step in range(3)]
@@ -240,7 +236,7 @@ def test_losses_of_tasks_and_padding_are_logged_as_by_one_process_with_the_same_
 
 @pytest.mark.parametrize("batching", ["mixed", "homogeneous"])
 @pytest.mark.parametrize(("processes", "rows"), [(1, 33), (2, 32), (3, 33)])
-def test_logs_of_several_steps_are_those_of_all_processes(found, processes, rows, batching):
+def test_logs_of_several_steps_cover_all_processes(found, processes, rows, batching):
     name = f"mixture-{rows}-{batching}"
     (reference,), runs = runs_of(found, 1, name), runs_of(found, processes, name)
     assert len(runs[0]["logs"]) == 2
@@ -260,7 +256,7 @@ def test_logs_of_several_steps_are_those_of_all_processes(found, processes, rows
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-def test_in_an_epoch_every_row_is_fetched_by_one_process_once(found, processes):
+def test_every_row_is_fetched_once_per_epoch_by_one_process(found, processes):
     runs = runs_of(found, processes, "epochs")
     counts = {len(run["fetched"]) for run in runs}
     assert len(counts) == 1
@@ -276,7 +272,7 @@ def test_in_an_epoch_every_row_is_fetched_by_one_process_once(found, processes):
 
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.parametrize("split", [*map(str, EVALUATED_ROWS), "two"])
-def test_evaluation_and_prediction_are_those_of_one_process_to_the_last_digit(found, processes, split):
+def test_evaluation_and_prediction_equal_one_process_to_the_last_digit(found, processes, split):
     (reference,) = (rank["evaluation"] for rank in found[1])
     for rank in found[processes]:
         assert rank["world_size"] == rank["evaluation"]["world_size"] == processes
@@ -286,7 +282,7 @@ def test_evaluation_and_prediction_are_those_of_one_process_to_the_last_digit(fo
     assert {"eval_loss", "eval_mtl_score", *(f"eval_{task}_loss" for task in ("pos", "ner", "score"))} <= set(metrics)
 
 
-def test_predictions_are_as_many_as_the_rows_and_of_as_many_words_as_the_texts_in_their_order(found):
+def test_predictions_match_rows_and_words_in_number_and_order(found):
     for processes, ranks in found.items():
         for rank in ranks:
             assert rank["world_size"] == processes

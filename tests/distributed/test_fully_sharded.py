@@ -11,7 +11,7 @@ from launching import results_of
 
 @pytest.fixture(scope="module")
 def found(workers, tokenizers, tmp_path_factory) -> list[dict[str, Any]]:
-    """What fsdp_worker.py found, by rank."""
+    """The results of fsdp_worker.py, by rank."""
     folder = tmp_path_factory.mktemp("fully_sharded")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
     ranks = results_of(workers, "fsdp_worker.py", 2, str(folder / "tokenizer"), folder / "2_processes")
@@ -28,7 +28,7 @@ def assert_close(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Ten
     assert (vector(tensors) - vector(expected)).norm() <= relative * vector(expected).norm()
 
 
-def test_the_processes_hold_different_tasks(found):
+def test_processes_hold_different_tasks(found):
     tasks = [[{task for task, rows in step.items() if rows} for step in rank["task_rows"]] for rank in found]
     words, texts = {"pos", "ner"}, {"topic", "score"}
     assert tasks == [[words, texts, words], [texts, words, words]]
@@ -39,7 +39,7 @@ def test_the_processes_hold_different_tasks(found):
     [("sharded", 1e-5), ("root too after forward", 1e-5), ("checkpointing", 1e-5), ("bf16", 0.05)],
 )
 @pytest.mark.parametrize("model", ["plain", "adapters", "frozen"])
-def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, model, variant, relative):
+def test_sharded_training_reproduces_one_process(found, model, variant, relative):
     for rank in found:
         run, reference = rank[f"{model}, {variant}"], rank["one process"][model]
         assert run["all_sharded"]
@@ -50,12 +50,12 @@ def test_sharded_training_gives_the_gradients_and_weights_of_one_process(found, 
 
 
 @pytest.mark.parametrize("name", ["plain", "adapters", "pull"])
-def test_losses_of_sharded_processes_average_to_that_of_one(found, name):
+def test_mean_loss_of_sharded_processes_equals_that_of_one_process(found, name):
     both = torch.tensor([rank["pull" if name == "pull" else f"{name}, sharded"]["losses"] for rank in found]).mean(0)
     torch.testing.assert_close(both, torch.tensor(found[0]["one process"][name]["losses"]))
 
 
-def test_the_pull_of_sharded_adapters_is_that_of_one_process(found):
+def test_pull_of_sharded_adapters_equals_that_of_one_process(found):
     for rank in found:
         for gradients, expected in zip(
             rank["pull"]["gradients"], rank["one process"]["pull"]["gradients"], strict=True
@@ -66,7 +66,7 @@ def test_the_pull_of_sharded_adapters_is_that_of_one_process(found):
 
 
 @pytest.mark.parametrize("name", ["plain", "adapters"])
-def test_a_sharded_model_is_evaluated_as_a_whole_one_when_one_process_has_more_batches(found, name):
+def test_sharded_evaluation_equals_unsharded_evaluation_with_unequal_batches(found, name):
     plain, sharded = ([rank[f"evaluation, {name}, {shard}"] for rank in found] for shard in (False, True))
     assert [run["world_size"] for run in plain + sharded] == [2] * 4
     assert all(run["all_sharded"] for run in sharded)

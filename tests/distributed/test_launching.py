@@ -1,4 +1,4 @@
-"""Commands that start two processes, as the README has them."""
+"""Commands of the README that start two processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def recipe(encoder_folder, tmp_path_factory) -> Callable[..., Path]:
-    """(name, changes) -> a recipe file in a folder of its own, with its output beside it."""
+    """(name, changes) -> a recipe file in a separate folder, next to the output of its run."""
 
     def write(name: str, **changes: Any) -> Path:
         folder = tmp_path_factory.mktemp(name)
@@ -49,7 +49,7 @@ def trained(recipe) -> dict[str, tuple[Path, Ended]]:
 
 
 @pytest.mark.parametrize("launch", LAUNCHES)
-def test_a_launch_trains_on_two_processes_and_prints_its_plan_and_scores_once(trained, launch):
+def test_launch_trains_on_two_processes_and_prints_plan_and_scores_once(trained, launch):
     file, ended = trained[launch]
     assert ended.code == 0, ended.stderr[-6000:]
     for line in ("2 processes.", "encoder: ", "test score", "The model is in"):
@@ -65,7 +65,7 @@ def test_all_launches_reach_the_same_scores(trained):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_the_scores_after_training_on_two_processes_are_those_of_the_saved_model(trained, tmp_path, processes):
+def test_scores_after_training_on_two_processes_equal_those_of_the_saved_model(trained, tmp_path, processes):
     file, _ = trained["torchrun -m mtl_nlp train"]
     model, output = file.parent / "run", tmp_path / "results.json"
     launcher = (sys.executable,) if processes == 1 else (*TORCHRUN, str(processes))
@@ -78,7 +78,7 @@ def test_the_scores_after_training_on_two_processes_are_those_of_the_saved_model
         assert after[key] == before[key]
 
 
-def test_bad_input_ends_both_processes_in_good_time_after_one_line(recipe, tmp_path):
+def test_bad_input_ends_both_processes_promptly_with_one_line(recipe, tmp_path):
     file = recipe("unknown_key", mixtrue={"temperature": 2.0})
     ended = run([*LAUNCHES["torchrun -m mtl_nlp train"], str(file)], tmp_path / "cache", timeout=90)
     errors = [line for line in ended.stderr.splitlines() if "mtl-nlp: error: " in line]
@@ -88,7 +88,7 @@ def test_bad_input_ends_both_processes_in_good_time_after_one_line(recipe, tmp_p
     assert "processes." not in ended.stdout
 
 
-def test_a_folder_that_the_first_process_cannot_write_to_ends_both_in_good_time(recipe, tmp_path):
+def test_unwritable_folder_ends_both_processes_promptly(recipe, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     file = recipe("no_folder", output_dir=str(tmp_path / "file" / "run"))
     ended = run([*LAUNCHES["torchrun -m mtl_nlp train"], str(file)], tmp_path / "cache", timeout=90)

@@ -1,7 +1,7 @@
-"""Runs that are killed, fill the disk or change, and go on with `--resume`; each in processes of its own.
+"""Runs that are killed, fill the disk or change, and resume with `--resume`; each run has separate processes.
 
-Most are forked from one process that has imported everything, since that is nearly all of the time that a run takes
-here. Those started by the real commands have to reach the same weights.
+Most runs are forked from one process that has imported everything, since imports take most of the time of a run here.
+Runs that the real commands start must reach the same weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mtl_nlp.training.checkpoints import checkpoint_problem
 
 pytestmark = pytest.mark.slow
 
-LAST_STEP = 20  # 15 batches make an epoch of 8 steps, each of two batches but for the last; and 2.5 epochs the run
+LAST_STEP = 20  # An epoch has 15 batches and 8 steps, each with two batches except the last. The run has 2.5 epochs.
 RECIPE: dict[str, Any] = {
     "encoder": "encoder",
     "output_dir": "run",
@@ -120,7 +120,7 @@ FORKING.set_forkserver_preload(
 
 
 class Ended(NamedTuple):
-    """How a command ended: its processes' exit codes by rank, and what the first wrote."""
+    """The end of a command: the exit codes of its processes by rank, and the output of the first process."""
 
     codes: list[int | None]
     stdout: str
@@ -128,7 +128,7 @@ class Ended(NamedTuple):
 
     @property
     def error(self) -> str:
-        """The one line on stderr of a command that could not do its work."""
+        """The one line on stderr of a command that failed."""
         lines = [line for line in self.stderr.splitlines() if "mtl-nlp: error: " in line]
         assert set(self.codes) == {2}, self.stderr[-6000:]
         assert len(lines) == 1, self.stderr[-6000:]
@@ -137,13 +137,13 @@ class Ended(NamedTuple):
 
     @property
     def notes(self) -> list[str]:
-        """What it says of going on."""
+        """The notes about resuming."""
         start = "note: --resume: "
         return [line.removeprefix(start) for line in self.stdout.splitlines() if line.startswith(start)]
 
 
 class Started:
-    """A command under way; its output goes to files in `folder`."""
+    """A running command; its output goes to files in `folder`."""
 
     def __init__(self, folder: Path, processes: Sequence[BaseProcess | subprocess.Popen]) -> None:
         self.folder = folder
@@ -159,13 +159,13 @@ class Started:
 
     @property
     def step(self) -> int:
-        """The last step it has logged."""
+        """The last step that the command has logged."""
         stdout = self._read("stdout")
         first = stdout.partition("resuming from checkpoint-")[2].partition("\n")[0] or "0"
         return int(first) + stdout.count("{'loss'")
 
     def freeze(self) -> list[psutil.Process]:
-        """Stop all processes where they are, a launcher's workers and a loader's too."""
+        """Stop all processes at once, including the workers of a launcher and of a loader."""
         family: list[psutil.Process] = []
         for process in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -184,14 +184,14 @@ class Started:
                 psutil.Process(process.pid).resume()
 
     def kill(self) -> None:
-        """Kill all at once, so that none notices that another is gone."""
+        """Kill all processes at once, so that no process notices the end of another."""
         for each in self.freeze():
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
         self.end()
 
     def end(self, timeout: float = 240.0) -> Ended:
-        """Wait for its end."""
+        """Wait for the end of the command."""
         deadline = time.monotonic() + timeout
         while self.is_running:
             if time.monotonic() > deadline:
@@ -210,27 +210,27 @@ Moment = Callable[[Started], bool]
 
 
 def run_command(arguments: list[str], folder: Path, environment: dict[str, str], file_size: int | None) -> None:
-    """Run a command of mtl-nlp in this process, with its output in files, and no file larger than `file_size`."""
+    """Run a command of mtl-nlp in this process, with its output in files and no file larger than `file_size` bytes."""
     rank = int(environment.get("RANK", 0))
     for number, name in enumerate(("stdout", "stderr"), start=1):
         os.dup2(os.open(folder / (f"{name}-{rank}" if rank else name), os.O_WRONLY | os.O_CREAT), number)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     os.environ.update(environment)
-    multiprocessing.set_start_method("fork", force=True)  # of a loader's workers, as it is in the real command
+    multiprocessing.set_start_method("fork", force=True)  # for the workers of a loader, as in the real command
     datasets.config.HF_DATASETS_CACHE = folder.parent / "cache"
     torch.set_num_threads(1)
-    gc.freeze()  # what is imported need not be looked through for garbage
+    gc.freeze()  # keeps garbage collection from searching the imported modules
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     sys.exit(main(arguments))
 
 
 class Workshop:
-    """A folder with an encoder, data and a recipe, in which commands are run.
+    """A folder with an encoder, data and a recipe, in which commands run.
 
     Attributes:
         folder: the folder.
-        recipe: the recipe's file.
+        recipe: the file of the recipe.
         started: all commands.
     """
 
@@ -258,12 +258,12 @@ class Workshop:
         """Start training.
 
         Args:
-            output: the folder to train into.
-            *overrides: of the recipe.
-            resume: whether to go on.
-            processes: how many.
-            command: start `python -m mtl_nlp` or torchrun, in place of forking.
-            file_size: bytes of a file at most.
+            output: the `output_dir` of the run.
+            *overrides: overrides of the recipe.
+            resume: whether to resume.
+            processes: number of processes.
+            command: start `python -m mtl_nlp` or torchrun, instead of a fork.
+            file_size: largest size of a file in bytes.
         """
         folder = self.folder / f"started-{len(self.started)}"
         folder.mkdir()
@@ -310,7 +310,7 @@ class Workshop:
         return ended
 
     def train_until(self, is_now: Moment, output: Path, *overrides: str, **more: Any) -> None:
-        """Train until a moment, and kill it then."""
+        """Train until a moment, and kill the run at that moment."""
         started = self.start(output, *overrides, **more)
         while not is_now(started):
             assert started.is_running, started.end().stderr[-6000:]
@@ -320,9 +320,9 @@ class Workshop:
     def train_with_kills(
         self, moments: Sequence[Moment], output: Path, *overrides: str, processes: int = 1, command: bool = False
     ) -> list[Ended]:
-        """Train to the end, killed at each of the moments and resumed; how the last run ended, after those that failed.
+        """Train to the end, kill and resume at each moment, and return the end of the last run.
 
-        Without a whole checkpoint there is nothing to go on from, and it is started anew.
+        Without a complete checkpoint the run restarts.
         """
         more: dict[str, Any] = {"processes": processes, "command": command}
         resume = False
@@ -337,7 +337,7 @@ class Workshop:
         return ended
 
     def reference(self, case: str, processes: int = 1) -> Path:
-        """The folder of a run that was never stopped."""
+        """Return the folder of a run that was never stopped."""
         if (case, processes) not in self._references:
             output = self.folder / f"reference-{len(self._references)}"
             self.train(output, *CASES[case], processes=processes)
@@ -346,7 +346,7 @@ class Workshop:
 
 
 def write_data(folder: Path) -> None:
-    """40 sentences with tags and names, 20 texts with topics in two files, and some of each to validate on."""
+    """Write 40 sentences with tags and names, 20 texts with topics in two files, and validation splits of both."""
     rng = random.Random(0)
     vocabulary = sorted({word for text in TEXTS for word in text.split()})
 
@@ -366,7 +366,7 @@ def write_data(folder: Path) -> None:
 
 
 def after(step: int, seconds: float = 0.0) -> Moment:
-    """Some time after a step."""
+    """Return a moment some time after a step."""
     since: list[float] = []
 
     def is_now(started: Started) -> bool:
@@ -378,13 +378,13 @@ def after(step: int, seconds: float = 0.0) -> Moment:
 
 
 def random_moments(seed: int, count: int, first: int = 1, last: int = 16) -> list[Moment]:
-    """In the order in which they come, with some steps left before the end."""
+    """Return random moments in order, with some steps left before the end."""
     rng = random.Random(seed)
     return [after(step, rng.uniform(0.0, 0.05)) for step in sorted(rng.sample(range(first, last + 1), count))]
 
 
 def while_writing(output: Path, name: str) -> Moment:
-    """As soon as a checkpoint has a certain file, but is not whole yet."""
+    """Return the moment when a checkpoint has a certain file but is still incomplete."""
     seen: set[tuple[Path, int, int]] | None = None
 
     def found() -> Iterator[tuple[Path, int, int]]:
@@ -395,7 +395,7 @@ def while_writing(output: Path, name: str) -> Moment:
 
     def is_now(started: Started) -> bool:
         nonlocal seen
-        if seen is None:  # of runs before
+        if seen is None:  # of previous runs
             seen = set(found())
         for each in found():
             if each not in seen:
@@ -410,12 +410,12 @@ def while_writing(output: Path, name: str) -> Moment:
 
 
 def has_saved(output: Path, step: int) -> Moment:
-    """As soon as a checkpoint is whole."""
+    """Return the moment when a checkpoint is complete."""
     return lambda started: checkpoint_problem(output / f"checkpoint-{step}") is None
 
 
 def state_of(output: Path) -> dict[str, Any]:
-    """What the last checkpoint says of the run, without what depends on the time."""
+    """Return the state in the last checkpoint, without values that depend on the time."""
     number = max(int(path.name.rpartition("-")[2]) for path in output.glob("checkpoint-*"))
     state = json.loads((output / f"checkpoint-{number}" / "trainer_state.json").read_text(encoding="utf-8"))
     clock = ("runtime", "per_second")
@@ -425,7 +425,7 @@ def state_of(output: Path) -> dict[str, Any]:
 
 
 def assert_same_run(output: Path, reference: Path) -> None:
-    """Equal to the last bit: the model, each checkpoint's weights, and all that was logged."""
+    """Check that the model, the weights in each checkpoint and the log are equal to the last bit."""
     assert state_of(output) == state_of(reference)
     files = sorted(path.relative_to(reference) for path in reference.rglob("model.safetensors"))
     assert sorted(path.relative_to(output) for path in output.rglob("model.safetensors")) == files
@@ -451,19 +451,17 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-# Killed
+# Killed runs
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_is_killed_at_random_moments_and_resumed_ends_as_one_never_stopped(workshop, output, processes):
+def test_run_killed_at_random_moments_ends_like_an_uninterrupted_run(workshop, output, processes):
     workshop.train_with_kills(random_moments(1, 4), output, processes=processes)
     assert_same_run(output, workshop.reference("mixed", processes))
 
 
 @pytest.mark.parametrize(("processes", "last_file"), [(1, "rng_state.pth"), (2, "rng_state_1.pth")])
-def test_a_run_that_is_killed_while_it_writes_checkpoints_goes_on_from_the_last_whole_one(
-    workshop, output, processes, last_file
-):
+def test_run_killed_during_a_checkpoint_resumes_from_the_last_complete_one(workshop, output, processes, last_file):
     workshop.train_until(after(4), output, processes=processes)
     for file in ("recipe.yaml", "model.safetensors", "optimizer.pt", last_file):
         workshop.train_until(while_writing(output, file), output, processes=processes, resume=True)
@@ -472,13 +470,13 @@ def test_a_run_that_is_killed_while_it_writes_checkpoints_goes_on_from_the_last_
     assert_same_run(output, workshop.reference("mixed", processes))
 
 
-def test_a_run_that_is_killed_in_its_first_checkpoint_is_started_anew(workshop, output):
+def test_run_killed_in_its_first_checkpoint_restarts(workshop, output):
     workshop.train_with_kills([while_writing(output, "model.safetensors")], output)
     assert_same_run(output, workshop.reference("mixed"))
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_is_killed_in_its_second_epoch_goes_on_from_the_border(workshop, output, processes):
+def test_run_killed_in_its_second_epoch_resumes_at_the_border(workshop, output, processes):
     case = "saved at the epoch's border"
     workshop.train_with_kills([after(11)], output, *CASES[case], processes=processes)
     assert_same_run(output, workshop.reference(case, processes))
@@ -491,14 +489,14 @@ def test_a_run_that_is_killed_in_its_second_epoch_goes_on_from_the_border(worksh
         *(("streamed", 2), ("adapters", 2)),
     ],
 )
-def test_it_ends_the_same_however_its_batches_are_made(workshop, output, case, processes):
+def test_resumed_run_ends_equally_for_all_kinds_of_batches(workshop, output, case, processes):
     moments = [after(5), *random_moments(len(case), 1, first=8)]
     workshop.train_with_kills(moments, output, *CASES[case], processes=processes)
     assert_same_run(output, workshop.reference(case, processes))
 
 
 @pytest.mark.parametrize("case", ["adapters", "frozen, with adapters"])
-def test_every_adapter_and_all_else_that_is_trained_is_in_the_checkpoints_optimizer(workshop, case):
+def test_optimizer_of_the_checkpoint_has_all_trained_parameters(workshop, case):
     checkpoint = workshop.reference(case) / f"checkpoint-{LAST_STEP}"
     weights, optimizer = load_file(checkpoint / "model.safetensors"), torch.load(checkpoint / "optimizer.pt")
     pattern = "" if case == "adapters" else r"heads\.[12]\.|.*\.lora_[AB]\.task_(ner|topic)\."
@@ -515,30 +513,30 @@ def test_workers_do_not_change_a_stream(workshop):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_runs_started_by_the_real_commands_are_resumed_to_the_same_weights(workshop, output, processes):
+def test_runs_started_by_the_real_commands_resume_to_the_same_weights(workshop, output, processes):
     workshop.train_with_kills(random_moments(3, 2, last=12), output, processes=processes, command=True)
     assert_same_run(output, workshop.reference("mixed", processes))
 
 
-# Over
+# Finished runs
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_run_that_is_killed_after_its_last_checkpoint_only_saves_its_model(workshop, output, processes):
+def test_run_killed_after_its_last_checkpoint_only_saves_its_model(workshop, output, processes):
     case = "the last model"
     workshop.train_until(has_saved(output, LAST_STEP), output, *CASES[case], processes=processes)
     workshop.train(output, *CASES[case], processes=processes, resume=True)
     assert_same_run(output, workshop.reference(case, processes))
 
 
-def test_a_run_that_is_over_is_not_trained_on(workshop, output):
+def test_finished_run_is_not_trained_further(workshop, output):
     shutil.copytree(workshop.reference("mixed"), output)
     workshop.train(output, resume=True)
     assert_same_run(output, workshop.reference("mixed"))
 
 
-def test_patience_goes_on_counting(workshop, output, tmp_path):
-    # Nothing is learnt: the first evaluation is the best, and each after it one too many.
+def test_patience_continues_counting_after_resume(workshop, output, tmp_path):
+    # Nothing is learned, so the first evaluation is the best, and no later evaluation improves.
     overrides = ("training.learning_rate=0", "training.early_stopping_patience=2")
     overrides += ("training.eval_steps=2", "training.save_steps=2")
     workshop.train(tmp_path / "whole", *overrides)
@@ -558,24 +556,24 @@ def test_patience_goes_on_counting(workshop, output, tmp_path):
     ("file", "processes"),
     [("model.safetensors", 1), ("optimizer.pt", 1), ("optimizer.pt", 2)],
 )
-def test_a_checkpoint_that_cannot_be_written_is_told_and_the_one_before_stays_of_use(workshop, output, file, processes):
+def test_unwritable_checkpoint_is_reported_and_the_previous_one_is_kept(workshop, output, file, processes):
     workshop.train_until(has_saved(output, 3), output, processes=processes)
     before = {path: path.read_bytes() for path in (output / "checkpoint-3").iterdir()}
     size = len(before[output / "checkpoint-3" / file]) // 2
     ended = workshop.start(output, processes=processes, resume=True, file_size=size).end()
     assert f"{output}/checkpoint-6 cannot be written (" in ended.error
-    assert "Make room, then go on from the checkpoint before with --resume." in ended.error
+    assert "Free disk space, then resume from the previous checkpoint with --resume." in ended.error
     assert {path.name for path in output.glob("checkpoint-*")} == {"checkpoint-3"}
     assert {path: path.read_bytes() for path in (output / "checkpoint-3").iterdir()} == before
     workshop.train(output, processes=processes, resume=True)
     assert_same_run(output, workshop.reference("mixed", processes))
 
 
-# Changed
+# Changed settings
 
 
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1)])
-def test_changes_are_told_and_the_run_goes_on(workshop, output, before, now):
+def test_changes_are_reported_and_the_run_continues(workshop, output, before, now):
     workshop.train_until(has_saved(output, 9), output, processes=before)
     changes = ("training.learning_rate=0.5", "training.eval_steps=2", "training.save_steps=4", "mixture.temperature=3")
     ended = workshop.train(output, *changes, "training.num_train_epochs=2", processes=now, resume=True)
@@ -605,7 +603,7 @@ def test_changes_are_told_and_the_run_goes_on(workshop, output, before, now):
         ("datasets.texts.buffer_size=5", 20),
     ],
 )
-def test_a_stream_goes_on_when_its_batches_are_made_in_another_way(workshop, output, change, steps):
+def test_stream_resumes_with_a_different_kind_of_batches(workshop, output, change, steps):
     overrides = (*STREAMED, "mixture.length_window=3")
     workshop.train_until(has_saved(output, 12), output, *overrides)
     ended = workshop.train(output, *overrides, change, resume=True)
@@ -614,7 +612,7 @@ def test_a_stream_goes_on_when_its_batches_are_made_in_another_way(workshop, out
 
 
 @pytest.mark.parametrize("change", ["training.optim=adafactor", "training.head_learning_rate=0.1"])
-def test_another_optimizer_is_refused(workshop, output, change):
+def test_different_optimizer_is_refused(workshop, output, change):
     shutil.copytree(workshop.reference("mixed"), output)
     error = workshop.start(output, change, resume=True).end().error
     key, _, value = change.partition("=")
@@ -625,7 +623,7 @@ def test_another_optimizer_is_refused(workshop, output, change):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_other_labels_in_the_data_are_refused(workshop, output, tmp_path, processes):
+def test_different_labels_in_the_data_are_refused(workshop, output, tmp_path, processes):
     workshop.train_until(has_saved(output, 3), output, processes=processes)
     row = {"text": "Ada lives in Paris .", "topic": "middling"}
     (tmp_path / "more.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -633,6 +631,6 @@ def test_other_labels_in_the_data_are_refused(workshop, output, tmp_path, proces
     change = f"datasets.texts.data_files.train={json.dumps(files)}"
     error = workshop.start(output, change, processes=processes, resume=True).end().error
     assert (
-        "belongs to a different model: labels of task 'topic' was ['long', 'short'], here ['long', 'middling', 's"
+        "belongs to a different model: `labels` of task 'topic' was ['long', 'short'] and is now ['long', 'middling', "
         in error
     )

@@ -1,4 +1,4 @@
-"""Learned loss weightings on one and two processes, with accumulation and resumed."""
+"""Learned loss weightings on one and two processes, with accumulation and in resumed runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def found(tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
-    """What weighting_worker.py found, by number of processes and rank."""
+    """The results of weighting_worker.py, by number of processes and rank."""
     folder = tmp_path_factory.mktemp("weighting")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
     runs = {n: results_of("weighting_worker.py", n, str(folder / "tokenizer"), folder / f"{n}") for n in (1, 2)}
@@ -27,7 +27,7 @@ def vector(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def assert_equal(states: list[dict[str, torch.Tensor]], others: list[dict[str, torch.Tensor]]) -> None:
-    """The same tensors to the last bit."""
+    """Check that the tensors are equal to the last bit."""
     for state, other in zip(states, others, strict=True):
         assert state.keys() == other.keys()
         assert all(torch.equal(value, other[name]) for name, value in state.items())
@@ -39,7 +39,7 @@ WAYS = [(1, 2), (1, 4), (2, 1), (2, 2)]
 
 @pytest.mark.parametrize(("processes", "accumulation"), WAYS)
 @pytest.mark.parametrize("kind", ["Uncertainty", "Attentive"])
-def test_processes_and_accumulation_train_a_weighting_as_one_batch_does(found, kind, processes, accumulation):
+def test_processes_and_accumulation_train_a_weighting_like_one_batch(found, kind, processes, accumulation):
     (reference,) = (rank[f"{kind}-1"] for rank in found[1])
     for rank in found[processes]:
         run = rank[f"{kind}-{accumulation}"]
@@ -69,7 +69,7 @@ def test_weighting_and_model_are_equal_in_both_processes(found, run):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_resumed_run_with_a_learned_weighting_ends_as_one_never_stopped(found, processes, accumulation):
+def test_resumed_run_with_a_learned_weighting_ends_like_an_uninterrupted_run(found, processes, accumulation):
     for rank in found[processes]:
         whole, resumed = rank[f"whole-{accumulation}"], rank[f"resumed-{accumulation}"]
         assert len(resumed["states"]) == 2

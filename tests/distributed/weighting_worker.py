@@ -1,6 +1,6 @@
-"""Trains with learned loss weightings, and resumes from a checkpoint: `weighting_worker.py TOKENIZER FOLDER`.
+"""Train with learned loss weightings, and resume from a checkpoint: `weighting_worker.py TOKENIZER FOLDER`.
 
-Started with 1 and 2 processes; test_weighting.py compares.
+test_weighting.py starts the script with 1 and 2 processes and compares the results.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STEPS = [list(range(32)), list(range(31, 5, -1)), list(range(6, 32)), list(range
 
 
 class Watcher(TrainerCallback):
-    """Copies the gradients of a loss weighting before, and its state after every optimizer step."""
+    """Callback that copies the gradients of a loss weighting before, and its state after every optimizer step."""
 
     def __init__(self, weighting: LossWeighting) -> None:
         self.weighting = weighting
@@ -43,7 +43,7 @@ class Watcher(TrainerCallback):
 def train(
     folder: str, kind: type[LossWeighting], accumulation: int, dropout: float, resume: str | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Four steps on given batches, in which few micro-batches have the rare tasks."""
+    """Train for four steps on given batches, in which few micro-batches have the rare tasks."""
     settings = arguments(
         folder, max_steps=len(STEPS), gradient_accumulation_steps=accumulation, learning_rate=0.01, **more
     )

@@ -29,7 +29,7 @@ def test_probabilities_are_sizes_to_the_power_of_one_over_the_temperature(temper
     )
 
 
-def test_an_epoch_has_as_many_rows_as_all_datasets():
+def test_epoch_has_the_rows_of_all_datasets():
     assert len(mixture(7, 100, 1001, temperature=5)) == 1108
 
 
@@ -45,13 +45,13 @@ def test_positions_count_through_all_datasets():
     assert mixed.lengths.tolist() == [3, 4, 5, 3, 4]
 
 
-def test_several_rows_come_in_the_order_asked_for():
+def test_rows_are_returned_in_the_requested_order():
     mixed = mixture(3, 2)
     order = [4, 0, 3, 0, 2]
     assert mixed.__getitems__(order) == [mixed[index] for index in order]
 
 
-def test_rows_above_the_cap_do_not_count():
+def test_size_cap_limits_the_number_of_rows():
     expected = np.array([7, 50, 50]) ** 0.5
     mixed = mixture(7, 100, 1001, temperature=2, size_cap=50)
     np.testing.assert_allclose(mixed.probabilities, expected / expected.sum(), rtol=1e-12)
@@ -60,7 +60,7 @@ def test_rows_above_the_cap_do_not_count():
 
 @pytest.mark.parametrize("temperature", [1, 2, 5, float("inf")])
 @pytest.mark.parametrize("max_repeats", [1, 3.5])
-def test_no_dataset_repeats_more_often_than_allowed(temperature, max_repeats):
+def test_max_repeats_limits_the_passes_over_a_dataset(temperature, max_repeats):
     mixed = mixture(7, 100, 1001, temperature=temperature, max_repeats=max_repeats)
     passes = mixed.probabilities * len(mixed) / mixed.sizes
     assert passes.max() <= max_repeats + 1e-9
@@ -69,12 +69,12 @@ def test_no_dataset_repeats_more_often_than_allowed(temperature, max_repeats):
     np.testing.assert_allclose(passes[0], 1 if free else max_repeats, rtol=1e-9)
 
 
-def test_a_cap_and_limited_repeats_go_together():
+def test_size_cap_and_max_repeats_can_be_combined():
     mixed = mixture(10, 100, 890, temperature=1, size_cap=100, max_repeats=2)
     np.testing.assert_allclose(mixed.probabilities, [0.02, 0.2, 0.78], rtol=1e-9)
 
 
-def test_probabilities_are_taken_as_given_whatever_their_order():
+def test_given_probabilities_are_used_in_any_order():
     mixed = mixture(7, 100, probabilities={"d1": 0.25, "d0": 0.75})
     assert mixed.probabilities.tolist() == [0.75, 0.25]
     assert mixed.probabilities_at(1.0).tolist() == [0.75, 0.25]
@@ -83,7 +83,7 @@ def test_probabilities_are_taken_as_given_whatever_their_order():
 
 
 @pytest.mark.parametrize(("progress", "temperature"), [(0.0, 5.0), (0.25, 4.0), (0.5, 3.0), (1.0, 1.0)])
-def test_two_temperatures_are_moved_between_linearly(progress, temperature):
+def test_temperature_changes_linearly_between_two_values(progress, temperature):
     moving = mixture(7, 100, 1001, temperature=[5, 1])
     np.testing.assert_array_equal(moving.probabilities, moving.probabilities_at(0.0))
     np.testing.assert_allclose(
@@ -92,19 +92,19 @@ def test_two_temperatures_are_moved_between_linearly(progress, temperature):
 
 
 @pytest.mark.parametrize("temperature", [3.0, [3.0, 3.0], float("inf"), [float("inf"), float("inf")]])
-def test_one_temperature_stays(temperature):
+def test_single_temperature_is_constant(temperature):
     fixed = mixture(7, 100, temperature=temperature)
     np.testing.assert_array_equal(fixed.probabilities_at(0.0), fixed.probabilities_at(0.7))
     assert np.isfinite(fixed.probabilities).all()
 
 
-def test_limits_hold_while_the_temperature_moves():
+def test_limits_hold_while_the_temperature_changes():
     moving = mixture(7, 100, 1001, temperature=[1, 100], max_repeats=2)
     for progress in np.linspace(0.0, 1.0, 11):
         assert (moving.probabilities_at(progress) * len(moving) / moving.sizes).max() <= 2 + 1e-9
 
 
-def test_a_mixture_needs_a_dataset():
+def test_mixture_without_datasets_is_refused():
     with pytest.raises(ValueError, match=r"at least one dataset\. Found none"):
         TaskMixture({})
 
@@ -129,6 +129,6 @@ def test_values_out_of_range_are_refused(options, message):
         mixture(7, 100, **options)
 
 
-def test_a_dataset_without_rows_is_named():
+def test_dataset_without_rows_is_named():
     with pytest.raises(ValueError, match=r"should have rows\. 'd1' has none"):
         mixture(3, 0)

@@ -30,7 +30,7 @@ def of_lengths(name: str, lengths: Sequence[int]) -> EncodedDataset:
 
 @cache
 def dataset(number: int, size: int, shortest: int, longest: int) -> EncodedDataset:
-    """Random lengths."""
+    """Return a dataset of rows with random lengths."""
     return of_lengths(f"d{number}", np.random.default_rng(number).integers(shortest, longest + 1, size).tolist())
 
 
@@ -51,7 +51,7 @@ def epoch(sampler: MixtureBatchSampler, number: int) -> list[list[int]]:
 
 
 def by_rank(mixed: TaskMixture, world: int, number: int = 0, **options: Any) -> list[list[list[int]]]:
-    """Every process's batches of an epoch, which are as many in each as it says, and none empty."""
+    """Return every process's batches of an epoch; check that none is empty and that their number is `len(sampler)`."""
     samplers = [sampler_of(mixed, world, rank, **options) for rank in range(world)]
     ranks = [epoch(sampler, number) for sampler in samplers]
     assert {len(batches) for batches in ranks} == {len(sampler) for sampler in samplers} == {len(samplers[0])}
@@ -64,7 +64,7 @@ def all_rows(ranks: list[list[list[int]]]) -> np.ndarray:
 
 
 def rows_of_steps(sampler: MixtureBatchSampler, epochs: int) -> list[np.ndarray]:
-    """The steps of several epochs."""
+    """Return the steps of several epochs."""
     steps = []
     for number in range(epochs):
         sampler.set_epoch(number)
@@ -82,13 +82,13 @@ def padding(mixed: TaskMixture, batches: list[list[int]]) -> float:
     return 1 - sum(map(sum, lengths)) / sum(len(batch) * max(batch) for batch in lengths)
 
 
-# Which rows
+# Rows of an epoch
 
 
 @temperatures
 @batchings
 @worlds
-def test_every_row_is_reached_by_some_process(temperature, batching, world):
+def test_every_row_is_reached(temperature, batching, world):
     mixed = mixture(*SIZES, temperature=temperature, batching=batching)
     in_epoch, behind = len(mixed), 1
     if batching == "homogeneous":
@@ -99,7 +99,7 @@ def test_every_row_is_reached_by_some_process(temperature, batching, world):
 
 
 @worlds
-def test_at_temperature_1_the_processes_together_have_every_row_once_in_every_epoch(world):
+def test_temperature_1_gives_every_row_once_per_epoch_over_all_processes(world):
     mixed = mixture(*SIZES)
     for number in range(3):
         assert sorted(all_rows(by_rank(mixed, world, number))) == list(range(len(mixed)))
@@ -107,7 +107,7 @@ def test_at_temperature_1_the_processes_together_have_every_row_once_in_every_ep
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 @pytest.mark.parametrize("length_window", [1, 3, 100])
-def test_no_row_is_lost_and_none_comes_twice_whatever_is_left_over(world, length_window):
+def test_no_row_is_lost_or_repeated_for_any_remainder(world, length_window):
     step = world * 4
     for whole in (1, 7):
         for left in {0, 1, world - 1, world, world + 1, 2 * world, step - 1}:
@@ -116,27 +116,27 @@ def test_no_row_is_lost_and_none_comes_twice_whatever_is_left_over(world, length
                 ranks = by_rank(mixed, world, number, rows=4)
                 assert sorted(all_rows(ranks)) == list(range(len(mixed)))
                 sizes = [len(batch) for batches in ranks for batch in batches]
-                # Only the step with what is left over is not full.
+                # Only the step with the remainder is not full.
                 assert sum(size != 4 for size in sizes) <= world
                 assert max(sizes) <= 5
                 assert len(ranks[0]) == whole + (left >= world)
 
 
 @worlds
-def test_fewer_rows_than_one_step_are_one_batch_of_each_process(world):
+def test_fewer_rows_than_a_step_form_one_batch_per_process(world):
     ranks = by_rank(mixture(3, 1), world)
     assert [len(batches) for batches in ranks] == [1] * world
     assert sorted(all_rows(ranks)) == [0, 1, 2, 3]
 
 
-def test_more_processes_than_rows_is_an_error():
+def test_more_processes_than_rows_are_refused():
     with pytest.raises(ValueError, match="There are 8 processes and only 7 rows to train on"):
         sampler_of(mixture(3, 4), 8)
 
 
 @batchings
 @pytest.mark.parametrize("max_tokens", [None, 256])
-def test_a_dataset_may_have_fewer_rows_than_there_are_processes(batching, max_tokens):
+def test_dataset_can_have_fewer_rows_than_processes(batching, max_tokens):
     mixed = mixture(1, 60, batching=batching, temperature=INF)
     rows = all_rows(by_rank(mixed, 3, rows=4, max_tokens=max_tokens))
     assert set(rows) >= {0}
@@ -162,7 +162,7 @@ def test_windows_are_consecutive_parts_of_the_walks_over_the_datasets(temperatur
             assert sorted(own[dataset_of(mixed, own) == d]) == sorted(walked)
         start += len(own)
         expected_drawn += window.counts
-    # An epoch ends with a window.
+    # An epoch ends at the end of a window.
     assert start == len(rows)
 
 
@@ -176,11 +176,11 @@ def test_small_datasets_repeat_evenly_at_a_high_temperature():
     assert max(counts[row] for row in range(107, len(mixed))) == 1
 
 
-# How many of each dataset
+# Shares of datasets
 
 
 def expected_shares(sampler: MixtureBatchSampler, sizes: Sequence[int], total: float) -> np.ndarray:
-    """What each dataset should have had after windows of these sizes, shape (windows, datasets)."""
+    """Return each dataset's number of turns due after windows of these sizes, shape (windows, datasets)."""
     before = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     middles = np.minimum((before + np.array(sizes) / 2) / total, 1.0)
     return np.cumsum([sampler.mixture.probabilities_at(m) * n for m, n in zip(middles, sizes, strict=True)], axis=0)
@@ -215,7 +215,7 @@ def test_homogeneous_batches_are_within_1_of_their_share_after_every_window(temp
 
 @temperatures
 @worlds
-def test_what_the_processes_get_is_within_1_row_or_batch_of_its_share_after_every_epoch(temperature, world):
+def test_processes_are_within_1_row_or_batch_of_their_share_after_every_epoch(temperature, world):
     for batching in ("mixed", "homogeneous"):
         mixed = mixture(*SIZES, temperature=temperature, batching=batching)
         had = np.zeros(3)
@@ -228,7 +228,7 @@ def test_what_the_processes_get_is_within_1_row_or_batch_of_its_share_after_ever
 
 
 @batchings
-def test_a_moving_temperature_gives_the_mean_of_its_probabilities_over_the_training(batching):
+def test_changing_temperature_gives_its_mean_probabilities_over_the_training(batching):
     mixed = mixture(*SIZES, temperature=(5, 1), batching=batching, length_window=5)
     sampler = sampler_of(mixed)
     sampler.total_batches = 2 * len(sampler)
@@ -243,12 +243,12 @@ def test_a_moving_temperature_gives_the_mean_of_its_probabilities_over_the_train
         np.testing.assert_allclose(rows / rows.sum(), mean, atol=0.004)
 
 
-# How the processes share them
+# Shares of processes
 
 
 @temperatures
 @worlds
-def test_a_homogeneous_step_is_of_one_dataset_in_all_processes_and_full(temperature, world):
+def test_homogeneous_step_is_full_and_has_one_dataset_in_all_processes(temperature, world):
     mixed = mixture(*SIZES, temperature=temperature, batching="homogeneous")
     ranks = by_rank(mixed, world)
     assert {len(batch) for batches in ranks for batch in batches} == {16}
@@ -258,7 +258,7 @@ def test_a_homogeneous_step_is_of_one_dataset_in_all_processes_and_full(temperat
 
 @batchings
 @pytest.mark.parametrize("max_tokens", [None, 512])
-def test_all_processes_plan_the_same_steps_and_share_each(batching, max_tokens):
+def test_processes_plan_the_same_steps_and_share_each_step(batching, max_tokens):
     mixed = mixture(*SIZES[:2], temperature=2, batching=batching)
     samplers = [sampler_of(mixed, 3, rank, max_tokens=max_tokens) for rank in range(3)]
     for sampler in samplers:
@@ -272,7 +272,7 @@ def test_all_processes_plan_the_same_steps_and_share_each(batching, max_tokens):
 
 @batchings
 @temperatures
-def test_one_process_and_two_with_half_the_batch_have_the_same_rows_at_every_step(batching, temperature):
+def test_two_processes_with_half_the_batch_have_the_rows_of_one_process_at_every_step(batching, temperature):
     mixed = mixture(*SIZES, temperature=temperature, batching=batching)
     for number in range(2):
         (one,) = by_rank(mixed, 1, number, rows=32)
@@ -281,7 +281,7 @@ def test_one_process_and_two_with_half_the_batch_have_the_same_rows_at_every_ste
 
 
 @batchings
-def test_batches_at_one_step_have_nearly_the_same_length(batching):
+def test_batches_of_a_step_have_nearly_equal_length(batching):
     mixed = mixture(*SIZES, batching=batching)
     longest = np.array([[max(mixed.lengths[batch]) for batch in batches] for batches in by_rank(mixed, 3)])
     apart = longest.max(axis=0) - longest.min(axis=0)
@@ -289,12 +289,12 @@ def test_batches_at_one_step_have_nearly_the_same_length(batching):
     assert np.quantile(apart, 0.99) <= 8
 
 
-# What it is a function of
+# Reproducibility
 
 
 @batchings
 @pytest.mark.parametrize("max_tokens", [None, 512])
-def test_the_schedule_is_a_function_of_seed_and_epoch(batching, max_tokens):
+def test_schedule_is_a_function_of_seed_and_epoch(batching, max_tokens):
     mixed = mixture(*SIZES[:2], 901, temperature=(5, 1), batching=batching)
     in_turn = sampler_of(mixed, 2, max_tokens=max_tokens)
     epochs = [epoch(in_turn, number) for number in range(4)]
@@ -314,8 +314,8 @@ def test_the_schedule_is_a_function_of_seed_and_epoch(batching, max_tokens):
         ("homogeneous", 300, "e6a50ad031114f3d"),
     ],
 )
-def test_the_schedule_stays_the_same_from_release_to_release(batching, max_tokens, expected):
-    """A checkpoint resumes in the middle of a schedule, so another schedule would repeat or skip rows."""
+def test_schedule_is_equal_in_all_releases(batching, max_tokens, expected):
+    """Check the digest, since a run that resumes inside a different schedule would repeat or skip rows."""
     mixed = mixture(7, 100, 1001, temperature=(5, 1), max_repeats=20, batching=batching, length_window=7)
     digest = hashlib.sha256()
     for world in (1, 3):
@@ -326,21 +326,21 @@ def test_the_schedule_stays_the_same_from_release_to_release(batching, max_token
     assert digest.hexdigest()[:16] == expected
 
 
-def test_two_iterators_at_once_do_not_disturb_each_other():
+def test_simultaneous_iterators_are_independent():
     sampler = sampler_of(mixture(*SIZES, temperature=2))
     alone = list(sampler)
     first, second = zip(*zip(sampler, sampler, strict=True), strict=True)
     assert list(first) == list(second) == alone
 
 
-def test_over_how_many_batches_the_temperature_moves_does_not_change_an_epochs_batches():
+def test_duration_of_the_temperature_change_does_not_change_the_number_of_batches():
     sampler = sampler_of(mixture(*SIZES, temperature=(5, 1)))
     assert sampler.total_batches == len(epoch(sampler, 0))
     sampler.total_batches = 7 * len(sampler)
     assert len(epoch(sampler, 0)) == len(sampler)
 
 
-def test_there_is_no_batch_size_for_accelerate_to_find():
+def test_sampler_has_no_batch_size_attribute_for_accelerate():
     assert not hasattr(sampler_of(mixture(7)), "batch_size")
 
 
@@ -349,7 +349,7 @@ def test_there_is_no_batch_size_for_accelerate_to_find():
 
 @batchings
 @worlds
-def test_rows_of_like_length_come_together(batching, world):
+def test_rows_of_similar_length_share_batches(batching, world):
     mixed = mixture(*SIZES, batching=batching)
     rows = np.random.default_rng(0).permutation(len(mixed)).tolist()
     random = [rows[start : start + 16] for start in range(0, len(rows), 16)]
@@ -357,40 +357,40 @@ def test_rows_of_like_length_come_together(batching, world):
         assert padding(mixed, batches) < 0.1 * padding(mixed, random)
 
 
-def test_a_longer_window_pads_less():
+def test_longer_window_pads_less():
     paddings = [padding(m, list(sampler_of(m))) for m in (mixture(*SIZES, length_window=n) for n in (1, 10, 100))]
     assert paddings == sorted(paddings, reverse=True)
     assert paddings[0] > 2 * paddings[2]
 
 
 @batchings
-def test_batches_of_all_lengths_come_at_any_time(batching):
+def test_batch_lengths_are_in_random_order(batching):
     mixed = mixture(*SIZES, batching=batching)
     longest = [max(mixed.lengths[batch]) for batch in sampler_of(mixed)]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.1
 
 
-def test_every_window_has_an_order_of_its_own():
+def test_every_window_has_a_different_order():
     mixed = mixture(10_001, length_window=100)
     longest = np.array([max(mixed.lengths[batch]) for batch in sampler_of(mixed)])
     assert abs(np.corrcoef(longest[:100], longest[100:200])[0, 1]) < 0.5
 
 
-def test_rows_of_the_same_length_are_in_random_order():
+def test_rows_of_equal_length_are_in_random_order():
     mixed = mixture(1000, 1000, lengths=[(10, 10)] * 2)
     assert {tuple(set(dataset_of(mixed, batch))) for batch in sampler_of(mixed)} == {(0, 1)}
 
 
 @batchings
 @pytest.mark.parametrize("max_tokens", [None, 1024])
-def test_no_dataset_comes_earlier_in_an_epoch_than_others(batching, max_tokens):
+def test_datasets_are_spread_evenly_over_an_epoch(batching, max_tokens):
     mixed = mixture(4001, 4000, 2000, lengths=[(3, 15), (60, 99), (3, 99)], batching=batching)
     steps = list(sampler_of(mixed, 2, max_tokens=max_tokens).steps())
     which = dataset_of(mixed, np.concatenate(steps))
     position = np.repeat(np.arange(len(steps)), [len(step) for step in steps]) / len(steps)
     means = [position[which == d].mean() for d in range(3)]
     assert max(means) - min(means) < 0.1
-    # Nor is one missing for long: each has some of every quarter.
+    # Each dataset has rows in every quarter of the epoch.
     quarters = (position * 4).astype(int)
     assert all(set(which[quarters == quarter]) == {0, 1, 2} for quarter in range(4))
 
@@ -401,22 +401,20 @@ def test_no_dataset_comes_earlier_in_an_epoch_than_others(batching, max_tokens):
 @temperatures
 @batchings
 @worlds
-def test_no_batch_is_above_the_token_budget_on_any_process(temperature, batching, world):
+def test_no_batch_exceeds_the_token_budget_on_any_process(temperature, batching, world):
     mixed = mixture(7, 100, 1001, temperature=temperature, batching=batching, length_window=10)
     for number in range(2):
         for batches in by_rank(mixed, world, number, max_tokens=512):
             tokens = np.array([len(batch) * max(mixed.lengths[batch]) for batch in batches])
             assert tokens.max() <= 512
-            # And it is made use of.
+            # The budget is also used.
             assert np.median(tokens) > 0.85 * 512
 
 
 @temperatures
 @batchings
 @worlds
-def test_under_a_token_budget_every_row_is_reached_and_epochs_follow_each_other_without_gap(
-    temperature, batching, world
-):
+def test_token_budget_reaches_every_row_and_epochs_continue_without_gap(temperature, batching, world):
     mixed = mixture(7, 100, 1001, temperature=temperature, batching=batching, length_window=10)
     sampler = sampler_of(mixed, world, max_tokens=512)
     steps = rows_of_steps(sampler, 5)
@@ -428,7 +426,7 @@ def test_under_a_token_budget_every_row_is_reached_and_epochs_follow_each_other_
     start = 0
     for window in sampler.windows():
         own = rows[start : start + window.counts.sum()]
-        if len(own) < window.counts.sum():  # the last epoch ended inside it
+        if len(own) < window.counts.sum():  # the last epoch ended inside this window
             break
         walks = [
             mixed.offsets[d] + sampler.walk(d, int(window.drawn[d]), int(window.counts[d])) for d in range(len(SIZES))
@@ -438,7 +436,7 @@ def test_under_a_token_budget_every_row_is_reached_and_epochs_follow_each_other_
     assert start > 0.9 * len(rows)
 
 
-def test_under_a_token_budget_the_processes_have_the_steps_rows_between_them():
+def test_token_budget_splits_each_step_between_processes():
     mixed = mixture(7, 100, 1001)
     steps = rows_of_steps(sampler_of(mixed, 3, max_tokens=512), 2)
     ranks = [[*a, *b] for a, b in zip(*(by_rank(mixed, 3, number, max_tokens=512) for number in (0, 1)), strict=True)]
@@ -448,7 +446,7 @@ def test_under_a_token_budget_the_processes_have_the_steps_rows_between_them():
 
 @pytest.mark.parametrize("temperature", [1, 2, INF, (5, 1)])
 @worlds
-def test_homogeneous_batches_under_a_token_budget_are_within_1_of_their_share_after_every_window(temperature, world):
+def test_token_budget_keeps_homogeneous_batches_within_1_of_their_share(temperature, world):
     mixed = mixture(7, 100, 1001, temperature=temperature, batching="homogeneous", length_window=10)
     sampler = sampler_of(mixed, world, max_tokens=512)
     sampler.total_batches = 2 * len(sampler)
@@ -462,7 +460,7 @@ def test_homogeneous_batches_under_a_token_budget_are_within_1_of_their_share_af
 
 @temperatures
 @worlds
-def test_mixed_rows_under_a_token_budget_are_within_1_of_their_share_after_every_window(temperature, world):
+def test_token_budget_keeps_mixed_rows_within_1_of_their_share(temperature, world):
     mixed = mixture(7, 100, 1001, temperature=temperature, length_window=10)
     sampler = sampler_of(mixed, world, max_tokens=512)
     drawn = np.array([window.drawn for window in islice(sampler.windows(), 100)])
@@ -470,7 +468,7 @@ def test_mixed_rows_under_a_token_budget_are_within_1_of_their_share_after_every
 
 
 @batchings
-def test_an_epoch_has_as_many_steps_as_the_tokens_of_all_rows_fill(batching):
+def test_number_of_steps_follows_from_the_tokens_of_all_rows(batching):
     mixed = mixture(7, 100, 1001, batching=batching)
     for world in (1, 2, 3):
         assert len(sampler_of(mixed, world, max_tokens=512)) == int(np.ceil(mixed.lengths.sum() / (512 * world)))
@@ -478,27 +476,27 @@ def test_an_epoch_has_as_many_steps_as_the_tokens_of_all_rows_fill(batching):
 
 @batchings
 @pytest.mark.parametrize("left", range(12))
-def test_no_process_is_without_rows_under_a_token_budget_whatever_is_left_over(batching, left):
+def test_every_process_has_rows_under_a_token_budget_for_any_remainder(batching, left):
     mixed = mixture(36 + left, lengths=[(10, 10)], batching=batching)
     rows = np.concatenate([all_rows(by_rank(mixed, 3, number, max_tokens=40)) for number in range(4)])
     assert np.bincount(rows).min() >= 3
 
 
 @worlds
-def test_homogeneous_batches_under_a_token_budget_are_as_full_as_can_be(world):
+def test_homogeneous_batches_fill_the_token_budget(world):
     mixed = mixture(5, 301, lengths=[(10, 10), (7, 7)], batching="homogeneous", temperature=2)
     for batches in by_rank(mixed, world, max_tokens=43):
         assert {(int(dataset_of(mixed, batch)[0]), len(batch)) for batch in batches} == {(0, 4), (1, 6)}
 
 
-def test_a_row_as_long_as_the_budget_is_a_batch_of_its_own():
+def test_row_as_long_as_the_budget_forms_one_batch():
     mixed = TaskMixture({"a": of_lengths("a", [50, 50, 50, 10, 10, 10, 10, 10])})
     lengths = sorted(sorted(mixed.lengths[batch].tolist()) for batch in sampler_of(mixed, max_tokens=50))
     assert lengths == [[10] * 5, [50], [50], [50]]
 
 
 @batchings
-def test_a_row_longer_than_the_budget_is_named(batching):
+def test_row_longer_than_the_budget_is_named(batching):
     for lengths, window in (([9, 50, 51, 9], 2), ([51, 9], 0), ([9, 51], 1)):
         datasets = {name: of_lengths(name, lengths if name == "long" else [9, 9]) for name in ("a", "long", "z")}
         message = rf"`max_tokens_per_batch` is 50, but a row of long has 51 sub-words \(window {window}\)\. Raise it"
@@ -507,14 +505,14 @@ def test_a_row_longer_than_the_budget_is_named(batching):
 
 
 @batchings
-def test_windows_without_a_sub_word_do_not_stop_a_token_budget(batching):
+def test_windows_without_sub_words_fit_a_token_budget(batching):
     mixed = TaskMixture({"d": of_lengths("d", [5, 5, 0])}, batching=batching)
     sampler = sampler_of(mixed, max_tokens=10)
     assert {row for number in range(4) for batch in epoch(sampler, number) for row in batch} == {0, 1, 2}
 
 
 @batchings
-def test_epochs_in_turn_and_any_epoch_at_once_are_the_same_under_a_token_budget(batching):
+def test_token_budget_epochs_are_equal_in_sequence_and_directly(batching):
     mixed = mixture(7, 100, 1001, temperature=2, batching=batching)
     sampler = sampler_of(mixed, 2, max_tokens=300)
     in_turn = [epoch(sampler, number) for number in range(4)]

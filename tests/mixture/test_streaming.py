@@ -48,7 +48,7 @@ Batch = tuple[list[Row], dict[str, Any]]
 
 
 def text_rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
-    """Texts of 1 to 12 words. Their topic and their score are their number, which tells them from one another."""
+    """Return texts of 1 to 12 words. The topic and the score of each text are its number."""
     return [
         {"text": " ".join(WORDS[: 1 + number * 7 % 12]), "topic": f"{number:04d}", "score": float(number), **columns}
         for number in range(first, first + count)
@@ -56,14 +56,14 @@ def text_rows(count: int, first: int = 0, **columns: Any) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row | str]) -> str:
-    """JSON lines, and strings as they are."""
+    """Write rows as JSON lines, and strings unchanged."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return str(path)
 
 
 def write_files(folder: Path, kind: str, files: int, count: int = ROWS) -> Row:
-    """A streamed dataset in files of unlike sizes; its rows have their number as topic."""
+    """Write a streamed dataset in files of different sizes; the topic of each row is its number."""
     folder.mkdir(parents=True, exist_ok=True)
     borders = [0, *(count * (number**2 + number) // (files**2 + files) for number in range(1, files + 1))]
     names = []
@@ -90,7 +90,7 @@ def write_files(folder: Path, kind: str, files: int, count: int = ROWS) -> Row:
 
 
 def recipe_of(encoder: str, folder: Path, datasets: dict[str, Row], **sections: Any) -> Row:
-    """A recipe as plain data."""
+    """Return a recipe as plain data."""
     training = {"per_device_train_batch_size": 4, "max_steps": 4, "save_strategy": "no", "use_cpu": True}
     tasks = {task for dataset in datasets.values() for task in dataset["labels"]}
     return {
@@ -116,7 +116,7 @@ def encoder(encoder_folder: Callable[[str], str]) -> str:
 
 @pytest.fixture
 def prepared(encoder: str, tmp_path: Path) -> Callable[..., Run]:
-    """Datasets, and sections of the recipe -> the run made of them."""
+    """(datasets, sections of the recipe) -> the prepared run."""
 
     def prepare(datasets: dict[str, Row], **sections: Any) -> Run:
         return prepare_run(Recipe.from_dict(recipe_of(encoder, tmp_path, datasets, **sections)))
@@ -126,7 +126,7 @@ def prepared(encoder: str, tmp_path: Path) -> Callable[..., Run]:
 
 @pytest.fixture
 def streamed(prepared: Callable[..., Run], tmp_path: Path) -> Callable[..., EncodedStream]:
-    """Kind and number of files, and keys of the dataset -> the stream of them."""
+    """(kind and number of files, keys of the dataset) -> the stream."""
 
     def load(kind: str = "jsonl", files: int = 1, count: int = ROWS, **dataset: Any) -> EncodedStream:
         written = write_files(tmp_path / f"{kind}{files}", kind, files, count)
@@ -136,12 +136,12 @@ def streamed(prepared: Callable[..., Run], tmp_path: Path) -> Callable[..., Enco
 
 
 def number_of(row: Row) -> int:
-    """Which row it is of those that `text_rows` made; of the stream by its topic, else by its score."""
+    """Return the number of a row of `text_rows`: its topic in the stream, otherwise its score."""
     return int(row["label:topic"]) if row.get("label:topic") is not None else int(row["label:score"])
 
 
 def read_passes(reader: StreamReader, count: int) -> list[list[int]]:
-    """The numbers of the rows of a reader's first passes."""
+    """Return the numbers of the rows in the first passes of a reader."""
     passes: list[list[int]] = [[] for _ in range(count)]
     while True:
         (row,) = reader.take(1)
@@ -151,14 +151,14 @@ def read_passes(reader: StreamReader, count: int) -> list[list[int]]:
         passes[number].append(number_of(row))
 
 
-# What one process reads.
+# The rows that a process reads
 
 
 @worlds
 @pytest.mark.parametrize(
     ("kind", "files"), [("jsonl", 1), ("jsonl", 4), ("jsonl", 6), ("parquet", 4), ("conll", 1), ("conll", 6)]
 )
-def test_all_processes_together_read_every_row_once_a_pass_and_in_another_order_each(streamed, kind, files, world):
+def test_processes_read_every_row_once_per_pass_in_a_different_order_each_time(streamed, kind, files, world):
     stream = streamed(kind, files, buffer_size=10)
     by_rank = [read_passes(StreamReader(stream, [0, 0], rank, world), 3) for rank in range(world)]
     for shares in zip(*by_rank, strict=True):
@@ -168,7 +168,7 @@ def test_all_processes_together_read_every_row_once_a_pass_and_in_another_order_
 
 
 @worlds
-def test_files_come_in_another_order_each_pass_and_rows_in_that_of_their_file(streamed, world):
+def test_each_pass_has_a_different_file_order_and_keeps_the_row_order(streamed, world):
     stream = streamed("jsonl", 6, buffer_size=1)
     file_of = np.repeat(range(6), np.diff([0, *(ROWS * (n**2 + n) // 42 for n in range(1, 7))]))
     orders = []
@@ -182,7 +182,7 @@ def test_files_come_in_another_order_each_pass_and_rows_in_that_of_their_file(st
     assert len(set(orders)) == len(orders)
 
 
-def test_rows_are_shuffled_inside_blocks_of_the_buffers_size(streamed):
+def test_rows_are_shuffled_in_blocks_of_the_buffer_size(streamed):
     reader = StreamReader(streamed(buffer_size=10), [0, 0], 0, 1)
     passes = [[rows[start : start + 10] for start in range(0, ROWS, 10)] for rows in read_passes(reader, 2)]
     for blocks in passes:
@@ -193,7 +193,7 @@ def test_rows_are_shuffled_inside_blocks_of_the_buffers_size(streamed):
     assert all(first != second for first, second in zip(*passes, strict=True))
 
 
-def test_the_order_follows_from_the_seed(streamed):
+def test_order_is_a_function_of_the_seed(streamed):
     stream = streamed(files=4, buffer_size=10)
     first, again, other = (read_passes(StreamReader(stream, [seed, 0], 0, 1), 1) for seed in (0, 0, 1))
     assert first == again
@@ -204,12 +204,12 @@ def test_the_order_follows_from_the_seed(streamed):
     ("kind", "files", "world"),
     [*(("jsonl", files, world) for files in (1, 4) for world in (1, 2, 3)), ("conll", 6, 2), ("parquet", 2, 2)],
 )
-def test_a_reader_goes_on_exactly_from_any_position(streamed, kind, files, world):
+def test_reader_resumes_exactly_from_any_position(streamed, kind, files, world):
     stream = streamed(kind, files, count=11, buffer_size=3)
     ahead = 6
     for rank in range(world):
         reader, states, rows = StreamReader(stream, [3, 1], rank, world), [], []
-        # The start, and every place in two passes and into a third: in blocks, and at borders of blocks and passes.
+        # Every position in two passes and in part of a third, with the borders of blocks and passes.
         while reader.state_dict()["pass"] < 2 or len(states) < 10:
             states.append(json.dumps(reader.state_dict()))
             rows += reader.take(1)
@@ -222,7 +222,7 @@ def test_a_reader_goes_on_exactly_from_any_position(streamed, kind, files, world
 
 
 @pytest.mark.parametrize("files", [1, 4])
-def test_a_reader_of_another_seed_reads_what_is_left_of_the_pass(streamed, files):
+def test_reader_with_a_different_seed_reads_the_rest_of_the_pass(streamed, files):
     stream = streamed(files=files, buffer_size=10)
     reader, other = (StreamReader(stream, [seed, 0], 0, 1) for seed in (0, 1))
     before = [number_of(row) for row in reader.take(30)]
@@ -232,7 +232,7 @@ def test_a_reader_of_another_seed_reads_what_is_left_of_the_pass(streamed, files
     assert other.state_dict()["pass"] == 0
 
 
-def test_a_reader_goes_on_with_the_next_pass_where_files_became_shorter(streamed):
+def test_reader_continues_with_the_next_pass_after_files_shrink(streamed):
     reader = StreamReader(streamed(buffer_size=10), [0, 0], 0, 1)
     reader.take(38)
     shorter = StreamReader(streamed(count=4), [0, 0], 0, 1)
@@ -242,8 +242,8 @@ def test_a_reader_goes_on_with_the_next_pass_where_files_became_shorter(streamed
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_reader_goes_on_exactly_where_rows_are_left_out_or_cut_into_windows(prepared, tmp_path, world):
-    """In a stream of more rows than `datasets` maps at once."""
+def test_reader_resumes_exactly_with_skipped_rows_and_windows(prepared, tmp_path, world):
+    """Use a stream of more rows than `datasets` maps at once."""
     rows = [
         {
             "words": ["fox"] * (60 if number % 50 == 0 else 1 + number % 5),
@@ -271,13 +271,13 @@ def test_a_reader_goes_on_exactly_where_rows_are_left_out_or_cut_into_windows(pr
 
 
 @pytest.mark.parametrize("files", [1, 2])
-def test_a_process_without_a_row_is_told(streamed, files):
+def test_process_without_rows_is_reported(streamed, files):
     stream = streamed(files=files, count=2)
-    with pytest.raises(DataError, match=r"^d/train: process 2 of 3 gets no row of it\. .*use fewer processes"):
+    with pytest.raises(DataError, match=r"^d/train: process 2 of 3 gets no rows\. .*use fewer processes"):
         StreamReader(stream, [0, 0], 2, 3).take(1)
 
 
-def test_a_pass_for_which_a_process_gets_only_files_without_rows_is_passed_over(prepared, tmp_path):
+def test_pass_with_only_empty_files_for_a_process_is_skipped(prepared, tmp_path):
     rows = text_rows(4)
     hidden = [{**row, "topic": None} for row in rows]
     dataset = write_files(tmp_path, "jsonl", 1)
@@ -295,11 +295,11 @@ def test_a_pass_for_which_a_process_gets_only_files_without_rows_is_passed_over(
     assert set(sizes) == {0, 4, 8}
 
 
-# What is in a stream.
+# The content of a stream
 
 
 def pos_rows(count: int) -> list[Row]:
-    """Rows of which some are long, some lack a label or both, and some have a span to repair."""
+    """Return rows, some long, some without one or both labels, and some with a span to repair."""
     return [
         {
             "words": WORDS[: 1 + number % 9] * (8 if number % 10 == 4 else 1),
@@ -313,9 +313,7 @@ def pos_rows(count: int) -> list[Row]:
 
 
 @pytest.mark.parametrize("inputs", [{"tokens": "words"}, {"text": "a", "text_pair": "b"}])
-def test_a_stream_has_the_windows_labels_and_number_of_rows_of_the_same_data_without_streaming(
-    prepared, tmp_path, inputs
-):
+def test_stream_has_the_windows_labels_and_rows_of_the_loaded_dataset(prepared, tmp_path, inputs):
     labels = {"topic": "topic", **({"pos": "pos"} if "tokens" in inputs else {})}
     rows = [{**row, "a": row["words"][0], "b": " ".join(row["words"])} for row in pos_rows(60)]
     file = write_rows(tmp_path / "a.jsonl", rows)
@@ -331,17 +329,17 @@ def test_a_stream_has_the_windows_labels_and_number_of_rows_of_the_same_data_wit
     assert (run.splits, list(run.train)) == ({}, ["d"])
 
 
-def test_a_csv_file_tells_its_types_with_its_first_rows_even_where_labels_begin_late(prepared, tmp_path):
+def test_csv_types_come_from_the_first_rows_even_without_labels_there(prepared, tmp_path):
     lines = ["text,topic,score", *["fox,,1"] * 150, *["dog,NA,2.5"] * 10]
     dataset = {"path": "csv", "data_files": {"train": write_rows(tmp_path / "a.csv", lines)}}
     dataset |= {"inputs": {"text": "text"}, "labels": {"topic": "topic", "score": "score"}}
-    # This one first: `datasets` would know the types from the cache of the other.
+    # The stream first: `datasets` would know the types from the cache of the loaded dataset.
     run, whole = prepared({"d": {**dataset, "streaming": True}}), prepared({"d": dataset})
     assert run.tasks == whole.tasks
     assert list(run.streams["d"].windows) == whole.splits["train"]["d"].windows.to_list()
 
 
-def test_number_and_names_of_labels_are_counted_unless_they_are_known(prepared, tmp_path):
+def test_rows_and_label_names_are_counted_unless_known(prepared, tmp_path):
     features = Features({"words": List(Value("string")), "pos": List(ClassLabel(names=["V", "N", "X"]))})
     path = tmp_path / "a.parquet"
     Dataset.from_dict({"words": [["fox"]] * 9, "pos": [[1]] * 9}, features=features).to_parquet(path)
@@ -356,7 +354,7 @@ def test_number_and_names_of_labels_are_counted_unless_they_are_known(prepared, 
 
 
 def read_rows(stream: EncodedStream) -> list[Row]:
-    """The rows of a first pass."""
+    """Return the rows of the first pass."""
     reader, rows = StreamReader(stream, [0, 0], 0, 1), []
     while True:
         rows += reader.take(1)
@@ -364,7 +362,7 @@ def read_rows(stream: EncodedStream) -> list[Row]:
             return rows[:-1]
 
 
-def test_a_stream_may_lack_all_labels_of_a_task_that_another_dataset_feeds(prepared, tmp_path):
+def test_stream_can_lack_all_labels_of_a_task_of_another_dataset(prepared, tmp_path):
     hidden = write_rows(tmp_path / "a.jsonl", text_rows(9, topic=None))
     shown = write_rows(tmp_path / "b.jsonl", text_rows(9))
     labels = {"topic": "topic", "score": "score"}
@@ -377,7 +375,7 @@ def test_a_stream_may_lack_all_labels_of_a_task_that_another_dataset_feeds(prepa
     assert run.tasks == whole.tasks
 
 
-# What a mixture with streams feeds.
+# The batches of a mixture with streams
 
 
 NAMES = ("map", "stream", "few")
@@ -401,7 +399,7 @@ def mixed_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def dataset_of(row: Row) -> int:
-    """The number of the row's dataset in `mixed_run`."""
+    """Return the number of the row's dataset in `mixed_run`."""
     if row.get("label:topic") is not None:
         return NAMES.index("stream")
     return NAMES.index("few" if row["label:score"] >= 100 else "map")
@@ -412,7 +410,7 @@ def sampler_of(mixed: TaskMixture, world: int = 1, rank: int = 0, rows: int = 4,
 
 
 def epochs_of(sampler: MixtureBatchSampler, count: int) -> list[list[Batch]]:
-    """The batches of the first epochs as training takes them, each with its state as JSON."""
+    """Return the batches of the first epochs as in training, each with its state as JSON."""
     stream, state, epochs = MixtureStream(sampler), None, []
     for number in range(count):
         stream.start_at(number, 0, state)
@@ -422,7 +420,7 @@ def epochs_of(sampler: MixtureBatchSampler, count: int) -> list[list[Batch]]:
 
 
 def by_window(batches: Sequence[Batch]) -> dict[int, list[list[Row]]]:
-    """Window -> its batches in their order."""
+    """Return the batches of each window, in order."""
     windows: dict[int, list[list[Row]]] = {}
     for rows, state in batches:
         windows.setdefault(state["window"], []).append(rows)
@@ -431,7 +429,7 @@ def by_window(batches: Sequence[Batch]) -> dict[int, list[list[Row]]]:
 
 @worlds
 @batchings
-def test_every_process_has_as_many_batches_as_the_sampler_says_and_none_is_empty(mixed_run, world, batching):
+def test_every_process_has_the_batches_of_the_sampler_and_none_is_empty(mixed_run, world, batching):
     mixed = TaskMixture(mixed_run.train, [5, 0.5], batching=batching, length_window=3)
     for rank in range(world):
         sampler = sampler_of(mixed, world, rank)
@@ -448,10 +446,8 @@ def test_every_process_has_as_many_batches_as_the_sampler_says_and_none_is_empty
 @worlds
 @batchings
 @pytest.mark.parametrize("temperature", [3, [5, 0.5]])
-def test_at_the_end_of_each_window_every_dataset_has_had_its_share_to_within_one(
-    mixed_run, world, batching, temperature
-):
-    """Of the rows, or of the steps if batches are homogeneous."""
+def test_datasets_are_within_1_row_of_their_share_after_every_window(mixed_run, world, batching, temperature):
+    """Count rows, or steps if batches are homogeneous."""
     mixed = TaskMixture(mixed_run.train, temperature, batching=batching, length_window=3)
     samplers = [sampler_of(mixed, world, rank) for rank in range(world)]
     for sampler in samplers:
@@ -472,7 +468,7 @@ def test_at_the_end_of_each_window_every_dataset_has_had_its_share_to_within_one
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_a_homogeneous_step_has_rows_of_one_dataset_in_all_processes(mixed_run, world):
+def test_homogeneous_step_has_rows_of_one_dataset_in_all_processes(mixed_run, world):
     mixed = TaskMixture(mixed_run.train, 2, batching="homogeneous", length_window=4)
     ranks = [epochs_of(sampler_of(mixed, world, rank), 3) for rank in range(world)]
     steps = [step for epochs in zip(*ranks, strict=True) for step in zip(*epochs, strict=True)]
@@ -483,7 +479,7 @@ def test_a_homogeneous_step_has_rows_of_one_dataset_in_all_processes(mixed_run, 
 
 @worlds
 @batchings
-def test_rows_are_grouped_by_length_inside_a_window_and_steps_come_in_random_order(mixed_run, world, batching):
+def test_rows_are_grouped_by_length_in_a_window_and_steps_are_shuffled(mixed_run, world, batching):
     mixed = TaskMixture(mixed_run.train, batching=batching, length_window=5)
     orders = []
     for rank in range(world):
@@ -502,7 +498,7 @@ def test_rows_are_grouped_by_length_inside_a_window_and_steps_come_in_random_ord
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_at_each_step_all_processes_have_rows_of_like_length(prepared, tmp_path, world):
+def test_processes_have_rows_of_similar_length_at_each_step(prepared, tmp_path, world):
     rows = [{"text": " ".join(["fox"] * (1 + number * 17 % 40)), "topic": "ab"[number % 2]} for number in range(900)]
     dataset = {**write_files(tmp_path, "jsonl", 1), "data_files": {"train": write_rows(tmp_path / "a.jsonl", rows)}}
     mixed = TaskMixture(prepared({"d": dataset}).train, length_window=50)
@@ -514,9 +510,7 @@ def test_at_each_step_all_processes_have_rows_of_like_length(prepared, tmp_path,
 
 @worlds
 @batchings
-def test_a_dataset_beside_a_stream_is_walked_as_the_sampler_says_and_the_stream_as_its_reader_does(
-    mixed_run, world, batching
-):
+def test_mixture_follows_the_sampler_for_datasets_and_the_reader_for_streams(mixed_run, world, batching):
     mixed = TaskMixture(mixed_run.train, 2, batching=batching, length_window=3)
     samplers = [sampler_of(mixed, world, rank) for rank in range(world)]
     ranks = [by_window([batch for epoch in epochs_of(sampler, 3) for batch in epoch]) for sampler in samplers]
@@ -536,12 +530,12 @@ def test_a_dataset_beside_a_stream_is_walked_as_the_sampler_says_and_the_stream_
             read[rank].append(sorted(number_of(row) for row in rows if dataset_of(row) == 1))
     for numbers in (range(30), range(100, 109)):
         assert max(seen[number] for number in numbers) <= 1 + min(seen[number] for number in numbers)
-    # One after the other: in this process they would share a source.
+    # Sequentially, since the readers of one process would share a source.
     for reader, taken in zip(readers, read, strict=True):
         assert [sorted(map(number_of, reader.take(len(rows)))) for rows in taken] == taken
 
 
-def test_rows_of_one_length_are_mixed_over_datasets(prepared, tmp_path):
+def test_rows_of_equal_length_are_mixed_over_datasets(prepared, tmp_path):
     common = {"path": "json", "inputs": {"text": "text"}}
     files = [write_rows(tmp_path / f"{name}.jsonl", text_rows(64, text="the fox")) for name in "ab"]
     datasets = {
@@ -557,8 +551,8 @@ def test_rows_of_one_length_are_mixed_over_datasets(prepared, tmp_path):
 
 @worlds
 @batchings
-def test_it_goes_on_from_any_batch_exactly_where_it_would_have_been(mixed_run, world, batching):
-    """Inside and at the borders of windows, epochs and passes; None stands for each batch passed over."""
+def test_loader_resumes_exactly_from_any_batch(mixed_run, world, batching):
+    """Resume inside and at the borders of windows, epochs and passes; None stands for each skipped batch."""
     mixed = TaskMixture(mixed_run.train, [5, 0.5], batching=batching, length_window=3)
     for rank in range(world):
         sampler = sampler_of(mixed, world, rank)
@@ -574,7 +568,7 @@ def test_it_goes_on_from_any_batch_exactly_where_it_would_have_been(mixed_run, w
             trained += batches
 
 
-def test_without_a_state_streams_begin_anew_and_other_datasets_go_on(mixed_run):
+def test_without_a_state_streams_restart_and_other_datasets_continue(mixed_run):
     mixed = TaskMixture(mixed_run.train, length_window=3)
     sampler = sampler_of(mixed)
     first, second = epochs_of(sampler, 2)
@@ -592,8 +586,8 @@ def test_without_a_state_streams_begin_anew_and_other_datasets_go_on(mixed_run):
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 8)])
-def test_with_other_settings_it_goes_on_from_the_rows_that_the_streams_came_to(mixed_run, before, after):
-    """And gives all batches that are left of the epoch."""
+def test_changed_settings_resume_from_the_positions_of_the_streams(mixed_run, before, after):
+    """Check the positions of the streams and the number of remaining batches of the epoch."""
     mixed, other = (TaskMixture(mixed_run.train, length_window=window) for window in (3, 2))
     compared = 0
     states = {state["window"]: state for _, state in epochs_of(sampler_of(mixed, rows=before), 2)[1]}
@@ -613,7 +607,7 @@ def test_with_other_settings_it_goes_on_from_the_rows_that_the_streams_came_to(m
     assert compared or before > after
 
 
-# How it is read: no more than is needed, by one worker, over the network.
+# Reading: not too far ahead, by one worker, over HTTP
 
 READ = Counter[str]()
 
@@ -626,8 +620,8 @@ def _endless() -> Iterator[Row]:
         number += 1
 
 
-def test_no_more_is_read_than_a_window_a_buffer_and_the_rows_that_are_mapped_at_once(tokenizers):
-    """A stream without end can be trained on."""
+def test_reading_ahead_is_limited_to_a_window_a_buffer_and_one_mapped_batch(tokenizers):
+    """Train on a stream without end."""
     tasks = {"score": task_from_dict({"name": "score", "type": "regression"})}
     source = IterableDataset.from_generator(
         _endless, features=Features({"text": Value("string"), "score": Value("float64")})
@@ -652,7 +646,7 @@ def test_no_more_is_read_than_a_window_a_buffer_and_the_rows_that_are_mapped_at_
 
 @pytest.fixture
 def datasets(tmp_path: Path) -> dict[str, Row]:
-    """A streamed dataset of 60 rows with its held-out splits, and a smaller one that is not streamed."""
+    """A streamed dataset of 60 rows with held-out splits, and a smaller dataset that is not streamed."""
     topics = [{**row, "topic": "abc"[number % 3]} for number, row in enumerate(text_rows(60))]
     files = {
         split: write_rows(tmp_path / f"{split}.jsonl", rows)
@@ -667,7 +661,7 @@ def datasets(tmp_path: Path) -> dict[str, Row]:
 
 
 def epochs_of_trainer(run: Run, count: int) -> list[list[list[list[int]]]]:
-    """The inputs of the first epochs as the trainer's data loader gives them."""
+    """Return the inputs of the first epochs from the data loader of the trainer."""
     trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
     loader, state, epochs = trainer.get_train_dataloader(), None, []
     for number in range(count):
@@ -678,7 +672,7 @@ def epochs_of_trainer(run: Run, count: int) -> list[list[list[list[int]]]]:
     return epochs
 
 
-def test_a_worker_gives_the_same_batches(prepared, datasets):
+def test_worker_gives_the_same_batches(prepared, datasets):
     first, second = (
         epochs_of_trainer(prepared(datasets, training={"dataloader_num_workers": workers}), 2) for workers in (0, 1)
     )
@@ -686,13 +680,13 @@ def test_a_worker_gives_the_same_batches(prepared, datasets):
     assert first[0] != first[1]
 
 
-def test_a_worker_that_persists_gives_the_same_batches(prepared, datasets):
+def test_persistent_worker_gives_the_same_batches(prepared, datasets):
     persistent = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
     first, second = (epochs_of_trainer(prepared(datasets, training=training), 2) for training in ({}, persistent))
     assert first == second
 
 
-def test_lengths_of_all_rows_are_never_asked_for_where_a_dataset_is_streamed(encoder, tmp_path, datasets, monkeypatch):
+def test_streamed_mixture_never_needs_the_lengths_of_all_rows(encoder, tmp_path, datasets, monkeypatch):
     def asked(mixed: TaskMixture) -> None:
         raise AssertionError("a stream has only the lengths of its first rows")
 
@@ -702,11 +696,11 @@ def test_lengths_of_all_rows_are_never_asked_for_where_a_dataset_is_streamed(enc
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address under which it is served."""
+    """A folder, and the HTTP address that serves the folder."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     folder = tmp_path / "served"
     folder.mkdir()
@@ -727,10 +721,10 @@ def test_files_are_streamed_over_http(prepared, served, tmp_path):
     assert first == second
 
 
-# From the command line.
+# Commands
 
 
-def test_the_plan_tells_of_the_stream(encoder, tmp_path, datasets, capsys):
+def test_plan_reports_the_stream(encoder, tmp_path, datasets, capsys):
     assert main(["plan", write_recipe(encoder, tmp_path, datasets)]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -743,7 +737,7 @@ def test_the_plan_tells_of_the_stream(encoder, tmp_path, datasets, capsys):
     assert "padding" not in printed.out
 
 
-def test_a_streamed_recipe_trains_logs_and_evaluates(encoder, tmp_path, datasets, capsys):
+def test_streamed_recipe_trains_logs_and_evaluates(encoder, tmp_path, datasets, capsys):
     training = {"max_steps": 30, "eval_strategy": "epoch", "logging_steps": 5}
     recipe = write_recipe(encoder, tmp_path, datasets, training=training, mixture={"length_window": 4})
     assert main(["train", recipe]) == 0
@@ -764,7 +758,7 @@ def test_a_streamed_recipe_trains_logs_and_evaluates(encoder, tmp_path, datasets
 
 
 @pytest.mark.parametrize(("workers", "interruptions"), [(0, (14, 21)), (1, (14,))])
-def test_a_run_that_was_interrupted_ends_as_it_would_have(encoder, tmp_path, datasets, workers, interruptions):
+def test_interrupted_run_ends_like_an_uninterrupted_run(encoder, tmp_path, datasets, workers, interruptions):
     training = {"max_steps": 28, "save_strategy": "steps", "save_steps": 7, "learning_rate": 1e-3}
     training["dataloader_num_workers"] = workers
     recipe = write_recipe(encoder, tmp_path, datasets, training=training, mixture={"length_window": 2})
@@ -777,7 +771,7 @@ def test_a_run_that_was_interrupted_ends_as_it_would_have(encoder, tmp_path, dat
             if int(folder.name.removeprefix("checkpoint-")) > step:
                 shutil.rmtree(folder)
 
-    # An epoch has 20 steps. Each time it goes on from the checkpoint that the interrupted run itself has left.
+    # An epoch has 20 steps. Each run resumes from the checkpoint that the interrupted run has written.
     for step in interruptions:
         cut_off_after(step)
         assert main(["train", recipe, "--resume"]) == 0
@@ -793,7 +787,7 @@ def test_a_run_that_was_interrupted_ends_as_it_would_have(encoder, tmp_path, dat
         ({}, {"ignore_data_skip": True}),
     ],
 )
-def test_a_run_goes_on_with_other_settings(encoder, tmp_path, datasets, before, after):
+def test_run_resumes_with_changed_settings(encoder, tmp_path, datasets, before, after):
     saved = {"save_strategy": "steps", "save_steps": 12}
     for more, steps, training in (([], 12, before), (["--resume"], 26, after)):
         training = {**saved, **training, "max_steps": steps}
@@ -801,7 +795,7 @@ def test_a_run_goes_on_with_other_settings(encoder, tmp_path, datasets, before, 
         assert main(["train", recipe, *more]) == 0
 
 
-def test_held_out_splits_of_a_streamed_dataset_are_loaded_as_a_whole(prepared, datasets):
+def test_held_out_splits_of_a_stream_are_loaded_completely(prepared, datasets):
     run = prepared({"big": datasets["big"]})
     assert list(run.splits) == ["validation", "test"]
     assert [split["big"].num_rows for split in run.splits.values()] == [11, 13]
@@ -812,12 +806,12 @@ def test_held_out_splits_of_a_streamed_dataset_are_loaded_as_a_whole(prepared, d
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "conll"])
-def test_a_recipe_that_streams_can_name_only_what_is_evaluated(encoder, tmp_path, kind):
+def test_evaluation_reads_only_the_evaluated_split_of_a_streamed_recipe(encoder, tmp_path, kind):
     dataset = {**write_files(tmp_path / "a", kind, 1, 9)}
     dataset["data_files"]["test"] = dataset["data_files"]["train"]
     assert main(["train", write_recipe(encoder, tmp_path, {"d": dataset})]) == 0
     del dataset["data_files"]["train"]
-    # What is not asked for is not read.
+    # The validation split is not read: it has no rows.
     dataset["data_files"]["validation"] = write_rows(tmp_path / "empty", [])
     assert main(["evaluate", str(tmp_path / "run"), "--recipe", write_recipe(encoder, tmp_path, {"d": dataset})]) == 0
 
@@ -835,7 +829,7 @@ def test_a_recipe_that_streams_can_name_only_what_is_evaluated(encoder, tmp_path
         ("training", "dataloader_num_workers", 2, "training: `dataloader_num_workers` should be 0 or 1"),
     ],
 )
-def test_what_does_not_go_with_a_stream_is_refused_in_one_line(
+def test_settings_unsupported_by_streams_are_refused_in_one_line(
     encoder, tmp_path, datasets, capsys, section, key, value, message
 ):
     training = {key: value} if section == "training" else {}
@@ -854,11 +848,11 @@ def test_what_does_not_go_with_a_stream_is_refused_in_one_line(
         ('{"text":', 0, "d/train: cannot be read: ArrowInvalid: JSON parse error"),
     ],
 )
-def test_with_num_rows_given_a_bad_row_far_behind_is_named_when_training_comes_to_it(
+def test_with_num_rows_a_late_bad_row_is_named_when_training_reaches_it(
     encoder, tmp_path, capsys, bad, workers, message
 ):
     rows = [{"text": row["text"], "score": row["score"]} for row in text_rows(1300)]
-    # A file that cannot be parsed is noticed where it begins.
+    # A file that cannot be parsed is reported at its start.
     parts = [rows[:1100], [bad, *rows[1100:]]] if isinstance(bad, str) else [[*rows[:1100], bad, *rows[1100:]]]
     files = [write_rows(tmp_path / f"{number}.jsonl", part) for number, part in enumerate(parts)]
     test = write_rows(tmp_path / "test.jsonl", rows[:5])
@@ -886,7 +880,7 @@ def test_with_num_rows_given_a_bad_row_far_behind_is_named_when_training_comes_t
         ({"train": "none.jsonl"}, "datasets.d.data_files.train: no file"),
     ],
 )
-def test_a_file_that_cannot_be_streamed_is_refused_in_one_line(encoder, tmp_path, capsys, files, message):
+def test_file_that_cannot_be_streamed_is_refused_in_one_line(encoder, tmp_path, capsys, files, message):
     good = text_rows(5)
     contents = {"good": good, "empty": [], "bad": [good[0], {**good[1], "text": None}], "broken": ['{"text":']}
     for name, rows in {**contents, "hidden": text_rows(5, topic=None)}.items():
@@ -907,14 +901,14 @@ def test_a_file_that_cannot_be_streamed_is_refused_in_one_line(encoder, tmp_path
         ('{"text":', "d/train: cannot be read: ArrowInvalid: JSON parse error"),
     ],
 )
-def test_with_num_rows_given_a_bad_row_among_the_first_is_named_at_once(encoder, tmp_path, capsys, bad, message):
+def test_with_num_rows_an_early_bad_row_is_named_at_once(encoder, tmp_path, capsys, bad, message):
     files = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, rows in enumerate((text_rows(5), [bad]))]
     dataset = {"path": "json", "data_files": {"train": files}, "inputs": {"text": "text"}, "labels": {"score": "score"}}
     recipe = write_recipe(encoder, tmp_path, {"d": {**dataset, "streaming": True, "num_rows": 6}})
     assert message in fails(capsys, "plan", recipe)
 
 
-def test_a_bad_line_of_a_streamed_column_file_is_named(encoder, tmp_path, capsys):
+def test_bad_line_of_a_streamed_column_file_is_named(encoder, tmp_path, capsys):
     dataset = write_files(tmp_path, "conll", 1)
     write_rows(tmp_path / "0.conll", ["# topic = a\nfox", "", "dog N"])
     assert "0.conll, line 4: expected 1 columns (word), found 2" in fails(

@@ -6,12 +6,12 @@ import pytest
 from mtl_nlp.mixture.turns import count_portions, next_turns, portions
 
 
-def test_any_probabilities_are_kept_to_within_a_turn_and_all_turns_are_given():
+def test_turns_follow_any_probabilities_to_within_one_turn():
     rng = np.random.default_rng(0)
     for trial in range(400):
         number = int(rng.integers(1, 101)) if trial % 2 else int(rng.integers(1, 6))
         rates = np.exp(rng.uniform(0, rng.choice([1, 5, 15]), number))
-        if trial % 4 == 3:  # many alike, which are all due at once
+        if trial % 4 == 3:  # many equal datasets with turns due at the same time
             rates[3:] = rng.uniform(0.02, 0.2) * rates[:3].mean()
         rates /= rates.sum()
         largest = int(rng.choice([1, 2, 7, 50, 1600]))
@@ -26,7 +26,7 @@ def test_any_probabilities_are_kept_to_within_a_turn_and_all_turns_are_given():
             assert np.abs(done - due).max() < 1
 
 
-def test_no_dataset_is_a_whole_turn_off_where_shares_are_whole():
+def test_datasets_are_less_than_one_turn_off_for_integer_shares():
     rng = np.random.default_rng(0)
     for _ in range(300):
         weights = np.bincount(rng.integers(0, 12, 64))
@@ -39,7 +39,7 @@ def test_no_dataset_is_a_whole_turn_off_where_shares_are_whole():
         assert done.tolist() == due.tolist()
 
 
-def test_turns_that_are_due_come_before_those_that_are_soonest():
+def test_overdue_turns_precede_the_soonest_turns():
     rates = np.array([0.5, 0.25, 0.25])
     turns = next_turns(np.array([0, 0, 0]), 2 * rates, rates, 2)
     assert turns.tolist() == [1, 1, 0]
@@ -60,12 +60,12 @@ def test_turns_that_are_due_come_before_those_that_are_soonest():
         (1, 1, 1, [1]),
     ],
 )
-def test_portions_are_full_but_for_the_last(total, size, least, expected):
+def test_all_portions_except_the_last_are_full(total, size, least, expected):
     assert portions(total, size, least) == expected
     assert count_portions(total, size, least) == len(expected)
 
 
-def test_portions_of_portions_are_those_of_the_whole():
+def test_portions_of_portions_equal_portions_of_all_rows():
     for world in (1, 2, 3, 8):
         for total in range(world, 300):
             step = world * 4

@@ -13,7 +13,7 @@ def walks_of(*sizes: int, seed: int = 0) -> DatasetWalks:
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 4096, 5000])
-def test_each_pass_over_a_dataset_has_every_row_once_in_an_order_of_its_own(size):
+def test_each_pass_has_every_row_once_in_a_different_order(size):
     passes = walks_of(3, size).rows(1, 0, 6 * size).reshape(6, size)
     assert (np.sort(passes, axis=1) == np.arange(size)).all()
     if size >= 100:
@@ -22,7 +22,7 @@ def test_each_pass_over_a_dataset_has_every_row_once_in_an_order_of_its_own(size
         assert abs(np.corrcoef(passes)[~np.eye(6, dtype=bool)]).max() < 0.5
 
 
-def test_a_walk_may_start_anywhere_and_be_taken_up_again():
+def test_walk_can_start_and_resume_at_any_position():
     walks = walks_of(7, 5000)
     for number in (0, 1):
         whole = walks.rows(number, 0, 20_000)
@@ -33,6 +33,6 @@ def test_a_walk_may_start_anywhere_and_be_taken_up_again():
         assert len(walks.rows(number, 3, 0)) == 0
 
 
-def test_another_seed_walks_over_the_datasets_in_another_order():
+def test_different_seed_gives_a_different_order():
     first, second = (walks_of(7, 1000, seed=seed).rows(1, 0, 1000) for seed in (0, 1))
     assert first.tolist() != second.tolist()

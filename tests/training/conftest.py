@@ -34,7 +34,7 @@ def disjoint(tokenizer) -> dict[str, EncodedDataset]:
 
 @pytest.fixture
 def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
-    """(train, validation, batches, …) -> a trainer on a tiny model; other arguments are training arguments."""
+    """(train, validation, batches, …) -> a trainer for a tiny model; other arguments are training arguments."""
 
     def build(
         train=None, validation=None, *, batches=None, model=None, callbacks=None, loss_weighting=None, **arguments

@@ -9,7 +9,7 @@ from transformers.training_args import ParallelMode
 from mtl_nlp import MultitaskTrainingArguments
 
 
-def test_they_are_training_arguments_with_their_defaults_and_a_few_fields_more():
+def test_arguments_extend_training_arguments_and_keep_their_defaults():
     ours, stock = ({f.name: f.default for f in fields(c)} for c in (MultitaskTrainingArguments, TrainingArguments))
     more = {"loss_weights", "loss_scale", "max_tokens_per_batch", "head_learning_rate", "early_stopping_patience"}
     more |= {"adapter_learning_rate", "adapter_pull"}
@@ -19,14 +19,14 @@ def test_they_are_training_arguments_with_their_defaults_and_a_few_fields_more()
     assert changed == {"remove_unused_columns", "label_names", "ddp_find_unused_parameters", restored}
 
 
-def test_no_column_is_dropped_and_the_labels_are_found_and_nothing_is_reported(tmp_path):
+def test_defaults_keep_all_columns_find_the_labels_and_report_to_nothing(tmp_path):
     args = MultitaskTrainingArguments(str(tmp_path))
     assert args.remove_unused_columns is False
     assert args.label_names == ["labels"]
     assert args.report_to == []
 
 
-def test_a_command_line_sets_every_field(tmp_path):
+def test_command_line_sets_every_field(tmp_path):
     line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": 0.5}', "--loss_scale", "per_task"]
     line += ["--head_learning_rate", "0.01", "--early_stopping_patience", "3", "--load_best_model_at_end"]
     line += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_tokens_per_batch", "4096"]
@@ -60,19 +60,19 @@ def test_values_out_of_range_are_refused(tmp_path, wrong, message):
         MultitaskTrainingArguments(str(tmp_path), **wrong)
 
 
-def test_patience_of_no_evaluation_is_refused(tmp_path):
+def test_patience_of_zero_evaluations_is_refused(tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
     with pytest.raises(ValueError, match="`early_stopping_patience` should be at least 1"):
         MultitaskTrainingArguments(str(tmp_path), early_stopping_patience=0, **best)
 
 
-def test_ddp_does_not_look_for_unused_parameters_unless_told_to(tmp_path):
+def test_ddp_does_not_search_unused_parameters_by_default(tmp_path):
     assert MultitaskTrainingArguments(str(tmp_path)).ddp_find_unused_parameters is False
     assert MultitaskTrainingArguments(str(tmp_path), ddp_find_unused_parameters=True).ddp_find_unused_parameters
 
 
 @pytest.mark.parametrize("found", [0, 1, 4])
-def test_a_process_uses_one_device_at_most_and_no_data_parallel(tmp_path, found):
+def test_process_uses_at_most_one_device_and_no_data_parallel(tmp_path, found):
     args = MultitaskTrainingArguments(str(tmp_path), per_device_train_batch_size=5, per_device_eval_batch_size=6)
     assert args.n_gpu in {0, 1}
     args._n_gpu = found
@@ -82,12 +82,12 @@ def test_a_process_uses_one_device_at_most_and_no_data_parallel(tmp_path, found)
 
 
 @pytest.mark.parametrize("setting", [{"train_sampling_strategy": "group_by_length"}, {"dataloader_drop_last": True}])
-def test_what_the_mixture_decides_itself_is_refused(tmp_path, setting):
-    with pytest.raises(ValueError, match="The mixture orders and groups its batches itself"):
+def test_arguments_that_the_mixture_decides_are_refused(tmp_path, setting):
+    with pytest.raises(ValueError, match=r"since the mixture orders and groups the batches .* Leave out both\."):
         MultitaskTrainingArguments(str(tmp_path), **setting)
 
 
-def test_the_best_model_is_that_with_the_best_mtl_score_unless_told_otherwise(tmp_path):
+def test_best_model_is_chosen_by_mtl_score_by_default(tmp_path):
     best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
     assert MultitaskTrainingArguments(str(tmp_path), **best).metric_for_best_model == "mtl_score"
     assert MultitaskTrainingArguments(str(tmp_path), **best).greater_is_better

@@ -10,7 +10,7 @@ from watched_training import Recorder
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_adamw_does_not_move_a_head_that_no_row_of_the_step_used(trainer_of, disjoint, accumulation):
+def test_adamw_does_not_move_an_idle_head(trainer_of, disjoint, accumulation):
     words = [[0, 1], [2, 3]][:accumulation]
     steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
     recorder, batches = Recorder(), [batch for step in steps for batch in step]
@@ -28,7 +28,7 @@ def test_adamw_does_not_move_a_head_that_no_row_of_the_step_used(trainer_of, dis
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("pull", [0.0, 0.1])
-def test_adamw_moves_an_adapter_that_no_row_of_the_step_used_by_the_pull_only(trainer_of, disjoint, accumulation, pull):
+def test_adamw_moves_an_idle_adapter_by_the_pull_only(trainer_of, disjoint, accumulation, pull):
     words = [[0, 1], [2, 3]][:accumulation]
     steps = [[[0, 16], [1, 17]][:accumulation], words, words, [*words[:-1], [18]], words]
     recorder, batches = Recorder(), [batch for step in steps for batch in step]
@@ -47,11 +47,11 @@ def test_adamw_moves_an_adapter_that_no_row_of_the_step_used_by_the_pull_only(tr
     assert len(names) == 3 * 2 * 12
 
 
-# Resuming, precision, workers, mixtures
+# Resumed runs
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_resumed_run_ends_in_the_weights_of_an_uninterrupted_one(trainer_of, disjoint, tmp_path, accumulation):
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(trainer_of, disjoint, tmp_path, accumulation):
     settings = {
         "num_train_epochs": 3, "per_device_train_batch_size": 8 // accumulation, "learning_rate": 0.01, "save_steps": 1,
         "gradient_accumulation_steps": accumulation, "save_strategy": "steps", "head_learning_rate": 0.02,

@@ -62,21 +62,21 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def cut(file: Path, keep: float) -> None:
-    """Leave a share of a file, without its last bytes."""
+    """Keep only the given share of a file, from its start."""
     content, age = file.read_bytes(), file.stat()
     file.write_bytes(content[: min(int(keep * len(content)), len(content) - 3)])
     os.utime(file, ns=(age.st_atime_ns, age.st_mtime_ns))
 
 
 def date(checkpoint: Path, seconds: int) -> None:
-    """Give a checkpoint, all its files too, the age of a time after 1970."""
+    """Set the modification time of a checkpoint and all of its files, in seconds since 1970."""
     for path in [*checkpoint.rglob("*"), checkpoint]:
         os.utime(path, (seconds, seconds))
 
 
 @pytest.fixture(scope="module")
 def adapted(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `trained`, of a model with adapters."""
+    """A folder like `trained`, with a model with adapters."""
     folder = tmp_path_factory.mktemp("adapted")
     recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=2)
     recipe["training"] |= {"save_strategy": "steps", "save_steps": 1, "adapter_learning_rate": 0.01}
@@ -92,17 +92,17 @@ def changed_recipe(trained: Path, *overrides: str) -> Recipe:
     return Recipe.load(trained / "recipe.yaml", overrides)
 
 
-# Which is gone on from
+# The checkpoint to resume from
 
 
-def test_the_newest_is_found(run):
+def test_newest_complete_checkpoint_is_found(run):
     assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in STEPS}
     assert last_checkpoint(run) == (run / "checkpoint-6", [])
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("file", READ)
-def test_one_with_a_file_that_is_cut_off_is_skipped(run, file, keep):
+def test_checkpoint_with_a_truncated_file_is_skipped(run, file, keep):
     cut(run / "checkpoint-6" / file, keep)
     assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({file} is cut off)"])
 
@@ -112,18 +112,18 @@ def test_one_with_a_file_that_is_cut_off_is_skipped(run, file, keep):
     [
         ("trainer_state.json", "trainer_state.json is missing"),
         ("config.json", "config.json is missing"),
-        ("model.safetensors", "it holds no weights"),
-        ("optimizer.pt", "it holds no optimizer state; was it saved with save_only_model?"),
+        ("model.safetensors", "it has no weights"),
+        ("optimizer.pt", "it has no optimizer state; was it saved with save_only_model?"),
     ],
 )
-def test_one_without_a_file_is_skipped(run, file, flaw):
+def test_checkpoint_with_a_missing_file_is_skipped(run, file, flaw):
     (run / "checkpoint-6" / file).unlink()
     assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({flaw})"])
 
 
-def test_all_that_are_skipped_are_told_newest_first(run):
+def test_skipped_checkpoints_are_reported_newest_first(run):
     (run / "checkpoint-4" / "trainer_state.json").unlink()
-    date(run / "checkpoint-4", 2_000_000_000)  # a folder without a state is as old as itself
+    date(run / "checkpoint-4", 2_000_000_000)  # without a state the age of a checkpoint is that of its folder
     cut(run / "checkpoint-6" / "model.safetensors", 0.5)
     path, skipped = last_checkpoint(run)
     assert path.name == "checkpoint-2"
@@ -133,7 +133,7 @@ def test_all_that_are_skipped_are_told_newest_first(run):
     ]
 
 
-def test_without_a_whole_one_each_is_told_in_one_line(run):
+def test_each_incomplete_checkpoint_is_reported_in_one_line(run):
     for step, file in zip(STEPS, ("trainer_state.json", "optimizer.pt", "rng_state.pth"), strict=True):
         cut(run / f"checkpoint-{step}" / file, 0.5)
     with pytest.raises(CheckpointError) as raised:
@@ -141,18 +141,19 @@ def test_without_a_whole_one_each_is_told_in_one_line(run):
     assert str(raised.value) == (
         f"--resume: there is no complete checkpoint in {run}: checkpoint-6 is incomplete (rng_state.pth is cut off); "
         f"checkpoint-4 is incomplete (optimizer.pt is cut off); checkpoint-2 is incomplete (trainer_state.json is cut "
-        f"off). Leave out --resume to start."
+        f"off). Leave out --resume to start a new run."
     )
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_folder_without_any_is_told(tmp_path, exists):
+def test_folder_without_checkpoints_is_reported(tmp_path, exists):
     folder = tmp_path if exists else tmp_path / "none"
-    with pytest.raises(CheckpointError, match=rf"no complete checkpoint in {folder}\. Leave out --resume to start\.$"):
+    message = rf"no complete checkpoint in {folder}\. Leave out --resume to start a new run\.$"
+    with pytest.raises(CheckpointError, match=message):
         last_checkpoint(folder)
 
 
-def test_the_newest_by_time_goes_before_one_of_an_earlier_longer_run(run):
+def test_newest_by_time_precedes_checkpoints_of_an_earlier_longer_run(run):
     shutil.copytree(run / "checkpoint-6", run / "checkpoint-100")
     date(run / "checkpoint-100", 1_000_000_000)
     assert last_checkpoint(run) == (run / "checkpoint-6", [])
@@ -160,23 +161,23 @@ def test_the_newest_by_time_goes_before_one_of_an_earlier_longer_run(run):
     assert last_checkpoint(run) == (run / "checkpoint-100", [])
 
 
-def test_one_without_an_optimizer_is_refused_with_the_reason(trained, tmp_path, capsys):
+def test_checkpoint_without_an_optimizer_is_refused_with_the_reason(trained, tmp_path, capsys):
     more = [f"output_dir={tmp_path / 'run'}", "training.save_only_model=true", "training.max_steps=2"]
     arguments = ["train", str(trained / "recipe.yaml"), *(part for each in more for part in ("--set", each))]
     assert main(arguments) == 0
     capsys.readouterr()
     assert main([*arguments, "--resume"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "checkpoint-2 is incomplete (it holds no optimizer state; was it saved with save_only_model?)" in line
+    assert "checkpoint-2 is incomplete (it has no optimizer state; was it saved with save_only_model?)" in line
 
 
-def test_saving_over_one_of_an_earlier_run_removes_it_first(trained):
+def test_saving_over_an_earlier_checkpoint_removes_it_first(trained):
     names = {path.name for path in (trained / "run" / "checkpoint-2").iterdir()}
     assert names == {path.name for path in (trained / "run" / "checkpoint-4").iterdir()}
     assert names >= {*READ, "recipe.yaml"}
 
 
-def test_a_trainer_goes_on_from_the_newest_whole_one(trained, run):
+def test_trainer_resumes_from_the_newest_complete_checkpoint(trained, run):
     expected = torch.load(run / "checkpoint-6" / "optimizer.pt")["state"]
     cut(run / "checkpoint-6" / "optimizer.pt", 0.5)
     recipe = changed_recipe(trained, f"output_dir={run}")
@@ -191,22 +192,24 @@ def test_a_trainer_goes_on_from_the_newest_whole_one(trained, run):
     assert all(torch.equal(found[index]["exp_avg"], state["exp_avg"]) for index, state in expected.items())
 
 
-# Of which model and optimizer
+# The model and optimizer of a checkpoint
 
 
 def refusal(trained: Path, *overrides: str) -> str:
-    """Why the checkpoint is not of the model of a changed recipe."""
+    """Return the reason why the checkpoint does not belong to the model of a changed recipe."""
     model = build_model(prepare_run(changed_recipe(trained, *overrides)))
     with pytest.raises(CheckpointError) as raised:
         check_same_model(trained / "run" / "checkpoint-6", model)
     message = str(raised.value)
     assert "\n" not in message
     start = f"{trained / 'run' / 'checkpoint-6'} belongs to a different model: "
+    end = " Resume with the model of the checkpoint, or start a new run."
     assert message.startswith(start)
-    return message.removeprefix(start)
+    assert message.endswith(end)
+    return message.removeprefix(start).removesuffix(end)
 
 
-def test_the_same_model_is_gone_on_with(trained):
+def test_checkpoint_of_the_same_model_is_accepted(trained):
     changes = ("training.learning_rate=1", "mixture.length_window=5")
     model = build_model(prepare_run(changed_recipe(trained, *changes)))
     check_same_model(trained / "run" / "checkpoint-6", model)
@@ -217,18 +220,18 @@ def test_the_same_model_is_gone_on_with(trained):
     [
         (
             ["tasks={pos: {type: token-classification}}", "datasets.sample.labels={pos: upos}"],
-            "its tasks are pos, ner, topic, here pos.",
+            "its tasks were pos, ner, topic and are now pos.",
         ),
         (
             ["tasks={a: {type: token-classification}}", "datasets.sample.labels={a: upos}"],
-            "its tasks are pos, ner, topic, here a.",
+            "its tasks were pos, ner, topic and are now a.",
         ),
-        (["tasks.ner.scheme=null"], "scheme of task 'ner' was 'iob2', here None."),
-        (["tasks.ner.scheme=iob1"], "scheme of task 'ner' was 'iob2', here 'iob1'."),
-        (["tasks.topic.pooling=mean"], "pooling of task 'topic' was 'cls', here 'mean'."),
+        (["tasks.ner.scheme=null"], "`scheme` of task 'ner' was 'iob2' and is now None."),
+        (["tasks.ner.scheme=iob1"], "`scheme` of task 'ner' was 'iob2' and is now 'iob1'."),
+        (["tasks.topic.pooling=mean"], "`pooling` of task 'topic' was 'cls' and is now 'mean'."),
     ],
 )
-def test_other_tasks_are_refused_by_what_differs(trained, overrides, message):
+def test_different_tasks_are_refused_with_the_difference(trained, overrides, message):
     assert refusal(trained, *overrides) == message
 
 
@@ -252,46 +255,46 @@ def test_tied_weights_are_recognized(tmp_path):
     check_same_model(tmp_path, model)
 
 
-def test_other_labels_are_refused(trained, tmp_path):
+def test_different_labels_are_refused(trained, tmp_path):
     (tmp_path / "more.conll").write_text("# topic = gardening\nRoses\tNOUN\tO\n", encoding="utf-8")
     files = [str(SAMPLE_CORPUS / "train" / "*.conll"), str(tmp_path / "more.conll")]
     message = refusal(trained, f"datasets.sample.data_files.train={files}")
-    assert message.startswith("labels of task 'topic' was ['email', ")
-    assert "here ['email', 'gardening', " in message
+    assert message.startswith("`labels` of task 'topic' was ['email', ")
+    assert " and is now ['email', 'gardening', " in message
 
 
-def test_another_width_of_the_encoder_is_refused(trained, tmp_path):
+def test_different_hidden_size_is_refused(trained, tmp_path):
     AutoModel.from_config(build_config("bert", hidden_size=64)).save_pretrained(tmp_path)
     build_tokenizer("wordpiece").save_pretrained(tmp_path)
     message = refusal(trained, f"encoder={tmp_path}")
-    assert re.fullmatch(r"encoder\.\S+ has shape \[.*32.*\], here \[.*64.*\]\.", message)
+    assert re.fullmatch(r"the shape of encoder\.\S+ was \[.*32.*\] and is now \[.*64.*\]\.", message)
 
 
-def test_layers_that_the_model_has_not_are_refused(trained, tmp_path):
+def test_layers_missing_in_the_model_are_refused(trained, tmp_path):
     AutoModel.from_config(build_config("bert", num_hidden_layers=1)).save_pretrained(tmp_path)
     build_tokenizer("wordpiece").save_pretrained(tmp_path)
     message = refusal(trained, f"encoder={tmp_path}")
-    assert re.fullmatch(r"encoder\.encoder\.layer\.1\.\S+ has shape \[[\d, ]+\], here None\.", message)
+    assert re.fullmatch(r"the shape of encoder\.encoder\.layer\.1\.\S+ was \[[\d, ]+\] and is now None\.", message)
 
 
-def test_layers_that_the_checkpoint_has_not_are_refused(trained, tmp_path):
+def test_layers_missing_in_the_checkpoint_are_refused(trained, tmp_path):
     AutoModel.from_config(build_config("bert", num_hidden_layers=3)).save_pretrained(tmp_path)
     build_tokenizer("wordpiece").save_pretrained(tmp_path)
     message = refusal(trained, f"encoder={tmp_path}")
-    assert re.fullmatch(r"the checkpoint has no encoder\.encoder\.layer\.2\.\S+\.", message)
+    assert re.fullmatch(r"it has no encoder\.encoder\.layer\.2\.\S+\.", message)
 
 
-def test_resuming_another_model_is_refused_in_one_line(trained, capsys):
+def test_resuming_a_different_model_is_refused_in_one_line(trained, capsys):
     assert main(["train", str(trained / "recipe.yaml"), "--resume", "--set", "tasks.ner.scheme=null"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtl-nlp: error: ")
-    assert "checkpoint-6 belongs to a different model: scheme of task 'ner' was 'iob2', here None." in line
+    assert "checkpoint-6 belongs to a different model: `scheme` of task 'ner' was 'iob2' and is now None." in line
 
 
 @pytest.mark.parametrize(
     "override", ["training.optim=adafactor", "training.optim_args=x=1", "training.head_learning_rate=0.1"]
 )
-def test_another_optimizer_is_refused(trained, override):
+def test_different_optimizer_is_refused(trained, override):
     checkpoint = trained / "run" / "checkpoint-6"
     key, _, value = override.partition("=")
     message = rf"checkpoint-6 belongs to a different optimizer: {key} \(was not given, is {value}\)\. Set it back"
@@ -299,10 +302,10 @@ def test_another_optimizer_is_refused(trained, override):
         check_same_optimizer(checkpoint, changed_recipe(trained, override))
 
 
-def test_the_same_optimizer_may_have_another_learning_rate(trained, run):
+def test_learning_rate_of_the_optimizer_may_change(trained, run):
     overrides = ["training.learning_rate=0.1", "training.weight_decay=0.1", "training.max_steps=9"]
     check_same_optimizer(trained / "run" / "checkpoint-6", changed_recipe(trained, *overrides))
-    # Heads had a learning rate of their own, so groups of their own, and only its value changes.
+    # Heads had a separate learning rate, hence separate groups, and only the value of the rate changes.
     recipe = changed_recipe(trained, "training.head_learning_rate=0.1")
     (run / "checkpoint-6" / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     check_same_optimizer(run / "checkpoint-6", changed_recipe(trained, "training.head_learning_rate=0.2"))
@@ -314,7 +317,7 @@ def test_the_same_optimizer_may_have_another_learning_rate(trained, run):
 
 
 def resume(folder: Path, *overrides: str) -> int:
-    """The exit code of `train --resume`."""
+    """Return the exit code of `train --resume`."""
     changed = [part for each in overrides for part in ("--set", each)]
     return main(["train", str(folder / "recipe.yaml"), "--resume", *changed])
 
@@ -322,13 +325,13 @@ def resume(folder: Path, *overrides: str) -> int:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["adapters.r=8"], "model: r of the adapter of pos was 4, here 8."),
-        (["adapters.target_modules=[key]"], "model: target_modules of the adapter of pos was ['query', 'value']"),
-        (["adapters.use_dora=true", "adapters.pull=0"], "model: use_dora of the adapter of pos was False, here"),
-        (["adapters.tasks=all"], "model: its adapters are pos, ner, here pos, ner, topic."),
-        (["adapters.tasks=[ner, pos]"], "model: its adapters are pos, ner, here ner, pos."),
-        (["adapters.shared=true"], "model: its adapters are pos, ner, here shared, pos, ner."),
-        (["adapters=null"], "model: its adapters are pos, ner, here none."),
+        (["adapters.r=8"], "model: `r` of the adapter of pos was 4 and is now 8."),
+        (["adapters.target_modules=[key]"], "model: `target_modules` of the adapter of pos was ['query', 'value']"),
+        (["adapters.use_dora=true", "adapters.pull=0"], "model: `use_dora` of the adapter of pos was False and is now"),
+        (["adapters.tasks=all"], "model: its adapters were pos, ner and are now pos, ner, topic."),
+        (["adapters.tasks=[ner, pos]"], "model: its adapters were pos, ner and are now ner, pos."),
+        (["adapters.shared=true"], "model: its adapters were pos, ner and are now shared, pos, ner."),
+        (["adapters=null"], "model: its adapters were pos, ner and are now none."),
         (["freeze=[topic]"], "optimizer: freeze (was not given, is ['topic']). Set it back"),
         (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is False). Set"),
         (
@@ -337,7 +340,7 @@ def resume(folder: Path, *overrides: str) -> int:
         ),
     ],
 )
-def test_other_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys, overrides, message):
+def test_different_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys, overrides, message):
     assert resume(adapted, *overrides) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("mtl-nlp: error: ")
@@ -345,13 +348,13 @@ def test_other_adapters_or_trained_parts_are_refused_in_one_line(adapted, capsys
 
 
 @pytest.mark.parametrize("overrides", [["adapters.r=8"], ["adapters={}"]])
-def test_a_checkpoint_without_adapters_is_refused_where_there_are_some(trained, capsys, overrides):
+def test_checkpoint_without_adapters_is_refused_for_a_model_with_adapters(trained, capsys, overrides):
     assert resume(trained, *overrides, "adapters.target_modules=all-linear") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "checkpoint-6 belongs to a different model: its adapters are none, here pos, ner, topic." in line
+    assert "checkpoint-6 belongs to a different model: its adapters were none and are now pos, ner, topic." in line
 
 
-def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_path, capsys):
+def test_changed_adapter_scaling_is_reported_and_accepted(adapted, tmp_path, capsys):
     shutil.copytree(adapted / "run", tmp_path / "run")
     overrides = ["adapters.pull=0.5", "adapters.alpha=4", "adapters.dropout=0.1", "adapters.use_rslora=true"]
     overrides += ["training.adapter_learning_rate=0.5", "training.max_steps=3", f"output_dir={tmp_path / 'run'}"]
@@ -369,11 +372,11 @@ def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_pa
     assert [options["lora_alpha"] for options in config.adapters] == [4, 4]
 
 
-# What has changed
+# Changes since a checkpoint
 
 
 def changes(trained: Path, *overrides: str, processes: int = 1) -> list[str]:
-    """What is told of a changed recipe, each without the checkpoint's name."""
+    """Return the sentences about a changed recipe, without the name of the checkpoint."""
     notes = describe_changes(trained / "run" / "checkpoint-6", changed_recipe(trained, *overrides), processes)
     start = "changed since checkpoint-6: "
     assert all(note.startswith(start) for note in notes)
@@ -381,7 +384,7 @@ def changes(trained: Path, *overrides: str, processes: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("overrides", [[], ["output_dir=/elsewhere"], ["mixture.temperature=1"], ["stride=null"]])
-def test_nothing_is_told_when_nothing_changed(trained, overrides):
+def test_unchanged_settings_are_not_reported(trained, overrides):
     assert changes(trained, *overrides) == []
 
 
@@ -425,22 +428,22 @@ def test_nothing_is_told_when_nothing_changed(trained, overrides):
         ),
     ],
 )
-def test_a_change_is_told_with_what_it_means(trained, override, change, meaning):
+def test_change_is_reported_with_its_consequence(trained, override, change, meaning):
     assert changes(trained, override) == [f"{change}: {meaning}"]
 
 
-def test_what_is_no_longer_given_is_told(trained):
+def test_removed_settings_are_reported(trained):
     assert changes(trained, "training.save_steps=null") == [f"training.save_steps (was 2, is not given): {IN_EFFECT}"]
 
 
-def test_another_encoder_is_told_to_be_without_effect(trained, tmp_path):
+def test_changed_encoder_is_reported_as_without_effect(trained, tmp_path):
     (note,) = changes(trained, f"encoder={tmp_path}")
     assert note.startswith("encoder (was ")
     assert note.endswith(f"is {tmp_path}): {KEPT}")
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_another_number_of_processes_is_told(trained, run, processes):
+def test_changed_number_of_processes_is_reported(trained, run, processes):
     assert changes(trained, processes=processes) == [
         f"the number of processes (was 1, is {processes}): {IN_ANOTHER_ORDER}"
     ]
@@ -453,7 +456,7 @@ def test_another_number_of_processes_is_told(trained, run, processes):
     assert f"the number of processes (was {processes}, is 1)" in note
 
 
-def test_changes_are_grouped_by_what_they_mean(trained):
+def test_changes_are_grouped_by_consequence(trained):
     overrides = ("training.max_steps=9", "training.seed=1", "training.learning_rate=0.1", "training.logging_steps=5")
     assert changes(trained, *overrides, "mixture.temperature=5", processes=2) == [
         f"training.learning_rate (was not given, is 0.1): {KEPT}",
@@ -467,7 +470,7 @@ def test_changes_are_grouped_by_what_they_mean(trained):
 def test_without_a_recipe_only_the_processes_are_compared(trained, run, content):
     file = run / "checkpoint-6" / "recipe.yaml"
     file.unlink()
-    if content is not None:  # as a trainer without a recipe writes it
+    if content is not None:  # as written by a trainer without a recipe
         file.write_text(content, encoding="utf-8")
     recipe = changed_recipe(trained, "training.learning_rate=0.1", "training.optim=adafactor")
     check_same_optimizer(run / "checkpoint-6", recipe)

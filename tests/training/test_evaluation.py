@@ -15,12 +15,12 @@ from mtl_nlp.training.evaluation import EvaluatedRows
 
 @pytest.fixture(scope="module")
 def long_texts(tokenizer) -> EncodedDataset:
-    """Texts of up to 150 words, many of them several windows."""
+    """Texts of up to 150 words, many with several windows."""
     has = {"pos": lambda n: True, "ner": lambda n: n != 9, "topic": lambda n: n != 150, "score": lambda n: n > 1}
     return build_split(tokenizer, 4, [9, 150, 1, 60, 30, 2, 70], has)
 
 
-def test_the_rows_of_two_processes_come_together():
+def test_rows_of_two_processes_are_joined():
     one = EvaluatedRows({"pos": {0: ["A"], 2: ["B"]}}, [{"pos": 1.5}], StepCounts(2, {"pos": 2}, {"pos": 2}))
     other = EvaluatedRows({"pos": {1: ["C"]}}, [{"pos": 0.25}], StepCounts(3, {"pos": 1}, {"pos": 1}))
     both = one + other
@@ -30,7 +30,7 @@ def test_the_rows_of_two_processes_come_together():
 
 
 @pytest.mark.parametrize(("setting", "dtype"), [("bf16_full_eval", torch.bfloat16), ("fp16_full_eval", torch.float16)])
-def test_a_model_is_evaluated_in_half_precision_as_nearly_as_in_full(trainer_of, long_texts, setting, dtype):
+def test_evaluation_in_half_precision_is_close_to_full_precision(trainer_of, long_texts, setting, dtype):
     model = build_model()
     for parameter in model.parameters():
         if parameter.dim() > 1:
@@ -49,7 +49,7 @@ def test_a_model_is_evaluated_in_half_precision_as_nearly_as_in_full(trainer_of,
     assert np.mean(same) > 0.9
 
 
-def test_full_half_precision_is_left_out_while_training(trainer_of, disjoint):
+def test_half_precision_evaluation_is_off_during_training(trainer_of, disjoint):
     settings = {"bf16_full_eval": True, "eval_strategy": "steps", "eval_steps": 1}
     trainer = trainer_of(disjoint, disjoint, model=adapted_model(), max_steps=2, **settings)
     trainer.train()

@@ -1,4 +1,4 @@
-"""What our trainer takes from transformers' Trainer is there, by its name and with its arguments."""
+"""The parts of Trainer that the subclasses use exist, with their names and arguments."""
 
 from __future__ import annotations
 
@@ -51,46 +51,46 @@ def test_exactly_these_methods_of_trainer_are_overridden():
     assert {name for name in METHODS if name in dir(Trainer)} == OVERRIDDEN
 
 
-def test_only_two_of_them_are_private():
+def test_only_two_overridden_methods_are_private():
     assert {name for name in OVERRIDDEN if name.startswith("_")} == {
         "__init__", "_push_from_checkpoint", "_save_checkpoint"
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDDEN))
-def test_an_overridden_method_is_called_as_trainers_is(name):
+def test_overridden_method_has_the_arguments_of_trainer(name):
     theirs, ours = (inspect.signature(method).parameters for method in (vars(Trainer)[name], METHODS[name]))
     shared = [parameter for parameter in theirs if parameter not in NOT_OURS.get(name, ())]
-    order = sorted if name == "__init__" else list  # we call it by names, and give the tokenizer an earlier place
+    order = sorted if name == "__init__" else list  # called with keywords, and the tokenizer has an earlier position
     assert order(parameter for parameter in ours if parameter in theirs) == order(shared)
     for parameter in shared:
         assert ours[parameter].kind == theirs[parameter].kind, parameter
         assert ours[parameter].default == theirs[parameter].default or name in {"__init__", "push_to_hub"}, parameter
-    for parameter in ours.keys() - theirs.keys():  # what we add is never given by position
+    for parameter in ours.keys() - theirs.keys():  # added parameters are never positional
         assert ours[parameter].default is not inspect.Parameter.empty, parameter
         assert ours[parameter].kind == inspect.Parameter.KEYWORD_ONLY or name == "__init__", parameter
 
 
 def private_names(file: Path) -> set[str]:
-    """The private attributes that a file reads of `self`, `super()` or of anything else."""
+    """Return the names of the private attributes that a file reads from any object."""
     nodes = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute))
     return {node.attr for node in nodes if node.attr.startswith("_") and not node.attr.startswith("__")}
 
 
 @pytest.mark.parametrize("module", [trainer, evaluation, pushing, callbacks], ids=lambda module: module.__name__)
-def test_every_private_name_that_is_used_exists(module, trainer_of):
+def test_every_used_private_name_exists(module, trainer_of):
     instance = trainer_of()
     missing = {name for name in private_names(Path(module.__file__)) if name not in dir(instance)}
     assert not missing
 
 
-def test_these_private_names_of_trainer_are_used():
+def test_exactly_these_private_names_of_trainer_are_used():
     used = set().union(*(private_names(Path(module.__file__)) for module in (trainer, evaluation, pushing, callbacks)))
     assert {name for name in used if name in dir(Trainer)} == {"_get_output_dir", "_save_checkpoint"}
 
 
 @pytest.mark.parametrize("name", ["PresentArguments", "EpochStart", "StepHooks"])
-def test_every_hook_of_our_callbacks_is_one_of_trainers(name):
+def test_every_hook_of_the_callbacks_is_a_hook_of_trainer(name):
     hooks = {hook for hook in vars(vars(callbacks)[name]) if hook.startswith("on_")}
     assert hooks
     assert hooks <= set(dir(TrainerCallback))

@@ -15,7 +15,7 @@ def log() -> TrainingLog:
 
 
 def itself(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum over one process."""
+    """Return the sum over one process."""
     return tensor
 
 
@@ -27,7 +27,7 @@ def add_step(
         log.add_losses([torch.tensor(value) for value in losses])
 
 
-def test_the_loss_of_a_task_is_the_mean_over_the_units_of_all_steps_and_micro_batches(log):
+def test_task_loss_is_the_mean_over_the_units_of_all_steps(log):
     add_step(log, {"pos": 3, "topic": 1}, [1.0, 0.5], [2.0, 0.0])
     add_step(log, {"pos": 7, "topic": 0}, [5.0, 0.0])
     logs = log.take(itself)
@@ -35,32 +35,32 @@ def test_the_loss_of_a_task_is_the_mean_over_the_units_of_all_steps_and_micro_ba
     assert logs["loss_topic"] == pytest.approx(0.5)
 
 
-def test_losses_are_added_up_over_processes_and_counts_are_already(log):
+def test_losses_are_summed_over_processes_and_counts_are_global(log):
     add_step(log, {"pos": 10, "topic": 4}, [1.0, 2.0])
     logs = log.take(lambda sums: sums + torch.tensor([4.0, 6.0]))
     assert logs["loss_pos"] == pytest.approx(0.5)
     assert logs["loss_topic"] == pytest.approx(2.0)
 
 
-def test_a_task_without_units_has_no_loss(log):
+def test_task_without_units_has_no_loss(log):
     add_step(log, {"pos": 2, "topic": 0}, [1.0, 0.0])
     assert log.take(itself).keys() == {"loss_pos", "padding"}
 
 
-def test_padding_is_the_share_of_positions_without_a_sub_word(log):
+def test_padding_is_the_share_of_empty_positions(log):
     add_step(log, {"pos": 1}, [1.0, 0.0], sub_words=30, positions=40)
     add_step(log, {"pos": 1}, [1.0, 0.0], sub_words=30, positions=60)
     assert log.take(itself)["padding"] == pytest.approx(0.4)
 
 
-def test_the_pull_is_the_mean_over_steps_and_not_added_up_over_processes(log):
+def test_logged_pull_is_the_mean_over_steps_and_not_summed_over_processes(log):
     for pull in (1.0, 2.0, 6.0):
         add_step(log, {"pos": 1}, [1.0, 0.0], [1.0, 0.0])
         log.add_pull(torch.tensor(pull))
     assert log.take(lambda sums: 2 * sums)["pull"] == pytest.approx(3.0)
 
 
-def test_a_pull_of_zero_is_logged_and_none_is_not(log):
+def test_pull_of_zero_is_logged_and_missing_pull_is_not(log):
     add_step(log, {"pos": 1}, [1.0, 0.0])
     log.add_pull(torch.tensor(0.0))
     assert log.take(itself)["pull"] == 0.0
@@ -68,7 +68,7 @@ def test_a_pull_of_zero_is_logged_and_none_is_not(log):
     assert "pull" not in log.take(itself)
 
 
-def test_all_starts_anew_after_it_is_taken(log):
+def test_log_is_reset_after_reading(log):
     add_step(log, {"pos": 1, "topic": 1}, [9.0, 9.0], sub_words=1)
     log.add_pull(torch.tensor(9.0))
     log.take(itself)
@@ -77,7 +77,7 @@ def test_all_starts_anew_after_it_is_taken(log):
     assert log.take(itself) == pytest.approx({"loss_pos": 0.5, "pull": 0.5, "padding": 0.0})
 
 
-def test_no_graph_is_kept(log):
+def test_log_keeps_no_graph(log):
     weight = torch.ones(2, requires_grad=True)
     losses = [weight[0] * 2, weight[1] * 3]
     add_step(log, {"pos": 1, "topic": 1})

@@ -11,7 +11,7 @@ from mtl_nlp.balancing.static import Static
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 
 
-def test_some_parameters_have_their_own_rate_and_keep_all_else_of_their_group():
+def test_separate_learning_rate_keeps_the_other_settings_of_the_group():
     own, other, plain, frozen = (nn.Parameter(torch.zeros(2)) for _ in range(4))
     groups = [{"params": [own, other], "weight_decay": 0.1}, {"params": [plain], "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.8, 0.9))
@@ -28,7 +28,7 @@ def test_some_parameters_have_their_own_rate_and_keep_all_else_of_their_group():
     }
 
 
-def test_a_weighting_is_added_to_a_new_optimizer_and_to_it_only():
+def test_weighting_is_added_only_to_a_new_optimizer():
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2))], lr=1e-4, weight_decay=0.1)
     weighting = Uncertainty(["pos"])
     with pytest.raises(ValueError, match="should have the parameters of the loss weighting Uncertainty"):
@@ -39,14 +39,15 @@ def test_a_weighting_is_added_to_a_new_optimizer_and_to_it_only():
 
 
 @pytest.mark.parametrize("weighting", [Static({"pos": 1.0}), Watching(), Uncertainty(["pos"]).requires_grad_(False)])
-def test_a_weighting_that_is_not_trained_adds_no_group_and_goes_with_sharding(weighting):
+def test_untrained_weighting_adds_no_group_and_allows_sharding(weighting):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))])
     include_weighting(optimizer, weighting, 1e-3, is_new=True)
     assert len(optimizer.param_groups) == 1
     check_weighting(weighting, is_sharded=True)
 
 
-def test_a_trained_weighting_is_refused_with_a_sharded_model():
+def test_trained_weighting_is_refused_with_a_sharded_model():
     check_weighting(Uncertainty(["pos"]), is_sharded=False)
-    with pytest.raises(ValueError, match=r"FSDP and DeepSpeed .* the loss weighting Uncertainty has parameters"):
+    message = r"FSDP and DeepSpeed .* the loss weighting Uncertainty has trainable parameters"
+    with pytest.raises(ValueError, match=message):
         check_weighting(Uncertainty(["pos"]), is_sharded=True)

@@ -1,4 +1,4 @@
-"""Pushing while training and after it, by a recipe and by hand."""
+"""Pushes during and after training, by a recipe and by hand."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ trainer.train()
 
 
 class Runs(NamedTuple):
-    """Trains the sample recipe for three steps with a checkpoint after each of them."""
+    """Trainings of the sample recipe for three steps, with a checkpoint after each step."""
 
     folder: Path
     encoder: str
     online: Interpreter
 
     def recipe(self, name: str, **training: Any) -> str:
-        """The file of a recipe, whose run goes to a folder of that name."""
+        """Return the file of a recipe that trains into the folder `name`."""
         recipe = sample_recipe(self.encoder, self.folder / name, max_steps=3)
         recipe["training"] |= {"save_strategy": "steps", "save_steps": 1, "disable_tqdm": True, **training}
         path = self.folder / f"{name}.yaml"
@@ -59,7 +59,7 @@ class Runs(NamedTuple):
         return str(path)
 
     def train(self, name: str, **training: Any) -> Finished:
-        """Train by the command, pushing to `ada/<name>`."""
+        """Run the train command with a push to `ada/<name>`."""
         arguments = {"push_to_hub": True, "hub_model_id": f"ada/{name}", "hub_strategy": "end", **training}
         return self.online.command("train", self.recipe(name, **arguments))
 
@@ -71,7 +71,7 @@ def runs(online: Interpreter, encoder_folder: Callable[[str], str], tmp_path_fac
 
 @pytest.fixture(scope="module")
 def by_strategy(hub: LocalHub, runs: Runs) -> dict[str, Finished]:
-    """What came of training with each strategy to `ada/by-<strategy>`, with the token as an argument alone."""
+    """The result of training with each strategy, pushed to `ada/by-<strategy>` with the token only as an argument."""
     running: dict[str, Running] = {}
     best = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "save_total_limit": 1}
     for strategy in STRATEGIES:
@@ -82,7 +82,7 @@ def by_strategy(hub: LocalHub, runs: Runs) -> dict[str, Finished]:
             "hub_always_push": True,
             "hub_model_id": f"ada/{name}",
         }
-        # So slow that the second is deleted, and the third is there, before the first is pushed.
+        # So slow that the second checkpoint is deleted and the third is written before the first is pushed.
         hub.fail(f"ada/{name}", "commit", delay=3.0, times=1)
         recipe = runs.recipe(name, **pushing, **best)
         running[strategy] = runs.online.start(BY_HAND + "trainer.push_to_hub()", recipe, ADA, HF_TOKEN="")
@@ -90,9 +90,7 @@ def by_strategy(hub: LocalHub, runs: Runs) -> dict[str, Finished]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_pushes_what_it_names_in_order_and_no_word_of_this_machine(
-    hub, by_strategy, private_words, strategy
-):
+def test_every_strategy_pushes_its_files_in_order_and_no_local_data(hub, by_strategy, private_words, strategy):
     assert by_strategy[strategy].status == 0, by_strategy[strategy].stderr
     folders = {
         "checkpoint": {"last-checkpoint"},
@@ -105,7 +103,7 @@ def test_every_strategy_pushes_what_it_names_in_order_and_no_word_of_this_machin
     assert hub.leaked([*private_words, "training_args"]) == set()
 
 
-def test_no_arguments_are_saved_which_hold_the_token(by_strategy, runs):
+def test_arguments_with_the_token_are_not_saved(by_strategy, runs):
     runs_of = [runs.folder / f"by-{strategy}" for strategy in by_strategy]
     names = [path.name for folder in runs_of for path in folder.rglob("*")]
     assert "optimizer.pt" in names
@@ -115,7 +113,7 @@ def test_no_arguments_are_saved_which_hold_the_token(by_strategy, runs):
     ]
 
 
-def test_training_goes_on_from_a_checkpoint_of_the_hub(hub, by_strategy, runs):
+def test_training_resumes_from_a_hub_checkpoint(hub, by_strategy, runs):
     folder = runs.folder / "went-on"
     for path, content in hub.files("ada/by-checkpoint").items():
         if path.startswith("last-checkpoint/"):
@@ -129,7 +127,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_hub(hub, by_strategy, runs):
     assert json.loads((folder / "results.json").read_text())["training"]["steps"] == 4
 
 
-def test_the_train_command_pushes_once_at_the_end_with_scores_and_says_where(hub, runs, private_words):
+def test_train_command_pushes_once_with_scores_and_prints_the_address(hub, runs, private_words):
     finished = runs.train("at-the-end", hub_private_repo=True, hub_revision="trained")
     assert finished.status == 0, finished.stderr
     assert finished.stderr == ""
@@ -142,17 +140,17 @@ def test_the_train_command_pushes_once_at_the_end_with_scores_and_says_where(hub
     assert hub.leaked(private_words) == set()
 
 
-def test_a_checkpoint_that_cannot_be_pushed_is_told_and_training_goes_on(hub, runs):
+def test_failed_checkpoint_push_is_reported_and_training_continues(hub, runs):
     hub.fail("ada/unsteady", "commit", status=500, times=1)
     finished = runs.train("unsteady", hub_strategy="every_save", hub_always_push=True)
     assert finished.status == 0
     (warning,) = finished.stderr.splitlines()
     assert warning.startswith("checkpoint-1 was not pushed: ada/unsteady: the Hub failed (500). ")
-    assert warning.endswith(" Training goes on.")
+    assert warning.endswith(" Training continues.")
     assert hub.commits("ada/unsteady") == [*STEPS[1:], "End of training"]
 
 
-def test_a_last_push_that_fails_leaves_the_whole_run_and_is_told(hub, runs):
+def test_failed_final_push_is_reported_and_keeps_the_run(hub, runs):
     hub.fail("ada/in-vain", "commit", cut=0)
     finished = runs.train("in-vain")
     assert finished.status == 2
@@ -165,7 +163,7 @@ def test_a_last_push_that_fails_leaves_the_whole_run_and_is_told(hub, runs):
     assert set(hub.files("ada/in-vain")) == MODEL | {"results.json"}
 
 
-def test_a_token_that_may_not_write_is_told_before_training(hub, runs):
+def test_token_without_write_permission_is_reported_before_training(hub, runs):
     recipe = runs.recipe("hopeless", push_to_hub=True, hub_model_id="eve/hopeless")
     finished = runs.online.command("train", recipe)
     assert finished.status == 2
@@ -175,7 +173,7 @@ def test_a_token_that_may_not_write_is_told_before_training(hub, runs):
     assert "train_runtime" not in finished.stdout
 
 
-def test_a_trainer_pushes_by_hand_to_its_folders_name_in_the_background_with_its_code(hub, runs, tmp_path):
+def test_manual_push_runs_in_the_background_with_code_and_the_folder_name(hub, runs, tmp_path):
     program = """
 future = trainer.push_to_hub("By hand", blocking=False, private=True, revision="new", with_code=True)
 print(future.result().oid)

@@ -16,22 +16,22 @@ LISTED = {key.partition(".")[2] for key in FREE_KEYS if key.startswith("training
 
 
 @pytest.mark.parametrize("field", sorted(ALL - STOCK - RESERVED.keys()))
-def test_every_own_training_argument_says_what_its_change_means_for_a_resumed_run(field):
+def test_every_added_training_argument_states_its_effect_on_a_resumed_run(field):
     assert f"training.{field}" in FREE_KEYS
 
 
 @pytest.mark.parametrize("field", sorted(LISTED))
-def test_what_is_listed_is_a_training_argument(field):
+def test_every_listed_key_is_a_training_argument(field):
     assert field in ALL
 
 
 @pytest.mark.parametrize("field", sorted(name for name in STOCK if name.startswith(("adam_", "optim"))))
-def test_what_the_optimizers_state_holds_is_listed(field):
+def test_values_in_the_optimizer_state_are_listed(field):
     assert field in LISTED
 
 
 @pytest.mark.parametrize("field", sorted(STOCK - LISTED))
-def test_any_other_argument_of_transformers_is_in_effect_from_here_on(field):
+def test_unlisted_arguments_of_transformers_take_effect(field):
     assert meaning_of(f"training.{field}") is OnResume.TAKES_EFFECT
 
 
@@ -51,5 +51,5 @@ def test_any_other_argument_of_transformers_is_in_effect_from_here_on(field):
         ("mixture.of_an_earlier_release", OnResume.TAKES_EFFECT),
     ],
 )
-def test_a_key_has_the_meaning_of_its_field_or_of_the_table(key, meaning):
+def test_key_has_the_effect_of_its_field_or_of_the_table(key, meaning):
     assert meaning_of(key) is meaning

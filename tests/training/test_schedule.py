@@ -20,12 +20,12 @@ def mixture(tokenizers):
         ({"max_steps": 7, "gradient_accumulation_steps": 2}, 7 * 2),
     ],
 )
-def test_the_temperature_moves_over_the_batches_of_the_whole_training(mixture, tmp_path, training, batches):
+def test_temperature_changes_over_all_batches_of_the_training(mixture, tmp_path, training, batches):
     arguments = MultitaskTrainingArguments(str(tmp_path), per_device_train_batch_size=4, **training)
     assert batch_sampler(mixture, arguments).total_batches == batches
 
 
 @pytest.mark.parametrize(("data_seed", "seed"), [(None, 5), (3, 3)])
-def test_the_seed_of_the_data_is_that_of_the_run_unless_given(mixture, tmp_path, data_seed, seed):
+def test_data_seed_defaults_to_the_seed_of_the_run(mixture, tmp_path, data_seed, seed):
     arguments = MultitaskTrainingArguments(str(tmp_path), seed=5, data_seed=data_seed)
     assert batch_sampler(mixture, arguments).seed == seed

@@ -27,14 +27,14 @@ def logs_of(trainer: MultitaskTrainer) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("kind", [Uncertainty, Attentive])
-def test_a_resumed_learned_weighting_ends_as_one_never_stopped(trainer_of, disjoint, tmp_path, kind, accumulation):
+def test_resumed_learned_weighting_ends_like_an_uninterrupted_one(trainer_of, disjoint, tmp_path, kind, accumulation):
     settings = {**SETTINGS, "max_steps": 7, "save_steps": 1, "gradient_accumulation_steps": accumulation}
     dropout = {"hidden_dropout_prob": 0.2}
     whole = trainer_of(disjoint, model=build_model(**dropout), loss_weighting=kind(TASKS), **settings)
     whole.train()
     assert all(f"weight_{task}" in entry for entry in logs_of(whole)[-1:] for task in TASKS if f"loss_{task}" in entry)
     assert all((group["lr"] < 0.05) for group in whole.optimizer.param_groups)
-    for step in (2, 5):  # in the first epoch and in the second, or at its end and later
+    for step in (2, 5):  # inside epochs, and with accumulation also at the end of an epoch
         resumed = trainer_of(
             disjoint, model=build_model(**dropout), loss_weighting=kind(TASKS), **{**settings, "save_strategy": "no"}
         )
@@ -52,52 +52,54 @@ def checkpoint(trainer_of, disjoint, tmp_path) -> Path:
     return tmp_path / "run" / "checkpoint-4"
 
 
-def test_a_checkpoint_without_the_state_of_a_learned_weighting_is_refused(trainer_of, disjoint, checkpoint):
+def test_checkpoint_without_the_state_of_a_learned_weighting_is_refused(trainer_of, disjoint, checkpoint):
     (checkpoint / "weighting.pt").unlink()
     with pytest.raises(CheckpointError) as raised:
         trainer_of(disjoint, loss_weighting=Attentive(TASKS), **SETTINGS).train(resume_from_checkpoint=str(checkpoint))
     assert str(raised.value) == (
-        f"{checkpoint} has no weighting.pt, the state of the loss weighting Attentive. Resume from a checkpoint that "
-        f"was trained with Attentive."
+        f"{checkpoint} has no weighting.pt, the state of the loss weighting Attentive. Resume from a checkpoint "
+        f"of a run with Attentive."
     )
 
 
 @pytest.mark.parametrize("weighting", [Uncertainty(TASKS), Attentive(["pos", "ner"])])
-def test_a_checkpoint_of_a_different_weighting_is_refused_in_one_line(trainer_of, disjoint, checkpoint, weighting):
-    with pytest.raises(CheckpointError, match=r"weighting\.pt is no state of the loss weighting \w+ \(") as raised:
+def test_checkpoint_of_a_different_weighting_is_refused_in_one_line(trainer_of, disjoint, checkpoint, weighting):
+    message = r"weighting\.pt cannot be read as the state of the loss weighting \w+ \("
+    with pytest.raises(CheckpointError, match=message) as raised:
         trainer_of(disjoint, loss_weighting=weighting, **SETTINGS).train(resume_from_checkpoint=str(checkpoint))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no pickle at all"])
-def test_a_state_that_cannot_be_read_is_refused_in_one_line(checkpoint, content):
+def test_unreadable_state_is_refused_in_one_line(checkpoint, content):
     (checkpoint / "weighting.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"weighting\.pt is no state of the loss weighting Attentive") as raised:
+    message = r"weighting\.pt cannot be read as the state of the loss weighting Attentive"
+    with pytest.raises(CheckpointError, match=message) as raised:
         load_weighting(checkpoint, Attentive(TASKS))
     assert "\n" not in str(raised.value)
 
 
-def test_a_state_with_code_in_it_is_not_run(checkpoint):
+def test_code_in_a_state_is_not_executed(checkpoint):
     torch.save({"log_variances": Path("/")}, checkpoint / "weighting.pt")
-    with pytest.raises(CheckpointError, match="is no state of the loss weighting Attentive"):
+    with pytest.raises(CheckpointError, match="cannot be read as the state of the loss weighting Attentive"):
         load_weighting(checkpoint, Attentive(TASKS))
 
 
 @pytest.mark.parametrize("weighting", [Static({"pos": 0.5}), Watching()])
-def test_a_weighting_without_state_does_not_resume_from_one_with_state(checkpoint, weighting):
+def test_weighting_without_state_does_not_resume_from_a_checkpoint_with_state(checkpoint, weighting):
     with pytest.raises(CheckpointError, match=r"it has weighting\.pt, and \w+ has no state"):
         load_weighting(checkpoint, weighting)
 
 
 @pytest.mark.parametrize("weighting", [Static({"pos": 0.5}), Watching()])
-def test_a_weighting_without_state_writes_no_file(tmp_path, weighting):
+def test_weighting_without_state_writes_no_file(tmp_path, weighting):
     save_weighting(tmp_path, weighting)
     assert not list(tmp_path.iterdir())
     load_weighting(tmp_path, weighting)
 
 
 class Spoiler(TrainerCallback):
-    """Lets the model answer the same to everything after 3 steps."""
+    """Callback that makes all answers of the model equal after 3 steps."""
 
     def on_optimizer_step(self, args, state, control, model, **kwargs):
         if state.global_step >= 3:
@@ -106,7 +108,7 @@ class Spoiler(TrainerCallback):
                     parameter.zero_()
 
 
-def test_the_weighting_of_the_best_model_is_loaded_with_it(trainer_of, disjoint, tmp_path):
+def test_weighting_of_the_best_model_is_loaded_at_the_end(trainer_of, disjoint, tmp_path):
     settings = {**SETTINGS, "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "learning_rate": 1e-2}
     settings |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False}
     weighting = Uncertainty(TASKS)
@@ -124,7 +126,7 @@ def test_the_weighting_of_the_best_model_is_loaded_with_it(trainer_of, disjoint,
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 1e-3), (5e-2, 5e-2)])
-def test_the_parameters_of_a_weighting_are_a_group_without_weight_decay(trainer_of, disjoint, own, expected):
+def test_parameters_of_a_weighting_form_a_group_without_weight_decay(trainer_of, disjoint, own, expected):
     weighting = Uncertainty(TASKS)
     weighting.learning_rate = own
     settings = {"learning_rate": 1e-3, "head_learning_rate": 1e-2, "weight_decay": 0.1}
@@ -135,7 +137,7 @@ def test_the_parameters_of_a_weighting_are_a_group_without_weight_decay(trainer_
     assert trainer.create_optimizer().param_groups == groups
 
 
-def test_an_optimizer_without_the_parameters_of_the_weighting_is_refused(tokenizer, disjoint, tmp_path, trainer_of):
+def test_optimizer_without_the_parameters_of_the_weighting_is_refused(tokenizer, disjoint, tmp_path, trainer_of):
     model, weighting = build_model(), Uncertainty(TASKS)
     args = MultitaskTrainingArguments(str(tmp_path), save_strategy="no", disable_tqdm=True, max_steps=1)
 
@@ -152,15 +154,15 @@ def test_an_optimizer_without_the_parameters_of_the_weighting_is_refused(tokeniz
     assert not torch.equal(before, weighting.log_variances)
 
 
-def test_loss_weights_and_a_weighting_are_not_both_given(trainer_of):
-    with pytest.raises(ValueError, match="leave them out with `loss_weighting`"):
+def test_loss_weights_exclude_a_weighting(trainer_of):
+    with pytest.raises(ValueError, match=r"exclude a `loss_weighting`\. Leave out one of the two"):
         trainer_of(loss_weights={"pos": 1.0}, loss_weighting=Uncertainty(TASKS))
 
 
 # Streams and random states
 
 
-def test_a_position_is_read_by_the_same_process_of_as_many_only(tmp_path):
+def test_position_is_read_only_for_the_same_index_and_number_of_processes(tmp_path):
     position = StreamPosition(1, 2)
     position.save(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -172,7 +174,7 @@ def test_a_position_is_read_by_the_same_process_of_as_many_only(tmp_path):
         assert other.state == expected
 
 
-def test_the_random_state_is_saved_where_trainer_saves_it(trainer_of, disjoint, tmp_path):
+def test_random_state_has_the_file_name_of_trainer(trainer_of, disjoint, tmp_path):
     trainer = trainer_of(disjoint, **SETTINGS)
     trainer.train()
     assert (tmp_path / "run" / "checkpoint-4" / random_state_name(trainer.args)).stat().st_size > 0

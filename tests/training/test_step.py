@@ -26,7 +26,7 @@ def unequal(tokenizer) -> EncodedDataset:
 
 
 class WeightingRecorder(TrainerCallback):
-    """Copies the gradients of a loss weighting before every optimizer step."""
+    """Callback that copies the gradients of a loss weighting before every optimizer step."""
 
     def __init__(self, weighting: LossWeighting) -> None:
         self.weighting = weighting
@@ -72,8 +72,8 @@ def test_accumulated_micro_batches_give_the_gradients_of_the_formula(trainer_of,
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_the_losses_of_a_step_with_dropout_are_those_that_it_is_weighted_by(trainer_of, unequal, accumulation):
-    """A pass ahead draws the same dropout as the step, and leaves the random state to it."""
+def test_losses_for_the_weights_equal_the_losses_of_the_step_with_dropout(trainer_of, unequal, accumulation):
+    """Check that a pass ahead draws the same dropout as the step and does not change the random state."""
     found = []
     for kind in (Attentive, Watching):
         weighting = kind(TASKS) if kind is Attentive else kind()
@@ -94,7 +94,7 @@ def test_the_losses_of_a_step_with_dropout_are_those_that_it_is_weighted_by(trai
     assert found[0] == found[1]
 
 
-def test_a_weighting_sees_the_losses_after_each_step_of_the_tasks_with_labels_only(trainer_of, disjoint):
+def test_weighting_gets_the_losses_of_tasks_with_labels_after_each_step(trainer_of, disjoint):
     weighting = Watching()
     batches = [[0, 1, 2], [3, 16], [20, 21]]
     trainer = trainer_of(disjoint, batches=batches, num_train_epochs=1, logging_steps=1, loss_weighting=weighting)
@@ -108,7 +108,7 @@ def test_a_weighting_sees_the_losses_after_each_step_of_the_tasks_with_labels_on
     assert not any(key.startswith("weight_") for entry in logs for key in entry)
 
 
-def test_constant_weights_are_not_logged_and_give_what_the_arguments_give(trainer_of, disjoint):
+def test_constant_weights_equal_the_argument_and_are_not_logged(trainer_of, disjoint):
     weights = {"pos": 0.3, "score": 2.0}
     found = []
     for settings in ({"loss_weights": weights}, {"loss_weighting": Static(weights)}):
@@ -119,7 +119,7 @@ def test_constant_weights_are_not_logged_and_give_what_the_arguments_give(traine
     assert found[0] == found[1]
 
 
-def test_the_logged_weights_of_several_steps_are_their_mean(trainer_of, disjoint):
+def test_logged_weights_are_the_mean_over_several_steps(trainer_of, disjoint):
     weighting = Uncertainty(TASKS)
     seen = []
 
@@ -137,7 +137,7 @@ def test_the_logged_weights_of_several_steps_are_their_mean(trainer_of, disjoint
     assert seen[0].tolist() != pytest.approx(seen[-1].tolist(), rel=1e-2)
 
 
-def test_the_clipping_neither_counts_nor_scales_the_gradients_of_a_weighting(trainer_of, disjoint):
+def test_clipping_neither_counts_nor_scales_the_gradients_of_a_weighting(trainer_of, disjoint):
     found = []
     for clip in (0.0, 1e-3):
         recorder = WeightingRecorder(weighting := Uncertainty(TASKS))
@@ -152,7 +152,7 @@ def test_the_clipping_neither_counts_nor_scales_the_gradients_of_a_weighting(tra
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_weighting_that_reads_losses_trains_every_parameter_in_bfloat16(trainer_of, unequal, accumulation):
+def test_weighting_that_reads_losses_trains_every_parameter_in_bfloat16(trainer_of, unequal, accumulation):
     recorder = Recorder()
     trainer = trainer_of(
         {"d": unequal}, callbacks=[recorder], max_steps=1, bf16=True, per_device_train_batch_size=32 // accumulation,
@@ -163,7 +163,7 @@ def test_a_weighting_that_reads_losses_trains_every_parameter_in_bfloat16(traine
     assert trainer.loss_weighting.log_variances.dtype == trainer.loss_weighting.means.dtype == torch.float32
 
 
-def test_a_pull_and_the_penalty_of_a_weighting_are_both_in_the_loss(trainer_of, disjoint):
+def test_loss_includes_both_the_pull_and_the_penalty_of_a_weighting(trainer_of, disjoint):
     found = []
     for pull in (0.0, 0.1):
         trainer = trainer_of(
@@ -179,7 +179,7 @@ def test_a_pull_and_the_penalty_of_a_weighting_are_both_in_the_loss(trainer_of, 
     assert found[0]["loss"] == pytest.approx(plain + (np.exp(0.5) - 1.0) * first - 0.25, rel=1e-5)
 
 
-def test_a_task_that_the_model_does_not_have_is_refused(trainer_of, disjoint):
+def test_weight_of_an_unknown_task_is_refused(trainer_of, disjoint):
     trainer = trainer_of(disjoint, max_steps=1, loss_weighting=Uncertainty(["pos", "pso"]))
     with pytest.raises(ValueError, match=r"should name tasks of the model \(pos, ner, .*Found {'pso'}"):
         trainer.train()
@@ -189,7 +189,7 @@ def test_a_task_that_the_model_does_not_have_is_refused(trainer_of, disjoint):
 
 
 @pytest.mark.parametrize("kind", [Uncertainty, Attentive])
-def test_the_evaluated_loss_has_the_present_weights_and_nothing_changes_by_it(trainer_of, disjoint, kind):
+def test_evaluated_loss_has_the_current_weights_and_changes_no_state(trainer_of, disjoint, kind):
     weighting = kind(TASKS)
     trainer = trainer_of(disjoint, disjoint, max_steps=3, learning_rate=0.1, loss_weighting=weighting)
     trainer.train()
@@ -211,7 +211,7 @@ class Drawn(LossWeighting):
         return {"pos": torch.rand(())}
 
 
-def test_an_evaluated_loss_with_random_weights_leaves_the_random_state(trainer_of, disjoint):
+def test_evaluated_loss_with_random_weights_keeps_the_random_state(trainer_of, disjoint):
     step = trainer_of(disjoint, loss_weighting=Drawn()).step
     counts = StepCounts(1, {"pos": 1, "ner": 0}, {"pos": 2, "ner": 0})
     before = torch.get_rng_state()

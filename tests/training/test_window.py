@@ -24,7 +24,7 @@ WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"] 
 
 
 def encoded(tokenizer: Any, name: str = "d", **window: int) -> EncodedDataset:
-    """One text of 45 words, encoded."""
+    """Return one encoded text of 45 words."""
     rows = Dataset.from_dict({"tokens": [WORDS], "pos": [["A", "B", "A"] * 15]})
     return mtl_nlp.encode(
         rows,
@@ -63,7 +63,7 @@ def test_encoded_data_knows_its_window(tokenizer):
     assert (stream.max_length, stream.stride) == (20, 3)
 
 
-def test_a_pipeline_windows_as_the_data_that_a_new_model_was_trained_on(tokenizer, encoder_folder, tmp_path):
+def test_pipeline_uses_the_windows_of_the_training_data(tokenizer, encoder_folder, tmp_path):
     model = MultitaskModel.from_encoder(encoder_folder("bert"), [TASK])
     data = encoded(tokenizer, max_length=20, stride=3)
     arguments = MultitaskTrainingArguments(str(tmp_path / "run"), max_steps=1, disable_tqdm=True, save_strategy="no")
@@ -80,13 +80,13 @@ def test_a_pipeline_windows_as_the_data_that_a_new_model_was_trained_on(tokenize
 
 
 @pytest.mark.parametrize("own", [{}, {"max_length": 20}, {"stride": 3}, {"max_length": 20, "stride": 3}])
-def test_a_configuration_takes_what_it_lacks_from_the_data(tokenizer, own):
+def test_configuration_gets_missing_values_from_the_data(tokenizer, own):
     config = config_of(**own)
     agree_on_window(config, tokenizer, [encoded(tokenizer, max_length=20, stride=3)] * 2)
     assert (config.max_length, config.stride) == (20, 3)
 
 
-def test_the_encoders_limit_is_the_window_where_the_tokenizers_is_above(tokenizer):
+def test_window_is_the_limit_of_the_encoder_if_the_tokenizer_allows_more(tokenizer):
     config = MultitaskConfig(text_config=build_config("bert", max_position_embeddings=24), tasks=[TASK])
     for _ in range(2):
         agree_on_window(config, tokenizer, [encoded(tokenizer)])
@@ -117,7 +117,7 @@ def test_data_without_a_known_window_is_not_compared(tokenizer):
         ({"max_length": 20, "stride": 5}, {"max_length": 20}, r"has `stride` 5, but .*`stride` the default\. Encode"),
     ],
 )
-def test_data_with_another_window_than_the_models_is_refused(tokenizer, own, window, message):
+def test_data_with_a_different_window_than_the_model_is_refused(tokenizer, own, window, message):
     with pytest.raises(ValueError, match=message):
         agree_on_window(config_of(**own), tokenizer, [encoded(tokenizer, **window)])
 
