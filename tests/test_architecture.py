@@ -127,7 +127,7 @@ def test_files_are_short_and_finished(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_nothing_guesses_at_attributes_or_catches_everything(file):
+def test_no_module_guesses_attributes_or_catches_all_exceptions(file):
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"hasattr", "getattr"}, f"line {node.lineno}"
@@ -137,7 +137,7 @@ def test_nothing_guesses_at_attributes_or_catches_everything(file):
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if file not in KNOW_KINDS], ids=name_of)
-def test_only_kinds_tasks_and_heads_know_of_which_kind_a_task_is(file):
+def test_only_kinds_tasks_and_heads_depend_on_the_kind_of_a_task(file):
     classes = {
         node.name for known in KNOW_KINDS[:4] for node in ast.walk(tree_of(known)) if isinstance(node, ast.ClassDef)
     }
@@ -195,7 +195,7 @@ def test_a_package_lists_its_public_names_and_no_others(face):
 
 
 @pytest.mark.parametrize("folder", sorted({file.parent for file in FILES}), ids=name_of)
-def test_a_package_says_what_it_is_for_and_imports_its_names_when_they_are_used(folder):
+def test_package_has_a_docstring_and_imports_its_names_on_first_use(folder):
     tree = tree_of(folder / "__init__.py")
     assert ast.get_docstring(tree)
     if folder.name == "cli":  # `cli.main` is a module, so the package cannot have the function of that name
@@ -214,7 +214,7 @@ def test_recipes_are_valid_wherever_the_data_is(file, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=name_of)
-def test_recipes_say_what_they_need_how_to_launch_and_override_them_and_what_they_reached(file):
+def test_recipe_headers_state_needs_launch_override_and_scores(file):
     text = file.read_text(encoding="utf-8")
     header = text[: re.search(r"^[^#]", text, flags=re.MULTILINE).start()]
     assert re.findall(r"^# (\w+):", header, flags=re.MULTILINE) == ["needs", "launch", "override", "reached"]

@@ -165,13 +165,13 @@ def run_examples(text: str, namespace: dict, name: str, line: int) -> None:
 
 @pytest.mark.parametrize("docstring", DOCSTRINGS, ids=name_of)
 @pytest.mark.usefixtures("inside")
-def test_the_examples_of_a_docstring_run_and_print_what_they_show(docstring):
+def test_docstring_examples_run_and_print_the_shown_output(docstring):
     run_examples(docstring.text, {}, docstring.name, docstring.line)
 
 
 @pytest.mark.parametrize("document", PYTHON_DOCUMENTS, ids=name_of)
 @pytest.mark.usefixtures("inside")
-def test_the_python_blocks_of_a_document_run_in_their_order(document, capsys):
+def test_python_blocks_of_a_document_run_in_order(document, capsys):
     namespace: dict = {"__name__": "__main__"}
     for block in BLOCKS:
         if (block.document, block.language) != (document, "python") or any(part in block.code for part in NOT_RUN):
@@ -249,7 +249,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("line", sorted({line.text for line in SHOWN}))
-def test_a_command_line_is_one_that_the_parser_takes(line, capsys):
+def test_shown_command_lines_are_valid(line, capsys):
     check_command(_parser(), line)
 
 
@@ -276,7 +276,7 @@ def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 @pytest.mark.parametrize("command", commands_of(_parser()))
-def test_the_examples_in_the_help_of_a_command_are_ones_that_the_parser_takes(command, capsys):
+def test_examples_in_command_help_are_valid(command, capsys):
     parser = _parser()
     _, *examples = (commands_of(parser)[command].epilog or "").splitlines()
     assert examples

@@ -59,6 +59,6 @@ def test_no_placeholder_is_left(document):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_says_what_it_reached(recipe):
+def test_every_recipe_states_its_scores(recipe):
     (reached,) = re.findall(r"^# reached: (.*)", recipe.read_text(), re.MULTILINE)
     assert re.search(r"\d\d\.\d", reached)

@@ -1,4 +1,4 @@
-"""The recipe: the YAML file that says which tasks are trained on which datasets, and its validation."""
+"""The recipe: the YAML file that defines which tasks are trained on which datasets, and its validation."""
 
 import lazy_loader
 

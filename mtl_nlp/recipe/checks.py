@@ -1,4 +1,4 @@
-"""Rules for values that a recipe and the Python interface share. Imports no torch."""
+"""Checks of values that the recipe and the Python interface share. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ def check_not_negative(name: str, value: float) -> None:
     """Check that a number is finite and at least 0.
 
     Args:
-        name: the argument, for the message.
-        value: its value.
+        name: the name of the argument, for the message.
+        value: the value of the argument.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if the number is negative, infinite or NaN.
     """
     if not 0.0 <= value < float("inf"):
         raise ValueError(f"`{name}` should be finite and at least 0. Found {value}.")
@@ -26,7 +26,7 @@ def check_loss_weights(weights: Mapping[str, float]) -> None:
         weights: task -> weight.
 
     Raises:
-        ValueError: if one is not.
+        ValueError: if a weight is negative, infinite or NaN.
     """
     for task, weight in weights.items():
         if not 0.0 <= weight < float("inf"):

@@ -1,4 +1,4 @@
-"""The file of a recipe: YAML with environment variables and overrides, read as plain data."""
+"""The reading of a recipe file: YAML with environment variables and overrides becomes plain data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Read a recipe's file, apply overrides and replace environment variables.
+    """Read a recipe file, apply overrides and replace environment variables.
 
     Args:
         path: the file.
-        overrides: `key.path=value` strings.
+        overrides: `key.path=value` strings; values are read as YAML.
 
     Raises:
         RecipeError: if the file cannot be read, an override is malformed, or a variable is not set.
@@ -82,10 +82,10 @@ def _expand(value: Any, key: str) -> Any:
 
 
 def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe as plain data in which all local paths are relative, so that it does not depend on this machine.
+    """Return a recipe as plain data without absolute local paths, so that it does not depend on this machine.
 
-    A path of a dataset becomes `./<dataset>/` and the part below the folder that all paths of the dataset share. Any
-    other path becomes `./` and its last part.
+    A path of a dataset becomes `./<dataset>/`, followed by the part of the path below the folder that all paths of
+    the dataset share. Any other path becomes `./`, followed by the last part of the path.
 
     Args:
         data: the recipe as plain data, with absolute paths.
@@ -125,5 +125,5 @@ def _paths_in(value: Any) -> Iterator[Path]:
 
 def _absolute_path(value: Any) -> Path | None:
     path = Path(value.removeprefix("file://").removeprefix("local://")) if isinstance(value, str) else Path()
-    # A bare "/" is not a path, since it may be a delimiter.
+    # A bare "/" may be a delimiter and does not count as a path.
     return path if path.is_absolute() and path.name else None

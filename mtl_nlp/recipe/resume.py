@@ -1,4 +1,4 @@
-"""What a changed key of a recipe means for a run that resumes from a checkpoint.
+"""The meaning of a changed recipe key for a run that resumes from a checkpoint.
 
 Every field of the schema is annotated with an [`OnResume`]. Imports no torch.
 """
@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 
 class OnResume(Enum):
-    """What a value that differs from the checkpoint's recipe means for a resumed run."""
+    """The meaning of a value that differs from the checkpoint's recipe for a resumed run."""
 
     KEPT = "kept from the checkpoint, so the new value has no effect"
     KEPT_IF_PRESENT = "kept from the checkpoint; refused if the value is added or removed"
@@ -24,19 +24,19 @@ class OnResume(Enum):
     TAKES_EFFECT = "in effect from here on"
     REFUSED = "refused, since the checkpoint's optimizer state does not fit the new value"
     COMPARED = "part of the model; refused if it makes the model differ from the checkpoint's"
-    IRRELEVANT = "not part of the run, such as the place of its files"
+    IRRELEVANT = "not part of the run, such as the location of its files"
 
 
 def meaning_in_schema(key: str, schema: type[BaseModel]) -> OnResume:
-    """Return what a change of a key means for a resumed run.
+    """Return the meaning of a changed key for a resumed run.
 
     Args:
         key: the key's path, such as `mixture.temperature` or `datasets.ewt.path`.
         schema: the schema of the recipe.
 
     Returns:
-        The annotation of the deepest field on the path. A free key, such as those in `training` and the arguments of
-        `load_dataset` in a dataset, has the annotation of the field that holds it.
+        The annotation of the deepest field on the path. A key that is not a field, such as a training argument or an
+        argument of `load_dataset`, has the annotation of the field that contains the key.
 
     Raises:
         KeyError: if the path has no annotated field.
@@ -58,7 +58,7 @@ def meaning_in_schema(key: str, schema: type[BaseModel]) -> OnResume:
 
 
 def annotation_of(field: FieldInfo) -> OnResume | None:
-    """Return the [`OnResume`] of a field, or None if it has none."""
+    """Return the [`OnResume`] of a field, or None if the field has no such annotation."""
     return next((each for each in field.metadata if isinstance(each, OnResume)), None)
 
 

@@ -1,4 +1,4 @@
-"""The rules for how datasets are sampled, which the recipe and the mixture share. Imports no torch."""
+"""The rules for sampling datasets, which the recipe and the mixture share. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def check_sampling(
     batching: str,
     length_window: int,
 ) -> None:
-    """Check how datasets are sampled.
+    """Check the arguments of [`TaskMixture`] that define how datasets are sampled.
 
     Args:
-        names: the datasets.
-        temperature: as in [`TaskMixture`], like all that follow.
-        size_cap: see there.
-        max_repeats: see there.
-        probabilities: see there.
-        batching: see there.
-        length_window: see there.
+        names: the names of the datasets.
+        temperature: the temperature, or its values at the start and at the end of training.
+        size_cap: the largest number of rows that counts for a dataset.
+        max_repeats: the largest number of passes over a dataset in one epoch.
+        probabilities: the probability of every dataset, instead of the three arguments above.
+        batching: `mixed` or `homogeneous`.
+        length_window: the number of batches inside which rows are grouped by length.
 
     Raises:
-        ValueError: if a value is out of its range, or two values contradict each other. The message names the argument.
+        ValueError: if a value is out of range, or two values contradict each other. The message names the argument.
     """
     if batching not in get_args(Batching):
         raise ValueError(f"`batching` should be {' or '.join(get_args(Batching))}. Found {batching!r}.")
@@ -49,13 +49,15 @@ def check_sampling(
         raise ValueError(f"`size_cap` should be at least 1. Found {size_cap}.")
     if max_repeats is not None and not max_repeats >= 1.0:
         raise ValueError(
-            f"`max_repeats` should be at least 1: with less, all datasets together would not fill an epoch. "
+            f"`max_repeats` should be at least 1: with a smaller value, the datasets would not fill an epoch. "
             f"Found {max_repeats}."
         )
     if probabilities is None:
         return
     if size_cap is not None or max_repeats is not None or (temperatures != 1.0).any():
-        raise ValueError("`probabilities` stand alone: leave out `temperature`, `size_cap` and `max_repeats`.")
+        raise ValueError(
+            "`probabilities` cannot be combined with `temperature`, `size_cap` or `max_repeats`. Leave these out."
+        )
     _check_probabilities(list(names), probabilities)
 
 

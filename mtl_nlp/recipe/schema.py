@@ -1,4 +1,4 @@
-"""The recipe: one YAML file that says which tasks are trained on which data. Imports no torch.
+"""The schema of the recipe, a YAML file that defines which tasks are trained on which data. Imports no torch.
 
 See `recipes/` for examples. Paths are relative to the recipe's folder, `${VAR}` and `${VAR:-default}` are read from
 the environment, and `--set a.b.c=value` overrides one key.
@@ -32,14 +32,14 @@ class Recipe(Section):
             are kept.
         output_dir: folder of the trained model.
         tasks: task -> its type and options.
-        datasets: dataset -> its place and the tasks that it has labels for.
-        mixture: how datasets are mixed.
-        loss: how task losses are weighted.
-        adapters: soft sharing by adapters; none by default.
+        datasets: dataset -> its location and the tasks that it has labels for.
+        mixture: the mixing of the datasets.
+        loss: the weighting of the task losses.
+        adapters: soft sharing by adapters; no adapters by default.
         freeze: parts that are not trained: `encoder` (everything that tasks share), or tasks (their heads and
             adapters).
-        max_length: sub-words that the encoder reads at once; by default as many as it can.
-        stride: sub-words that neighbouring windows of a long text share; a quarter of a window by default.
+        max_length: number of sub-words that the encoder reads at once; by default the encoder's limit.
+        stride: number of sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
         card: facts for the model card that cannot be computed.
@@ -64,7 +64,7 @@ class Recipe(Section):
     def _tasks_are_valid(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, options in tasks.items():
             if "labels" in options or "name" in options:
-                raise ValueError(f"task {name!r}: labels come from the data and the name is the key; leave them out")
+                raise ValueError(f"task {name!r}: leave out `labels` (taken from the data) and `name` (the task's key)")
             for key, value in options.items():
                 if not isinstance(value, str | None):
                     raise ValueError(f"task {name!r}: `{key}` should be a string. Found {value!r:.80}")
@@ -72,7 +72,7 @@ class Recipe(Section):
         return tasks
 
     @model_validator(mode="after")
-    def _holds_no_secret(self) -> Recipe:
+    def _has_no_token(self) -> Recipe:
         sections: dict[str, Mapping[str, Any]] = {
             "model_init_kwargs": self.model_init_kwargs,
             "training": self.training,
@@ -80,24 +80,28 @@ class Recipe(Section):
         }
         for section, values in sections.items():
             for key in values.keys() & {"token", "hub_token"}:
-                raise ValueError(f"{section}.{key}: a recipe is saved with its model. Set HF_TOKEN in the environment")
+                raise ValueError(
+                    f"{section}.{key}: a recipe must not contain a token, since it is published with the model. "
+                    f"Set HF_TOKEN in the environment"
+                )
         return self
 
     @model_validator(mode="after")
-    def _tasks_and_datasets_meet(self) -> Recipe:
+    def _tasks_and_datasets_match(self) -> Recipe:
         for name, dataset in self.datasets.items():
             for task in dataset.labels:
                 if task not in self.tasks:
                     raise ValueError(f"datasets.{name}.labels.{task}: no such task. {did_you_mean(task, self.tasks)}")
                 if "tokens" not in dataset.inputs and self.task(task).kind.labels_words:
                     raise ValueError(
-                        f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`, "
-                        f"this dataset has {', '.join(dataset.inputs)}"
+                        f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`. "
+                        f"This dataset has only {', '.join(dataset.inputs)}"
                     )
         for task in self.tasks:
             if not any(task in dataset.labels for dataset in self.datasets.values()):
                 raise ValueError(
-                    f"tasks.{task}: no dataset feeds it. Name it under the `labels` of a dataset, or remove it"
+                    f"tasks.{task}: no dataset has labels for this task. Name the task under the `labels` of a "
+                    f"dataset, or remove the task"
                 )
         for task in self.loss.weights:
             if task not in self.tasks:
@@ -108,7 +112,7 @@ class Recipe(Section):
         for name in {"encoder", "shared"} & self.tasks.keys():
             if self.freeze or self.adapters is not None:
                 raise ValueError(
-                    f"tasks.{name}: with `adapters` or `freeze` this is the name of a part; rename the task"
+                    f"tasks.{name}: with `adapters` or `freeze`, {name!r} is the name of a model part. Rename the task"
                 )
         return self
 
@@ -132,7 +136,7 @@ class Recipe(Section):
         return task_from_dict({**self.tasks[name], "name": name})
 
     def to_yaml(self) -> str:
-        """Return the resolved recipe as it is written to `output_dir/recipe.yaml`."""
+        """Return the resolved recipe as YAML, the content of `output_dir/recipe.yaml`."""
         data = self.model_dump(exclude_defaults=True)
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
@@ -141,9 +145,9 @@ class Recipe(Section):
         return Recipe.model_validate(relative_paths(self.model_dump(exclude_defaults=True)))
 
     def sha256(self) -> str:
-        """Return the recipe's fingerprint, which does not depend on where the recipe, its data and its output are.
+        """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
-        Local paths are replaced by the parts that `relative_paths` keeps, and `output_dir` is left out.
+        The fingerprint covers only those parts of local paths that `relative_paths` keeps, and not `output_dir`.
         """
         data = relative_paths(self.model_dump(exclude_defaults=True))
         del data["output_dir"]
@@ -169,7 +173,7 @@ class Recipe(Section):
 
         Args:
             data: the recipe's keys and values.
-            folder: the folder to which relative paths are relative.
+            folder: the folder against which relative paths are resolved.
 
         Raises:
             RecipeError: if a key is not valid.
@@ -182,7 +186,7 @@ class Recipe(Section):
 
 
 def _explain(error: ValidationError) -> str:
-    """Return the first problem as one line with its key and the nearest valid key."""
+    """Return the first problem as one line with the key, and with the nearest valid key if the key is unknown."""
     first = error.errors()[0]
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
     where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))

@@ -1,4 +1,4 @@
-"""The sections of a recipe: schemas of datasets, mixture, loss, adapters and card. Imports no torch."""
+"""The schemas of a recipe's sections: datasets, mixture, loss, adapters and card. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ INPUTS = ("tokens", "text", "text_pair")
 
 
 class Section(BaseModel):
-    """A section of a recipe. Unknown keys are refused, and values cannot be changed."""
+    """A section of a recipe, which refuses unknown keys and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DatasetRecipe(BaseModel):
-    """One dataset. All other keys are arguments of `datasets.load_dataset`.
+    """A dataset. All keys except the attributes below are arguments of `datasets.load_dataset`.
 
     Attributes:
         path: a Hub id, a folder, or the format of `data_files`: `json`, `csv`, `parquet`, …, `conll` (columns) or
             `conllu` (Universal Dependencies).
-        data_files: split -> file, glob or list of them; relative to the Hub id or folder if `path` is one.
-        columns: names of the columns in the files, for a format that does not name them (`conll`).
+        data_files: split -> file, glob, or list of files and globs; relative to `path` if `path` is a Hub id or folder.
+        columns: names of the columns in the files, for a format without column names (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
-        splits: split -> the dataset's own name of it, where they differ, such as `{validation: dev}`.
-        streaming: whether to read the training split during training instead of before. It may be larger than memory
-            and disk.
-        num_rows: rows of a streamed training split. Without it the split is read once to count the rows and to find
-            the labels.
-        buffer_size: rows of a stream that are shuffled at once.
-        validation_size: share (or number) of training rows to use for validation, if the dataset has no validation
+        splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`.
+        streaming: whether to read the training split during training instead of before. A streamed split may be larger
+            than memory and disk.
+        num_rows: number of rows of a streamed training split. Without `num_rows` the split is read once to count the
+            rows and to find the labels.
+        buffer_size: number of rows of a stream that are shuffled at once.
+        validation_size: share (or number) of the training rows to use for validation, if the dataset has no validation
             split.
     """
 
@@ -57,19 +57,19 @@ class DatasetRecipe(BaseModel):
 
     @field_validator("inputs")
     @classmethod
-    def _one_first_input(cls, inputs: dict[str, str]) -> dict[str, str]:
+    def _either_tokens_or_text(cls, inputs: dict[str, str]) -> dict[str, str]:
         for key in inputs:
             if key not in INPUTS:
                 raise ValueError(f"no such input {key!r}. {did_you_mean(key, INPUTS)}")
         if ("tokens" in inputs) == ("text" in inputs):
             raise ValueError("give either `tokens` or `text`")
         if "tokens" in inputs and "text_pair" in inputs:
-            raise ValueError("`text_pair` goes with `text`")
+            raise ValueError("`text_pair` needs `text` and cannot be combined with `tokens`")
         return inputs
 
     @field_validator("labels")
     @classmethod
-    def _some_label(cls, labels: dict[str, str]) -> dict[str, str]:
+    def _at_least_one_label(cls, labels: dict[str, str]) -> dict[str, str]:
         if not labels:
             raise ValueError("name at least one task and its column")
         return labels
@@ -83,12 +83,12 @@ class DatasetRecipe(BaseModel):
         return splits
 
     @model_validator(mode="after")
-    def _streams_are_read_once(self) -> DatasetRecipe:
+    def _streaming_options_match(self) -> DatasetRecipe:
         for key in {"num_rows", "buffer_size"} & self.model_fields_set:
             if not self.streaming:
-                raise ValueError(f"`{key}` goes with `streaming: true`")
+                raise ValueError(f"`{key}` needs `streaming: true`")
         if self.streaming and self.validation_size is not None:
-            raise ValueError("a stream cannot be split: leave out `validation_size` or `streaming`")
+            raise ValueError("a stream cannot be split. Leave out `validation_size` or `streaming`")
         return self
 
     @model_validator(mode="after")
@@ -96,7 +96,8 @@ class DatasetRecipe(BaseModel):
         for key in self.data_files or {}:
             if key not in SPLITS and key not in self.splits.values():
                 raise ValueError(
-                    f"`data_files` has no split {key!r}, unless `splits` maps one to it. {did_you_mean(key, SPLITS)}"
+                    f"`data_files` names {key!r}, which is neither a split nor a value of `splits`. "
+                    f"{did_you_mean(key, SPLITS)}"
                 )
         return self
 
@@ -107,17 +108,17 @@ class DatasetRecipe(BaseModel):
 
 
 class MixtureRecipe(Section):
-    """How datasets are mixed: p_d ∝ min(n_d, size_cap)^(1/temperature), see `TaskMixture`.
+    """The mixing of datasets: p_d ∝ min(n_d, size_cap)^(1/temperature); see `TaskMixture`.
 
     Attributes:
         temperature: 1 is proportional to size, a large value (`.inf`) is uniform. `[5, 1]` moves from 5 to 1 over the
             training.
         size_cap: the largest number of rows that counts for a dataset.
-        max_repeats: the largest number of passes over a dataset in one epoch. The share that a dataset gives up goes to
-            the others.
-        probabilities: p_d of every dataset, instead of all the above.
-        batching: with `mixed` a batch holds rows from any dataset, with `homogeneous` from one dataset, the same
-            dataset in all processes.
+        max_repeats: the largest number of passes over a dataset in one epoch. The share that a dataset loses is
+            distributed over the remaining datasets.
+        probabilities: p_d of every dataset, instead of the three attributes above.
+        batching: with `mixed`, a batch has rows from any dataset; with `homogeneous`, from one dataset, which is the
+            same in all processes.
         length_window: number of batches inside which rows are grouped by length.
     """
 
@@ -130,13 +131,13 @@ class MixtureRecipe(Section):
 
 
 class LossRecipe(Section):
-    """How task losses are weighted.
+    """The weighting of the task losses.
 
     Attributes:
-        weighting: `static`, which keeps the weights as given.
-        weights: w_t of each task, 1 if the task is not named.
-        scale: with `rows` a task's loss is scaled by n_t / N, the share of rows that carry the task's label; with
-            `per_task` it is not.
+        weighting: `static`: the weights do not change during training.
+        weights: w_t of each task; 1 for a task that is not named.
+        scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
+            `per_task`, the loss is not scaled.
     """
 
     weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
@@ -151,21 +152,21 @@ class LossRecipe(Section):
 
 
 class AdapterRecipe(Section):
-    """Soft sharing: a LoRA on the encoder for each task, see `MultitaskModel.add_adapter`.
+    """Soft sharing: a LoRA (Hu et al. 2021) on the encoder per task; see `MultitaskModel.add_adapter`.
 
     Attributes:
-        r: rank.
-        alpha: the low-rank update is scaled by alpha / r.
+        r: rank of the low-rank update.
+        alpha: numerator of the scale alpha / r of the low-rank update.
         dropout: share of an adapter's input that is dropped in training.
         target_modules: names of linear layers, or `all-linear`; by default PEFT's choice for the encoder's family.
-        tasks: the tasks with an adapter of their own. The other tasks use the encoder without one.
-        shared: whether there is also one adapter that all tasks use.
-        train_encoder: whether the encoder is trained too, and not only adapters and heads.
+        tasks: the tasks with an adapter of their own. The remaining tasks use the encoder without an own adapter.
+        shared: whether the encoder also has one adapter that all tasks use.
+        train_encoder: whether the encoder's own weights are trained too, and not only adapters and heads.
         pull: λ of the term λ · Σ_t ‖ΔW_t − mean ΔW‖²_F in the loss, which draws the adapters of the tasks towards
-            their mean. This includes the adapters of a trained model, unless they are frozen.
-        use_rslora: whether to scale by alpha / √r (Kalajdzievski 2023).
+            their mean. The term includes the adapters of a trained model, unless they are frozen.
+        use_rslora: whether to scale by alpha / √r instead of alpha / r (Kalajdzievski 2023).
         use_dora: whether to use DoRA (Liu et al. 2024) instead of LoRA. DoRA needs an encoder pass per adapter and
-            goes without `shared` and `pull`.
+            cannot be combined with `shared` or `pull`.
     """
 
     r: Annotated[int, OnResume.COMPARED] = Field(default=8, ge=1)
@@ -188,18 +189,18 @@ class AdapterRecipe(Section):
         return pull
 
     @model_validator(mode="after")
-    def _go_together(self) -> AdapterRecipe:
+    def _options_match(self) -> AdapterRecipe:
         if not self.tasks and not self.shared:
-            raise ValueError("`tasks` is empty and `shared` false: there would be no adapter")
+            raise ValueError("`tasks` is empty and `shared` is false. Name a task, set `shared`, or remove `adapters`")
         if len(set(self.tasks)) < len(self.tasks) and self.tasks != "all":
             raise ValueError(f"`tasks` should name each task once. Found {self.tasks}")
         if self.use_dora and (self.shared or self.pull):
-            raise ValueError("DoRA adapters do not add up: `use_dora` goes without `shared` and `pull`")
+            raise ValueError("`use_dora` cannot be combined with `shared` or `pull`: DoRA updates are not additive")
         return self
 
 
 class CardRecipe(Section):
-    """Facts for the model card that cannot be computed; see the Hub's documentation of model cards.
+    """Facts for the model card that cannot be computed. The Hub's documentation of model cards lists valid values.
 
     Attributes:
         license: the model's licence, such as `apache-2.0`.

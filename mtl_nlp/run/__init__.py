@@ -1,4 +1,4 @@
-"""The run: the steps from a recipe to data, model, trainer and plan."""
+"""The steps from a recipe to its data, model, trainer and plan."""
 
 import lazy_loader
 

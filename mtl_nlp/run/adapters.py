@@ -1,4 +1,4 @@
-"""The adapters of a recipe: their checks, their addition to a model, and the parts that are not trained."""
+"""Adapters and frozen parts of a recipe: checks, and changes to the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtl_nlp.recipe.sections import AdapterRecipe
 
 
 def lora_config(recipe: AdapterRecipe) -> LoraConfig:
-    """Return PEFT's configuration of a recipe's adapters, which is the same for all of them."""
+    """Return the PEFT configuration that all adapters of a recipe share."""
     return LoraConfig(
         r=recipe.r,
         lora_alpha=recipe.alpha,
@@ -29,14 +29,14 @@ def lora_config(recipe: AdapterRecipe) -> LoraConfig:
 
 
 def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
-    """Check that an encoder can be built and that a recipe's adapters fit it, before its weights are loaded.
+    """Check that an encoder can be built and that a recipe's adapters fit the encoder, before weights are loaded.
 
     Args:
         recipe: the recipe.
         text_config: the encoder's configuration.
 
     Raises:
-        RecipeError: if the encoder cannot be built, an adapter does not fit it, or PEFT is too old.
+        RecipeError: if the encoder cannot be built, an adapter does not fit the encoder, or PEFT is too old.
     """
     with torch.device("meta"):
         try:
@@ -51,9 +51,9 @@ def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
 
 
 def adapt(model: MultitaskModel, recipe: Recipe) -> None:
-    """Add a recipe's adapters to a model, and exclude parts from training as the recipe says.
+    """Add a recipe's adapters to a model, and freeze the parts that the recipe does not train.
 
-    A task that already has an adapter with the same options keeps it.
+    A task that already has an adapter with the same options keeps that adapter.
 
     Args:
         model: the model, which is changed in place.
@@ -72,7 +72,10 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
                 if name not in existing:
                     model.add_adapter(lora_config(adapters), name)
                 elif existing[name] != {"name": name, **options}:
-                    raise ValueError(f"{name} has one from {recipe.encoder}, {existing[name]}. Found {options}.")
+                    raise ValueError(
+                        f"the adapter of {name} in {recipe.encoder} has different options, {existing[name]}. "
+                        f"Found {options}. Use the options of the existing adapter."
+                    )
             if adapters.pull:
                 check_pull(model)
         except ValueError as error:
@@ -86,4 +89,4 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
         raise RecipeError(f"freeze: {error}") from error
     for name in recipe.tasks:
         if not any(parameter.requires_grad for parameter in model.parameters_of(name)) and "encoder" in recipe.freeze:
-            raise RecipeError(f"freeze: nothing is left to train for {name}.")
+            raise RecipeError(f"freeze: nothing is left to train for {name}. Remove `encoder` or {name} from `freeze`.")

@@ -1,4 +1,4 @@
-"""Training arguments from a recipe."""
+"""The training arguments of a recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESERVED = {
     "loss_scale": "loss.scale",
     "adapter_pull": "adapters.pull",
 }
-"""Training arguments that a recipe has under a key of its own."""
+"""Training argument -> the recipe key that replaces the argument."""
 
 _NOTHING_WRITTEN = {
     "push_to_hub": False,
@@ -31,7 +31,7 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Make training arguments of a recipe's sections `training`, `loss` and `adapters`.
+    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`.
 
     Args:
         recipe: the recipe.
@@ -43,11 +43,11 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
 
 
 def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArguments:
-    """Make arguments for a trainer that scores a model and creates no file, folder or Hub repository.
+    """Build arguments for a trainer that scores a model and creates no file, folder or Hub repository.
 
     Args:
         recipe: the recipe, whose precision, batch size and data loading are kept.
-        folder: an existing folder. Trainer creates its `output_dir`, also where nothing is written into it.
+        folder: an existing folder for `output_dir`, which Trainer creates even if it writes no file.
 
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
@@ -61,7 +61,7 @@ def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> 
         if key not in valid:
             raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
         if key in RESERVED:
-            raise RecipeError(f"training.{key}: give it as `{RESERVED[key]}`.")
+            raise RecipeError(f"training.{key}: set the recipe key `{RESERVED[key]}` instead.")
     values = _checked_values(training)
     try:
         return MultitaskTrainingArguments(
@@ -71,7 +71,7 @@ def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> 
             loss_scale=recipe.loss.scale,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
         )
-    except (ValueError, TypeError, ImportError) as error:  # ImportError: an extra such as deepspeed is not installed
+    except (ValueError, TypeError, ImportError) as error:  # ImportError: a package such as deepspeed is not installed
         raise RecipeError(f"training: {one_line(error)}") from error
 
 
@@ -81,10 +81,10 @@ _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "g
 
 
 def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with the types of their fields.
+    """Return training arguments with each value converted to the type of its field.
 
-    TrainingArguments accepts a value of any type and fails much later. YAML 1.1 reads an unquoted `no` as False, which
-    is not a strategy, and `2e-4` as a string.
+    `TrainingArguments` accepts a value of any type and fails much later. YAML 1.1 reads an unquoted `no` as False,
+    which is not a strategy, and `2e-4` as a string.
     """
     types = get_type_hints(MultitaskTrainingArguments)
     values: dict[str, Any] = {}
@@ -96,13 +96,13 @@ def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 value = number(value) if isinstance(value, str) else value
             except ValueError:
-                raise RecipeError(f"training.{key}: expected a number, found {value!r}.") from None
+                raise RecipeError(f"training.{key}: should be a number. Found {value!r}.") from None
             if isinstance(value, bool) or not isinstance(value, int | number):
-                kind = "whole number" if number is int else "number"
-                raise RecipeError(f"training.{key}: expected a {kind}, found {value!r}.")
+                kind = "an integer" if number is int else "a number"
+                raise RecipeError(f"training.{key}: should be {kind}. Found {value!r}.")
         if key in _AT_LEAST_ONE and value < 1:
-            raise RecipeError(f"training.{key}: should be at least 1, found {value}.")
+            raise RecipeError(f"training.{key}: should be at least 1. Found {value}.")
         values[key] = value
     if values.get("num_train_epochs", 1) <= 0:
-        raise RecipeError(f"training.num_train_epochs: should be above 0, found {values['num_train_epochs']}.")
+        raise RecipeError(f"training.num_train_epochs: should be above 0. Found {values['num_train_epochs']}.")
     return values

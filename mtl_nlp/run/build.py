@@ -21,13 +21,15 @@ from mtl_nlp.training.trainer import MultitaskTrainer
 
 
 def build_model(run: Run) -> MultitaskModel:
-    """Build the model: the encoder, or a trained model, with new heads and adapters, seeded by `training.seed`.
+    """Build the model of a run: an encoder or a trained model, with new heads and adapters.
+
+    `training.seed` seeds the new weights.
 
     Args:
         run: the run.
 
     Raises:
-        RecipeError: if the encoder cannot be loaded, or the recipe's adapters and frozen parts do not fit it.
+        RecipeError: if the encoder cannot be loaded, or the recipe's adapters or frozen parts do not fit the encoder.
         ModelError: if a trained model cannot be loaded.
     """
     recipe = run.recipe
@@ -48,13 +50,13 @@ def build_model(run: Run) -> MultitaskModel:
 
 
 def build_meta_model(run: Run) -> MultitaskModel:
-    """Build the same model as `build_model` on the meta device, without weights.
+    """Build the model of `build_model` on the meta device, without weights.
 
     Args:
         run: the run.
 
     Raises:
-        RecipeError: if the recipe's adapters and frozen parts do not fit the model.
+        RecipeError: if the recipe's adapters or frozen parts do not fit the model.
     """
     with torch.device("meta"):
         return _apply_recipe(MultitaskModel(copy.deepcopy(run.config)), run)
@@ -70,30 +72,36 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
-    """Check that there are splits for the evaluation in training and for the final scores.
+    """Check that a run has splits for the evaluation in training and for the final scores.
 
     Args:
         run: the run.
-        arguments: its training arguments.
+        arguments: the training arguments of the run.
 
     Raises:
         RecipeError: if a split is missing.
     """
     if "validation" not in run.splits and arguments.eval_strategy != "no":
-        raise RecipeError("training.eval_strategy: there is no validation split. Give one, or `validation_size`.")
+        raise RecipeError(
+            "training.eval_strategy: there is no validation split. Add one, set `validation_size` in a dataset, or "
+            "set `training.eval_strategy: no`."
+        )
     if not run.splits.keys() & {"test", "validation"}:
-        raise RecipeError("datasets: there is neither a test nor a validation split to score on.")
+        raise RecipeError(
+            "datasets: there is neither a test nor a validation split to score the model on. Add one, or set "
+            "`validation_size` in a dataset."
+        )
 
 
 def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatchSampler:
-    """Return the batches that training takes.
+    """Return the sampler of the training batches.
 
     Args:
         run: the run.
-        arguments: its training arguments.
+        arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the mixture or its batches cannot be made.
+        RecipeError: if the mixture or its batches cannot be built.
     """
     try:
         return batch_sampler(run.mixture, arguments)
@@ -106,8 +114,8 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
 
     Args:
         run: the run.
-        model: its model.
-        arguments: its training arguments.
+        model: the model of the run.
+        arguments: the training arguments of the run.
 
     Raises:
         RecipeError: if arguments contradict each other, or need a package that is not installed.
@@ -121,7 +129,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
         )
-    except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a reporter is not installed
+    except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
         raise RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -22,11 +22,11 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
         recipe: the recipe.
 
     Returns:
-        The tokenizer, and the configuration with the recipe's `max_length` and `stride`: that of a trained multitask
-        model, or a new one without tasks.
+        The tokenizer, and the configuration with the recipe's `max_length` and `stride`: the configuration of a trained
+        multitask model, or a new one without tasks.
 
     Raises:
-        RecipeError: if the encoder cannot be loaded, or the window does not fit it.
+        RecipeError: if the encoder cannot be loaded, or the recipe's window does not fit the encoder.
     """
     hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in _HUB_OPTIONS}
     try:
@@ -42,7 +42,7 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
 
 
 def _set_window(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig) -> None:
-    """Set the configuration's `max_length` and `stride`: the recipe's, else those of a trained model or the default."""
+    """Set `max_length` and `stride` of a configuration, from the recipe, the trained model or the encoder's limit."""
     limit = default_max_length(tokenizer, config.text_config)
     if recipe.max_length is not None and limit is not None and recipe.max_length > limit:
         raise RecipeError(
@@ -55,6 +55,6 @@ def _set_window(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: Mult
     capacity = config.max_length - tokenizer.num_special_tokens_to_add()
     if config.stride >= capacity:
         raise RecipeError(
-            f"stride: windows hold {capacity} sub-words beside special tokens and should share fewer. "
+            f"stride: should be below {capacity}, the number of sub-words per window without special tokens. "
             f"Found {config.stride}."
         )

@@ -1,4 +1,4 @@
-"""Notes for the user about a run's data, one sentence each."""
+"""Notes for the user about the data of a run, one sentence each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) ->
 
 
 def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:
-    """Return sentences about a split's rows that are repaired, empty, cut or not used, and about unknown labels.
+    """Return sentences about the rows of a split that are repaired, empty, cut or not used, and about unknown labels.
 
     Args:
         encoded: the split.
@@ -27,20 +27,21 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
     """
     notes = []
     if encoded.repaired:
-        notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags, repaired as seqeval reads them")
+        notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags; repaired as in seqeval")
     for name in encoded.feeds:
         missing = encoded.missing(name) - encoded.unlabelled
         if missing:
-            notes.append(f"{encoded.name}: {missing} rows lack a label for {name}; the others of the row are used")
+            notes.append(f"{encoded.name}: {missing} rows have no label for {name}; their remaining labels are used")
         unseen = count_unseen(encoded, tasks[name])
         if unseen:
             notes.append(
-                f"{encoded.name}: {unseen} labels of {name} do not occur in training; they are scored as wrong"
+                f"{encoded.name}: {unseen} labels of {name} do not occur in training; every prediction for them counts "
+                f"as wrong"
             )
     for count, what in (
-        (encoded.empty, "empty texts; kept, their labels count"),
+        (encoded.empty, "empty texts; used with their labels"),
         (encoded.unlabelled, "rows without any label; not used"),
-        (encoded.extra_windows, f"more windows of up to {max_length} sub-words, into which long texts are cut"),
+        (encoded.extra_windows, f"additional windows of up to {max_length} sub-words, since long texts are split"),
         (encoded.truncated, f"texts truncated to {max_length} sub-words"),
     ):
         if count:
@@ -49,8 +50,13 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
 
 
 def describe_stream(stream: EncodedStream, *, is_counted: bool) -> str:
-    """Return a sentence about the number of a stream's rows, which is counted or given in the recipe."""
-    how = "counted; `num_rows` spares it" if is_counted else "as given"
+    """Return a sentence about the number of rows of a stream.
+
+    Args:
+        stream: the stream.
+        is_counted: whether the rows were counted, instead of given as `num_rows` in the recipe.
+    """
+    how = "counted; set `num_rows` to skip the count" if is_counted else "from `num_rows`"
     return f"{stream.name}: streamed, {stream.num_rows} rows ({how})"
 
 
@@ -59,7 +65,7 @@ def describe_unscored_tasks(
     splits: Mapping[str, Mapping[str, EncodedDataset]],
     streams: Mapping[str, EncodedStream],
 ) -> list[str]:
-    """Return a sentence for each split in which some task has no labels.
+    """Return a sentence per split in which a task has no labels.
 
     Args:
         tasks: the recipe's tasks.
@@ -71,5 +77,5 @@ def describe_unscored_tasks(
         feeders = [*datasets.values(), *(streams.values() if split == "train" else ())]
         unscored = [task for task in tasks if not any(task in encoded.feeds for encoded in feeders)]
         if unscored:
-            notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score leaves them out")
+            notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score excludes these tasks")
     return notes

@@ -1,4 +1,4 @@
-"""The plan of a run as text: `mtl-nlp plan`."""
+"""The plan of a run as text, which `mtl-nlp plan` prints."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
 
     Args:
         run: the run.
-        arguments: its training arguments.
+        arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the mixture or its batches cannot be made.
+        RecipeError: if the mixture or its batches cannot be built.
     """
     sampler = plan_batches(run, arguments)
     mixture = sampler.mixture
@@ -75,7 +75,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
         "\n".join(
-            f"note: {encoded.name}: its rows ({encoded.num_windows}) are fewer than processes; some have none in a step"
+            f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
+            f"this dataset in a step"
             for encoded in mixture.datasets.values()
             if encoded.num_windows < sampler.num_processes
         ),
@@ -91,7 +92,7 @@ def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) 
     if arguments.max_tokens_per_batch is not None:
         size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
     steps = math.ceil(len(sampler) / accumulated)
-    return f"{steps} steps an epoch of {size} each, {sampler.total_batches // accumulated} in all."
+    return f"{steps} steps per epoch with {size} each, {sampler.total_batches // accumulated} steps in total."
 
 
 def _processes(arguments: MultitaskTrainingArguments) -> str:
@@ -100,14 +101,14 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
     devices = 1 if arguments.use_cpu else torch.accelerator.device_count()
     if devices > 1:
         return (
-            f"1 process, on one of {devices} devices. To use all: "
+            f"1 process, on one of {devices} devices. To use all devices: "
             f"accelerate launch --num_processes {devices} -m mtl_nlp train RECIPE."
         )
     return "1 process."
 
 
 def _padding(sampler: MixtureBatchSampler) -> str:
-    """Describe the share of padding in the first batches of the first epoch, over all processes."""
+    """Return a sentence about the share of padding in the first batches of the first epoch, over all processes."""
     if sampler.mixture.is_streamed:
         return ""
     rows = sub_words = positions = 0
@@ -137,7 +138,7 @@ def _shortened(labels: Sequence[str], most: int = 60) -> str:
 
 
 def describe_parameters(model: MultitaskModel) -> str:
-    """Return a line about the number of parameters that are trained, in total and per part."""
+    """Return a line with the number of trained parameters, in total and per part."""
 
     def size(parameters: list[nn.Parameter], of_trained: bool = True) -> int:
         return sum(p.numel() for p in set(parameters) if p.requires_grad or not of_trained)

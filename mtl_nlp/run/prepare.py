@@ -1,4 +1,4 @@
-"""A run: a recipe with its data loaded and tokenized, ready for a model and a trainer."""
+"""The preparation of a run: a recipe's data is loaded and tokenized for a model and a trainer."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mtl_nlp.run.tokenization import tokenize_datasets
 
 @dataclass
 class Run:
-    """A recipe's data, ready to train on or to evaluate on.
+    """A recipe with its data, ready for training or evaluation.
 
     Attributes:
         recipe: the recipe.
         tokenizer: the encoder's tokenizer.
-        config: the model's configuration with all tasks and their label spaces. Before training it has only the
-            adapters of the trained model that the recipe starts from.
+        config: the model's configuration with all tasks and their label spaces. Before training, the configuration has
+            only the adapters of the trained model that the recipe starts from.
         splits: split -> dataset -> its encoded rows.
         streams: dataset -> its training split, if that is streamed.
         notes: sentences for the user about the data.
@@ -53,7 +53,7 @@ class Run:
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """All tasks of the model by name: those of the recipe, and of the trained model that it starts from."""
+        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from."""
         return {task.name: task for task in self.config.get_tasks()}
 
     @property
@@ -72,10 +72,9 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report scores on.
+        """The split to report scores on: the first of `test` and `validation` with labels for all tasks of the recipe.
 
-        This is `test` or else `validation`, whichever has labels for all of the recipe's tasks. If neither does, it is
-        `test` if there is one.
+        If neither split has labels for all tasks, the first existing one of the two is used.
         """
         present = [split for split in ("test", "validation") if split in self.splits]
         for split in present:
@@ -85,13 +84,13 @@ class Run:
 
 
 def prepare_run(recipe: Recipe) -> Run:
-    """Load and tokenize everything that a recipe names.
+    """Load and tokenize the datasets of a recipe.
 
     Args:
         recipe: the recipe.
 
     Raises:
-        RecipeError: if the recipe's encoder, adapters or tasks do not fit each other or a trained model's tasks.
+        RecipeError: if the recipe's encoder, adapters and tasks do not fit each other or the tasks of a trained model.
         DataError: if the data cannot be loaded or a row is not valid.
     """
     _check_formats(recipe)
@@ -113,7 +112,7 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     """Load and tokenize one split of a recipe with the label spaces of a trained model.
 
     Args:
-        recipe: the recipe, whose tasks the model has.
+        recipe: the recipe; the model must have its tasks.
         model: the model.
         folder: the model's folder or Hub id, from which the tokenizer is loaded.
         split: `train`, `validation` or `test`.
@@ -125,47 +124,54 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     _check_formats(recipe)
     for name in recipe.tasks:
         if name not in model.tasks or model.tasks[name].type != recipe.task(name).type:
-            raise RecipeError(f"tasks.{name}: the model in {folder} has no such task. It has {', '.join(model.tasks)}.")
+            raise RecipeError(
+                f"tasks.{name}: the model in {folder} has no {recipe.task(name).type} task of this name. "
+                f"The model has {', '.join(f'{task.name} ({task.type})' for task in model.tasks.values())}."
+            )
     tokenizer = load_model_tokenizer(folder, model.config)
     found = {name: load_splits(name, dataset, model.tasks, only=split) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
-        raise RecipeError(f"datasets: none has a split {split!r}.")
+        raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")
     data = tokenize_datasets(recipe, tokenizer, model.config, loaded)
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
 
 
 def _check_formats(recipe: Recipe) -> None:
-    """Check the keys of all datasets before the first of them is loaded."""
+    """Check the keys of all datasets before the first dataset is loaded."""
     for name, dataset in recipe.datasets.items():
         check_format(name, dataset)
 
 
 def _check_task_options(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
-    """Check that a task that the trained model has too is the same task."""
+    """Check that the tasks in both the recipe and the trained model have the same options."""
     for name in trained.keys() & tasks.keys():
         if trained[name].with_labels(()) != tasks[name]:
-            raise RecipeError(f"tasks.{name}: {recipe.encoder} has a task of this name and other options. Rename it.")
+            raise RecipeError(
+                f"tasks.{name}: {recipe.encoder} has a task of this name with different options. Rename the task."
+            )
 
 
 def _check_known_labels(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
-    """Check that the data has no labels that the trained model's head for the task does not have."""
+    """Check that the trained heads have all labels of the data."""
     for name in trained.keys() & tasks.keys():
         if new := set(tasks[name].labels) - set(trained[name].labels):
             raise RecipeError(
-                f"tasks.{name}: {recipe.encoder} was trained without the labels {', '.join(sorted(new))}. A head keeps "
-                f"its labels: give the task another name."
+                f"tasks.{name}: {recipe.encoder} was trained without the labels {', '.join(sorted(new))}. The labels "
+                f"of a trained head cannot change. Rename the task."
             )
 
 
 def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task]) -> list[str]:
-    """Add the recipe's tasks to a configuration; return a note if the trained tasks read their texts differently."""
+    """Add the recipe's tasks to a configuration, and return a note if the trained tasks will read texts differently."""
     trained = {task.name: task for task in config.get_tasks()}
     read_words = config.reads_words
     config.tasks = [task.to_dict() for task in {**trained, **tasks, **trained}.values()]
     if not trained or not config.reads_words or read_words:
         return []
-    change = f"for a task on words texts are split into words, which {', '.join(trained)} read as they are so far"
+    change = f"the new task on words needs texts split into words; {', '.join(trained)} were trained on unsplit texts"
     if recipe.freeze:
-        raise RecipeError(f"freeze: {change}: they would answer otherwise. Leave out `freeze`, or that task.")
+        raise RecipeError(
+            f"freeze: {change}, so the answers of frozen tasks would change. Leave out `freeze` or the new task."
+        )
     return [change]

@@ -1,4 +1,4 @@
-"""Tokenization of a run's datasets."""
+"""The tokenization of a run's datasets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TokenizedDatasets:
 def tokenize_datasets(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig, loaded: Mapping[str, LoadedDataset]
 ) -> TokenizedDatasets:
-    """Tokenize all splits of a run's datasets. Splits for evaluation without any label are left out.
+    """Tokenize all splits of a run's datasets, except evaluation splits without any label.
 
     Args:
         recipe: the recipe.

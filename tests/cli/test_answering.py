@@ -52,7 +52,7 @@ def test_texts_are_answered_on_standard_output(trained, tmp_path, capsys):
         ("a.conllu", "1\tAda" + "\t_" * 8 + "\n2\truns" + "\t_" * 8 + "\n"),
     ],
 )
-def test_the_input_format_follows_the_files_ending(trained, tmp_path, name, content):
+def test_input_format_follows_the_file_extension(trained, tmp_path, name, content):
     source, target = write(tmp_path / name, content), tmp_path / "out.conll"
     assert main(["predict", str(trained / "run"), source, "--output", str(target), "--output-format", "conll"]) == 0
     (sentence,) = read_conll(target, ["tokens", "pos", "ner"])
@@ -67,7 +67,7 @@ def as_onnx(trained, tmp_path_factory) -> Path:
     return folder
 
 
-def test_predict_answers_from_an_onnx_file_as_from_the_model(trained, as_onnx, tmp_path):
+def test_predict_gives_equal_answers_for_onnx_and_torch(trained, as_onnx, tmp_path):
     texts = write(tmp_path / "a.txt", "Ada lives in Paris.\n\n" + "The quick brown fox jumps. " * 30 + "\n")
     rows = []
     for model in (trained / "run", as_onnx):

@@ -57,7 +57,7 @@ def seconds_of(*arguments: str) -> tuple[float, int, str]:
         (("train", "{recipe}"), 2, "encodr: unknown key"),
     ],
 )
-def test_an_answer_that_needs_no_model_takes_little_time_and_imports_no_torch(tmp_path, arguments, status, message):
+def test_commands_without_a_model_are_fast_and_do_not_import_torch(tmp_path, arguments, status, message):
     recipe = write(tmp_path / "recipe.yaml", {**sample_recipe("bert", tmp_path / "run", max_steps=2), "encodr": "x"})
     runs = [seconds_of(*(argument.format(recipe=recipe) for argument in arguments)) for _ in range(3)]
     for _, found, printed in runs:
@@ -78,10 +78,10 @@ def test_the_package_runs_as_a_module():
         ("encodr=x", r"encodr: unknown key. Did you mean 'encoder'"),
         ("datasets.sample.data_files.test=/no/file", "datasets.sample.data_files.test: no file /no/file"),
         ("datasets.sample.labels.pos=upso", "no column or comment 'upso'. Did you mean 'upos'"),
-        ("tasks.x={type: regression}", "tasks.x: no dataset feeds it"),
+        ("tasks.x={type: regression}", "tasks.x: no dataset has labels for this task"),
         ("encoder=/no/encoder", "encoder: /no/encoder cannot be loaded"),
         ("training.lr=1", "training.lr: no such training argument"),
-        ("stride=47", "stride: windows hold 46"),
+        ("stride=47", "stride: should be below 46"),
     ],
 )
 def test_a_bad_recipe_is_refused_in_one_line(trained, tmp_path, capsys, override, message):
@@ -126,7 +126,7 @@ def test_a_folder_without_a_multitask_model_is_refused_in_one_line(trained, enco
     assert message in fails(capsys, "evaluate", encoder, "--recipe", str(trained / "recipe.yaml"), *more)
 
 
-def test_a_cut_off_weights_file_is_refused_in_one_line(trained, tmp_path, capsys):
+def test_truncated_weights_are_refused_in_one_line(trained, tmp_path, capsys):
     shutil.copytree(trained / "run", tmp_path / "run")
     weights = tmp_path / "run" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -147,7 +147,7 @@ def test_a_bad_input_line_is_refused_in_one_line(trained, tmp_path, capsys, cont
     assert message in fails(capsys, "predict", str(trained / "run"), source)
 
 
-def test_files_that_are_not_there_are_refused_in_one_line(trained, tmp_path, capsys):
+def test_missing_files_are_refused_in_one_line(trained, tmp_path, capsys):
     model, texts = str(trained / "run"), write(tmp_path / "a.txt", "Hi\n")
     assert "There is no file /no/texts" in fails(capsys, "predict", model, "/no/texts")
     assert "--output /no/folder/x" in fails(capsys, "predict", model, texts, "--output", "/no/folder/x")
@@ -177,5 +177,5 @@ def test_a_token_in_a_recipe_is_refused(quick_recipe, tmp_path, capsys):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(quick_recipe))
     assert main(["plan", str(tmp_path / "r.yaml")]) == 2
     error = capsys.readouterr().err
-    assert "training.hub_token: a recipe is saved with its model" in error
+    assert "training.hub_token: a recipe must not contain a token" in error
     assert "hf_secret" not in error

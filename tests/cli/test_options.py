@@ -14,7 +14,7 @@ def test_a_batch_has_at_least_one_text(capsys, size):
     assert f"should be a whole number of at least 1. Found '{size}'" in capsys.readouterr().err
 
 
-def test_an_output_folder_that_cannot_be_made_is_told_before_training(quick_recipe, tmp_path, capsys):
+def test_unusable_output_folder_is_reported_before_training(quick_recipe, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump(quick_recipe | {"output_dir": str(tmp_path / "file" / "run")}))

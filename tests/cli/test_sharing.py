@@ -31,7 +31,7 @@ def test_a_task_is_exported_for_the_stock_pipelines(trained, tmp_path, capsys):
     assert list(stock.config.id2label.values()) == labels
 
 
-def test_what_eight_bits_cost_is_measured_and_printed(trained, tmp_path, capsys):
+def test_loss_through_int8_is_measured_and_printed(trained, tmp_path, capsys):
     model, recipe, scores = str(trained / "run"), str(trained / "recipe.yaml"), tmp_path / "scores.json"
     assert main(["evaluate", model, "--recipe", recipe, "--split", "validation", "--output", str(scores)]) == 0
     capsys.readouterr()
@@ -62,12 +62,12 @@ def test_what_eight_bits_cost_is_measured_and_printed(trained, tmp_path, capsys)
         (("--format", "onnx", "--int8", "--recipe", "/no/recipe.yaml"), "Recipe /no/recipe.yaml cannot be read"),
     ],
 )
-def test_an_export_that_cannot_be_is_refused_in_one_line(trained, tmp_path, capsys, arguments, message):
+def test_impossible_export_is_refused_in_one_line(trained, tmp_path, capsys, arguments, message):
     assert message in fails(capsys, "export", str(trained / "run"), str(tmp_path / "out"), *arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_an_export_writes_to_a_new_or_empty_folder_alone(trained, tmp_path, capsys):
+def test_export_writes_only_to_a_new_or_empty_folder(trained, tmp_path, capsys):
     model, how = str(trained / "run"), ("--format", "transformers", "--task", "ner")
     for output in (tmp_path, write(tmp_path / "file", "mine")):
         assert f"{output} should be a new or empty folder." in fails(capsys, "export", model, str(output), *how)
@@ -109,7 +109,7 @@ def logits_of(model: Any, task: str | None = None) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
 @pytest.mark.parametrize(("task", "trained"), [("ner", False), ("topic", False), ("ner", True)])
-def test_a_task_is_exported_for_peft_and_loaded_by_the_line_that_is_printed(adapted, tmp_path, capsys, task, trained):
+def test_peft_export_is_loaded_by_the_printed_line(adapted, tmp_path, capsys, task, trained):
     run, model = adapted, MultitaskModel.from_pretrained(adapted)
     if trained:  # as any change to the encoder is
         run = tmp_path / "run"
@@ -167,7 +167,7 @@ def test_an_adapter_that_cannot_be_exported_is_refused_in_one_line(adapted, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mean_that_no_stock_class_reads_is_not_exported_for_peft(tmp_path, capsys):
+def test_mean_pooling_without_a_stock_class_is_not_exported_for_peft(tmp_path, capsys):
     model = build_model([TextClassification(name="mean", labels=["a", "b"], pooling="mean")])
     model.add_adapter(LoraConfig(target_modules="all-linear"), "mean")
     model.save_pretrained(tmp_path / "run")
@@ -177,7 +177,7 @@ def test_a_mean_that_no_stock_class_reads_is_not_exported_for_peft(tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_is_exported_to_a_new_or_empty_folder_alone(adapted, tmp_path, capsys):
+def test_peft_export_writes_only_to_a_new_or_empty_folder(adapted, tmp_path, capsys):
     (tmp_path / "mine").write_text("mine")
     how = ("--format", "peft", "--task", "ner")
     for output in (tmp_path, tmp_path / "mine"):
@@ -191,7 +191,7 @@ def test_an_adapter_is_exported_to_a_new_or_empty_folder_alone(adapted, tmp_path
 
 
 @pytest.mark.parametrize("dropped", [["ner"], ["pos"], ["topic", "pos"]])
-def test_a_model_without_some_tasks_answers_the_others_as_before(adapted, tmp_path, capsys, dropped):
+def test_dropping_tasks_does_not_change_the_other_answers(adapted, tmp_path, capsys, dropped):
     model, output = MultitaskModel.from_pretrained(adapted), tmp_path / "out"
     before = [path.read_bytes() for path in sorted(adapted.iterdir()) if path.is_file()]
     kept = [name for name in model.tasks if name not in dropped]
@@ -228,13 +228,13 @@ def test_a_model_without_some_tasks_answers_the_others_as_before(adapted, tmp_pa
         ),
     ],
 )
-def test_tasks_that_cannot_be_left_out_are_refused_in_one_line(adapted, tmp_path, capsys, tasks, message):
+def test_invalid_drops_are_refused_in_one_line(adapted, tmp_path, capsys, tasks, message):
     options = [option for name in tasks for option in ("--task", name)]
     assert message in fails(capsys, "drop", str(adapted), str(tmp_path / "out"), *options)
     assert not (tmp_path / "out").exists()
 
 
-def test_tasks_are_left_out_into_a_new_or_empty_folder_alone(adapted, tmp_path, capsys):
+def test_drop_writes_only_to_a_new_or_empty_folder(adapted, tmp_path, capsys):
     (tmp_path / "mine").write_text("mine")
     for output in (adapted, tmp_path):
         command = ("drop", str(adapted), str(output), "--task", "ner")

@@ -44,7 +44,7 @@ def test_a_plan_is_printed_and_nothing_is_written(trained, tmp_path, capsys):
     assert not output.exists()
 
 
-def test_an_evaluation_renews_the_models_card_unless_somebody_changed_it(trained, tmp_path):
+def test_evaluation_rewrites_the_card_unless_it_was_edited(trained, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(trained / "run", run)
     evaluation = ["evaluate", str(run), "--recipe", str(trained / "recipe.yaml"), "--split"]
@@ -59,7 +59,7 @@ def test_an_evaluation_renews_the_models_card_unless_somebody_changed_it(trained
     assert json.loads((run / "results.json").read_text())["split"] == "test"
 
 
-def test_an_evaluation_written_elsewhere_leaves_the_models_card_alone(trained, tmp_path):
+def test_evaluation_with_output_does_not_change_the_card(trained, tmp_path):
     before = (trained / "run" / "README.md").read_bytes()
     recipe, output = str(trained / "recipe.yaml"), str(tmp_path / "x.json")
     assert (

@@ -218,7 +218,7 @@ def printed_lines(finished: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in finished.stdout.splitlines() if line]
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_by_the_code_beside_the_model(hub, shared, tmp_path):
+def test_hub_model_with_code_gives_equal_numbers_without_mtl_nlp(hub, shared, tmp_path):
     refused = """
 import sys
 from importlib.util import find_spec
@@ -292,7 +292,7 @@ def test_hub_model_with_adapters_gives_equal_numbers_with_mtl_nlp(online, adapte
     assert json.loads(online.run(ANSWER, source, "None", "multitask").stdout.splitlines()[-1]) == adapted_answers
 
 
-def test_who_has_no_mtl_nlp_gets_the_same_numbers_through_adapters(hub, adapted_answers, tmp_path):
+def test_hub_model_with_adapters_gives_equal_numbers_without_mtl_nlp(hub, adapted_answers, tmp_path):
     merged = """
 from transformers import pipeline
 alone = pipeline(model="ada/adapted-coded", trust_remote_code=True, merge_task="ner")
@@ -316,7 +316,7 @@ for given, one in zip(TEXTS, alone(TEXTS)):
         )
 
 
-def test_the_code_of_a_model_with_adapters_names_the_package_that_it_needs(hub, adapted, tmp_path):
+def test_model_code_with_adapters_names_the_package_that_it_needs(hub, adapted, tmp_path):
     program = """
 from transformers import pipeline
 pipeline(model="ada/adapted-coded", trust_remote_code=True)

@@ -348,8 +348,8 @@ def test_rows_and_label_names_are_counted_unless_known(prepared, tmp_path):
     given, counted = prepared({"d": {**dataset, "num_rows": 7}}), prepared({"d": dataset})
     assert given.tasks["pos"].labels == counted.tasks["pos"].labels == ("V", "N", "X")
     assert (given.streams["d"].num_rows, counted.streams["d"].num_rows) == (7, 9)
-    assert given.notes == ["d/train: streamed, 7 rows (as given)"]
-    assert counted.notes == ["d/train: streamed, 9 rows (counted; `num_rows` spares it)"]
+    assert given.notes == ["d/train: streamed, 7 rows (from `num_rows`)"]
+    assert counted.notes == ["d/train: streamed, 9 rows (counted; set `num_rows` to skip the count)"]
     assert len(read_rows(given.streams["d"])) == 9, "a pass ends where the rows end"
 
 
@@ -729,11 +729,11 @@ def test_plan_reports_the_stream(encoder, tmp_path, datasets, capsys):
     printed = capsys.readouterr()
     assert printed.err == ""
     lines = printed.out.splitlines()
-    assert "note: big/train: streamed, 60 rows (counted; `num_rows` spares it)" in lines
+    assert "note: big/train: streamed, 60 rows (counted; set `num_rows` to skip the count)" in lines
     words = {line.split()[0]: line.split() for line in lines if line}
     assert words["big"][1:7] == ["60", "11", "13", "0.75", "60", "0.2"]
     assert words["small"][1:7] == ["20", "0", "20", "0.25", "20", "0.2"]
-    assert "20 steps an epoch of 4 rows each, 4 in all." in lines
+    assert "20 steps per epoch with 4 rows each, 4 steps in total." in lines
     assert "padding" not in printed.out
 
 
@@ -819,9 +819,9 @@ def test_evaluation_reads_only_the_evaluated_split_of_a_streamed_recipe(encoder,
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("big", "validation_size", 5, "datasets.big: no rows can be set aside of a stream: leave out"),
-        ("small", "num_rows", 20, "datasets.small: `num_rows` goes with `streaming: true`"),
-        ("small", "buffer_size", 20, "datasets.small: `buffer_size` goes with `streaming: true`"),
+        ("big", "validation_size", 5, "datasets.big: a stream cannot be split. Leave out"),
+        ("small", "num_rows", 20, "datasets.small: `num_rows` needs `streaming: true`"),
+        ("small", "buffer_size", 20, "datasets.small: `buffer_size` needs `streaming: true`"),
         ("big", "num_rows", 0, "datasets.big.num_rows: Input should be greater than or equal to 1. Found 0"),
         ("big", "buffer_size", 0, "datasets.big.buffer_size: Input should be greater than or equal to 1. Found 0"),
         ("big", "num_rows", 60, "datasets.big.num_rows: the label names of task 'topic' are only known when all rows"),
@@ -862,7 +862,7 @@ def test_with_num_rows_a_late_bad_row_is_named_when_training_reaches_it(
     recipe = write_recipe(encoder, tmp_path, {"d": dataset}, training=training, mixture={"length_window": 2})
     assert main(["train", recipe]) == 2
     printed = capsys.readouterr()
-    assert "note: d/train: streamed, 1301 rows (as given)" in printed.out, "nothing was noticed before"
+    assert "note: d/train: streamed, 1301 rows (from `num_rows`)" in printed.out, "nothing was noticed before"
     assert message in printed.err
     assert printed.err.count("\n") == 1
 

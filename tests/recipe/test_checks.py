@@ -7,7 +7,7 @@ from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
 BAD = [-1.0, float("inf"), float("nan")]
 
 
-def test_finite_numbers_from_0_on_are_accepted():
+def test_finite_numbers_of_at_least_0_are_accepted():
     check_not_negative("pull", 0)
     check_loss_weights({})
     check_loss_weights({"pos": 0.0, "ner": 1, "topic": 2.5})

@@ -67,7 +67,7 @@ def test_an_unset_variable_is_named_with_its_key(tmp_path, monkeypatch):
         ("", "should be a mapping of keys. Found NoneType"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_explained_in_one_line(tmp_path, text, message):
+def test_file_without_a_recipe_is_explained_in_one_line(tmp_path, text, message):
     with pytest.raises(RecipeError, match=message) as caught:
         Recipe.load(write(tmp_path, text))
     assert "\n" not in str(caught.value)
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def shared(key: str, value: object) -> dict:
-    """The plain recipe with one key set, for others."""
+    """Return the plain recipe with one key set, as it is shared."""
     return relative_paths(changed(key, value))
 
 
@@ -99,14 +99,14 @@ def shared(key: str, value: object) -> dict:
         ("https://example.org/home/a.jsonl", "https://example.org/home/a.jsonl"),
     ],
 )
-def test_for_others_a_path_of_this_machine_is_relative(path, relative):
+def test_shared_recipe_has_relative_paths(path, relative):
     assert shared("datasets.ewt.data_files", {"train": path})["datasets"]["ewt"]["data_files"] == {"train": relative}
     assert shared("datasets.ewt.data_files", {"train": [path]})["datasets"]["ewt"]["data_files"] == {
         "train": [relative]
     }
 
 
-def test_for_others_the_files_of_a_dataset_keep_their_places_beside_each_other():
+def test_shared_recipe_keeps_the_relative_positions_of_files():
     files = {
         "train": ["/home/ada/ewt/train/*.conllu", "/home/ada/ewt/more.conllu"],
         "test": "/home/ada/ewt/test/a.conllu",
@@ -117,7 +117,7 @@ def test_for_others_the_files_of_a_dataset_keep_their_places_beside_each_other()
     }
 
 
-def test_for_others_no_other_key_keeps_a_path_and_nothing_else_changes():
+def test_shared_recipe_changes_only_local_paths():
     data = changed("training", {"deepspeed": "/home/ada/ds.json", "learning_rate": 0.1, "report_to": ["none"]})
     data |= {
         "encoder": "/home/ada/bert",
@@ -139,7 +139,7 @@ def test_for_others_no_other_key_keeps_a_path_and_nothing_else_changes():
     assert "/home" not in str(found)
 
 
-def test_a_recipe_for_others_is_a_recipe_and_is_itself_for_others(tmp_path):
+def test_shared_recipe_is_valid_and_unchanged_by_sharing_again(tmp_path):
     recipe = Recipe.load(write(tmp_path, PLAIN))
     others = recipe.without_local_paths()
     assert str(tmp_path) not in others.to_yaml()

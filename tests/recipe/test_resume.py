@@ -11,7 +11,7 @@ from mtl_nlp.recipe.schema import Recipe
 
 
 def fields_of(schema: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, OnResume | None, bool]]:
-    """(path, annotation, whether it is a section) of every field of a schema and its sections."""
+    """Yield (path, annotation, whether the field is a section) for every field of a schema and its sections."""
     for name, field in schema.model_fields.items():
         section = section_of(field)
         yield prefix + name, annotation_of(field), section is not None
@@ -23,7 +23,7 @@ FIELDS = list(fields_of(Recipe))
 
 
 @pytest.mark.parametrize(("path", "annotation", "is_section"), FIELDS, ids=[path for path, _, _ in FIELDS])
-def test_every_field_of_a_recipe_says_what_its_change_means_for_a_resumed_run(path, annotation, is_section):
+def test_every_recipe_field_states_the_effect_of_a_change_on_a_resumed_run(path, annotation, is_section):
     assert is_section or annotation is not None, f"annotate {path} with an OnResume"
 
 
@@ -53,12 +53,12 @@ def test_a_key_has_the_meaning_of_the_deepest_field_on_its_path(key, meaning):
     assert meaning_in_schema(key, Recipe) is meaning
 
 
-def test_a_key_that_the_schema_does_not_have_is_an_error():
+def test_key_outside_the_schema_is_an_error():
     with pytest.raises(KeyError, match="encodr"):
         meaning_in_schema("encodr", Recipe)
 
 
-def test_the_name_of_a_section_in_a_dict_is_not_taken_for_a_field():
+def test_name_of_a_section_in_a_dict_is_not_read_as_a_field():
     class Inner(BaseModel):
         path: Annotated[str, OnResume.KEPT]
         size: Annotated[int, OnResume.REFUSED]

@@ -28,7 +28,7 @@ def check(**options):
         {"probabilities": {"a": 1 / 3, "b": 0.6666667}, "temperature": [1, 1]},
     ],
 )
-def test_what_makes_sense_is_allowed(options):
+def test_valid_combinations_are_accepted(options):
     check(**options)
 
 
@@ -75,6 +75,6 @@ def test_values_out_of_range_are_refused(options, message):
 
 
 @pytest.mark.parametrize("other", [{"temperature": 2.0}, {"temperature": [1, 2]}, {"size_cap": 9}, {"max_repeats": 2}])
-def test_probabilities_stand_alone(other):
-    with pytest.raises(ValueError, match="`probabilities` stand alone: leave out `temperature`, `size_cap`"):
+def test_probabilities_exclude_other_settings(other):
+    with pytest.raises(ValueError, match="`probabilities` cannot be combined with `temperature`, `size_cap`"):
         check(probabilities={"a": 0.5, "b": 0.5}, **other)

@@ -17,7 +17,7 @@ def test_a_recipe_loads_with_defaults(tmp_path):
     assert recipe.loss.scale == "rows"
 
 
-def test_relative_paths_are_taken_from_the_recipes_folder(tmp_path):
+def test_relative_paths_are_resolved_against_the_folder_of_the_recipe(tmp_path):
     (tmp_path / "encoder").mkdir()
     recipe = Recipe.load(write(tmp_path, changed("encoder", "encoder")))
     files = recipe.datasets["ewt"].data_files
@@ -29,7 +29,7 @@ def test_relative_paths_are_taken_from_the_recipes_folder(tmp_path):
     assert recipe.encoder == str(tmp_path / "encoder")
 
 
-def test_absolute_paths_urls_and_hub_ids_stay_as_they_are(tmp_path):
+def test_absolute_paths_urls_and_hub_ids_are_unchanged(tmp_path):
     data = changed("datasets.ewt.data_files", {"train": "/data/x.jsonl", "test": "https://host/y.jsonl"})
     data["datasets"]["hub"] = {**data["datasets"]["ewt"], "path": "user/set", "data_files": {"train": "x.jsonl"}}
     recipe = Recipe.load(write(tmp_path, data))
@@ -50,11 +50,11 @@ def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
         ("mixture.temperatur", 1, r"^mixture\.temperatur: unknown key\. Did you mean 'temperature'"),
         ("loss.wieghts", {}, r"^loss\.wieghts: unknown key\. Did you mean 'weights'"),
         ("tasks.pos.shceme", "iob2", r"^tasks: Task 'pos': .* no option 'shceme'\. Did you mean 'scheme'"),
-        ("tasks.pos.labels", ["A"], "labels come from the data and the name is the key"),
-        ("tasks.pos.name", "x", "labels come from the data and the name is the key"),
+        ("tasks.pos.labels", ["A"], r"leave out `labels` \(taken from the data\) and `name` \(the task's key\)"),
+        ("tasks.pos.name", "x", r"leave out `labels` \(taken from the data\) and `name` \(the task's key\)"),
         ("datasets.ewt.inputs", {"token": "x"}, r"^datasets\.ewt\.inputs: no such input 'token'.*'tokens'"),
         ("datasets.ewt.splits", {"valid": "x"}, r"^datasets\.ewt\.splits: no such split 'valid'.*'validation'"),
-        ("datasets.ewt.data_files.dev", "x", r"^datasets\.ewt: `data_files` has no split 'dev'"),
+        ("datasets.ewt.data_files.dev", "x", r"^datasets\.ewt: `data_files` names 'dev', which is neither a split"),
         ("datasets.ewt.labels.gnre", "x", r"^datasets\.ewt\.labels\.gnre: no such task\. Did you mean 'genre'"),
         ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
         ("mixture.size_kap", 1, r"^mixture\.size_kap: unknown key\. Did you mean 'size_cap'"),
@@ -62,7 +62,7 @@ def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
         ("mixture.probabilities", {"etw": 1}, r"^mixture: `probabilities` names 'etw', .* Did you mean 'ewt'"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, message):
+def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(changed(key, value))
 
@@ -109,25 +109,25 @@ def test_an_unknown_name_is_answered_with_the_nearest_valid_one(key, value, mess
         ("adapters", {"tasks": ["poss"]}, r"^adapters\.tasks: no such task 'poss'\. Did you mean 'pos'"),
         ("adapters", {"target_modules": []}, r"^adapters\.target_modules.*at least 1"),
         ("adapters", {"tasks": ["pos", "pos"]}, r"^adapters: `tasks` should name each task once"),
-        ("adapters", {"tasks": []}, r"^adapters: `tasks` is empty and `shared` false"),
+        ("adapters", {"tasks": []}, r"^adapters: `tasks` is empty and `shared` is false"),
         ("adapters", {"pull": -1}, r"^adapters\.pull: `pull` should be finite and at least 0\. Found -1"),
         ("adapters", {"pull": float("inf")}, r"^adapters\.pull: `pull` should be finite and at least 0\. Found inf"),
         ("adapters", {"dropout": 1.0}, r"^adapters\.dropout: .*less than 1"),
-        ("adapters", {"use_dora": True, "shared": True}, r"^adapters: DoRA adapters do not add up"),
-        ("adapters", {"use_dora": True, "pull": 0.1}, r"^adapters: DoRA adapters do not add up"),
+        ("adapters", {"use_dora": True, "shared": True}, r"^adapters: `use_dora` cannot be combined with `shared`"),
+        ("adapters", {"use_dora": True, "pull": 0.1}, r"^adapters: `use_dora` cannot be combined with .* or `pull`"),
         ("freeze", "encoder", r"^freeze: .*list\. Found 'encoder'"),
         ("tasks", ..., r"^tasks: this key is missing"),
         ("tasks", {}, r"^tasks: .*at least 1"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key(key, value, message):
+def test_invalid_value_is_named_with_its_key(key, value, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(changed(key, value))
 
 
 @pytest.mark.parametrize("other", [{"temperature": 2}, {"size_cap": 9}, {"max_repeats": 2}])
-def test_probabilities_are_not_mixed_with_what_they_replace(other):
-    with pytest.raises(RecipeError, match=r"^mixture: `probabilities` stand alone"):
+def test_probabilities_exclude_the_settings_that_they_replace(other):
+    with pytest.raises(RecipeError, match=r"^mixture: `probabilities` cannot be combined with"):
         Recipe.from_dict(changed("mixture", {"probabilities": {"ewt": 1.0}, **other}))
 
 
@@ -137,20 +137,20 @@ def test_probabilities_are_not_mixed_with_what_they_replace(other):
         ({"text": "text"}, r"^datasets\.ewt\.labels\.pos: a token-classification task needs the input `tokens`.*text"),
         ({"text": "a", "tokens": "b"}, "give either `tokens` or `text`"),
         ({"text_pair": "a"}, "give either `tokens` or `text`"),
-        ({"tokens": "a", "text_pair": "b"}, "`text_pair` goes with `text`"),
+        ({"tokens": "a", "text_pair": "b"}, "`text_pair` needs `text` and cannot be combined with `tokens`"),
     ],
 )
-def test_inputs_must_suit_the_tasks(inputs, message):
+def test_inputs_must_fit_the_tasks(inputs, message):
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(changed("datasets.ewt.inputs", inputs))
 
 
-def test_a_task_that_no_dataset_feeds_is_named():
-    with pytest.raises(RecipeError, match=r"^tasks\.ner: no dataset feeds it"):
+def test_task_without_a_dataset_is_named():
+    with pytest.raises(RecipeError, match=r"^tasks\.ner: no dataset has labels for this task"):
         Recipe.from_dict(changed("tasks.ner", {"type": "token-classification"}))
 
 
-def test_the_resolved_recipe_loads_again_to_the_same_one_from_any_folder(tmp_path, monkeypatch):
+def test_resolved_recipe_loads_to_an_equal_recipe_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MTL_ENCODER", "from-environment")
     data = changed("datasets.ewt.sep", ";") | {
         "encoder": "${MTL_ENCODER}",
@@ -186,7 +186,7 @@ def test_the_fingerprint_changes_with_any_key(key, value):
     assert Recipe.from_dict(PLAIN).sha256() != Recipe.from_dict(changed(key, value)).sha256()
 
 
-def test_the_fingerprint_does_not_depend_on_where_recipe_data_encoder_and_output_are(tmp_path):
+def test_fingerprint_does_not_depend_on_the_location_of_recipe_data_encoder_and_output(tmp_path):
     data = changed("datasets.folder", {**PLAIN["datasets"]["ewt"], "path": "corpus", "data_files": None})
     data |= {"encoder": "models/bert", "training": {"deepspeed": "${CONFIGS}/ds.json"}}
     found = set()
@@ -201,7 +201,7 @@ def test_the_fingerprint_does_not_depend_on_where_recipe_data_encoder_and_output
     assert len(found) == 1
 
 
-def test_the_fingerprint_of_data_beside_and_apart_from_its_recipe_is_the_same(tmp_path):
+def test_fingerprint_is_equal_for_data_beside_and_apart_from_the_recipe(tmp_path):
     files = {"train": "corpus/train.jsonl", "test": ["corpus/a.jsonl", "corpus/b/*.jsonl"]}
     beside = Recipe.load(write(tmp_path, changed("datasets.ewt.data_files", files)))
     apart = {"train": "/data/v2/train.jsonl", "test": ["/data/v2/a.jsonl", "/data/v2/b/*.jsonl"]}
@@ -209,13 +209,13 @@ def test_the_fingerprint_of_data_beside_and_apart_from_its_recipe_is_the_same(tm
 
 
 @pytest.mark.parametrize("name", ["encoder", "shared"])
-def test_a_task_may_not_be_called_as_a_part_of_the_model_is_where_parts_are_named(name):
+def test_task_name_must_differ_from_the_names_of_model_parts(name):
     data = copy.deepcopy(PLAIN)
     data["tasks"][name] = {"type": "text-classification"}
     data["datasets"]["ewt"]["labels"][name] = "x"
     assert name in Recipe.from_dict(data).tasks
     for more in ({"adapters": {}}, {"freeze": ["encoder"]}):
-        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: with `adapters` or `freeze` this is"):
+        with pytest.raises(RecipeError, match=rf"^tasks\.{name}: with `adapters` or `freeze`, '{name}' is"):
             Recipe.from_dict({**data, **more})
 
 

@@ -1,4 +1,4 @@
-"""The recipe's sections by themselves; as parts of a recipe they are tested in test_recipe."""
+"""The sections of a recipe alone; `test_schema.py` tests the sections as parts of a recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATASET = {
 
 
 @pytest.mark.parametrize("section", [AdapterRecipe, CardRecipe, LossRecipe, MixtureRecipe])
-def test_a_section_has_defaults_knows_its_keys_and_does_not_change(section: type[BaseModel]):
+def test_section_has_defaults_refuses_unknown_keys_and_is_immutable(section: type[BaseModel]):
     made = section()
     with pytest.raises(ValidationError):
         section(no_such_key=1)
@@ -24,17 +24,17 @@ def test_a_section_has_defaults_knows_its_keys_and_does_not_change(section: type
         setattr(made, next(iter(section.model_fields)), None)
 
 
-def test_a_dataset_hands_on_the_keys_it_does_not_know():
+def test_dataset_passes_unknown_keys_to_load_dataset():
     assert DatasetRecipe(**DATASET, name="en").model_extra == {"name": "en"}
 
 
-def test_files_are_read_where_the_path_is_a_format():
+def test_files_are_read_if_the_path_is_a_format():
     assert DatasetRecipe(**DATASET).reads_files
     assert not DatasetRecipe(**{**DATASET, "path": "owner/name"}).reads_files
     assert not DatasetRecipe(**{**DATASET, "data_files": None}).reads_files
 
 
-def test_adapters_are_pefts_with_an_encoder_that_is_trained_and_no_pull():
+def test_adapter_defaults_train_the_encoder_without_a_pull():
     adapters = AdapterRecipe()
     assert (adapters.r, adapters.alpha, adapters.tasks, adapters.target_modules) == (8, 16, "all", None)
     assert (adapters.train_encoder, adapters.shared, adapters.pull) == (True, False, 0.0)

@@ -89,6 +89,6 @@ def test_training_starts_under_accelerate_launch(quickstart: Path):
 @pytest.mark.parametrize("name", ["ewt", "snips", "mixed", "stsb"])
 def test_recipes_plan_and_take_two_steps(name: str, tmp_path: Path):
     recipe = str(RECIPES / f"{name}.yaml")
-    assert "steps an epoch" in run_python("-m", "mtl_nlp", "plan", recipe)
+    assert "steps per epoch" in run_python("-m", "mtl_nlp", "plan", recipe)
     steps = ["--set", "training.max_steps=2", "--set", "training.eval_strategy=no", "--set", f"output_dir={tmp_path}"]
     assert "mtl_score" in run_python("-m", "mtl_nlp", "train", recipe, *steps)

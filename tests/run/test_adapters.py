@@ -1,4 +1,4 @@
-"""Adapters in training: recipes, the pull, what is trained, and adding a task to a trained model."""
+"""Adapters in training: recipes, the pull, trained parameters, and the addition of a task to a trained model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def trainable(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def test_a_recipe_gives_every_task_an_adapter_and_trains_those_and_the_heads(adapting):
+def test_recipe_adds_an_adapter_per_task_and_trains_adapters_and_heads(adapting):
     model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
     assert model.adapter_names == ["pos", "ner", "topic"]
     assert all("lora_" in name or name.startswith("heads.") for name in trainable(model))
@@ -53,14 +53,14 @@ def test_a_recipe_gives_every_task_an_adapter_and_trains_those_and_the_heads(ada
         ({"tasks": [], "shared": True}, ["shared"]),
     ],
 )
-def test_only_some_tasks_have_adapters_if_so_asked(adapting, changes, names):
+def test_only_listed_tasks_have_adapters(adapting, changes, names):
     adapting["adapters"] |= {**changes, "train_encoder": True}
     model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
     assert model.adapter_names == names
     assert trainable(model) == set(dict(model.named_parameters()))
 
 
-def test_what_is_trained_is_told_before(adapting):
+def test_trained_parameters_are_reported_before_training(adapting):
     run = prepare_run(Recipe.from_dict(adapting))
     model, outline = build_run_model(run), build_meta_model(run)
     text = describe_parameters(outline)
@@ -91,14 +91,14 @@ def test_without_adapters_all_parameters_are_trained(quick_recipe):
         ({"pull": 1.0, "tasks": ["pos"]}, r"^adapters: `pull` draws .* needs two\. Found 1"),
     ],
 )
-def test_adapters_that_do_not_fit_are_told_before_anything_is_trained(adapting, changes, message):
+def test_unsuitable_adapters_are_reported_before_training(adapting, changes, message):
     adapting["adapters"] |= changes
     recipe = Recipe.from_dict(adapting)
     with pytest.raises(RecipeError, match=message):
         build_meta_model(prepare_run(recipe))
 
 
-def test_an_encoder_that_peft_has_no_defaults_for_is_told_and_what_it_has(quick_recipe):
+def test_encoder_without_peft_defaults_is_reported(quick_recipe):
     quick_recipe["adapters"] = {}
     with pytest.raises(
         RecipeError, match=r"^adapters: PEFT has no default `target_modules` for a modernbert encoder\. Give"
@@ -107,7 +107,7 @@ def test_an_encoder_that_peft_has_no_defaults_for_is_told_and_what_it_has(quick_
     check_encoder(Recipe.from_dict(quick_recipe), build_config("bert"))
 
 
-def test_a_peft_that_is_too_old_is_told(adapting, monkeypatch):
+def test_outdated_peft_is_reported(adapting, monkeypatch):
     monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
     with pytest.raises(RecipeError, match=r"^adapters: The version of PEFT .* version >= 999"):
         prepare_run(Recipe.from_dict(adapting))
@@ -128,7 +128,7 @@ def test_the_pull_moves_adapters_together(adapting):
 
 @pytest.fixture
 def first(quick_recipe, tmp_path):
-    """A folder with a model of the tasks pos and topic, the first with an adapter."""
+    """Train a model of the tasks pos and topic, the first with an adapter; return its folder."""
     recipe = copy.deepcopy(quick_recipe)
     recipe["output_dir"] = str(tmp_path / "first")
     del recipe["tasks"]["ner"], recipe["datasets"]["sample"]["labels"]["ner"]
@@ -139,7 +139,7 @@ def first(quick_recipe, tmp_path):
 
 @pytest.fixture
 def one_more(quick_recipe):
-    """The recipe of one more task."""
+    """Return the recipe of an additional task."""
     quick_recipe["tasks"] = {"ner": quick_recipe["tasks"]["ner"]}
     quick_recipe["datasets"]["sample"]["labels"] = {"ner": "ner"}
     quick_recipe["adapters"] = ADAPTERS
@@ -152,7 +152,7 @@ def logits(model: nn.Module) -> dict[str, torch.Tensor]:
     return model.eval()(torch.randint(5, 300, (4, 9))).logits
 
 
-def test_a_task_is_added_and_the_old_ones_answer_to_the_bit_as_before(first, one_more, tmp_path, capsys):
+def test_added_task_leaves_existing_answers_bit_equal(first, one_more, tmp_path, capsys):
     assert main(["train", write(tmp_path / "one_more.yaml", one_more), "--from", str(first)]) == 0
     printed = capsys.readouterr().out
     before, after = load_model(str(first)), load_model(one_more["output_dir"])
@@ -173,7 +173,7 @@ def test_a_task_is_added_and_the_old_ones_answer_to_the_bit_as_before(first, one
     assert "encoder 0, adapter of pos 0 " in printed and "no dataset has labels for pos" not in printed
 
 
-def test_an_old_task_is_trained_on_with_its_own_head_and_adapter(first, one_more, tmp_path):
+def test_existing_task_continues_with_its_head_and_adapter(first, one_more, tmp_path):
     one_more["tasks"]["pos"] = {"type": "token-classification"}
     one_more["datasets"]["sample"]["labels"]["pos"] = "upos"
     one_more["freeze"] = ["topic"]
@@ -189,7 +189,10 @@ def test_an_old_task_is_trained_on_with_its_own_head_and_adapter(first, one_more
     ("changes", "message"),
     [
         ({"freeze": ["encodr"]}, "freeze: No part 'encodr'. The model has encoder, pos, topic, ner"),
-        ({"freeze": ["encoder", "ner"]}, "freeze: nothing is left to train"),
+        (
+            {"freeze": ["encoder", "ner"]},
+            "freeze: nothing is left to train for ner. Remove `encoder` or ner from `freeze`.",
+        ),
         (
             {"tasks": {"ner": {"type": "token-classification"}, "pos": {"type": "text-classification"}}},
             "tasks.pos: no dataset",
@@ -197,26 +200,27 @@ def test_an_old_task_is_trained_on_with_its_own_head_and_adapter(first, one_more
         ({"adapters": {**ADAPTERS, "pull": 0.1, "tasks": []}}, "adapters: `tasks` is empty"),
     ],
 )
-def test_what_cannot_be_added_is_told_in_one_line(first, one_more, tmp_path, capsys, changes, message):
+def test_invalid_additions_are_reported_in_one_line(first, one_more, tmp_path, capsys, changes, message):
     recipe = write(tmp_path / "one_more.yaml", {**one_more, **changes})
     assert message in fails(capsys, "train", recipe, "--from", str(first))
 
 
-def test_a_task_of_the_same_name_with_other_options_or_labels_is_refused(first, one_more, tmp_path, capsys):
+def test_existing_task_name_with_different_options_or_labels_is_refused(first, one_more, tmp_path, capsys):
     one_more["tasks"] = {"pos": {"type": "token-classification", "scheme": "iob2"}}
     one_more["datasets"]["sample"]["labels"] = {"pos": "ner"}
     line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
-    assert "tasks.pos: " in line and "has a task of this name and other options" in line
+    assert "tasks.pos: " in line and "has a task of this name with different options" in line
     one_more["tasks"] = {"pos": {"type": "token-classification"}}
     line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
     assert "was trained without the labels B-LOC, B-ORG" in line
     one_more["datasets"]["sample"]["labels"] = {"pos": "upos"}
     one_more["adapters"] = {**ADAPTERS, "r": 2}
     line = fails(capsys, "plan", write(tmp_path / "a.yaml", one_more), "--from", str(first))
-    assert "adapters: pos has one from " in line and "'r': 4" in line and "Found {'r': 2" in line
+    assert f"adapters: the adapter of pos in {first} has different options, " in line
+    assert "'r': 4" in line and "Found {'r': 2" in line
 
 
-def test_training_goes_on_from_a_trained_multitask_model_alone(one_more, encoder_folder, tmp_path, capsys):
+def test_training_continues_only_from_a_multitask_model(one_more, encoder_folder, tmp_path, capsys):
     recipe = write(tmp_path / "one_more.yaml", one_more)
     assert "holds a bert model without multitask heads" in fails(
         capsys, "train", recipe, "--from", encoder_folder("bert")
@@ -225,7 +229,7 @@ def test_training_goes_on_from_a_trained_multitask_model_alone(one_more, encoder
 
 
 def text_model(quick_recipe: dict, folder: str) -> str:
-    """A model of the topic alone, which reads texts as they are."""
+    """Train a model of the task topic alone, which reads unsplit texts; return its folder."""
     texts = [{"text": f"{word} {word}-like!", "topic": word} for word in ("fox", "river", "card", "train")] * 4
     data = write(Path(folder) / "texts.jsonl", "\n".join(map(json.dumps, texts)) + "\n")
     recipe = {
@@ -241,16 +245,17 @@ def text_model(quick_recipe: dict, folder: str) -> str:
     return recipe["output_dir"]
 
 
-def test_a_task_on_words_is_not_added_beside_frozen_ones_on_whole_texts(one_more, tmp_path, capsys):
+def test_word_task_is_not_added_to_frozen_tasks_on_raw_texts(one_more, tmp_path, capsys):
     start = text_model(one_more, str(tmp_path))
     recipe = {**one_more, "freeze": ["encoder", "topic"]}
     line = fails(capsys, "train", write(tmp_path / "a.yaml", recipe), "--from", start)
-    assert "freeze: for a task on words texts are split into words, which topic read as they are so far" in line
+    note = "the new task on words needs texts split into words; topic were trained on unsplit texts"
+    assert f"freeze: {note}, so the answers of frozen tasks would change" in line
     assert main(["plan", write(tmp_path / "a.yaml", {**one_more, "freeze": []}), "--from", start]) == 0
-    assert "note: for a task on words texts are split into words, which topic read" in capsys.readouterr().out
+    assert f"note: {note}" in capsys.readouterr().out
 
 
-def test_a_model_that_lost_its_tasks_on_words_is_scored_and_trained_on_as_it_reads(first, quick_recipe, tmp_path):
+def test_model_without_its_word_tasks_keeps_its_way_of_reading_texts(first, quick_recipe, tmp_path):
     dropped = tmp_path / "dropped"
     assert main(["drop", str(first), str(dropped), "--task", "pos"]) == 0
     model = load_model(str(dropped))
@@ -264,7 +269,7 @@ def test_a_model_that_lost_its_tasks_on_words_is_scored_and_trained_on_as_it_rea
     assert trained.splits["test"]["sample"].windows["input_ids"][:] == expected
 
 
-def test_a_trained_encoder_is_loaded_as_model_init_kwargs_say_and_in_full_precision(first, one_more, tmp_path):
+def test_trained_encoder_is_loaded_with_model_init_kwargs_in_full_precision(first, one_more, tmp_path):
     load_model(str(first)).to(torch.bfloat16).save_pretrained(tmp_path / "half")
     load_tokenizer(str(first), reads_words=True).save_pretrained(tmp_path / "half")
     one_more["encoder"] = str(tmp_path / "half")
@@ -278,7 +283,7 @@ def test_a_trained_encoder_is_loaded_as_model_init_kwargs_say_and_in_full_precis
         build_run_model(prepare_run(Recipe.from_dict(one_more)))
 
 
-def test_an_encoder_that_cannot_be_built_is_told(quick_recipe, encoder_folder, tmp_path):
+def test_encoder_that_cannot_be_built_is_reported(quick_recipe, encoder_folder, tmp_path):
     shutil.copytree(encoder_folder("bert"), tmp_path / "bert")
     config = json.loads((tmp_path / "bert" / "config.json").read_text())
     (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "num_attention_heads": 5}))
@@ -288,14 +293,14 @@ def test_an_encoder_that_cannot_be_built_is_told(quick_recipe, encoder_folder, t
             build_meta_model(prepare_run(recipe))
 
 
-def test_a_trained_models_stride_has_to_fit_a_smaller_limit(first, one_more):
+def test_stride_of_a_trained_model_must_fit_a_smaller_limit(first, one_more):
     config = json.loads((first / "config.json").read_text())
     (first / "config.json").write_text(json.dumps({**config, "stride": 20}))
-    with pytest.raises(RecipeError, match=r"^stride: windows hold 14 .* Found 20"):
+    with pytest.raises(RecipeError, match=r"^stride: should be below 14, .* Found 20"):
         prepare_run(Recipe.from_dict({**one_more, "encoder": str(first), "max_length": 16}))
 
 
-def test_what_is_asked_of_adapters_needs_some(quick_recipe):
+def test_adapter_settings_need_adapters(quick_recipe):
     quick_recipe["training"]["adapter_learning_rate"] = 1e-3
     recipe = Recipe.from_dict(quick_recipe)
     run = prepare_run(recipe)

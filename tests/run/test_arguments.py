@@ -11,15 +11,15 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
     ("training", "message"),
     [
         ({"learning_rat": 1}, r"^training\.learning_rat: no such training argument\. Did you mean 'learning_rate'"),
-        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: expected a number, found 'many'"),
-        ({"num_train_epochs": [1]}, r"^training\.num_train_epochs: expected a number, found \[1\]"),
-        ({"num_train_epochs": 0}, r"^training\.num_train_epochs: should be above 0, found 0"),
-        ({"seed": None}, r"^training\.seed: expected a whole number, found None"),
-        ({"per_device_train_batch_size": 1.5}, r"^training\.per_device_train_batch_size: expected a whole number"),
-        ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1, found 0"),
-        ({"output_dir": "x"}, r"^training\.output_dir: give it as `output_dir`"),
-        ({"loss_weights": {}}, r"^training\.loss_weights: give it as `loss\.weights`"),
-        ({"loss_scale": "rows"}, r"^training\.loss_scale: give it as `loss\.scale`"),
+        ({"num_train_epochs": "many"}, r"^training\.num_train_epochs: should be a number\. Found 'many'"),
+        ({"num_train_epochs": [1]}, r"^training\.num_train_epochs: should be a number\. Found \[1\]"),
+        ({"num_train_epochs": 0}, r"^training\.num_train_epochs: should be above 0\. Found 0"),
+        ({"seed": None}, r"^training\.seed: should be an integer\. Found None"),
+        ({"per_device_train_batch_size": 1.5}, r"^training\.per_device_train_batch_size: should be an integer"),
+        ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1\. Found 0"),
+        ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
+        ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
+        ({"loss_scale": "rows"}, r"^training\.loss_scale: set the recipe key `loss\.scale`"),
         ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
         ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),
     ],
@@ -39,13 +39,13 @@ def test_training_and_loss_sections_become_arguments(quick_recipe):
     assert arguments.output_dir == quick_recipe["output_dir"]
 
 
-def test_numbers_that_yaml_reads_as_strings_are_numbers_and_no_is_a_strategy(quick_recipe):
+def test_yaml_strings_become_numbers_and_false_becomes_the_strategy_no(quick_recipe):
     quick_recipe["training"] |= {"learning_rate": "2e-4", "num_train_epochs": "3", "eval_strategy": False}
     arguments = training_arguments(Recipe.from_dict(quick_recipe))
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.eval_strategy) == (2e-4, 3, "no")
 
 
-def test_an_evaluation_keeps_precision_and_sizes_and_writes_nothing(quick_recipe, tmp_path):
+def test_evaluation_keeps_precision_and_sizes_and_writes_no_files(quick_recipe, tmp_path):
     quick_recipe["training"] |= {
         "push_to_hub": True,
         "report_to": ["tensorboard"],

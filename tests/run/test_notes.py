@@ -6,7 +6,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.prepare import prepare_run
 
 
-def test_a_split_without_labels_is_left_out_and_missing_labels_are_told(quick_recipe, tmp_path):
+def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_recipe, tmp_path):
     train = [{"t": "a", "x": "p", "y": 1.0}, {"t": "b", "x": None, "y": 2.0}, {"t": "c", "x": "q", "y": None}]
     hidden = [{"t": "d", "x": None, "y": None}]
     for name, rows in (("train", train), ("validation", train), ("test", hidden)):
@@ -18,4 +18,4 @@ def test_a_split_without_labels_is_left_out_and_missing_labels_are_told(quick_re
     run = prepare_run(Recipe.from_dict(quick_recipe))
     assert run.held_out == "validation"
     assert "d/test: no row has a label; the split is not used" in run.notes
-    assert "d/train: 1 rows lack a label for x; the others of the row are used" in run.notes
+    assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes

@@ -12,7 +12,7 @@ def plan(data: dict) -> str:
     return describe_plan(prepare_run(recipe), training_arguments(recipe))
 
 
-def test_the_plan_tells_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
+def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
     lines = plan(quick_recipe).splitlines()
     assert lines[0] == (
         f"encoder: {quick_recipe['encoder']}, reads at most 48 sub-words at once. Texts are split into words."
@@ -29,7 +29,7 @@ def test_the_plan_tells_tasks_rows_lengths_probabilities_and_steps(quick_recipe)
     assert min(int(validation), int(test)) > 0
     assert 2 < int(median) < int(longest) <= 48
     steps = -(-int(rows) // 8)
-    assert f"{steps} steps an epoch of 8 rows each, 4 in all." in lines
+    assert f"{steps} steps per epoch with 8 rows each, 4 steps in total." in lines
 
 
 def test_steps_follow_from_epochs_and_accumulation(quick_recipe):
@@ -37,7 +37,7 @@ def test_steps_follow_from_epochs_and_accumulation(quick_recipe):
     recipe = Recipe.from_dict(quick_recipe)
     run = prepare_run(recipe)
     steps = -(-len(run.mixture) // 32)
-    assert f"{steps} steps an epoch of 32 rows each, {-(-steps * 5 // 2)} in all." in describe_plan(
+    assert f"{steps} steps per epoch with 32 rows each, {-(-steps * 5 // 2)} steps in total." in describe_plan(
         run, training_arguments(recipe)
     )
 
@@ -51,7 +51,7 @@ def test_probabilities_follow_the_temperature(quick_recipe, tmp_path):
     assert [row[4] for row in rows if row[:1] in (["sample"], ["other"])] == ["0.5", "0.5"]
 
 
-def test_what_is_repaired_cut_or_unknown_is_told(quick_recipe, tmp_path):
+def test_repaired_cut_and_unknown_labels_are_reported(quick_recipe, tmp_path):
     long = "fox\tNOUN\tI-PER\n" * 60
     (tmp_path / "train.conll").write_text("# topic = a\n" + long + "\n# topic = b\nAda\tPROPN\tB-PER\n")
     (tmp_path / "test.conll").write_text("# topic = c\nAda\tX\tO\n")
@@ -60,15 +60,15 @@ def test_what_is_repaired_cut_or_unknown_is_told(quick_recipe, tmp_path):
     }
     notes = [line for line in plan(quick_recipe).splitlines() if line.startswith("note: ")]
     assert notes == [
-        "note: sample/train: 1 illegal span tags, repaired as seqeval reads them",
+        "note: sample/train: 1 illegal span tags; repaired as in seqeval",
         notes[1],
-        "note: sample/test: 1 labels of pos do not occur in training; they are scored as wrong",
-        "note: sample/test: 1 labels of topic do not occur in training; they are scored as wrong",
+        "note: sample/test: 1 labels of pos do not occur in training; every prediction for them counts as wrong",
+        "note: sample/test: 1 labels of topic do not occur in training; every prediction for them counts as wrong",
     ]
-    assert notes[1].endswith("more windows of up to 48 sub-words, into which long texts are cut")
+    assert notes[1].endswith("additional windows of up to 48 sub-words, since long texts are split")
 
 
-def test_a_task_that_no_stock_class_computes_is_told_before_training(quick_recipe, encoder_folder):
+def test_task_without_a_stock_class_is_reported_before_training(quick_recipe, encoder_folder):
     quick_recipe["tasks"]["topic"]["pooling"] = "mean"
     note = (
         "note: topic: cannot be exported to a stock class: "
@@ -79,7 +79,7 @@ def test_a_task_that_no_stock_class_computes_is_told_before_training(quick_recip
     assert "stock class" not in plan(quick_recipe)
 
 
-def test_a_table_puts_numbers_to_the_right():
+def test_table_aligns_numbers_to_the_right():
     assert table(("name", "rows"), [("a", 5), ("long", 100)]).splitlines() == [
         "name  rows",
         "----  ----",

@@ -19,7 +19,7 @@ def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
     assert (run.config.max_length, run.held_out) == (48, "test")
 
 
-def test_validation_is_reported_where_there_is_no_test_split(quick_recipe):
+def test_validation_is_scored_without_a_test_split(quick_recipe):
     files = quick_recipe["datasets"]["sample"]["data_files"]
     del files["test"]
     assert prepare_run(Recipe.from_dict(quick_recipe)).held_out == "validation"
@@ -55,10 +55,10 @@ def test_a_dataset_without_the_keys_of_its_format_is_named_before_anything_is_lo
 
 
 @pytest.mark.parametrize("stride", [46, 47])
-def test_a_stride_without_room_for_progress_is_named(quick_recipe, tmp_path, stride):
+def test_too_large_stride_is_refused(quick_recipe, tmp_path, stride):
     (tmp_path / "long.conll").write_text("# topic = a\n" + "fox\tNOUN\tO\n" * 100)
     quick_recipe["datasets"]["sample"]["data_files"] = {"train": str(tmp_path / "long.conll")}
-    with pytest.raises(RecipeError, match=rf"^stride: windows hold 46 sub-words .* Found {stride}"):
+    with pytest.raises(RecipeError, match=rf"^stride: should be below 46, .* sub-words .* Found {stride}"):
         prepare_run(Recipe.from_dict({**quick_recipe, "stride": stride}))
 
 
@@ -69,7 +69,7 @@ def test_an_evaluation_takes_labels_and_limits_from_the_model(saved, quick_recip
     assert evaluation.config.max_length == 48
 
 
-def test_an_evaluation_on_new_labels_tells_and_does_not_crash(saved, quick_recipe, tmp_path):
+def test_evaluation_reports_new_labels_and_does_not_fail(saved, quick_recipe, tmp_path):
     (tmp_path / "new.conll").write_text("# topic = new\nfox\tNEW\tB-NEW\n\n# topic = travel\ndog\tNOUN\tO\n")
     quick_recipe["datasets"]["sample"]["data_files"] |= {"test": str(tmp_path / "new.conll")}
     recipe = Recipe.from_dict(quick_recipe)
@@ -86,10 +86,14 @@ def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe)
     model = load_model(str(saved))
     del quick_recipe["datasets"]["sample"]["data_files"]["test"]
     recipe = Recipe.from_dict(quick_recipe)
-    with pytest.raises(RecipeError, match="none has a split 'test'"):
+    with pytest.raises(RecipeError, match="no dataset has a split 'test'"):
         prepare_evaluation(recipe, model, str(saved), "test")
     quick_recipe["tasks"]["topic"] = {"type": "multi-label-classification"}
-    with pytest.raises(RecipeError, match=r"^tasks\.topic: the model in .* has no such task\. It has pos, ner, topic"):
+    message = (
+        r"^tasks\.topic: the model in .* has no multi-label-classification task of this name\. The model has "
+        r"pos \(token-classification\), ner \(token-classification\), topic \(text-classification\)\.$"
+    )
+    with pytest.raises(RecipeError, match=message):
         prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
 
 

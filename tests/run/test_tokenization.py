@@ -14,10 +14,10 @@ def test_splits_are_tokenized_with_the_configurations_window(run):
     assert list(found.splits) == ["train", "validation", "test"]
     assert found.streams == {}
     assert all(datasets["sample"].lengths.max() <= 12 for datasets in found.splits.values())
-    assert any("more windows of up to 12 sub-words" in note for note in found.notes)
+    assert any("additional windows of up to 12 sub-words" in note for note in found.notes)
 
 
-def test_without_a_window_in_the_configuration_texts_are_cut_to_what_the_encoder_reads(run, tmp_path, quick_recipe):
+def test_texts_are_split_at_the_encoder_limit_without_a_configured_window(run, tmp_path, quick_recipe):
     (tmp_path / "long.conll").write_text("# topic = email\n" + "fox\tNOUN\tO\n" * 100, encoding="utf-8")
     quick_recipe["datasets"]["sample"]["data_files"] = {"train": str(tmp_path / "long.conll")}
     recipe = Recipe.from_dict(quick_recipe)
@@ -25,7 +25,7 @@ def test_without_a_window_in_the_configuration_texts_are_cut_to_what_the_encoder
     run.config.max_length = None
     found = tokenize_datasets(recipe, run.tokenizer, run.config, loaded)
     assert found.splits["train"]["sample"].lengths.max() == 48
-    assert any("more windows of up to 48 sub-words" in note for note in found.notes)
+    assert any("additional windows of up to 48 sub-words" in note for note in found.notes)
 
 
 def test_a_streamed_training_split_is_not_among_the_splits(quick_recipe, run):

@@ -123,7 +123,7 @@ print(json.dumps({"answers": answer(sys.argv[1], top_k=None), "peft": find_spec(
 
 
 @pytest.mark.parametrize("adapters", [False, True])
-def test_a_space_names_every_package_that_its_model_needs_and_no_other(space, adapted_space, tmp_path, adapters):
+def test_space_requires_exactly_the_packages_that_its_model_needs(space, adapted_space, tmp_path, adapters):
     folder = adapted_space if adapters else space
     expected = pipeline("multitask", model=str(folder / "model"), device="cpu")(SENTENCE, top_k=None)
     versions = {name: version(name) for name in ("transformers", "peft")}
