@@ -47,9 +47,6 @@ def gradients(model, loss):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-# Saving and loading
-
-
 def aligned(model):
     """Copy the weights to memory that torch allocates, since rounding depends on the alignment of tensors."""
     for parameter in model.parameters():

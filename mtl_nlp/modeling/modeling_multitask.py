@@ -171,7 +171,8 @@ class MultitaskModel(ModelParts):
     ) -> MultitaskOutput:
         """Run the encoder over the batch, then the head of each task over the task's rows.
 
-        One encoder pass serves all tasks without adapters. A row is encoded once per adapter that it needs.
+        One encoder pass serves all tasks without adapters. With adapters, a row is encoded once per combination of
+        adapters that its tasks need.
 
         Args:
             input_ids: shape (B, L), rows of any mix of datasets.

@@ -61,6 +61,7 @@ def test_invalid_adapters_are_refused_with_the_remedy():
             "pos",
             r"should name linear layers of the encoder \(Wqkv, Wo, Wi\)\. Found 'quary'",
         ),
+        ({"target_modules": []}, "pos", r"linear layers of the encoder \(Wqkv, Wo, Wi\)\. Found none\."),
         ({"target_modules": None}, "pos", "no default `target_modules` for a modernbert encoder"),
         ({"r": 33}, "pos", "`r` should be between 1 and 32"),
         ({}, "poss", r"`adapter_name` should be `shared` or a task of the model \(pos, ner, .*\)\. Found 'poss'"),
