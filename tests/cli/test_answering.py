@@ -11,16 +11,9 @@ from mtl_nlp.cli.main import main
 from mtl_nlp.data.conll import read_conll
 
 WITHOUT_EXTRAS = """
-import importlib.abc, sys
-
-class Without(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in missing:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
+import sys
 from mtl_nlp.cli.main import main
 
-sys.meta_path.insert(0, Without())
 model, exported, texts, output = sys.argv[1:]
 statuses = []
 for missing, command in [
@@ -29,8 +22,9 @@ for missing, command in [
     ("onnxruntime", ["predict", exported, texts]),
     ("onnxscript", ["export", model, "--format", "onnx", output]),
 ]:
-    missing = {missing}
+    sys.modules[missing] = None  # it is not found, and its import raises ModuleNotFoundError
     statuses.append(main(command))
+    del sys.modules[missing]
 print(statuses)
 """
 
