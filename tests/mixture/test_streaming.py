@@ -665,7 +665,7 @@ def epochs_of_trainer(run: Run, count: int) -> list[list[list[list[int]]]]:
     trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
     loader, state, epochs = trainer.get_train_dataloader(), None, []
     for number in range(count):
-        trainer._stream.start_at(number, 0, state)
+        loader.dataset.start_at(number, 0, state)
         batches = list(loader)
         state = batches[-1][1]
         epochs.append([batch["input_ids"].tolist() for batch, _ in batches])
@@ -819,7 +819,7 @@ def test_evaluation_reads_only_the_evaluated_split_of_a_streamed_recipe(encoder,
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("big", "validation_size", 5, "datasets.big: no rows can be set aside of a stream: leave out"),
+        ("big", "validation_size", 5, "datasets.big: a stream cannot be split: leave out"),
         ("small", "num_rows", 20, "datasets.small: `num_rows` goes with `streaming: true`"),
         ("small", "buffer_size", 20, "datasets.small: `buffer_size` goes with `streaming: true`"),
         ("big", "num_rows", 0, "datasets.big.num_rows: Input should be greater than or equal to 1. Found 0"),
