@@ -81,8 +81,8 @@ class LossWeighting(nn.Module, ABC):
     def after_step(self, step: WeightingStep) -> None:
         """Update the state after an optimizer step; do nothing by default.
 
-        The trainer calls this method under `torch.no_grad`. Only for classes that override this method or need
-        "losses", the losses are summed over the processes.
+        The trainer calls this method under `torch.no_grad`, and sums the losses over the processes only for classes
+        that override this method or need "losses".
         """
 
     @classmethod

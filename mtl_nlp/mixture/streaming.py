@@ -163,7 +163,7 @@ class MixtureStream(TorchIterableDataset):
             raise _WorkerError(str(error)) from error
 
     def _remaining(self) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
-        """Yield the epoch's batches after those that were trained on."""
+        """Yield the batches of the epoch that were not trained on yet."""
         sampler, names = self.sampler, list(self.sampler.mixture.datasets)
         readers = {
             number: StreamReader(dataset, [sampler.seed, number], sampler.process_index, sampler.num_processes)

@@ -105,7 +105,7 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
             f"{other}its tasks were {', '.join(theirs) or 'none'} and are now {', '.join(ours)}.{remedy}"
         )
     for name, task in ours.items():
-        # `labels` comes last, since labels can differ because another key does.
+        # `labels` comes last, since a difference in another key can change the labels too.
         for key in sorted({**task, **theirs[name]}, key="labels".__eq__):
             was, now = theirs[name].get(key), task.get(key)
             if was != now:

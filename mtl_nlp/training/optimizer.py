@@ -16,7 +16,7 @@ def set_learning_rate(
 
     Args:
         optimizer: the optimizer. Each group is split in two, which keeps other settings such as weight decay.
-        parameters: the parameters. Parameters that the optimizer does not have, such as frozen ones, are ignored.
+        parameters: the parameters. Parameters that the optimizer does not have (frozen parameters) are ignored.
         learning_rate: the learning rate.
     """
     chosen = {id(parameter) for parameter in parameters}

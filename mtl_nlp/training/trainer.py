@@ -58,8 +58,8 @@ class MultitaskTrainer(EvaluatingTrainer):
         train_dataset: the mixture.
         eval_dataset: encoded splits by dataset.
         data_collator: the collator; [`MultitaskDataCollator`] by default.
-        callbacks: as for Trainer.
-        optimizers: as for Trainer; the optimizer needs the parameters of `loss_weighting` too.
+        callbacks: see `Trainer`.
+        optimizers: see `Trainer`; the optimizer needs the parameters of `loss_weighting` too.
         loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
             `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
             every checkpoint has the state of the method.
@@ -138,9 +138,9 @@ class MultitaskTrainer(EvaluatingTrainer):
         """Train the model.
 
         Args:
-            resume_from_checkpoint: the folder of a checkpoint; True for the newest complete one of `output_dir`.
-            trial: as for Trainer.
-            ignore_keys_for_eval: as for Trainer.
+            resume_from_checkpoint: the folder of a checkpoint; True for the newest complete checkpoint in `output_dir`.
+            trial: see `Trainer.train`.
+            ignore_keys_for_eval: see `Trainer.train`.
 
         Raises:
             CheckpointError: if there is no such checkpoint, if the checkpoint belongs to a different model or loss
@@ -184,7 +184,7 @@ class MultitaskTrainer(EvaluatingTrainer):
     ) -> tuple[int, int, int, int, int, int | None, int]:
         """Return Trainer's numbers of epochs, steps and rows, without further epochs for a run that had ended.
 
-        Trainer would train such a run for one more step.
+        Trainer would train such a run for a further step.
         """
         epochs, steps_per_epoch, *middle, max_steps = super().set_initial_training_values(args, dataloader)
         if self._resumed is not None and is_over(self._resumed, args, max_steps, self.callback_handler.callbacks):
@@ -212,7 +212,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         return data_loader(MixtureStream(sampler), None, WithState(self.data_collator), self.args)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Return the names of parameters with weight decay: those from Trainer, and all parameters of adapters.
+        """Return the names of parameters with weight decay: the names from Trainer, and all adapter parameters.
 
         Trainer excludes names with words such as `bias`, and the name of an adapter contains the name of its task.
         """
@@ -294,7 +294,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the entries of Trainer, and those of the optimizer steps since the last log."""
+        """Log the entries of Trainer, with the entries of the optimizer steps since the last log."""
         if "loss" in logs:
             logs |= self._log.take(lambda tensor: self.accelerator.reduce(tensor, "sum"))
         super().log(logs, start_time)

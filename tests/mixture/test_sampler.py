@@ -499,7 +499,10 @@ def test_row_as_long_as_the_budget_forms_one_batch():
 def test_row_longer_than_the_budget_is_named(batching):
     for lengths, window in (([9, 50, 51, 9], 2), ([51, 9], 0), ([9, 51], 1)):
         datasets = {name: of_lengths(name, lengths if name == "long" else [9, 9]) for name in ("a", "long", "z")}
-        message = rf"`max_tokens_per_batch` is 50, but a row of long has 51 sub-words \(window {window}\)\. Raise it"
+        message = (
+            rf"^`max_tokens_per_batch` is 50, but a row of long has 51 sub-words \(window {window}\)\. "
+            rf"Raise `max_tokens_per_batch`"
+        )
         with pytest.raises(ValueError, match=message):
             sampler_of(TaskMixture(datasets, batching=batching), max_tokens=50)
 

@@ -665,7 +665,7 @@ def epochs_of_trainer(run: Run, count: int) -> list[list[list[list[int]]]]:
     trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
     loader, state, epochs = trainer.get_train_dataloader(), None, []
     for number in range(count):
-        trainer._stream.start_at(number, 0, state)
+        loader.dataset.start_at(number, 0, state)
         batches = list(loader)
         state = batches[-1][1]
         epochs.append([batch["input_ids"].tolist() for batch, _ in batches])
