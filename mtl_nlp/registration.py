@@ -8,12 +8,13 @@ registries of transformers that are already imported. A finder on `sys.meta_path
 from __future__ import annotations
 
 import importlib
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Registration(NamedTuple):
@@ -127,8 +128,14 @@ class RegistrationFinder(MetaPathFinder):
                 entry = self._waiting.pop()
             except IndexError:  # another thread has taken the last one
                 return
-            importlib.import_module(entry.module)
-            entry.register()
+            is_registered = False
+            try:
+                importlib.import_module(entry.module)
+                entry.register()
+                is_registered = True
+            finally:
+                if not is_registered:  # such as an interrupted import: the next import tries again
+                    self._waiting.append(entry)
 
 
 class _ReportingLoader(Loader):
@@ -137,6 +144,10 @@ class _ReportingLoader(Loader):
     def __init__(self, loader: Loader, finder: RegistrationFinder) -> None:
         self._loader = loader
         self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module's own loader, such as `get_source`, for tools that inspect modules."""
+        return operator.attrgetter(name)(self._loader)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Create the module with its own loader."""

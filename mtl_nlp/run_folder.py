@@ -59,7 +59,10 @@ def read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("expected an object")
+        return content
     except ValueError as error:
         raise DataError(f"{path} is damaged ({one_line(error)}). Write it again: mtl-nlp evaluate.") from error
 

@@ -307,6 +307,21 @@ def test_external_type_is_exported_as_a_stock_class_and_as_an_adapter(folder, tm
     assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == "TOKEN_CLS"
 
 
+def test_code_of_an_external_type_is_not_pushed_incomplete(folder):
+    with pytest.raises(HubError, match=r"^Task 'length': its code is in the module .*, which is not part of"):
+        repository_files(folder / "run", "ada/outside", with_code=True)
+    assert "config.json" in repository_files(folder / "run", "ada/outside")
+
+
+def test_type_without_a_name_is_refused():
+    class Nameless(Task):
+        def make_kind(self):
+            return NumberPerText(self.name)
+
+    with pytest.raises(ValueError, match=r"should define its name as `type`, a string\. .*Nameless has none"):
+        register_task_type(Nameless)
+
+
 def test_card_names_external_types_and_their_options(folder):
     card = (folder / "run" / "README.md").read_text(encoding="utf-8")
     assert "| length | token-regression | a number |" in card

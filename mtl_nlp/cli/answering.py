@@ -85,5 +85,7 @@ def _opened(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    with open(writable_file(path), "w", encoding="utf-8") as file:
+    with writing_to(Path(path), "--output"):
+        file = open(writable_file(path), "w", encoding="utf-8")  # noqa: SIM115
+    with file:
         yield file

@@ -142,7 +142,8 @@ def evaluate(options: argparse.Namespace) -> None:
         print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
     if arguments.process_index == 0:
-        _report(evaluation, run, options.split, output, training=training_in(output))
+        with writing_to(output, "--output"):
+            _report(evaluation, run, options.split, output, training=training_in(output))
         if output == folder / RESULTS_NAME:
             write_model_card(folder)
 
@@ -166,6 +167,7 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
     start = options.from_model
     if start is None:
         return Recipe.load(options.recipe, options.set)
+    quiet_libraries()
     from mtl_nlp.hub.loading import load_config
 
     # The path is relative to the working directory, not to the recipe.

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +43,8 @@ def code_fingerprint() -> str:
 def outside_code(tasks: Iterable[Task]) -> str:
     """Return the code of task types and label kinds from outside of this package, as a part of the caches' keys.
 
-    A class without source code, such as a class from an interactive interpreter, contributes only its name.
+    The code is that of the classes' modules, since a class may use constants and functions of its module. A class
+    without source code, such as a class from an interactive interpreter, contributes only its name.
     """
     classes = {each for task in tasks for made in (task, task.kind) for each in type(made).__mro__}
     found = {}
@@ -50,7 +52,7 @@ def outside_code(tasks: Iterable[Task]) -> str:
         if each.__module__.split(".")[0] not in {"mtl_nlp", "abc", "builtins"}:
             name = f"{each.__module__}.{each.__qualname__}"
             try:
-                found[name] = inspect.getsource(each)
+                found[name] = inspect.getsource(sys.modules[each.__module__])
             except (OSError, TypeError):
                 found[name] = ""
     return "".join(f"\n{name}\n{found[name]}" for name in sorted(found))

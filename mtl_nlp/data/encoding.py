@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -337,7 +336,7 @@ def _encode_batch(
                 labels[column] = None if value is None else task.kind.target_of_window(value, window.words, number)
             if all(label is None for label in labels.values()):
                 continue
-            fields = dataclasses.asdict(window)
+            fields = vars(window)
             row = {key: fields[key] for key in keys} | {"row": index, "length": len(window.input_ids)}
             for key, value in (row | labels).items():
                 columns[key].append(value)

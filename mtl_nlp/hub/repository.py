@@ -13,8 +13,10 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from transformers import AutoTokenizer
 from transformers.utils import CONFIG_NAME
 
+from mtl_nlp.errors import HubError
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import is_edited, model_card
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, REPORT_NAME, RESULTS_NAME, shared_recipe
 
 MODELING = Path(__file__).parents[1] / "modeling"
@@ -51,9 +53,11 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     Raises:
         RecipeError: if the run's recipe is damaged.
         DataError: if the run's results are damaged.
+        HubError: if code is requested for a task type from outside of this package, whose code would be missing.
     """
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     if with_code:
+        _check_code_is_complete(folder)
         config |= _CODE
     found: dict[str, Path | bytes] = {CONFIG_NAME: _json_bytes(config)}
     for pattern in WEIGHTS:
@@ -70,6 +74,17 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     if with_code:
         found |= {path.name: path for path in MODELING.glob("*_multitask.py")}
     return found
+
+
+def _check_code_is_complete(folder: Path) -> None:
+    """Check that all task types and label kinds of a model are defined in this package."""
+    for task in MultitaskConfig.from_pretrained(folder).get_tasks():
+        for made in (task, task.kind):
+            if type(made).__module__.split(".")[0] != __name__.split(".")[0]:
+                raise HubError(
+                    f"Task {task.name!r}: its code is in the module {type(made).__module__}, which is not part of the "
+                    f"pushed code. Push without code: users need mtl_nlp and that module."
+                )
 
 
 def make_repository(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:

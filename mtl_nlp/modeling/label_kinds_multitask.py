@@ -6,7 +6,8 @@ the kind and do not test the type of the task. A new kind is a subclass of [`Wor
 the kinds in `word_kinds_multitask` and `text_kinds_multitask`.
 
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
-numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets.
+numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a
+soft target (a distribution over the classes) may also be all zeros.
 
 This module does not import torch, so that checking a recipe does not wait for that import.
 """
@@ -155,11 +156,11 @@ class LabelKind(abc.ABC):
             weights: w_u, as in `loss_sum`; None counts the units.
         """
         labelled = self.is_labelled(targets)
-        return labelled.sum() if weights is None else (labelled * weights).sum()
+        return labelled.sum() if weights is None else (labelled * weights.float().expand(labelled.shape)).sum()
 
     def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
         """Return a bool tensor that is True for units with a label."""
-        return is_labelled(targets)
+        return has_target(targets)
 
     @abc.abstractmethod
     def loss_sum(
@@ -175,7 +176,8 @@ class LabelKind(abc.ABC):
         Args:
             logits: shape (rows, L, outputs) for words, (rows, outputs) for texts.
             targets: the array of `pad` as a tensor; kinds with one class per unit also accept a distribution over the
-                classes per unit, shape (*units, classes), float, with only zeros for a unit without a label.
+                classes per unit, shape (*units, classes), float, with only zeros or NaN for a unit without a label. The
+                built-in `pad` methods lay out class ids only.
             weights: w_u, broadcastable to the shape of the units; None for 1.
             label_smoothing: the share of a target that cross-entropy spreads over all classes; other losses ignore it.
         """
@@ -316,8 +318,8 @@ class OneClassKind(LabelKind):
     problem_type = "single_label_classification"
 
     def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return True for units with a class id, or with a distribution that is not all zeros."""
-        return targets.ne(0).any(dim=-1) if targets.is_floating_point() else is_labelled(targets)
+        """Return True for units with a class id, or with a distribution that is neither all zeros nor NaN."""
+        return targets.nan_to_num(0.0).ne(0).any(dim=-1) if targets.is_floating_point() else has_target(targets)
 
     def loss_sum(
         self,
@@ -331,10 +333,10 @@ class OneClassKind(LabelKind):
         # Imported here, since this module must not import torch.
         from .unit_losses_multitask import cross_entropy_sum
 
-        return cross_entropy_sum(logits, targets, weights, label_smoothing=label_smoothing, ignore_index=IGNORED)
+        return cross_entropy_sum(logits, targets, weights, label_smoothing=label_smoothing)
 
 
-def is_labelled(targets: torch.Tensor) -> torch.Tensor:
+def has_target(targets: torch.Tensor) -> torch.Tensor:
     """Return True for integer targets other than `IGNORED`, and for floating-point targets other than NaN."""
     return targets.isnan().logical_not() if targets.is_floating_point() else targets.ne(IGNORED)
 

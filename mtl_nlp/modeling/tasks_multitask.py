@@ -181,8 +181,10 @@ def register_task_type(task_type: _TaskType) -> _TaskType:
     replaces its earlier definition.
 
     Raises:
-        ValueError: if a different class has the same `type`.
+        ValueError: if the class has no `type`, or a different class has the same `type`.
     """
+    if not isinstance(vars(task_type).get("type"), str):
+        raise ValueError(f"A task type should define its name as `type`, a string. {task_type.__qualname__} has none.")
     known = TASK_TYPES.get(task_type.type, task_type)
     if (known.__module__, known.__qualname__) != (task_type.__module__, task_type.__qualname__):
         raise ValueError(

@@ -45,18 +45,24 @@ class Window:
 
 
 def default_max_length(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig | None = None) -> int | None:
-    """Return the maximum number of sub-words per window, or None if neither tokenizer nor encoder sets a limit.
+    """Return the maximum number of sub-words per window, or None if neither tokenizer nor encoder sets a limit."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNLIMITED else []
+    if text_config is not None and (limit := encoder_max_length(text_config)) is not None:
+        limits.append(limit)
+    return min(limits, default=None)
+
+
+def encoder_max_length(text_config: PreTrainedConfig) -> int | None:
+    """Return the maximum number of sub-words that an encoder has positions for, or None if it has no limit.
 
     Encoders like RoBERTa number positions from the padding id + 1. Their limit is lower than `max_position_embeddings`
     by this number.
     """
-    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNLIMITED else []
-    encoder = {} if text_config is None else text_config.to_dict()
+    encoder = text_config.to_dict()
     positions = encoder.get("max_position_embeddings")
-    if positions is not None and positions > 0:
-        numbered_from = encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0
-        limits.append(positions - numbered_from)
-    return min(limits, default=None)
+    if positions is None or positions <= 0:
+        return None
+    return positions - (encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0)
 
 
 def tokenize_texts(

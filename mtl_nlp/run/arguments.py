@@ -27,6 +27,8 @@ _NOTHING_WRITTEN = {
     "save_strategy": "no",
     "load_best_model_at_end": False,
     "early_stopping_patience": None,
+    "lr_scheduler_type": "linear",  # others may need an evaluation strategy
+    "lr_scheduler_kwargs": None,
 }
 
 

@@ -134,6 +134,8 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     if not loaded:
         raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")
     data = tokenize_datasets(recipe, tokenizer, model.config, loaded)
+    if split not in data.splits:
+        raise RecipeError(f"datasets: no row of the split {split!r} has a label. Choose a different --split.")
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
 
 

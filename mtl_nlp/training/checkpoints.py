@@ -60,7 +60,8 @@ def last_checkpoint(folder: Path) -> LastCheckpoint:
 
 def checkpoint_problem(checkpoint: Path) -> str | None:
     """Return the reason why a run cannot resume from a checkpoint, or None if the checkpoint is complete."""
-    # The state is written last, after the files of all processes.
+    # The trainer creates an empty file for each process's random state first: these files show whether all processes
+    # have written their part.
     for name in (TRAINER_STATE_NAME, CONFIG_NAME):
         try:
             json.loads((checkpoint / name).read_text(encoding="utf-8"))

@@ -42,7 +42,8 @@ class HubTrainer(Trainer):
         """Save the model and its tokenizer, by default into `output_dir` of the arguments."""
         super().save_model(output_dir, _internal_call)
         # This pickle is never read, and it contains `hub_token` in plain text and local paths.
-        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        if self.args.should_save:
+            (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository on the Hub.

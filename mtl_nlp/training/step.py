@@ -103,8 +103,12 @@ class StepLoss:
 
     @torch.no_grad()
     def end(self) -> None:
-        """Update the state of the loss weighting after the optimizer step, and clear its gradients."""
-        if self.counts is not None and self.weighting.watches_losses():
+        """Update the state of the loss weighting after the optimizer step, and clear its gradients.
+
+        The state stays as it is if a gradient scaler skipped the step, since the losses may then be infinite.
+        """
+        is_taken = not self.accelerator.optimizer_step_was_skipped
+        if self.counts is not None and is_taken and self.weighting.watches_losses():
             losses = self._losses or self._mean_losses(self.counts, self._sums)
             self.weighting.after_step(WeightingStep(self.counts, losses))
         self.weighting.zero_grad()
@@ -121,7 +125,8 @@ class StepLoss:
         losses = {task: loss_sums[task].detach() / units for task, units in counts.units.items() if units}
         with torch.no_grad(), self._same_random_state():
             weights = self._weights_for(WeightingStep(counts, losses))
-        return joint_loss(loss_sums, counts, weights, self.scale)
+        constants = {task: weight.detach() for task, weight in weights.items()}
+        return joint_loss(loss_sums, counts, constants, self.scale)
 
     def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> None:
         if "losses" in self.weighting.needs:
@@ -135,13 +140,15 @@ class StepLoss:
             self.log.add_weights(self._weights)
 
     def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
+        """Return the weight of every task; 1 for a task that the weighting does not name."""
         with torch.autocast(self.accelerator.device.type, enabled=False):
             weights = self.weighting.weights(step)
         if unknown := weights.keys() - set(self.tasks):
             raise ValueError(
                 f"The loss weighting should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
-        return weights
+        one = torch.ones((), device=self.accelerator.device)
+        return {task: weights.get(task, one) for task in self.tasks}
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""

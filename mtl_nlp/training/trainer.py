@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import broadcast
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
@@ -31,7 +33,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.callbacks import EpochStart, PresentArguments, StepHooks, is_over
-from mtl_nlp.training.checkpoints import check_same_model, last_checkpoint
+from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
 from mtl_nlp.training.evaluation import EvaluatingTrainer
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
@@ -97,8 +99,6 @@ class MultitaskTrainer(EvaluatingTrainer):
                 "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
                 "the two."
             )
-        train_datasets = {} if train_dataset is None else train_dataset.datasets
-        agree_on_window(model.config, processing_class, [*train_datasets.values(), *(eval_dataset or {}).values()])
         super().__init__(
             model=model,
             args=args,
@@ -115,6 +115,8 @@ class MultitaskTrainer(EvaluatingTrainer):
         self.recipe = ""
         self.loss_weighting = (loss_weighting or Static(weights)).to(args.device)
         check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        train_datasets = {} if train_dataset is None else train_dataset.datasets
+        agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
@@ -157,6 +159,10 @@ class MultitaskTrainer(EvaluatingTrainer):
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
                 self._resumed = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        if self.args.world_size > 1:
+            # DDP does the same with the model: a weighting may start from random values.
+            for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):
+                broadcast(value.data)
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         best = self.state.best_model_checkpoint
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
@@ -246,12 +252,15 @@ class MultitaskTrainer(EvaluatingTrainer):
         sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
         positions = sum(batch["attention_mask"].numel() for batch in batches)
         numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values()]
-        total = self.accelerator.reduce(torch.tensor(numbers, device=device), "sum").tolist()
-        task_rows, units = total[3 : 3 + len(self.tasks)], total[3 + len(self.tasks) :]
+        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
+        sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
+        units = total[3 + len(self.tasks) :]
         counts = StepCounts(
-            total[2], dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
+            rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
         )
-        self._log.add_step(counts, sub_words=total[0], positions=total[1])
+        self._log.add_step(counts, sub_words=sub_words, positions=positions)
         self.step.begin(counts, batches)
         return batches, counts
 
@@ -316,10 +325,12 @@ class MultitaskTrainer(EvaluatingTrainer):
                 (folder / random_state_name(self.args)).touch()
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
-            shutil.rmtree(folder, ignore_errors=True)
+            if checkpoint_problem(folder) is not None:
+                shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
                 f"{folder} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
                 f"checkpoint with --resume."
             ) from error
+        # Outside of `try`: if a different process has ended, this checkpoint is complete all the same.
+        self.accelerator.wait_for_everyone()

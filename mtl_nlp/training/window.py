@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from transformers import PreTrainedTokenizerBase
-
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
-from mtl_nlp.modeling.windows_multitask import default_max_length
+from mtl_nlp.modeling.windows_multitask import encoder_max_length
 
 
 def agree_on_window(
     config: MultitaskConfig,
-    tokenizer: PreTrainedTokenizerBase,
     datasets: Iterable[EncodedDataset | EncodedStream],
 ) -> None:
     """Check that a model and its data have the same `max_length` and `stride`, and set missing values of the model.
@@ -22,7 +19,6 @@ def agree_on_window(
 
     Args:
         config: the model's configuration. A value of None is set to the value of the data.
-        tokenizer: the model's tokenizer.
         datasets: encoded splits. Splits without a `max_length` are not compared.
 
     Raises:
@@ -39,14 +35,18 @@ def agree_on_window(
                 f"and {_window_of(other)}."
             )
     # Data is encoded with the limit of the tokenizer by default, which may exceed the limit of the encoder.
-    max_length = min(filter(None, (first.max_length, default_max_length(tokenizer, config.text_config))))
-    for name, own, found in (("max_length", config.max_length, max_length), ("stride", config.stride, first.stride)):
-        if own is not None and own != found:
+    max_length = min(filter(None, (first.max_length, encoder_max_length(config.text_config))))
+    for name, own, found in (
+        ("max_length", config.max_length, {first.max_length, max_length}),
+        ("stride", config.stride, {first.stride}),
+    ):
+        if own is not None and own not in found:
             raise ValueError(
                 f"The model's configuration has `{name}` {own}, but the data does not: {_window_of(first)}. Encode all "
                 f"datasets with `{name}={own}`."
             )
-    config.max_length, config.stride = max_length, first.stride
+    config.max_length = config.max_length or max_length
+    config.stride = first.stride
 
 
 def _window_of(encoded: EncodedDataset | EncodedStream) -> str:

@@ -95,3 +95,26 @@ def test_an_evaluation_creates_its_results_and_nothing_else(pushed_run, online, 
     assert {file: file.read_bytes() for file in pushed_run.rglob("*") if file.is_file()} == before
     assert hub.repositories == repositories
     assert not [request for request in hub.requests[requests:] if not request.startswith(("GET", "HEAD"))]
+
+
+@pytest.mark.parametrize("output", ["/proc/results.json", "/no/folder/results.json"])
+def test_evaluation_reports_an_output_that_cannot_be_written(trained, capsys, output):
+    error = fails(
+        capsys, "evaluate", str(trained / "run"), "--recipe", str(trained / "recipe.yaml"), "--output", output
+    )
+    assert f"--output" in error
+    assert output in error
+
+
+def test_evaluation_reports_a_split_without_labels(trained, tmp_path, capsys):
+    recipe = yaml.safe_load((trained / "recipe.yaml").read_text())
+    recipe["tasks"] = {"topic": recipe["tasks"]["topic"]}
+    sample = recipe["datasets"]["sample"]
+    unlabelled = write(tmp_path / "test.jsonl", '{"tokens": ["Ada"], "topic": null}\n')
+    sample["data_files"] = {"test": unlabelled}
+    sample |= {"path": "json", "labels": {"topic": "topic"}}
+    del sample["columns"]
+    path = write(tmp_path / "recipe.yaml", recipe)
+    output = str(tmp_path / "results.json")
+    error = fails(capsys, "evaluate", str(trained / "run"), "--recipe", path, "--output", output)
+    assert "no row of the split 'test' has a label" in error

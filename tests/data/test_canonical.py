@@ -201,6 +201,9 @@ def test_changed_code_of_an_external_task_type_invalidates_the_cache(tmp_path, m
 
     assert labels_with(2) == [0.5]
     assert labels_with(16) == [0.0625]
+    # The fingerprint covers the constants of the class's module, too.
+    code = outside_code([sys.modules["outside"].HalfRegression(name="score")])
+    assert "import" in code.split("class ")[0]
     assert outside_code([task_from_dict({"name": "score", "type": "regression"})]) == ""
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import mtl_nlp
-from mtl_nlp.modeling.label_kinds_multitask import IGNORED, LabelKind, TextKind, WordKind, is_labelled
+from mtl_nlp.modeling.label_kinds_multitask import IGNORED, LabelKind, TextKind, WordKind, has_target
 from mtl_nlp.modeling.text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
 from mtl_nlp.modeling.word_kinds_multitask import ClassPerWord, SpansOfWords
 
@@ -196,8 +196,8 @@ def test_label_smoothing_changes_only_cross_entropy(kind):
 
 
 def test_units_are_labelled_unless_ignored_or_nan():
-    assert is_labelled(torch.tensor([IGNORED, 0, 3])).tolist() == [False, True, True]
-    assert is_labelled(torch.tensor([-100.0, math.nan, 0.0])).tolist() == [True, False, True]
+    assert has_target(torch.tensor([IGNORED, 0, 3])).tolist() == [False, True, True]
+    assert has_target(torch.tensor([-100.0, math.nan, 0.0])).tolist() == [True, False, True]
 
 
 def test_word_logits_are_cut_out_of_a_batch_and_joined():

@@ -156,3 +156,28 @@ def test_logits_in_half_precision_are_summed_in_float32(dtype):
     assert torch.equal(cross_entropy_sum(logits, torch.tensor([0, 1, 2, 0])), expected)
     for loss in (binary_cross_entropy_sum, squared_error_sum):
         assert loss(logits, torch.zeros(4, 3, dtype=dtype)).dtype == torch.float32
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("loss_sum", "logits", "targets"),
+    [
+        (cross_entropy_sum, [[1.0, 2.0], [NAN, NAN]], [[0.5, 0.5], [NAN, NAN]]),
+        (cross_entropy_sum, [[1.0, 2.0], [NAN, NAN]], [1, -100]),
+        (binary_cross_entropy_sum, [1.0, float("inf")], [1.0, NAN]),
+        (squared_error_sum, [1.0, float("inf")], [0.5, NAN]),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, [2.0, NAN]])
+def test_units_without_a_label_have_no_influence_whatever_their_values(loss_sum, logits, targets, weights):
+    logits, targets = torch.tensor(logits), torch.tensor(targets)
+    weights = None if weights is None else torch.tensor(weights)
+    first = None if weights is None else weights[:1]
+    assert torch.equal(loss_sum(logits, targets, weights), loss_sum(logits[:1], targets[:1], first))
+
+
+def test_weights_of_another_shape_are_refused_instead_of_multiplying_all_pairs():
+    with pytest.raises(RuntimeError, match="expand"):
+        squared_error_sum(torch.zeros(3), torch.ones(3), torch.ones(3, 1))

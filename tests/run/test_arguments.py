@@ -62,6 +62,12 @@ def test_evaluation_keeps_precision_and_sizes_and_writes_no_files(quick_recipe, 
     assert (arguments.eval_strategy, arguments.save_strategy, arguments.load_best_model_at_end) == ("no", "no", False)
 
 
+def test_evaluation_accepts_schedules_that_need_evaluations_during_training(quick_recipe, tmp_path):
+    quick_recipe["training"] |= {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}
+    assert training_arguments(Recipe.from_dict(quick_recipe)).lr_scheduler_type == "reduce_lr_on_plateau"
+    assert evaluation_arguments(Recipe.from_dict(quick_recipe), tmp_path).eval_strategy == "no"
+
+
 def test_an_evaluations_arguments_are_checked_too(quick_recipe, tmp_path):
     quick_recipe["training"]["learning_rat"] = 1
     with pytest.raises(RecipeError, match=r"^training\.learning_rat: no such training argument"):

@@ -137,6 +137,25 @@ def test_logged_weights_are_the_mean_over_several_steps(trainer_of, disjoint):
     assert seen[0].tolist() != pytest.approx(seen[-1].tolist(), rel=1e-2)
 
 
+class OnlyTopic(Uncertainty):
+    """Weights for the topic alone, and only in every second step."""
+
+    steps = 0
+
+    def weights(self, step):
+        return {"topic": torch.tensor(2.0)} if self.steps % 2 == 0 else {}
+
+    def after_step(self, step):
+        self.steps += 1
+
+
+def test_task_without_a_weight_is_logged_with_the_weight_1(trainer_of, disjoint):
+    trainer = trainer_of(disjoint, max_steps=4, logging_steps=4, loss_weighting=OnlyTopic(TASKS))
+    trainer.train()
+    (entry,) = (entry for entry in trainer.state.log_history if "loss" in entry)
+    assert {task: entry[f"weight_{task}"] for task in TASKS} == {"pos": 1.0, "ner": 1.0, "topic": 1.5, "score": 1.0}
+
+
 def test_clipping_neither_counts_nor_scales_the_gradients_of_a_weighting(trainer_of, disjoint):
     found = []
     for clip in (0.0, 1e-3):

@@ -82,22 +82,30 @@ def test_pipeline_uses_the_windows_of_the_training_data(tokenizer, encoder_folde
 @pytest.mark.parametrize("own", [{}, {"max_length": 20}, {"stride": 3}, {"max_length": 20, "stride": 3}])
 def test_configuration_gets_missing_values_from_the_data(tokenizer, own):
     config = config_of(**own)
-    agree_on_window(config, tokenizer, [encoded(tokenizer, max_length=20, stride=3)] * 2)
+    agree_on_window(config, [encoded(tokenizer, max_length=20, stride=3)] * 2)
     assert (config.max_length, config.stride) == (20, 3)
 
 
 def test_window_is_the_limit_of_the_encoder_if_the_tokenizer_allows_more(tokenizer):
     config = MultitaskConfig(text_config=build_config("bert", max_position_embeddings=24), tasks=[TASK])
     for _ in range(2):
-        agree_on_window(config, tokenizer, [encoded(tokenizer)])
+        agree_on_window(config, [encoded(tokenizer)])
         assert config.max_length == 24
+
+
+@pytest.mark.parametrize("own", [{}, {"max_length": 60}])
+def test_window_of_the_data_may_exceed_the_limit_of_the_tokenizer(tokenizer, own):
+    assert tokenizer.model_max_length == 48
+    config = config_of(**own)
+    agree_on_window(config, [encoded(tokenizer, max_length=60)])
+    assert config.max_length == 60
 
 
 def test_data_without_a_known_window_is_not_compared(tokenizer):
     config = config_of(max_length=20)
     by_hand = EncodedDataset("d", Dataset.from_dict({"length": [3]}), {}, 0, 0, "f")
-    agree_on_window(config, tokenizer, [by_hand])
-    agree_on_window(config, tokenizer, [])
+    agree_on_window(config, [by_hand])
+    agree_on_window(config, [])
     assert (config.max_length, config.stride) == (20, None)
 
 
@@ -119,7 +127,7 @@ def test_data_without_a_known_window_is_not_compared(tokenizer):
 )
 def test_data_with_a_different_window_than_the_model_is_refused(tokenizer, own, window, message):
     with pytest.raises(ValueError, match=message):
-        agree_on_window(config_of(**own), tokenizer, [encoded(tokenizer, **window)])
+        agree_on_window(config_of(**own), [encoded(tokenizer, **window)])
 
 
 @pytest.mark.parametrize("other", [{"max_length": 12}, {"max_length": 20, "stride": 3}])
@@ -127,4 +135,4 @@ def test_datasets_with_different_windows_are_refused(tokenizer, other):
     first, second = encoded(tokenizer, "a", max_length=20), encoded(tokenizer, "b", **other)
     found = rf"Found a has `max_length` 20 .*, and b has `max_length` {other['max_length']}"
     with pytest.raises(ValueError, match=rf"same `max_length` and `stride`\. {found}"):
-        agree_on_window(config_of(), tokenizer, [first, second])
+        agree_on_window(config_of(), [first, second])
