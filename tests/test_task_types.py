@@ -17,11 +17,14 @@ from transformers import Pipeline, pipeline
 from mtl_nlp import MultitaskModel, Recipe, Task, register_task_type
 from mtl_nlp.cli.main import main
 from mtl_nlp.data.conll import read_conll
+from mtl_nlp.errors import HubError
 from mtl_nlp.export.peft import export_peft
 from mtl_nlp.export.stock import stock_model
+from mtl_nlp.hub.repository import repository_files
 from mtl_nlp.modeling import tasks_multitask
 from mtl_nlp.modeling.label_kinds_multitask import PREDICTED, Feature, LabelKind, TextKind, TopK, WordKind, sigmoid
 from mtl_nlp.modeling.tasks_multitask import SequenceTask
+from mtl_nlp.modeling.text_kinds_multitask import NumberPerText
 from mtl_nlp.modeling.unit_losses_multitask import binary_cross_entropy_sum, squared_error_sum
 from mtl_nlp.modeling.words_multitask import Word
 from mtl_nlp.run.arguments import training_arguments

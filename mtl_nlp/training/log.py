@@ -43,7 +43,8 @@ class TrainingLog:
     def add_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Add a step's loss weights, which are equal in all processes."""
         for task, weight in weights.items():
-            self._weights[task] = self._weights.get(task, 0.0) + weight.detach()
+            # The sum of the differences from 1, the weight of a task in the steps that do not name the task.
+            self._weights[task] = self._weights.get(task, 0.0) + (weight.detach() - 1.0)
 
     def add_pull(self, pull: torch.Tensor) -> None:
         """Add a step's weighted pull, which is equal in all processes."""
@@ -64,7 +65,7 @@ class TrainingLog:
             if units := self._counts.units.get(task):
                 logs[f"loss_{task}"] = loss_sum / units
         for task, weight in self._weights.items():
-            logs[f"weight_{task}"] = float(weight) / max(self._steps, 1)
+            logs[f"weight_{task}"] = 1.0 + float(weight) / max(self._steps, 1)
         if self._pull is not None:
             logs["pull"] = float(self._pull) / max(self._steps, 1)
         logs["padding"] = 1.0 - self._sub_words / max(self._positions, 1)

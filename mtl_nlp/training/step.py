@@ -140,15 +140,13 @@ class StepLoss:
             self.log.add_weights(self._weights)
 
     def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
-        """Return the weight of every task; 1 for a task that the weighting does not name."""
         with torch.autocast(self.accelerator.device.type, enabled=False):
             weights = self.weighting.weights(step)
         if unknown := weights.keys() - set(self.tasks):
             raise ValueError(
                 f"The loss weighting should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
-        one = torch.ones((), device=self.accelerator.device)
-        return {task: weights.get(task, one) for task in self.tasks}
+        return weights
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 
-from command_line import write
+import pytest
+import yaml
+from command_line import fails, write
 from toys import sample_recipe
 
 from mtl_nlp.cli.main import main
@@ -102,7 +104,7 @@ def test_evaluation_reports_an_output_that_cannot_be_written(trained, capsys, ou
     error = fails(
         capsys, "evaluate", str(trained / "run"), "--recipe", str(trained / "recipe.yaml"), "--output", output
     )
-    assert f"--output" in error
+    assert "--output" in error
     assert output in error
 
 

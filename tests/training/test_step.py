@@ -149,11 +149,11 @@ class OnlyTopic(Uncertainty):
         self.steps += 1
 
 
-def test_task_without_a_weight_is_logged_with_the_weight_1(trainer_of, disjoint):
+def test_logged_weight_counts_as_1_in_steps_that_do_not_name_the_task(trainer_of, disjoint):
     trainer = trainer_of(disjoint, max_steps=4, logging_steps=4, loss_weighting=OnlyTopic(TASKS))
     trainer.train()
     (entry,) = (entry for entry in trainer.state.log_history if "loss" in entry)
-    assert {task: entry[f"weight_{task}"] for task in TASKS} == {"pos": 1.0, "ner": 1.0, "topic": 1.5, "score": 1.0}
+    assert {key: value for key, value in entry.items() if key.startswith("weight_")} == {"weight_topic": 1.5}
 
 
 def test_clipping_neither_counts_nor_scales_the_gradients_of_a_weighting(trainer_of, disjoint):
