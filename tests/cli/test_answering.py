@@ -86,7 +86,7 @@ def test_a_damaged_onnx_file_is_refused_in_one_line(as_onnx, tmp_path, capsys):
     file = tmp_path / "copy" / "model.onnx"
     file.write_bytes(file.read_bytes()[:1000])
     line = fails(capsys, "predict", str(tmp_path / "copy"), write(tmp_path / "a.txt", "Ada\n"))
-    assert "model.onnx is damaged or cut off" in line
+    assert "model.onnx is damaged or truncated" in line
 
 
 def test_a_missing_extra_is_named_in_one_line(online, trained, as_onnx, tmp_path):

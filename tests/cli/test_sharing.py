@@ -155,7 +155,7 @@ def test_adapters_are_merged_by_the_stock_export(adapted, tmp_path):
     ("arguments", "message"),
     [
         ((), "--format peft: name the --task, one of pos, ner, topic."),
-        (("--task", "pos"), "--task pos: it has no adapter. Export it as it is: --format transformers."),
+        (("--task", "pos"), "--task pos: this task has no adapter. Export it with --format transformers."),
         (("--task", "nre"), "--task nre: no such task. Did you mean 'ner'?"),
         (("--task", "ner", "--int8"), "go with --format onnx"),
         (("--task", "ner", "--recipe", "r.yaml"), "go with --format onnx"),
