@@ -44,22 +44,22 @@ class Failing(NamedTuple):
     attempts: int = 1
 
 
-AGAIN = "A push is one commit, so nothing is half pushed: push again."
+AGAIN = "A push is one commit, so no incomplete model was pushed. Push again."
 
-LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token that may write."
+LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token with write permission."
+
+FORBIDDEN = f"the token has no write permission for this repository. Push to a repository that you own. {LOG_IN}"
 
 FAILED = f"the Hub failed (500). {AGAIN}"
 
 CUT = f"the connection to the Hub failed (Server disconnected without sending a response). {AGAIN}"
 
 FAILING = {
-    "a-wrong-token": Failing(f"the Hub does not know the token. {LOG_IN}", token="hf_nobodys"),
+    "a-wrong-token": Failing(f"the Hub does not accept the token. {LOG_IN}", token="hf_nobodys"),
     "no-token": Failing(f"there is no token. {LOG_IN}", token=""),
-    "a-token-to-read": Failing(f"the token may not write there. Name a repository of your own. {LOG_IN}", token=READER),
-    "a-repository-of-others": Failing(
-        f"the token may not write there. Name a repository of your own. {LOG_IN}", token=EVE
-    ),
-    "a-right-lost-on-the-way": Failing("the token may not write there", "commit", {"status": 403}),
+    "a-token-to-read": Failing(FORBIDDEN, token=READER),
+    "a-repository-of-others": Failing(FORBIDDEN, token=EVE),
+    "a-right-lost-on-the-way": Failing("the token has no write permission", "commit", {"status": 403}),
     "no-repository-made": Failing(FAILED, "create", {"status": 500}),
     "no-branch-made": Failing(CUT, "branch", {"cut": 0}),
     # huggingface_hub repeats these requests after 1, 2, 4, 8 and 8 seconds.
@@ -68,6 +68,6 @@ FAILING = {
     "upload-cut": Failing(CUT, "upload", {"cut": 0}, None, "/lfs/{}/", 6),
     "commit-refused": Failing(FAILED, "commit", {"status": 500}, None, "{}/commit/main"),
     "commit-cut": Failing(CUT, "commit", {"cut": 0}, None, "{}/commit/main"),
-    "too-large": Failing("the Hub refused it (413)", "commit", {"status": 413}, None, "{}/commit/main"),
+    "too-large": Failing("the Hub refused the push (413)", "commit", {"status": 413}, None, "{}/commit/main"),
 }
 """The name of the repository -> the push."""

@@ -14,7 +14,7 @@ from mtl_nlp.errors import CommandError, DataError, needs_extra
 from mtl_nlp.messages import one_line
 
 INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conllu": "conllu"}
-"""The input format of `predict` by the file's ending; `text` for any other."""
+"""File extension -> input format of `predict`; `text` for all other extensions."""
 
 
 def add_commands(commands: Any) -> None:
@@ -25,7 +25,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument("file", help="a text per line, JSON lines with text[, text_pair] or tokens, or CoNLL columns")
     parser.add_argument(
-        "--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: by the file's ending"
+        "--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: from the file extension"
     )
     parser.add_argument("--output", help="file to write (default: standard output)")
     parser.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl")
@@ -34,8 +34,8 @@ def add_commands(commands: Any) -> None:
     parser = add_command(commands, demo, "try a trained model on a page", "mtl-nlp demo runs/quickstart")
     parser.add_argument("model", help="folder or Hub id of a trained model, or folder of an exported one")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all networks")
-    parser.add_argument("--port", type=positive_integer, help="default: the first free one from 7860")
-    parser.add_argument("--open", action="store_true", help="open a browser")
+    parser.add_argument("--port", type=positive_integer, help="default: the first free port from 7860")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument("--space", metavar="DIR", help="write a folder for a Hub Space instead of serving")
 
 
@@ -45,7 +45,7 @@ def predict(options: argparse.Namespace) -> None:
     if not source.is_file():
         raise DataError(f"There is no file {source}.")
     if options.output is not None and Path(options.output).exists() and source.samefile(options.output):
-        raise DataError(f"--output {options.output} is the input file. Name another.")
+        raise DataError(f"--output {options.output} is the input file. Name a different file.")
     input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
     quiet_libraries()
     from mtl_nlp.serving.predict import answer_file, load_pipeline
@@ -57,7 +57,7 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Open a page in the browser to try a trained model on, or write it as a folder for a Hub Space."""
+    """Serve a page to try a trained model, or write the page and the model to a folder for a Hub Space."""
     quiet_libraries()
     with needs_extra("demo"):
         from mtl_nlp.serving.page import launch_page
@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace) -> None:
         launch_page(answer, title, host=options.host, port=options.port, in_browser=options.open)
     except (OSError, OverflowError) as error:
         address = options.host if options.port is None else f"{options.host}:{options.port}"
-        raise CommandError(f"{address} cannot be served on: {one_line(error).rstrip('.')}.") from error
+        raise CommandError(f"the page cannot be served on {address}: {one_line(error).rstrip('.')}.") from error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The entry point of the command line: `mtl-nlp COMMAND`.
 
-This module and the parsers of all commands import no torch, so that `--help`, a mistyped option and a recipe that is
-not valid are answered at once. Each command imports what it needs when it runs.
+This module and the parsers of all commands do not import torch, so that `--help` and errors in options or recipes are
+printed at once. Each command imports heavy packages when it runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: the command and its options; by default those of the process.
+        arguments: the command and its options; by default the arguments of the process.
 
     Returns:
-        The exit code: 0, or 2 if the input cannot be used, after one line on stderr with the reason.
+        The exit code: 0, 1 if the reader of the output closed the pipe, or 2 if the input cannot be used. One line on
+        stderr names the reason.
     """
     options = _parser().parse_args(arguments)
     try:

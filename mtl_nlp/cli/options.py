@@ -1,4 +1,4 @@
-"""Options, checks and error messages that several commands share."""
+"""Options, checks and error messages of several commands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def add_command(
 
     Args:
         commands: the subparsers of the command line.
-        function: runs the command; its name is the command's, its docstring the description.
-        help_text: what the command does, for the list of commands.
+        function: the implementation, whose name and docstring become the name and description of the command.
+        help_text: a summary for the list of commands.
         example: a command line.
 
     Returns:
-        The parser of the command, to which its options are added.
+        The parser of the command, for its options.
     """
     parser = commands.add_parser(
         function.__name__,
@@ -39,42 +39,45 @@ def add_command(
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add `--set`."""
+    """Add the option `--set`."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
 
 
 def positive_integer(text: str) -> int:
-    """Read a whole number of at least 1.
+    """Return the integer in a text.
 
     Raises:
-        argparse.ArgumentTypeError: if the text is anything else.
+        argparse.ArgumentTypeError: if the text is not an integer of at least 1.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1. Found {text!r}")
+        raise argparse.ArgumentTypeError(f"should be an integer of at least 1. Found {text!r}")
     return int(text)
 
 
 def quiet_libraries() -> None:
-    """Silence what the libraries log, before any of them loads or computes anything."""
+    """Silence the logs and progress bars of transformers, datasets and huggingface_hub."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    # Loading reports name layers that the stock classes would have: no user needs to act on them.
+    # transformers reports missing and unexpected layers of the stock classes, on which no user needs to act.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # What these libraries log before they raise an error is in the error's one line.
+    # These libraries log an error before they raise it, and the raised error is printed in one line.
     hub_logging.set_verbosity_error()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
 
 
 @contextlib.contextmanager
 def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
-    """Turn a failure to write into a `RecipeError`.
+    """Convert an error in writing to a `RecipeError`.
 
     Args:
-        path: the folder that is written to.
+        path: the folder to write to.
         name: the option or recipe key that names the folder, for the message.
+
+    Raises:
+        RecipeError: if the folder cannot be written to.
     """
     from safetensors import SafetensorError
 
@@ -87,10 +90,10 @@ def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
 
 
 def new_folder(path: str) -> Path:
-    """Check that a folder to write is new or empty, before any work is done.
+    """Check that a folder to write is new or empty, before any computation.
 
     Raises:
-        ExportError: if the folder holds anything.
+        ExportError: if the path is a file, or the folder is not empty.
     """
     folder = Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -99,7 +102,7 @@ def new_folder(path: str) -> Path:
 
 
 def writable_file(path: str) -> Path:
-    """Check that a file can be written, before any work is done.
+    """Check that a file can be written, before any computation.
 
     Raises:
         DataError: if the path is a folder, or the folder of the file does not exist.

@@ -1,4 +1,4 @@
-"""The commands that hand a trained model on: `push`, `export` and `drop`."""
+"""The commands that publish or convert a trained model: `push`, `export` and `drop`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("model", help="folder of a trained model")
     parser.add_argument("repo_id", help="OWNER/NAME, or NAME in your own namespace; created if it does not exist")
-    parser.add_argument("--private", action="store_true", help="create a repository that only its owner sees")
-    parser.add_argument("--revision", help="a branch to push to, created if it does not exist (default: main)")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--revision", help="the branch to push to, created if it does not exist (default: main)")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of pushing")
-    parser.add_argument("--with-code", action="store_true", help="push the model's code too, for those without mtl_nlp")
+    parser.add_argument("--with-code", action="store_true", help="also push the model's code, for use without mtl_nlp")
     parser.add_argument("--commit-message", default="Upload model trained with mtl_nlp", metavar="TEXT")
 
     parser = add_command(
         commands,
         export,
-        "write a trained model for others",
+        "export a trained model to transformers, PEFT or ONNX",
         "mtl-nlp export runs/quickstart --task ner --format transformers ner-model\n"
         "  mtl-nlp export runs/adapters --task ner --format peft ner-adapter\n"
         "  mtl-nlp export runs/quickstart --format onnx --int8 --recipe recipes/quickstart.yaml onnx-model",
@@ -43,28 +43,29 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--format", choices=("transformers", "peft", "onnx"), required=True)
     parser.add_argument("--task", help="for transformers and peft: the task to export")
     parser.add_argument("--int8", action="store_true", help="for onnx: 8-bit weights; needs --recipe")
-    parser.add_argument("--recipe", help="for onnx: score the file beside the model on this recipe's --split")
+    parser.add_argument("--recipe", help="for onnx: compare file and model by their scores on this recipe's --split")
     parser.add_argument("--split", choices=SPLITS, default="validation")
     add_overrides(parser)
 
     parser = add_command(
-        commands, drop, "leave tasks out of a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner"
+        commands, drop, "remove tasks from a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner"
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument("output", help="folder to write")
-    parser.add_argument("--task", action="append", required=True, help="the task to leave out; may be repeated")
+    parser.add_argument("--task", action="append", required=True, help="the task to remove; may be repeated")
 
 
 def push(options: argparse.Namespace) -> None:
     """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results."""
     folder = Path(options.model)
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}. Train one: mtl-nlp train.")
+        raise ModelError(f"There is no folder {folder}. Train a model: mtl-nlp train.")
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
     from mtl_nlp.hub.repository import make_repository, push_files, repository_files
 
-    load_model_tokenizer(options.model, load_model(options.model).config)  # complete, before anybody sees it
+    # Loading checks that the files are complete, before they are public.
+    load_model_tokenizer(options.model, load_model(options.model).config)
     repo_id = make_repository(options.repo_id, private=options.private or None)
     files = repository_files(folder, repo_id, with_code=options.with_code)
     pushed = push_files(
@@ -78,7 +79,7 @@ def push(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Write a trained model for others: one task as a plain transformers model or PEFT adapter, or all as ONNX."""
+    """Export one task as a stock transformers model or a PEFT adapter, or all tasks as one ONNX file."""
     output = new_folder(options.output)
     quiet_libraries()
     from mtl_nlp.export.peft import export_peft
@@ -94,7 +95,7 @@ def export(options: argparse.Namespace) -> None:
     if options.task is None:
         raise ExportError(f"--format {options.format}: name the --task, one of {', '.join(model.tasks)}.")
     if options.int8 or options.recipe is not None or options.set:
-        raise ExportError("--int8, --recipe and --set go with --format onnx.")
+        raise ExportError("--int8, --recipe and --set need --format onnx.")
     if options.format == "transformers":
         with writing_to(output, "OUT"):
             export_stock(model, tokenizer, options.task, output)
@@ -105,7 +106,7 @@ def export(options: argparse.Namespace) -> None:
         base = export_peft(model, tokenizer, options.task, output, None if recipe is None else recipe.encoder)
     task = model.tasks[options.task]
     precision = str(model.dtype).removeprefix("torch.")
-    # transformers loads a model in the precision that it is stored in, an encoder perhaps in half of it.
+    # By default transformers loads the base in its stored precision, which may differ from the precision of the model.
     labels = "" if Path(base).parent == output else f', num_labels={task.num_labels}, dtype="{precision}"'
     print(
         f"The adapter is in {output}, for {base}: "
@@ -114,7 +115,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def drop(options: argparse.Namespace) -> None:
-    """Write a trained model without some of its tasks, their heads and adapters. The others answer as before."""
+    """Remove tasks with their heads and adapters from a trained model. The answers for other tasks do not change."""
     output = new_folder(options.output)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
@@ -144,9 +145,9 @@ def _export_onnx(
     from mtl_nlp.run.prepare import prepare_evaluation
 
     if options.task is not None:
-        raise ExportError("--task goes with --format transformers and peft: an ONNX file has an output for each task.")
+        raise ExportError("--task needs --format transformers or peft. An ONNX file has an output per task.")
     if options.int8 and options.recipe is None:
-        raise ExportError("--int8 costs accuracy: name the --recipe on whose --split it is to be measured.")
+        raise ExportError("--int8 reduces accuracy. Name a --recipe, so that the loss is measured on its --split.")
     run = None
     if options.recipe is not None:
         run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)

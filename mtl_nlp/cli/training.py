@@ -1,4 +1,4 @@
-"""The commands that train and score: `plan`, `train` and `evaluate`."""
+"""The commands that train and score models: `plan`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--recipe", required=True, help="the recipe that names the data")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument(
-        "--output", help="where to write results.json (default: the model's folder, or here for a Hub id)"
+        "--output", help="the results file (default: results.json in the model's folder, or here for a Hub id)"
     )
     add_overrides(parser)
 
 
 def plan(options: argparse.Namespace) -> None:
-    """Validate and load everything, and print what training would do."""
+    """Check a recipe, load its data, and print what training would do."""
     recipe = _training_recipe(options)
     quiet_libraries()
     from mtl_nlp.run.arguments import training_arguments
@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train, save the model with its tokenizer and recipe, and score it on the held-out split."""
+    """Train a model, save it with its tokenizer and recipe, and score it on the held-out split."""
     recipe = _training_recipe(options)
     quiet_libraries()
     from transformers.utils import logging
@@ -90,20 +90,20 @@ def train(options: argparse.Namespace) -> None:
         print(text, flush=True)
         if checkpoint is not None:
             changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
-            for note in [*checkpoint.skipped, *changes, f"going on from {checkpoint.path.name}"]:
+            for note in [*checkpoint.skipped, *changes, f"resuming from {checkpoint.path.name}"]:
                 print(f"note: --resume: {note}", flush=True)
     model = build_model(run)
     if checkpoint is not None:
-        check_same_model(checkpoint.path, model)  # before the recipe of the run is overwritten
+        check_same_model(checkpoint.path, model)  # before the recipe of the previous run is overwritten
     if arguments.process_index == 0:
-        # Before training, so that a folder that cannot be written to is reported in time.
+        # This is before training, so that a folder that cannot be written to is reported early.
         with writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
             (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
     trainer = build_trainer(run, model, arguments)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     with writing_to(output):
-        trainer.save_model(_internal_call=True)  # which does not push: the scores are still to come
+        trainer.save_model(_internal_call=True)  # does not push, since the card needs the scores
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
         with writing_to(output):
@@ -111,7 +111,7 @@ def train(options: argparse.Namespace) -> None:
             trainer.create_model_card()
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
     if arguments.push_to_hub:
-        logging.disable_progress_bar()  # which Trainer has turned on again
+        logging.disable_progress_bar()  # Trainer has enabled it again
         trainer.push_to_hub()
         if trainer.is_world_process_zero():
             print(f"Pushed to {trainer.hub_model_id}.")
@@ -151,14 +151,14 @@ def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="from_model",
         metavar="MODEL",
-        help="folder or Hub id of a trained multitask model to start from: it is the recipe's encoder, and its tasks, "
-        "heads and adapters are kept",
+        help="folder or Hub id of a trained multitask model that replaces the recipe's encoder; its tasks, heads and "
+        "adapters are kept",
     )
     add_overrides(parser)
 
 
 def _training_recipe(options: argparse.Namespace) -> Recipe:
-    """Read the recipe with the overrides of the command line; `--from MODEL` is its encoder."""
+    """Read the recipe with the overrides of the command line; the model of `--from` replaces its encoder."""
     from mtl_nlp.recipe.schema import Recipe
 
     start = options.from_model
@@ -166,14 +166,14 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
         return Recipe.load(options.recipe, options.set)
     from mtl_nlp.hub.loading import load_config
 
-    # Relative to where the command is given, not to the recipe.
+    # A relative path is relative to the working folder, not to the recipe's folder.
     start = str(Path(start).resolve()) if Path(start).is_dir() else start
     load_config(start)
     return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
 
 
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
-    """Print the scores and write them to a file."""
+    """Print the scores, and write them to a file with their provenance."""
     from mtl_nlp.evaluation.results import results
     from mtl_nlp.run_folder import write_results
 

@@ -1,4 +1,4 @@
-"""Errors of the Hub as one line that names the remedy."""
+"""The conversion of Hub errors to messages of one line that name the remedy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ from huggingface_hub.utils import httpx
 from mtl_nlp.errors import HubError
 from mtl_nlp.messages import one_line
 
-_AGAIN = "A push is one commit, so nothing is half pushed: push again."
+_AGAIN = "A push is one commit, so no incomplete model was pushed. Push again."
 
-_LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token that may write."
+_LOG_IN = "Log in (hf auth login) or set HF_TOKEN to a token with write permission."
 
 
 @contextlib.contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """Inside, what goes wrong with the Hub is a `HubError` in one line that says what to do.
+    """Convert the errors of a push to a `HubError` of one line that names the remedy.
 
     Args:
         repo_id: the repository, for the message.
+
+    Raises:
+        HubError: if a push fails.
     """
     try:
         yield
-    except RuntimeError as error:  # of the upload of a large file, whose cause says more
+    except RuntimeError as error:  # raised for a failed upload of a large file; its cause has the details
         raise HubError(f"{repo_id}: {_advice(error.__cause__ or error)}") from error
     except (httpx.HTTPError, OSError, ValueError) as error:
         raise HubError(f"{repo_id}: {_advice(error)}") from error
 
 
 def load_advice(error: BaseException) -> str:
-    """What an error in loading from the Hub says, in one line; a failed connection beneath it, if there is one.
+    """Return the message of an error in loading from the Hub in one line.
 
-    transformers speaks in that case of a file that is not in the repository.
+    If a failed connection caused the error, the message names that cause, since transformers reports a missing file.
+
+    Args:
+        error: the error of transformers or huggingface_hub.
     """
-    beneath: BaseException | None = error
-    while beneath is not None:
-        if isinstance(beneath, httpx.TransportError):
-            return f"the connection to the Hub failed ({_reason(beneath)}). Try again."
-        beneath = beneath.__cause__ or beneath.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, httpx.TransportError):
+            return f"the connection to the Hub failed ({_reason(cause)}). Try again."
+        cause = cause.__cause__ or cause.__context__
     return one_line(error)
 
 
@@ -54,23 +60,25 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"there is no token. {_LOG_IN}"
     if isinstance(error, HFValidationError):
-        return f"this is no repository's name. {one_line(error)}"
+        return f"this is not a valid repository name. {one_line(error)}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the Hub is not asked. Unset it to push."
+        return "HF_HUB_OFFLINE is set, so nothing can be pushed. Unset HF_HUB_OFFLINE."
     if isinstance(error, RevisionNotFoundError):
         return f"there is no such revision. {one_line(error)}"
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:
-            is_known = "Authorization" in error.response.request.headers
-            return f"{'the Hub does not know the token' if is_known else 'there is no token'}. {_LOG_IN}"
+            has_token = "Authorization" in error.response.request.headers
+            return f"{'the Hub does not accept the token' if has_token else 'there is no token'}. {_LOG_IN}"
         if status == 403:
-            return f"the token may not write there. Name a repository of your own. {_LOG_IN}"
+            return (
+                f"the token has no write permission for this repository. Push to a repository that you own. {_LOG_IN}"
+            )
         if status >= 500:
             return f"the Hub failed ({status}). {_AGAIN}"
-        return f"the Hub refused it ({status}): {one_line(error)}"
+        return f"the Hub refused the push ({status}): {one_line(error)}"
     if isinstance(error, ValueError):
-        return f"it cannot be pushed: {one_line(error)}"
+        return f"the files cannot be pushed: {one_line(error)}"
     return f"the connection to the Hub failed ({_reason(error)}). {_AGAIN}"
 
 

@@ -1,4 +1,4 @@
-"""Trained models: loading them with their tokenizers from a folder or the Hub."""
+"""Loading of trained models and their tokenizers from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
 
     Args:
         folder: the folder, or the Hub id.
-        **kwargs: where it is, as `AutoConfig.from_pretrained` takes it (`revision`, `cache_dir`).
+        **kwargs: `revision` and `cache_dir`, passed to `AutoConfig.from_pretrained`.
 
     Raises:
-        ModelError: if there is none, or it is another kind of model's.
+        ModelError: if there is no configuration, or it does not belong to a multitask model.
     """
     try:
-        # By default transformers asks the user.
+        # Without a value, transformers asks the user whether to run the repository's code.
         config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     if not isinstance(config, MultitaskConfig):
         raise ModelError(
-            f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
+            f"{folder} holds a {config.model_type} model without multitask heads. Train a multitask model: "
+            f"mtl-nlp train."
         )
     return config
 
@@ -42,10 +43,10 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
 
     Args:
         folder: the folder, or the Hub id.
-        **kwargs: as `from_pretrained` takes them (`revision`, `dtype`, `attn_implementation`, …).
+        **kwargs: arguments of `from_pretrained`, such as `revision`, `dtype` and `attn_implementation`.
 
     Raises:
-        ModelError: if there is none, it is of another kind, or its files are damaged.
+        ModelError: if there is no multitask model, or its files are damaged.
     """
     load_config(folder, **{key: kwargs[key] for key in kwargs.keys() & {"revision", "cache_dir"}})
     try:
@@ -54,27 +55,35 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
         )
     except SafetensorError as error:
         raise ModelError(
-            f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
+            f"{folder}: the weights file is damaged or truncated ({error}). Copy or train the model again."
         ) from error
     except UnpicklingError as error:
         raise ModelError(
-            f"{folder}: its weights are a pickle that holds more than weights, and are not loaded."
+            f"{folder}: the weights file is a pickle with objects other than weights, which could run code. Save the "
+            f"model as safetensors."
         ) from error
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an argument that there is not
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an unknown argument
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
-        raise ModelError(f"{folder}: the weights file lacks, or has in another shape, {', '.join(wrong[:3])}.")
+        raise ModelError(
+            f"{folder}: the weights file does not match config.json: {', '.join(wrong[:3])} are missing or have a "
+            f"different shape. Copy or train the model again."
+        )
     return model
 
 
 def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a trained model.
+    """Load the tokenizer of a trained model from a folder or the Hub.
+
+    Args:
+        folder: the folder, or the Hub id.
+        config: the configuration of the model.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no tokenizer, or its files are damaged.
     """
     try:
         return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {load_advice(error)}") from error
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {load_advice(error)}") from error

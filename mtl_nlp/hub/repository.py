@@ -1,4 +1,4 @@
-"""To the Hub: what of a run is pushed, as one commit, and what to do if that fails."""
+"""Pushing to the Hub: the selection of a run's files, and their upload as one commit."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _CODE = {
         "AutoConfig": "configuration_multitask.MultitaskConfig",
         "AutoModel": "modeling_multitask.MultitaskModel",
     },
-    # Another name than that of mtl_nlp's own pipeline: under one name transformers would ask those who have it for
-    # `trust_remote_code`.
+    # The name differs from the pipeline that mtl_nlp registers: with an equal name, transformers would ask users with
+    # mtl_nlp for `trust_remote_code`.
     "custom_pipelines": {
         "multitask-encoder": {"impl": "pipeline_multitask.MultitaskPipeline", "pt": ["AutoModel"], "type": "text"}
     },
@@ -35,21 +35,22 @@ _CODE = {
 
 
 def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> dict[str, Path | bytes]:
-    """What a model repository holds of a run: model, tokenizer, card, recipe, results, report.
+    """Return the files of a run for a model repository: model, tokenizer, card, recipe, results and report.
 
-    Nothing else of the folder goes: no checkpoint, no training arguments, which may hold a token, and of the recipe
-    no path of this machine.
+    All other files of the folder are left out, such as checkpoints and training arguments, which may contain a token.
+    The recipe contains no absolute paths of this machine.
 
     Args:
         folder: the run's `output_dir`, or one of its checkpoints.
         repo_id: the repository's id, which the card names.
-        with_code: whether the model's own code goes with it, for `trust_remote_code=True`.
+        with_code: whether to include the model's code, for `trust_remote_code=True`.
 
     Returns:
         path in the repository -> file, or its content.
 
     Raises:
-        RecipeError, DataError: if the run's recipe or results are damaged.
+        RecipeError: if the recipe of the run is damaged.
+        DataError: if the results of the run are damaged.
     """
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     if with_code:
@@ -72,18 +73,18 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
 
 
 def make_repository(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Make a model repository if it is not there.
+    """Create a model repository if it does not exist.
 
     Args:
         repo_id: `name` or `owner/name`.
-        private: whether a new repository is private; by default as the owner's settings say.
-        token: by default that of HF_TOKEN or of `hf auth login`.
+        private: whether a new repository is private; by default, the owner's settings decide.
+        token: the token; by default the token of HF_TOKEN or of `hf auth login`.
 
     Returns:
-        Its full id.
+        The full id of the repository.
 
     Raises:
-        HubError: if the Hub refuses it or is not reached.
+        HubError: if the Hub refuses the request or cannot be reached.
     """
     with hub_errors(repo_id):
         return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -100,25 +101,28 @@ def push_files(
 ) -> CommitInfo:
     """Push files to a repository as one commit.
 
-    Weights that the repository has from before under other names, such as shards, go.
+    The commit deletes weights files of earlier pushes that have different names, such as shards.
 
     Args:
         files: path in the repository -> file, or its content.
         repo_id: the repository.
-        commit_message: the commit's first line.
-        revision: a branch to push to, made if it is not there; `main` by default.
-        create_pr: open a pull request in place of pushing.
-        token: by default that of HF_TOKEN or of `hf auth login`.
+        commit_message: the first line of the commit message.
+        revision: the branch to push to, created if it does not exist; `main` by default.
+        create_pr: whether to open a pull request instead of pushing.
+        token: the token; by default the token of HF_TOKEN or of `hf auth login`.
+
+    Returns:
+        The commit, with the address of the pull request if there is one.
 
     Raises:
-        HubError: if the Hub refuses it or is not reached. The same call may be repeated.
+        HubError: if the Hub refuses the push or cannot be reached. The same call may be repeated.
     """
     with hub_errors(repo_id):
         api = HfApi(token=token)
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        there = [path for path in api.list_repo_files(repo_id, revision=revision) if "/" not in path]
-        old = [path for path in there if path not in files and any(fnmatch(path, name) for name in WEIGHTS)]
+        existing = [path for path in api.list_repo_files(repo_id, revision=revision) if "/" not in path]
+        old = [path for path in existing if path not in files and any(fnmatch(path, name) for name in WEIGHTS)]
         return api.create_commit(
             repo_id,
             [
@@ -132,7 +136,10 @@ def push_files(
 
 
 def _tokenizer_files(folder: Path) -> dict[str, bytes]:
-    """What the tokenizer in a folder consists of: names differ between kinds, so it is asked to save itself."""
+    """Return the files of the tokenizer in a folder.
+
+    The names of these files differ between tokenizers, so the tokenizer is saved to a temporary folder.
+    """
     with tempfile.TemporaryDirectory() as copy:
         AutoTokenizer.from_pretrained(folder).save_pretrained(copy)
         return {path.name: path.read_bytes() for path in Path(copy).iterdir()}

@@ -1,6 +1,6 @@
-"""A page to try a multitask model on: type a text, see all answers together (extra `demo`).
+"""A page to try a multitask model, which shows the answers of all tasks for a typed text (extra `demo`).
 
-It imports nothing of this package, so that it goes into a Space as it is.
+This module imports nothing from mtl_nlp, so that it can be copied into a Space unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EXAMPLES = (
 )
 
 SHOWN_CLASSES = 10
-"""A task with more classes shows so many of them."""
+"""The largest number of classes that the page shows per task."""
 
 _STYLE = """
 .marks {
@@ -42,25 +42,26 @@ _STYLE = """
 def launch_page(
     answer: Pipeline, title: str, *, host: str | None = None, port: int | None = None, in_browser: bool = False
 ) -> None:
-    """Serve the page until it is interrupted. What is typed is sent to and kept by nobody else.
+    """Serve the page until Ctrl-C is pressed. The typed texts are sent only to this server, and are not stored.
 
     Args:
         answer: a multitask pipeline.
         title: the page's heading.
-        host: the address to serve on; by default what gradio's environment variables say, or this machine's own.
-        port: by default the first free one from 7860.
-        in_browser: open the page in a browser.
+        host: the address to serve on; by default the address in gradio's environment variables, or else 127.0.0.1.
+        port: the port to serve on; by default the first free port from 7860.
+        in_browser: whether to open the page in a browser.
 
     Raises:
-        OSError, OverflowError: if the address or port cannot be served on.
+        OSError: if the page cannot be served on the address and port.
+        OverflowError: if the port is out of range.
     """
     if host is not None:
-        with socket.socket() as trial:  # socket.create_server leaves one open if the port is out of range
+        with socket.socket() as trial:  # socket.create_server would leave a socket open if the port is out of range
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port or 0))
-    # gradio asks its own server whether it is up, and a proxy would answer for it.
+    # gradio checks that its server is up with a request, which must not go through a proxy.
     os.environ["no_proxy"] = ",".join(filter(None, [getproxies().get("no"), "localhost", "127.0.0.1", host]))
-    # gradio's own fonts lack glyphs: some letters of a label would stand out.
+    # The default fonts of gradio have no glyphs for some letters, which would look different inside a label.
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page = build_page(answer, title)
     _, url, _ = page.launch(
@@ -81,7 +82,7 @@ def launch_page(
 
 
 def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
-    """The page: words coloured by label, spans highlighted, classes as bars, numbers as they are.
+    """Build the page: words and spans are marked with labels, classes are shown as bars, and scores as numbers.
 
     Args:
         answer: a multitask pipeline.
@@ -101,7 +102,7 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column(scale=3, min_width=480):
                 text = gradio.Textbox(
-                    EXAMPLES[0], label="Text", placeholder="Shift+Enter answers", lines=2, max_lines=8, elem_id="text"
+                    EXAMPLES[0], label="Text", placeholder="Press Shift+Enter", lines=2, max_lines=8, elem_id="text"
                 )
                 button = gradio.Button("Answer", variant="primary", elem_id="answer")
                 outputs = {n: _component(task, n) for n, task in enumerate(tasks) if is_marked(task)}
@@ -119,12 +120,15 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
 
 
 def format_answer(task: Any, entries: list[dict[str, Any]], text: str) -> Any:
-    """A task's answer as its component takes it: HTML for words and spans, label -> score for classes, or a number.
+    """Return the answer of a task in the form that its component on the page needs.
 
     Args:
         task: the task.
-        entries: what the pipeline answers for it.
-        text: the text that they are of.
+        entries: the pipeline's answer for the task.
+        text: the text.
+
+    Returns:
+        HTML for words and spans, label -> score for classes, or the score of a regression.
     """
     kind = task.kind
     if kind.display == "marks":
@@ -147,19 +151,19 @@ def _component(task: Any, number: int) -> Any:
     return gradio.Label(
         label=label,
         num_top_classes=SHOWN_CLASSES,
-        # Of several labels that may hold at once none is the answer.
+        # The heading names one class as the answer, which would be wrong for a multi-label task.
         show_heading=task.kind.display == "class",
         elem_id=element,
     )
 
 
 def _marked(text: str, marks: Iterable[tuple[int, int, str]], hues: Mapping[str, int]) -> str:
-    """Return HTML of a text in which stretches (start, end, label) are marked; all that it shows is escaped.
+    """Return a text as escaped HTML with marked passages.
 
     Args:
         text: the text.
-        marks: the stretches in order.
-        hues: a colour for each label, degrees on the colour wheel, the same one for every text; red for any other.
+        marks: (start, end, label) of each passage, sorted by start.
+        hues: label -> colour in degrees on the colour wheel; a label without a colour is red.
     """
     parts, position = [], 0
     for start, end, label in marks:

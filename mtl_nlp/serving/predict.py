@@ -1,4 +1,4 @@
-"""Answers for a file of texts, streaming: lines, JSONL or CoNLL in, JSONL or CoNLL out."""
+"""Answers for a file of texts, one input at a time: reads lines, JSONL or CoNLL, and writes JSONL or CoNLL."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]:
-    """Inputs for the pipeline, one after the other.
+    """Yield the inputs of a file for the pipeline.
 
     Args:
         path: the file.
-        input_format: `text` (a text a line; an empty line is an empty text), `jsonl` (objects with `text` and
-            `text_pair`, or `tokens`), `conll` (a word a line, the first column counts) or `conllu`.
+        input_format: `text` (a text per line; an empty line is an empty text), `jsonl` (objects with `text` and
+            optionally `text_pair`, or with `tokens`), `conll` (a word per line, in the first column) or `conllu`.
 
     Raises:
-        DataError: if a line cannot be read; the message has its number.
+        DataError: if a line cannot be read; the message names the number of the line.
     """
     if input_format in {"conll", "conllu"}:
         sentences = read_first_column(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
@@ -42,7 +42,7 @@ def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]
 
 
 def count_inputs(path: Path, input_format: str) -> int:
-    """How many inputs a file has, for the progress bar."""
+    """Return the number of inputs in a file, for the progress bar."""
     with open(path, "rb") as lines:
         if input_format in {"text", "jsonl"}:
             return sum(1 for _ in lines)
@@ -57,25 +57,28 @@ def count_inputs(path: Path, input_format: str) -> int:
 def answer_file(
     pipeline: MultitaskPipeline, source: Path, input_format: str, target: TextIO, output_format: str, batch_size: int
 ) -> int:
-    """Answer every input of a file and write the answers as they come, in order.
+    """Answer every input of a file, and write each answer when it is computed, in the order of the inputs.
 
     Args:
         pipeline: the multitask pipeline.
         source: the file.
-        input_format: see `read_inputs`.
-        target: where to write.
-        output_format: `jsonl`, objects with the input and `answers`; or `conll`, a comment for each task on texts,
-            then a line a word with a column for each task on words.
-        batch_size: texts in an encoder pass.
+        input_format: the format of the file, as in `read_inputs`.
+        target: the file to write to.
+        output_format: `jsonl`, objects with the input and `answers`; or `conll`, a comment per task on texts, then a
+            line per word with a column per task on words.
+        batch_size: number of texts per encoder pass.
 
     Returns:
-        How many inputs were answered.
+        The number of answered inputs.
+
+    Raises:
+        DataError: if a line cannot be read.
     """
     count = 0
-    inputs, asked = itertools.tee(read_inputs(source, input_format))
-    answers = pipeline((_question(item) for item in asked), batch_size=batch_size)
+    inputs, questions = itertools.tee(read_inputs(source, input_format))
+    answers = pipeline((_question(item) for item in questions), batch_size=batch_size)
     pairs = zip(inputs, answers, strict=True)
-    # disable=None: a bar on a terminal, silence in a log.
+    # With disable=None, the bar is shown only on a terminal.
     for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
         if output_format == "jsonl":
             content = {"text": item} if isinstance(item, str) else item
@@ -110,7 +113,7 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
         try:
             json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"{path}, line {number}: half of a surrogate pair, which is no character.") from error
+            raise DataError(f"{path}, line {number}: half of a surrogate pair, which is not a character.") from error
     if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
         raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
     if "tokens" in content:
@@ -125,7 +128,7 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _question(item: str | dict[str, Any]) -> str | dict[str, Any]:
-    """What the pipeline reads of an input; other keys, such as an id, are only carried to the answer."""
+    """Return the part of an input that the pipeline reads, without keys such as an id, which only the output has."""
     if isinstance(item, str):
         return item
     keys = ("tokens",) if "tokens" in item else ("text", "text_pair")
@@ -133,10 +136,14 @@ def _question(item: str | dict[str, Any]) -> str | dict[str, Any]:
 
 
 def load_pipeline(folder: str) -> Pipeline:
-    """The pipeline of a trained model, or of one that was exported as ONNX.
+    """Load the pipeline of a trained model or of an exported ONNX model.
+
+    Args:
+        folder: the folder, or the Hub id of a trained model.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no multitask model, or its files are damaged.
+        CommandError: if the model is exported to ONNX and the extra `onnx` is not installed.
     """
     if not (Path(folder) / ONNX_NAME).is_file():
         model = load_model(folder)

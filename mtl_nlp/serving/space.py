@@ -1,4 +1,4 @@
-"""A folder to push as a Hub Space: the page of `mtl_nlp.serving.page` with a model, needing nothing of this package."""
+"""The folder of a Hub Space: the page of `mtl_nlp.serving.page` with a model, which runs without mtl_nlp."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from pathlib import Path
 from page import launch_page
 from transformers import pipeline
 
-# The code that this trusts is in the model's folder here.
+# The trusted code is in the folder of the model.
 answer = pipeline(model=str(Path(__file__).parent / "model"), trust_remote_code=True)
 launch_page(answer, {title!r})
 '''
 
 
 def write_space(model: str, folder: Path, title: str) -> None:
-    """Write a Gradio Space: app, requirements, the model with its code, and the page.
+    """Write a Gradio Space: the app, its requirements, the model with its code, and the page.
 
     Args:
         model: folder or Hub id of a trained model.
-        folder: where to write.
+        folder: the folder to write.
         title: the page's heading.
 
     Raises:
-        ModelError: if there is no such model.
+        ModelError: if there is no such model, or its files are damaged.
         OSError: if the folder cannot be written to.
     """
+    # Loading checks that the files are complete, before the first file is written.
     config = load_model(model).config
-    load_model_tokenizer(model, config)  # whole, before anything is written
+    load_model_tokenizer(model, config)
     source = _local_folder(model)
     (folder / "model").mkdir(parents=True, exist_ok=True)
     for name, content in repository_files(source, title, with_code=True).items():
@@ -72,4 +73,4 @@ def _local_folder(model: str) -> Path:
     try:
         return Path(snapshot_download(model, ignore_patterns="*/*"))  # no checkpoints
     except (httpx.HTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{model} cannot be fetched: {load_advice(error)}") from error
+        raise ModelError(f"{model} cannot be downloaded: {load_advice(error)}") from error

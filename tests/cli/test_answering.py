@@ -61,7 +61,7 @@ def test_input_format_follows_the_file_extension(trained, tmp_path, name, conten
 
 @pytest.fixture(scope="module")
 def as_onnx(trained, tmp_path_factory) -> Path:
-    """The trained model as the export command writes it as ONNX."""
+    """Export the trained model as ONNX with the command; return the folder."""
     folder = tmp_path_factory.mktemp("as-onnx")
     assert main(["export", str(trained / "run"), "--format", "onnx", str(folder)]) == 0
     return folder

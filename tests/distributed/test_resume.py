@@ -161,7 +161,7 @@ class Started:
     def step(self) -> int:
         """The last step it has logged."""
         stdout = self._read("stdout")
-        first = stdout.partition("going on from checkpoint-")[2].partition("\n")[0] or "0"
+        first = stdout.partition("resuming from checkpoint-")[2].partition("\n")[0] or "0"
         return int(first) + stdout.count("{'loss'")
 
     def freeze(self) -> list[psutil.Process]:
@@ -333,7 +333,7 @@ class Workshop:
                 error = self.start(output, *overrides, resume=True, processes=processes).end().error
                 assert "--resume: there is no complete checkpoint in" in error
         ended = self.train(output, *overrides, resume=resume, **more)
-        assert any(note.startswith("going on from checkpoint-") for note in ended.notes) == resume
+        assert any(note.startswith("resuming from checkpoint-") for note in ended.notes) == resume
         return ended
 
     def reference(self, case: str, processes: int = 1) -> Path:
@@ -587,7 +587,7 @@ def test_changes_are_told_and_the_run_goes_on(workshop, output, before, now):
     for change in ("eval_steps (was 3, is 2)", "save_steps (was 3, is 4)", "num_train_epochs (was 2.5, is 2)"):
         assert f"training.{change}" in in_effect
     assert in_effect.endswith(": in effect from here on")
-    assert from_where == "going on from checkpoint-9"
+    assert from_where == "resuming from checkpoint-9"
     state = state_of(output)
     assert state["global_step"] == 16
     assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [3, 6, 9, 10, 12, 14, 16]

@@ -272,11 +272,11 @@ def test_card_has_a_table_of_adapters_and_the_training_of_the_encoder(tmp_path):
     assert card.index("## Training") < card.index("| adapter of |")
     for row in ("| freeze | score |", "| adapters.train_encoder | False |", "| adapters.pull | 0.5 |"):
         assert row in card
-    assert "One bert encoder, read once for each text and each task with an adapter of its own, and a head" in card
+    assert "One bert encoder, which reads each text once per task with an adapter of its own, and a head" in card
 
 
 def test_card_states_that_one_pass_serves_tasks_without_own_adapters(card, tmp_path):
-    once = "One bert encoder, read once for each text, and a head for each of 4 tasks."
+    once = "One bert encoder, which reads each text once, and a head for each of 4 tasks."
     assert once in card
     assert "adapter" not in card
     folder, model = write_folder(tmp_path, TASKS, RECIPE, None), build_model(TASKS)

@@ -363,7 +363,7 @@ def test_a_changed_strength_of_adapters_is_told_and_gone_on_with(adapted, tmp_pa
         f"{start}adapters.alpha (was not given, is 4), adapters.dropout (was not given, is 0.1), "
         "adapters.pull (was 0.01, is 0.5), adapters.use_rslora (was not given, is True), "
         f"training.max_steps (was 2, is 3): {IN_EFFECT}",
-        "note: --resume: going on from checkpoint-2",
+        "note: --resume: resuming from checkpoint-2",
     ]
     config = MultitaskConfig.from_pretrained(tmp_path / "run")
     assert [options["lora_alpha"] for options in config.adapters] == [4, 4]

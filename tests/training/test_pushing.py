@@ -125,7 +125,7 @@ def test_training_goes_on_from_a_checkpoint_of_the_hub(hub, by_strategy, runs):
     assert re.fullmatch(r"checkpoint-\d", state["best_model_checkpoint"])
     finished = runs.online.command("train", runs.recipe("went-on", max_steps=4), "--resume")
     assert finished.status == 0, finished.stderr
-    assert "note: --resume: going on from checkpoint-3" in finished.stdout
+    assert "note: --resume: resuming from checkpoint-3" in finished.stdout
     assert json.loads((folder / "results.json").read_text())["training"]["steps"] == 4
 
 
@@ -170,7 +170,7 @@ def test_a_token_that_may_not_write_is_told_before_training(hub, runs):
     finished = runs.online.command("train", recipe)
     assert finished.status == 2
     (line,) = finished.stderr.splitlines()
-    assert "eve/hopeless: the token may not write there" in line
+    assert "eve/hopeless: the token has no write permission for this repository" in line
     assert not list((runs.folder / "hopeless").glob("checkpoint-*"))
     assert "train_runtime" not in finished.stdout
 
@@ -192,7 +192,7 @@ except HubError as error:
     assert hub.repositories["ada/by-hand"].branches["new"][-1].id == oid
     assert hub.commits("ada/by-hand", "new") == ["By hand"]
     assert set(hub.files("ada/by-hand", "new")) > MODEL | {"pipeline_multitask.py"}
-    assert error.startswith("ada/by-hand: the Hub does not know the token.")
+    assert error.startswith("ada/by-hand: the Hub does not accept the token.")
     for name, content in hub.files("ada/by-hand", "new").items():
         (tmp_path / name).write_bytes(content)
     ours, theirs = (AutoModel.from_pretrained(path).state_dict() for path in (runs.folder / "by-hand", tmp_path))
