@@ -92,7 +92,7 @@ def test_every_module_has_a_room():
     assert present <= set().union(*ROOMS)
 
 
-def test_no_module_imports_itself_through_others():
+def test_modules_have_no_circular_imports():
     arrows = {
         module_of(file): {module for level, module in imports_of(file) if level == 0 and module.startswith("mtl_nlp.")}
         for file in FILES
@@ -180,7 +180,7 @@ def test_public_names_exist_and_classes_and_functions_have_a_docstring(package, 
 
 
 @pytest.mark.parametrize("face", FACES, ids=name_of)
-def test_a_package_lists_its_public_names_and_no_others(face):
+def test_package_lists_exactly_its_public_names(face):
     package = importlib.import_module(module_of(face.parent))
     names = sorted(name for _, name in public_names(face))
     assert len(set(names)) == len(names)
