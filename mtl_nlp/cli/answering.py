@@ -32,7 +32,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--batch-size", type=positive_integer, default=32)
 
     parser = add_command(commands, demo, "try a trained model on a page", "mtl-nlp demo runs/quickstart")
-    parser.add_argument("model", help="folder or Hub id of a trained model, or folder of an exported one")
+    parser.add_argument("model", help="folder or Hub id of a trained model, or folder of an exported ONNX model")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on; 0.0.0.0 for all networks")
     parser.add_argument("--port", type=positive_integer, help="default: the first free port from 7860")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")

@@ -48,7 +48,7 @@ def add_commands(commands: Any) -> None:
     add_overrides(parser)
 
     parser = add_command(
-        commands, drop, "remove tasks from a trained model", "mtl-nlp drop runs/quickstart without-ner --task ner"
+        commands, drop, "copy a trained model without some tasks", "mtl-nlp drop runs/quickstart without-ner --task ner"
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument("output", help="folder to write")
@@ -115,7 +115,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def drop(options: argparse.Namespace) -> None:
-    """Remove tasks with their heads and adapters from a trained model. The answers for other tasks do not change."""
+    """Write a copy of a trained model without some tasks. The answers for the remaining tasks do not change."""
     output = new_folder(options.output)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer

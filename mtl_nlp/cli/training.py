@@ -146,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe")
+    parser.add_argument("recipe", help="the recipe file")
     parser.add_argument(
         "--from",
         dest="from_model",
