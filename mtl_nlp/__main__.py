@@ -1,4 +1,4 @@
-"""`python -m mtl_nlp` and `accelerate launch -m mtl_nlp`."""
+"""The entry point of `python -m mtl_nlp` and `accelerate launch -m mtl_nlp`."""
 
 import sys
 

@@ -53,7 +53,7 @@ FAILED = f"the Hub failed (500). {AGAIN}"
 CUT = f"the connection to the Hub failed (Server disconnected without sending a response). {AGAIN}"
 
 FAILING = {
-    "a-wrong-token": Failing(f"the Hub does not know the token. {LOG_IN}", token="hf_nobodys"),
+    "a-wrong-token": Failing(f"the Hub does not accept the token. {LOG_IN}", token="hf_nobodys"),
     "no-token": Failing(f"there is no token. {LOG_IN}", token=""),
     "a-token-to-read": Failing(
         f"the token has no write access to it. Name a repository of your own. {LOG_IN}", token=READER
@@ -70,6 +70,6 @@ FAILING = {
     "upload-cut": Failing(CUT, "upload", {"cut": 0}, None, "/lfs/{}/", 6),
     "commit-refused": Failing(FAILED, "commit", {"status": 500}, None, "{}/commit/main"),
     "commit-cut": Failing(CUT, "commit", {"cut": 0}, None, "{}/commit/main"),
-    "too-large": Failing("the Hub refused it (413)", "commit", {"status": 413}, None, "{}/commit/main"),
+    "too-large": Failing("the Hub refused the push (413)", "commit", {"status": 413}, None, "{}/commit/main"),
 }
 """The name of the repository -> the push."""

@@ -1,4 +1,4 @@
-"""Rules that the code as a whole keeps."""
+"""Rules for the complete code: the order of rooms, the size of files, public names and documentation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def tree_of(file: Path) -> ast.Module:
 
 
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:
-    """(level, module) of every import, at the top or inside a function; level 1 is `from .module import …`."""
+    """Return (level, module) of every import, at the top or inside a function; level 1 is `from .module import …`."""
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -92,7 +92,7 @@ def test_every_module_has_a_room():
     assert present <= set().union(*ROOMS)
 
 
-def test_no_module_imports_itself_through_others():
+def test_modules_have_no_circular_imports():
     arrows = {
         module_of(file): {module for level, module in imports_of(file) if level == 0 and module.startswith("mtl_nlp.")}
         for file in FILES
@@ -109,7 +109,7 @@ def test_modeling_ships_to_the_hub_as_it_is(file):
             assert module.split(".")[0] in {"torch", "transformers", "peft", "numpy", *sys.stdlib_module_names}
         else:
             assert (level, module in siblings) == (1, True), f"from {'.' * level}{module} is not copied to the Hub"
-    # transformers finds what to copy by this expression, in docstrings too.
+    # transformers finds the files to copy with this expression, which also matches docstrings.
     found = re.findall(r"^\s*from\s+\.(\S+)\s+import", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(found) == {module for level, module in imports_of(file) if level}
 
@@ -156,7 +156,7 @@ def test_only_kinds_tasks_and_heads_depend_on_the_kind_of_a_task(file):
 
 
 def public_names(face: Path) -> Iterator[tuple[str, str]]:
-    """(module, name) of every name that a package's stub makes public."""
+    """Return (module, name) of every name that the stub of a package makes public."""
     for node in tree_of(face).body:
         assert isinstance(node, ast.ImportFrom) and node.level == 1, "a stub holds `from .module import name as name`"
         for alias in node.names:
@@ -180,7 +180,7 @@ def test_public_names_exist_and_classes_and_functions_have_a_docstring(package, 
 
 
 @pytest.mark.parametrize("face", FACES, ids=name_of)
-def test_a_package_lists_its_public_names_and_no_others(face):
+def test_package_lists_exactly_its_public_names(face):
     package = importlib.import_module(module_of(face.parent))
     names = sorted(name for _, name in public_names(face))
     assert len(set(names)) == len(names)

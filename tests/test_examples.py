@@ -1,4 +1,4 @@
-"""Everything that documents show as Python, YAML or a command works as shown."""
+"""The Python, YAML and commands in documents and docstrings work as shown."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def trained_model(encoder: Path) -> MultitaskModel:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder in which the names of the examples are folders: an encoder, trained models, an ONNX export."""
+    """Create a folder with the folders that examples name: an encoder, trained models and an ONNX export."""
     folder = tmp_path_factory.mktemp("examples")
     torch.manual_seed(0)
     encoder = folder / "bert-base-uncased"
@@ -151,7 +151,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in the folder of the examples, on the processor."""
+    """Change to the folder of the examples, and use the CPU."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("MINILM", "bert-base-uncased")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
@@ -186,7 +186,7 @@ def test_python_blocks_of_a_document_run_in_order(document, capsys):
 
 
 def completed(shown: dict, recipe: dict) -> dict:
-    """Return a recipe of which a document shows some sections: the sections of the sample recipe fill the gaps."""
+    """Return a recipe with the sections that a document shows, and all other sections from the sample recipe."""
     training = {**recipe["training"], **shown.get("training", {})}
     return {**recipe, **shown, "training": training}
 
@@ -218,7 +218,7 @@ _COMMAND = r"(?:mtl-nlp|python\S* -m mtl_nlp|accelerate launch [^`\n]*?(?:-m mtl
 
 
 def command_lines(file: Path) -> Iterator[Line]:
-    """Yield the command lines of `mtl-nlp` in a file: code between backquotes, lines of shell, comments of recipes."""
+    """Yield the command lines of `mtl-nlp` in a file, from inline code, shell blocks and the comments of recipes."""
     text = re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8"))
     inline = re.sub(r"^[ \t]*```.*?^[ \t]*```", "", text, flags=re.MULTILINE | re.DOTALL)
     for span in re.findall(r"`([^`]+)`", inline):
@@ -230,7 +230,7 @@ def command_lines(file: Path) -> Iterator[Line]:
 
 
 def check_command(parser: argparse.ArgumentParser, line: str) -> None:
-    """Check that the parser takes a command line; a bare command must only exist."""
+    """Check that the parser accepts a command line; a command without arguments must only exist."""
     words = [word for word in shlex.split(re.split(r" [|>&;]+ ", line)[0]) if word not in {"…", "..."}]
     start = next(n for n, word in enumerate(words) if word in {"mtl-nlp", "mtl_nlp"} or word.endswith("train.py"))
     arguments = ["train"] * words[start].endswith("train.py") + words[start + 1 :]

@@ -1,4 +1,4 @@
-"""The documents agree with the files that they describe."""
+"""The agreement of the documents with the files that they describe."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The command line: a module per topic, with each command beside its options. `main.main` is the entry point."""
+"""The command line: a module per topic contains its commands and their options. `main.main` is the entry point."""

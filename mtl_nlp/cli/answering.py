@@ -77,7 +77,7 @@ def demo(options: argparse.Namespace) -> None:
         launch_page(answer, title, host=options.host, port=options.port, in_browser=options.open)
     except (OSError, OverflowError) as error:
         address = options.host if options.port is None else f"{options.host}:{options.port}"
-        raise CommandError(f"{address} cannot be served on: {one_line(error).rstrip('.')}.") from error
+        raise CommandError(f"the page cannot be served on {address}: {one_line(error).rstrip('.')}.") from error
 
 
 @contextlib.contextmanager

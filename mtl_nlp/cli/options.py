@@ -1,4 +1,4 @@
-"""Options, checks and error messages that several commands share."""
+"""Options, checks and error messages of several commands."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def add_command(
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add `--set`."""
+    """Add the option `--set`."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
 
 
 def positive_integer(text: str) -> int:
-    """Read a whole number of at least 1.
+    """Return the integer in a text.
 
     Raises:
-        argparse.ArgumentTypeError: if the text is anything else.
+        argparse.ArgumentTypeError: if the text is not an integer of at least 1.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1. Found {text!r}")
+        raise argparse.ArgumentTypeError(f"should be an integer of at least 1. Found {text!r}")
     return int(text)
 
 
@@ -75,6 +75,9 @@ def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
     Args:
         path: the folder that the context writes to.
         name: the option or recipe key that names the folder, for the message.
+
+    Raises:
+        RecipeError: if the folder cannot be written to.
     """
     from safetensors import SafetensorError
 
@@ -99,7 +102,7 @@ def new_folder(path: str) -> Path:
 
 
 def writable_file(path: str) -> Path:
-    """Check that a file can be written, before any work is done.
+    """Check that a file can be written, before any computation.
 
     Raises:
         DataError: if the path is a folder, or the folder of the file does not exist.

@@ -59,7 +59,7 @@ def push(options: argparse.Namespace) -> None:
     """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results."""
     folder = Path(options.model)
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}. Train one: mtl-nlp train.")
+        raise ModelError(f"There is no folder {folder}. Train a model: mtl-nlp train.")
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
     from mtl_nlp.hub.repository import make_repository, push_files, repository_files
@@ -95,7 +95,7 @@ def export(options: argparse.Namespace) -> None:
     if options.task is None:
         raise ExportError(f"--format {options.format}: name the --task, one of {', '.join(model.tasks)}.")
     if options.int8 or options.recipe is not None or options.set:
-        raise ExportError("--int8, --recipe and --set go with --format onnx.")
+        raise ExportError("--int8, --recipe and --set need --format onnx.")
     if options.format == "transformers":
         with writing_to(output, "OUT"):
             export_stock(model, tokenizer, options.task, output)
@@ -145,7 +145,7 @@ def _export_onnx(
     from mtl_nlp.run.prepare import prepare_evaluation
 
     if options.task is not None:
-        raise ExportError("--task goes with --format transformers and peft: an ONNX file has an output for each task.")
+        raise ExportError("--task needs --format transformers or peft. An ONNX file has an output per task.")
     if options.int8 and options.recipe is None:
         raise ExportError("--int8 costs accuracy: name the --recipe with whose --split to measure the loss.")
     run = None

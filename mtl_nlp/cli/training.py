@@ -1,4 +1,4 @@
-"""The commands that train and score: `plan`, `train` and `evaluate`."""
+"""The commands that train and score models: `plan`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
-    """Print the scores and write them to a file."""
+    """Print the scores, and write them to a file with their provenance."""
     from mtl_nlp.evaluation.results import results
     from mtl_nlp.run_folder import write_results
 

@@ -1,6 +1,6 @@
-"""The export of a trained model to other formats: plain transformers models, PEFT adapters and ONNX.
+"""The export of a trained model to different formats: stock transformers models, PEFT adapters and ONNX.
 
-The functions for ONNX are in `mtl_nlp.export.onnx`, which needs the extra `onnx`.
+The module `mtl_nlp.export.onnx` needs the extra `onnx` and is not imported here.
 """
 
 import lazy_loader

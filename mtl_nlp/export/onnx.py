@@ -1,4 +1,4 @@
-"""A multitask model as one ONNX file: writing it, making it smaller, running it (extra `onnx`)."""
+"""The export of a multitask model to one ONNX file, its quantization, and its inference (extra `onnx`)."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import ONNX_NAME
 
 _EXAMPLE = (2, 8)
-"""Batch and length that the model is traced with; both are free in the file."""
+"""The batch size and length for tracing; the exported file accepts any batch size and length."""
 
-_BYTES_BELOW = 2_000_000_000
-"""Protobuf, and so an ONNX file, ends at 2 GiB."""
+_MAX_BYTES = 2_000_000_000
+"""An upper bound on the size of the weights: protobuf limits an ONNX file to 2 GiB."""
 
 _LOAD_ERRORS = (
     OSError,
@@ -46,7 +46,7 @@ _LOAD_ERRORS = (
 
 
 class OnnxMultitaskModel:
-    """Runs a model that `export_onnx` wrote, wherever a pipeline takes a [`MultitaskModel`].
+    """A model that `export_onnx` wrote, as a replacement for a [`MultitaskModel`] in pipelines and evaluations.
 
     Args:
         file: the ONNX file.
@@ -77,20 +77,25 @@ class OnnxMultitaskModel:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> OnnxMultitaskModel:
-        """Load from a folder or a Hub repository.
+        """Load an exported model from a folder or the Hub.
+
+        Args:
+            folder: the folder or the Hub id.
 
         Raises:
-            ModelError: if there is none, it is of another kind, or its files are damaged.
+            ModelError: if there is no exported multitask model, or a file is damaged.
         """
         config = load_config(str(folder))
         try:
             model = cls(Path(cached_file(str(folder), ONNX_NAME)), config)
         except _LOAD_ERRORS as error:
             raise ModelError(
-                f"{folder}: {ONNX_NAME} is damaged or cut off ({one_line(error)}). Export it again."
+                f"{folder}: {ONNX_NAME} is damaged or truncated ({one_line(error)}). Export the model again."
             ) from error
-        if missing := model.tasks.keys() - {put.name for put in model.session.get_outputs()}:
-            raise ModelError(f"{folder}: {ONNX_NAME} has no output for {', '.join(sorted(missing))}. Export it again.")
+        if missing := model.tasks.keys() - {output.name for output in model.session.get_outputs()}:
+            raise ModelError(
+                f"{folder}: {ONNX_NAME} has no output for {', '.join(sorted(missing))}. Export the model again."
+            )
         return model
 
     def __call__(
@@ -100,20 +105,31 @@ class OnnxMultitaskModel:
         token_type_ids: torch.Tensor | None = None,
         tasks: Sequence[str] | None = None,
     ) -> MultitaskOutput:
-        """Logits of all rows for the tasks asked for; arguments and shapes as in `MultitaskModel.forward`."""
+        """Return the logits of all rows.
+
+        Args:
+            input_ids: sub-words, shape (rows, length).
+            attention_mask: 1 for sub-words and 0 for padding, shape (rows, length); all 1 by default.
+            token_type_ids: 1 for the second text of a pair and 0 elsewhere, shape (rows, length); all 0 by default.
+            tasks: the tasks to compute; all tasks by default.
+
+        Returns:
+            The output of `MultitaskModel.forward`, with only `logits`.
+        """
         given = {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids) if attention_mask is None else attention_mask,
             "token_type_ids": torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
         }
-        feed = {put.name: given[put.name].numpy() for put in self.session.get_inputs()}
+        feed = {each.name: given[each.name].numpy() for each in self.session.get_inputs()}
         names = list(self.tasks if tasks is None else tasks)
         found: list[np.ndarray] = self.session.run(names, feed)
-        return MultitaskOutput(logits={name: torch.from_numpy(of) for name, of in zip(names, found, strict=True)})
+        logits = {name: torch.from_numpy(values) for name, values in zip(names, found, strict=True)}
+        return MultitaskOutput(logits=logits)
 
 
 class _Positional(torch.nn.Module):
-    """The model with inputs and outputs as tuples, as an ONNX graph has them."""
+    """A wrapper of the model with positional inputs and outputs, which an ONNX graph needs."""
 
     def __init__(self, model: MultitaskModel, inputs: Sequence[str]) -> None:
         super().__init__()
@@ -129,29 +145,34 @@ def export_onnx(
 ) -> OnnxMultitaskModel:
     """Write `model.onnx`, `config.json` and the tokenizer to a folder.
 
-    The file takes what the tokenizer makes (`input_ids`, `attention_mask`, and `token_type_ids` if the tokenizer makes
-    them), of any batch and length, and has an output for each task, by its name.
+    The inputs of the file are `input_ids`, `attention_mask`, and `token_type_ids` if the tokenizer returns them, each
+    of shape (rows, length) for any number of rows and any length. The file has an output per task, with the name of
+    the task.
 
     Args:
         model: the model.
-        tokenizer: its tokenizer.
-        folder: where to write.
-        int8: hold the weights of linear layers and embeddings as 8-bit integers, and quantize what they are multiplied
-            with as it comes (onnxruntime's dynamic quantization).
+        tokenizer: the tokenizer of the model.
+        folder: the folder to write.
+        int8: whether to store the weights of linear layers and embeddings as 8-bit integers, and to quantize the
+            activations at inference time (dynamic quantization of onnxruntime).
+
+    Returns:
+        The exported model.
 
     Raises:
         ExportError: if a task has the name of an input, the weights are too large for one file, or torch cannot trace
             the encoder.
     """
-    # Tokenizers name token_type_ids only if their encoders read them.
+    # A tokenizer names token_type_ids only if its encoder reads them.
     inputs = ["input_ids", "attention_mask"]
     inputs += ["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else []
     if taken := set(inputs) & set(model.tasks):
-        raise ExportError(f"A task is named {taken.pop()!r}, as an input of the ONNX file is. Rename it.")
+        raise ExportError(f"The task {taken.pop()!r} has the name of an input of the ONNX file. Rename the task.")
     size = 4 * sum(parameter.numel() for parameter in model.parameters())
-    if size >= _BYTES_BELOW:
+    if size >= _MAX_BYTES:
         raise ExportError(
-            f"The weights take {size / 1e9:.1f} GB; one ONNX file holds less than {_BYTES_BELOW / 1e9:.0f}."
+            f"The weights of an ONNX file should be smaller than {_MAX_BYTES / 1e9:.0f} GB. Found {size / 1e9:.1f} GB. "
+            f"Export single tasks: --format transformers."
         )
     traced = _Positional(copy.deepcopy(model).float().cpu(), inputs).eval()
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,16 +190,17 @@ def export_onnx(
         except torch.onnx.OnnxExporterError as error:
             family = model.config.text_config.model_type
             raise ExportError(f"torch cannot trace a {family} encoder: {one_line(error.__cause__ or error)}") from error
-        # With the weights, which lie beside it. Within, it has names such as "linear", as a task may be named too.
+        # onnx.load also reads the weights, which the exporter stores in a separate file. The prefix keeps names inside
+        # the graph, such as "linear", apart from the names of tasks.
         graph = onnx.compose.add_prefix(onnx.load(file), "model/", rename_inputs=False, inplace=True)
         for part in (graph.graph, *graph.graph.node):
-            part.ClearField("metadata_props")  # stack traces, with paths of this machine
-        _hold_once(graph.graph)
+            part.ClearField("metadata_props")  # stack traces with paths of this machine
+        _store_weights_once(graph.graph)
         for output, task in zip(graph.graph.output, model.tasks, strict=True):
             graph.graph.node.append(onnx.helper.make_node("Identity", [output.name], [task]))
             output.name = task
         if int8:
-            # The exporter's notes on shapes are at odds with what quantization infers after it moved weights.
+            # The shapes that the exporter recorded contradict those that quantization infers after it moved weights.
             graph.graph.ClearField("value_info")
             quantize_dynamic(graph, folder / ONNX_NAME, weight_type=QuantType.QInt8, per_channel=True)
         else:
@@ -188,18 +210,18 @@ def export_onnx(
     return OnnxMultitaskModel.from_pretrained(folder)
 
 
-def _hold_once(graph: onnx.GraphProto) -> None:
-    """Hold every weight once, as its layer multiplies with it, however many encoder passes read the weight.
+def _store_weights_once(graph: onnx.GraphProto) -> None:
+    """Store every weight once and already transposed, even if several encoder passes read the weight.
 
-    The exporter transposes a small weight anew for each pass. It leaves a large weight that several passes read to be
-    transposed in each of them, where the quantizer does not find it.
+    The exporter stores a transposed copy of a small weight per pass. For a large weight that several passes read, the
+    exporter adds a node per pass that transposes the weight, and the quantizer does not find such a weight.
     """
     _fold_transposes(graph)
     _merge_equal_weights(graph)
 
 
 def _fold_transposes(graph: onnx.GraphProto) -> None:
-    """Replace each node that transposes a weight by the transposed weight, if nothing else reads the weight."""
+    """Replace each node that transposes a weight by the transposed weight, if no different node reads the weight."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     read_by_others = {name for node in graph.node if node.op_type != "Transpose" for name in node.input}
     folded: dict[str, onnx.TensorProto] = {}
@@ -217,7 +239,7 @@ def _fold_transposes(graph: onnx.GraphProto) -> None:
 
 
 def _merge_equal_weights(graph: onnx.GraphProto) -> None:
-    """Let the nodes that read equal weights read the first of these, and remove the others."""
+    """Keep the first of several equal weights, and let all nodes read the kept weight."""
     first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
     kept: dict[str, str] = {}
     for tensor in graph.initializer:
@@ -232,7 +254,7 @@ def _merge_equal_weights(graph: onnx.GraphProto) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Inside, the exporter and the quantizer do not warn, such as of torchvision, nor log the errors they raise."""
+    """Silence warnings of the exporter and the quantizer, and the logging of errors that they also raise."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

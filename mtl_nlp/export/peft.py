@@ -1,4 +1,4 @@
-"""One task as a PEFT adapter of a stock transformers model."""
+"""The export of one task as a PEFT adapter of a stock transformers model."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 def export_peft(
     model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path, base: str | None = None
 ) -> str:
-    """Write one task as a PEFT adapter of its stock class: its LoRA, its head, and the tokenizer.
+    """Write one task as a PEFT adapter of its stock class: the LoRA, the head, and the tokenizer.
 
     `PeftModel.from_pretrained(AutoModelFor….from_pretrained(base, num_labels=…), folder)` computes the task's logits.
-    A shared adapter is in the LoRA too, which then has both ranks.
+    The LoRA includes a shared adapter, so that its rank is the sum of both ranks.
 
     Args:
         model: the multitask model.
-        tokenizer: its tokenizer.
+        tokenizer: the tokenizer of the model.
         task_name: the task.
-        folder: where to write.
-        base: the pretrained encoder, a Hub id or a folder.
+        folder: the folder to write.
+        base: the Hub id or folder of the pretrained encoder.
 
     Returns:
-        The base model: `base` if its weights are those of the model's encoder. Else, since the encoder was trained, it
-        is written too: `folder/base`.
+        The base model: `base` if the model's encoder has the same weights as `base`. Otherwise the encoder was trained,
+        and is written to `folder/base`, which is returned.
 
     Raises:
-        ExportError: if there is no such task, it has no adapter, or no stock class computes what it does.
+        ExportError: if the task does not exist or has no adapter, or no stock class computes the same logits.
     """
     names = model.adapters_of(task_name)
     if task_name in model.tasks and not names:
-        raise ExportError(f"--task {task_name}: it has no adapter. Export it as it is: --format transformers.")
+        raise ExportError(f"--task {task_name}: this task has no adapter. Export it with --format transformers.")
     plain = copy.deepcopy(model)
     plain.delete_adapter(model.adapter_names)
     stock = stock_model(plain, task_name)
@@ -56,7 +56,7 @@ def export_peft(
     adapter_config = LoraConfig(
         task_type=TaskType(model.tasks[task_name].kind.peft_task_type),
         r=rank,
-        lora_alpha=rank,  # a scale of 1: the adapters' own is in B
+        lora_alpha=rank,  # a scale of 1, since lora_B includes the scale of each adapter
         target_modules=[f"{prefix}.{name}" for name in factors],
         modules_to_save=_head_modules(stock),
         use_dora=any(
@@ -85,14 +85,14 @@ def export_peft(
 
 @contextlib.contextmanager
 def _silent_about_a_deprecated_name() -> Iterator[None]:
-    """Ignore the warning about a name of transformers that PEFT uses."""
+    """Ignore the warning about a deprecated attribute of transformers that PEFT uses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
 
 def _head_modules(stock: PreTrainedModel) -> list[str]:
-    """The modules of a stock class that belong to its head, beside those that PEFT saves for every one."""
+    """Return the modules of a stock class's head, except modules that PEFT saves by default."""
     pooler = f"{stock.base_model_prefix}.pooler"
     own = [
         name for name, module in stock.named_children() if name != stock.base_model_prefix and [*module.parameters()]
@@ -102,12 +102,12 @@ def _head_modules(stock: PreTrainedModel) -> list[str]:
 
 
 def _is_base_of(stock: PreTrainedModel, base: str) -> bool:
-    """Whether a stock class, loaded from a pretrained encoder, has the encoder of this one, to the bit."""
+    """Return whether a pretrained encoder is bit-equal to the encoder of a stock model."""
     try:
         pretrained = AutoModel.from_pretrained(base, dtype=stock.dtype, trust_remote_code=False)
     except (OSError, ValueError):
         return False
-    # Whether its head reads the first sub-word or the mean, ModernBERT's class takes from the base, not from PEFT.
+    # PEFT does not store the pooling of ModernBERT's head (first sub-word or mean): it comes from the base's config.
     poolings = [config.to_dict().get("classifier_pooling") for config in (pretrained.config, stock.config)]
     own, theirs = (
         {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("pooler.")}

@@ -1,4 +1,4 @@
-"""Scores of a model and of its export, side by side."""
+"""The comparison of a model's scores with the scores of its export."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 def compare_scores(
     model: MultitaskModel, exported: Any, datasets: Mapping[str, EncodedDataset], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, str, float, float, float]]:
-    """(task, score, of the model, of the exported one, difference in points) for every score on the same rows.
+    """Score a model and its export on the same rows.
 
     Args:
         model: the model.
-        exported: what was made of it and answers as it does.
-        datasets: the encoded split of each dataset.
-        tokenizer: of both.
+        exported: the export of the model, which is called like the model.
+        datasets: dataset -> its encoded split.
+        tokenizer: the tokenizer of both models.
+
+    Returns:
+        (task, score, value for the model, value for the export, difference in points) for every score.
     """
     before, after = (score_model(each, datasets, model.tasks, tokenizer) for each in (model, exported))
     return [

@@ -1,4 +1,4 @@
-"""One task of a multitask model as a plain transformers model, which needs nothing of this package."""
+"""The export of one task as a stock transformers model, which does not need this package."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mtl_nlp.modeling.windows_multitask import default_max_length
 
 
 def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
-    """The stock class of the encoder's family with the encoder and one task's head.
+    """Build the stock model of the encoder's family with the encoder and the head of one task.
 
     Args:
         model: the multitask model.
         task_name: the task.
 
     Returns:
-        `…ForTokenClassification` or `…ForSequenceClassification`, which computes the same logits. The task's adapters
-        are merged into its encoder.
+        An instance of `…ForTokenClassification` or `…ForSequenceClassification` that computes the same logits. The
+        task's adapters are merged into its encoder.
 
     Raises:
-        ExportError: if there is no such task, or the family's stock class computes something else.
+        ExportError: if the task does not exist, or the family's stock class does not compute the same logits.
     """
     if task_name not in model.tasks:
         raise ExportError(f"--task {task_name}: no such task. {did_you_mean(task_name, model.tasks)}")
@@ -39,21 +39,27 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     stock = type(head.stock)(stock_config(task, model.config.text_config)).to(model.dtype)
     prefix = stock.base_model_prefix
     encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
-    # The head's own state holds the pooler under the encoder's name, where the family has one.
+    # For families with a pooler, the head's state contains the pooler under its name in the encoder.
     stock.load_state_dict(encoder | head.stock.state_dict())
     return stock.eval()
 
 
 def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:
-    """Write `stock_model` and the tokenizer to a folder.
+    """Write the model of `stock_model` and the tokenizer to a folder.
+
+    Args:
+        model: the multitask model.
+        tokenizer: the tokenizer of the model.
+        task_name: the task.
+        folder: the folder to write.
 
     Raises:
-        ExportError: see there.
+        ExportError: if the task does not exist, or the family's stock class does not compute the same logits.
     """
     stock = stock_model(model, task_name)
     tokenizer = copy.deepcopy(tokenizer)
     limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
-    if limit is not None:  # stock pipelines know no other limit
+    if limit is not None:  # the only limit that stock pipelines read
         tokenizer.model_max_length = limit
     stock.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The Hub: loading trained models from it and pushing them to it, with their model card."""
+"""Loading trained models from the Hub, and pushing them to the Hub with their model card."""
 
 import lazy_loader
 

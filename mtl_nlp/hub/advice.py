@@ -46,11 +46,11 @@ def load_advice(error: BaseException) -> str:
     If a failed connection caused the error, the line says so. The error itself may not: transformers then reports a
     file that is missing from the repository.
     """
-    beneath: BaseException | None = error
-    while beneath is not None:
-        if isinstance(beneath, httpx.TransportError):
-            return f"the connection to the Hub failed ({_reason(beneath)}). Try again."
-        beneath = beneath.__cause__ or beneath.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, httpx.TransportError):
+            return f"the connection to the Hub failed ({_reason(cause)}). Try again."
+        cause = cause.__cause__ or cause.__context__
     return one_line(error)
 
 
@@ -66,15 +66,15 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         if status == 401:
-            is_known = "Authorization" in error.response.request.headers
-            return f"{'the Hub does not know the token' if is_known else 'there is no token'}. {_LOG_IN}"
+            has_token = "Authorization" in error.response.request.headers
+            return f"{'the Hub does not accept the token' if has_token else 'there is no token'}. {_LOG_IN}"
         if status == 403:
             return f"the token has no write access to it. Name a repository of your own. {_LOG_IN}"
         if status >= 500:
             return f"the Hub failed ({status}). {_AGAIN}"
-        return f"the Hub refused it ({status}): {one_line(error)}"
+        return f"the Hub refused the push ({status}): {one_line(error)}"
     if isinstance(error, ValueError):
-        return f"it cannot be pushed: {one_line(error)}"
+        return f"the files cannot be pushed: {one_line(error)}"
     return f"the connection to the Hub failed ({_reason(error)}). {_AGAIN}"
 
 

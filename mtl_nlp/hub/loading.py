@@ -32,7 +32,8 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     if not isinstance(config, MultitaskConfig):
         raise ModelError(
-            f"{folder} holds a {config.model_type} model without multitask heads. Train one: mtl-nlp train."
+            f"{folder} holds a {config.model_type} model without multitask heads. Train a multitask model: "
+            f"mtl-nlp train."
         )
     return config
 
@@ -54,7 +55,7 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
         )
     except SafetensorError as error:
         raise ModelError(
-            f"{folder}: the weights file is damaged or cut off ({error}). Copy or train it again."
+            f"{folder}: the weights file is damaged or truncated ({error}). Copy or train the model again."
         ) from error
     except UnpicklingError as error:
         raise ModelError(
@@ -69,7 +70,11 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
 
 
 def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a trained model.
+    """Load the tokenizer of a trained model from a folder or the Hub.
+
+    Args:
+        folder: the folder, or the Hub id.
+        config: the configuration of the model.
 
     Args:
         folder: the folder, or the Hub id.
@@ -81,4 +86,4 @@ def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedToke
     try:
         return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {load_advice(error)}") from error
+        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {load_advice(error)}") from error

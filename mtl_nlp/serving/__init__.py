@@ -1,6 +1,6 @@
-"""The answers of a trained model: for files of texts, on a page, and in a Hub Space.
+"""The use of a trained model: answers for files of texts, on a page, and in a Hub Space.
 
-The page is in `mtl_nlp.serving.page`, which needs the extra `demo`.
+The module `mtl_nlp.serving.page` needs the extra `demo` and is not imported here.
 """
 
 import lazy_loader

@@ -102,7 +102,7 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column(scale=3, min_width=480):
                 text = gradio.Textbox(
-                    EXAMPLES[0], label="Text", placeholder="Shift+Enter answers", lines=2, max_lines=8, elem_id="text"
+                    EXAMPLES[0], label="Text", placeholder="Press Shift+Enter", lines=2, max_lines=8, elem_id="text"
                 )
                 button = gradio.Button("Answer", variant="primary", elem_id="answer")
                 outputs = {n: _component(task, n) for n, task in enumerate(tasks) if is_marked(task)}

@@ -72,8 +72,8 @@ def answer_file(
         The number of inputs that were answered.
     """
     count = 0
-    inputs, asked = itertools.tee(read_inputs(source, input_format))
-    answers = pipeline((_question(item) for item in asked), batch_size=batch_size)
+    inputs, questions = itertools.tee(read_inputs(source, input_format))
+    answers = pipeline((_question(item) for item in questions), batch_size=batch_size)
     pairs = zip(inputs, answers, strict=True)
     # disable=None shows the bar only in a terminal.
     for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):

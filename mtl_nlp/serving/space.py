@@ -41,6 +41,7 @@ def write_space(model: str, folder: Path, title: str) -> None:
         ModelError: if the folder or repository has no usable multitask model.
         OSError: if the folder cannot be written to.
     """
+    # Loading checks that the files are complete, before the first file is written.
     config = load_model(model).config
     load_model_tokenizer(model, config)  # check that the model is complete before anything is written
     source = _local_folder(model)
@@ -72,4 +73,4 @@ def _local_folder(model: str) -> Path:
     try:
         return Path(snapshot_download(model, ignore_patterns="*/*"))  # without the folders of checkpoints
     except (httpx.HTTPError, OSError, ValueError) as error:
-        raise ModelError(f"{model} cannot be fetched: {load_advice(error)}") from error
+        raise ModelError(f"{model} cannot be downloaded: {load_advice(error)}") from error

@@ -55,7 +55,7 @@ def test_input_format_follows_the_file_extension(trained, tmp_path, name, conten
 
 @pytest.fixture(scope="module")
 def as_onnx(trained, tmp_path_factory) -> Path:
-    """The trained model as the export command writes it as ONNX."""
+    """Export the trained model as ONNX with the command; return the folder."""
     folder = tmp_path_factory.mktemp("as-onnx")
     assert main(["export", str(trained / "run"), "--format", "onnx", str(folder)]) == 0
     return folder
@@ -80,7 +80,7 @@ def test_a_damaged_onnx_file_is_refused_in_one_line(as_onnx, tmp_path, capsys):
     file = tmp_path / "copy" / "model.onnx"
     file.write_bytes(file.read_bytes()[:1000])
     line = fails(capsys, "predict", str(tmp_path / "copy"), write(tmp_path / "a.txt", "Ada\n"))
-    assert "model.onnx is damaged or cut off" in line
+    assert "model.onnx is damaged or truncated" in line
 
 
 def test_a_missing_extra_is_named_in_one_line(online, trained, as_onnx, tmp_path):

@@ -36,7 +36,7 @@ sys.exit(main())
 
 
 def seconds_of(*arguments: str) -> tuple[float, int, str]:
-    """Run a command in a fresh interpreter: its CPU time, its exit code, and what it printed."""
+    """Run a command in a new interpreter; return its CPU time, exit code and output."""
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -132,7 +132,7 @@ def test_truncated_weights_are_refused_in_one_line(trained, tmp_path, capsys):
     weights = tmp_path / "run" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     texts = write(tmp_path / "a.txt", "Hi\n")
-    assert "the weights file is damaged or cut off" in fails(capsys, "predict", str(tmp_path / "run"), texts)
+    assert "the weights file is damaged or truncated" in fails(capsys, "predict", str(tmp_path / "run"), texts)
 
 
 @pytest.mark.parametrize(

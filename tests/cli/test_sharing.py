@@ -54,11 +54,11 @@ def test_loss_through_int8_is_measured_and_printed(trained, tmp_path, capsys):
     [
         (("--format", "transformers"), "--format transformers: name the --task, one of pos, ner, topic."),
         (("--format", "transformers", "--task", "tpoic"), "--task tpoic: no such task. Did you mean 'topic'?"),
-        (("--format", "transformers", "--task", "ner", "--int8"), "go with --format onnx"),
-        (("--format", "transformers", "--task", "ner", "--recipe", "r.yaml"), "go with --format onnx"),
-        (("--format", "transformers", "--task", "ner", "--set", "stride=4"), "go with --format onnx"),
-        (("--format", "onnx", "--task", "ner"), "--task goes with --format transformers"),
-        (("--format", "onnx", "--int8"), "--int8 costs accuracy: name the --recipe"),
+        (("--format", "transformers", "--task", "ner", "--int8"), "need --format onnx"),
+        (("--format", "transformers", "--task", "ner", "--recipe", "r.yaml"), "need --format onnx"),
+        (("--format", "transformers", "--task", "ner", "--set", "stride=4"), "need --format onnx"),
+        (("--format", "onnx", "--task", "ner"), "--task needs --format transformers or peft"),
+        (("--format", "onnx", "--int8"), "--int8 reduces accuracy. Name a --recipe"),
         (("--format", "onnx", "--int8", "--recipe", "/no/recipe.yaml"), "Recipe /no/recipe.yaml cannot be read"),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_push_needs_a_trained_folder_and_the_hub(trained, encoder_folder, caps
 
 @pytest.fixture(scope="module")
 def adapted(encoder_folder, tmp_path_factory) -> Path:
-    """What the train command makes of a recipe whose tasks have adapters, and an encoder that is not trained."""
+    """Train a recipe whose tasks have adapters and whose encoder is not trained; return the folder."""
     folder = tmp_path_factory.mktemp("adapted")
     recipe = sample_recipe(encoder_folder("bert"), folder / "run", max_steps=3)
     recipe["adapters"] = {"r": 2, "tasks": ["ner", "topic"], "target_modules": "all-linear", "train_encoder": False}
@@ -111,7 +111,7 @@ def logits_of(model: Any, task: str | None = None) -> torch.Tensor:
 @pytest.mark.parametrize(("task", "trained"), [("ner", False), ("topic", False), ("ner", True)])
 def test_peft_export_is_loaded_by_the_printed_line(adapted, tmp_path, capsys, task, trained):
     run, model = adapted, MultitaskModel.from_pretrained(adapted)
-    if trained:  # as any change to the encoder is
+    if trained:  # this change has the same effect as training the encoder
         run = tmp_path / "run"
         shutil.copytree(adapted, run)
         model.encoder.embeddings.word_embeddings.weight.data *= 1.5
@@ -155,10 +155,10 @@ def test_adapters_are_merged_by_the_stock_export(adapted, tmp_path):
     ("arguments", "message"),
     [
         ((), "--format peft: name the --task, one of pos, ner, topic."),
-        (("--task", "pos"), "--task pos: it has no adapter. Export it as it is: --format transformers."),
+        (("--task", "pos"), "--task pos: this task has no adapter. Export it with --format transformers."),
         (("--task", "nre"), "--task nre: no such task. Did you mean 'ner'?"),
-        (("--task", "ner", "--int8"), "go with --format onnx"),
-        (("--task", "ner", "--recipe", "r.yaml"), "go with --format onnx"),
+        (("--task", "ner", "--int8"), "need --format onnx"),
+        (("--task", "ner", "--recipe", "r.yaml"), "need --format onnx"),
     ],
 )
 def test_an_adapter_that_cannot_be_exported_is_refused_in_one_line(adapted, tmp_path, capsys, arguments, message):

@@ -70,7 +70,7 @@ def test_evaluation_with_output_does_not_change_the_card(trained, tmp_path):
     assert (trained / "run" / "README.md").read_bytes() == before
 
 
-def test_an_evaluation_creates_its_results_and_nothing_else(pushed_run, online, hub, encoder_folder, tmp_path):
+def test_evaluation_creates_only_its_results(pushed_run, online, hub, encoder_folder, tmp_path):
     recipe = sample_recipe(encoder_folder("bert"), tmp_path / "never", max_steps=2)
     recipe["training"] |= {
         "push_to_hub": True,

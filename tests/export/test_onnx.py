@@ -1,4 +1,4 @@
-"""All tasks as one ONNX file: onnxruntime gives the logits and answers of torch."""
+"""The export of all tasks as one ONNX file: onnxruntime computes the logits and answers of torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Callable[[str], Exported]:
-    """family -> a model of the family and its export."""
+    """Export a model per family; return family -> the model and its export."""
     done: dict[str, Exported] = {}
 
     def export(family: str) -> Exported:
@@ -274,7 +274,7 @@ def test_int8_file_is_a_quarter_as_large_with_nearly_equal_answers(tmp_path):
 @pytest.mark.parametrize("name", ["input_ids", "attention_mask", "token_type_ids"])
 def test_a_task_named_as_an_input_is_refused(name, tmp_path):
     model = build_model([Regression(name=name)])
-    with pytest.raises(ExportError, match=f"A task is named '{name}', as an input of the ONNX file is"):
+    with pytest.raises(ExportError, match=f"The task '{name}' has the name of an input of the ONNX file"):
         export_onnx(model, build_tokenizer("wordpiece"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -290,7 +290,7 @@ def test_task_name_may_equal_an_internal_name_of_the_graph(tmp_path):
 def test_weights_too_large_for_one_file_are_refused_at_once(tmp_path):
     with torch.device("meta"):
         model = MultitaskModel(MultitaskConfig(text_config=build_config("bert", vocab_size=20_000_000), tasks=TASKS))
-    with pytest.raises(ExportError, match=r"^The weights take 2\.6 GB; one ONNX file holds less than 2\.$"):
+    with pytest.raises(ExportError, match=r"^The weights of an .* smaller than 2 GB\. Found 2\.6 GB\. Export single"):
         export_onnx(model, build_tokenizer("wordpiece"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -308,13 +308,13 @@ def test_an_encoder_that_torch_cannot_trace_is_refused_in_one_line(tmp_path, cap
     assert not (tmp_path / "model.onnx").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>", None], ids=["empty", "a web page", "cut off"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", None], ids=["empty", "a web page", "truncated"])
 def test_a_damaged_file_is_refused(exported, tmp_path, content):
     shutil.copytree(exported("bert").folder, tmp_path / "copy")
     file = tmp_path / "copy" / "model.onnx"
     file.write_bytes(file.read_bytes()[:100_000] if content is None else content)
     with pytest.raises(
-        ModelError, match=r"copy: model\.onnx is damaged or cut off \(.+\)\. Export it again\.$"
+        ModelError, match=r"copy: model\.onnx is damaged or truncated \(.+\)\. Export the model again\.$"
     ) as error:
         OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
     assert "\n" not in str(error.value)
@@ -328,7 +328,7 @@ def test_folder_without_an_export_is_refused(exported, encoder_folder, tmp_path)
     config = json.loads(file.read_text())
     config["tasks"][0]["name"] = "tagging"
     file.write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"model\.onnx has no output for tagging\. Export it again\.$"):
+    with pytest.raises(ModelError, match=r"model\.onnx has no output for tagging\. Export the model again\.$"):
         OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
     (tmp_path / "copy" / "model.onnx").unlink()
     with pytest.raises(ModelError, match=r"model\.onnx"):

@@ -59,7 +59,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def by_peft(stranger, as_adapters, tmp_path_factory) -> dict[str, Any]:
-    """name of the case -> what PEFT makes of the export in an interpreter without mtl_nlp."""
+    """Load all exports with PEFT in an interpreter without mtl_nlp; return name of the case -> its logits."""
     arguments = {}
     for name, (model, folder, _, base) in as_adapters.items():
         task = model.tasks[AS_ADAPTERS[name].task]

@@ -1,4 +1,4 @@
-"""One task as a stock transformers model gives the same logits without this package."""
+"""The export of one task as a stock transformers model, which computes the same logits without this package."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_stock_classes_load_an_exported_task_and_compute_its_logits(family, 
 
 @pytest.fixture(scope="module")
 def fresh(stranger, tmp_path_factory) -> dict:
-    """family -> what stock pipelines in an interpreter without mtl_nlp answer."""
+    """Run stock pipelines in an interpreter without mtl_nlp; return family -> their answers."""
     folders = {
         family: {task.name: str(tmp_path_factory.mktemp(f"{family}-{task.name}")) for task in TASKS}
         for family in ("bert", "roberta", "modernbert")

@@ -13,7 +13,7 @@ from local_hub import LocalHub
 
 @pytest.fixture
 def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
-    """(repository, options…) -> the result of pushing the run."""
+    """Return a function that pushes the run: (repository, options…) -> the result."""
 
     def run(repo_id: str, *options: str, **environment: str) -> Finished:
         return online.command("push", str(pushed_run), repo_id, *options, **environment)
@@ -23,7 +23,7 @@ def push(online: Interpreter, pushed_run: Path) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="module")
 def failed(hub: LocalHub, online: Interpreter, pushed_run: Path) -> dict[str, Finished]:
-    """name -> the end of each push that fails; all run at once, since some of them wait."""
+    """Start all pushes that fail at once, since some of them wait; return name -> the result."""
     running = {}
     for name, case in FAILING.items():
         if case.step is not None:

@@ -52,12 +52,16 @@ def test_a_bad_name_is_refused(hub, push, name):
         (
             "README.md",
             b"---\nlicense: [mit\n---\n",
-            "ada/{}: it cannot be pushed: Invalid metadata in README.md. - bad",
+            "ada/{}: the files cannot be pushed: Invalid metadata in README.md. - bad",
         ),
-        ("README.md", "Für mich.".encode("latin-1"), "ada/{}: it cannot be pushed: 'utf-8' codec can't decode byte"),
+        (
+            "README.md",
+            "Für mich.".encode("latin-1"),
+            "ada/{}: the files cannot be pushed: 'utf-8' codec can't decode byte",
+        ),
         ("results.json", b'{"split": "te', "results.json is damaged (Unterminated string"),
         ("recipe.yaml", b"encoder: [", "recipe.yaml is not valid YAML"),
-        ("tokenizer.json", b"{", "its tokenizer cannot be loaded"),
+        ("tokenizer.json", b"{", "the tokenizer cannot be loaded"),
     ],
     ids=["header", "letters", "results", "recipe", "tokenizer"],
 )

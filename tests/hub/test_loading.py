@@ -26,14 +26,14 @@ def test_plain_encoder_is_refused_as_multitask_model(encoder_folder):
 def test_truncated_weights_are_named(saved):
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="the weights file is damaged or cut off"):
+    with pytest.raises(ModelError, match="the weights file is damaged or truncated"):
         load_model(str(saved))
 
 
 def test_weights_without_a_head_are_refused(saved):
     weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
     save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"the weights file lacks, .*, heads\.0\."):
+    with pytest.raises(ModelError, match=r"the weights file does not match .*: heads\.0\..* are missing or"):
         load_model(str(saved))
 
 
@@ -55,5 +55,5 @@ def test_a_missing_file_is_explained(saved, file):
 def test_a_model_without_a_tokenizer_is_named(saved):
     for file in saved.glob("tokenizer*"):
         file.unlink()
-    with pytest.raises(ModelError, match="its tokenizer cannot be loaded"):
+    with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
         load_model_tokenizer(str(saved), load_model(str(saved)).config)

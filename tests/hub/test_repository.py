@@ -341,7 +341,7 @@ def test_a_pushed_model_with_adapters_answers_and_is_exported_from_the_hub(onlin
 
 @pytest.fixture(scope="module")
 def start_predicting(online: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
-    """(repository, …) -> a running prediction with its model."""
+    """Return a function that starts a prediction: (repository, …) -> the running program."""
     texts = tmp_path_factory.mktemp("texts") / "texts.txt"
     texts.write_text("Ada lives in Paris.\n")
 
@@ -353,7 +353,7 @@ def start_predicting(online: Interpreter, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def predict(start_predicting: Callable[..., Running]) -> Callable[..., Finished]:
-    """(repository, …) -> the result of a prediction with its model."""
+    """Return a function that runs a prediction: (repository, …) -> the result."""
     return lambda *arguments, **environment: start_predicting(*arguments, **environment).wait()
 
 
@@ -378,7 +378,7 @@ def test_private_repository_is_visible_to_its_owner_only(hub, predict, shared):
 CUT_OFF = {
     "cut-config": ({"cut": 900}, "config.json", " cannot be loaded: the connection to the Hub failed (peer closed"),
     "cut-weights": ({"cut": 900}, "model.safetensors", " cannot be loaded: the connection to the Hub failed (peer"),
-    "cut-words": ({"cut": 900}, "tokenizer.json", ": its tokenizer cannot be loaded: the connection to the Hub failed"),
+    "cut-words": ({"cut": 900}, "tokenizer.json", ": the tokenizer cannot be loaded: the connection to the Hub failed"),
     "short-weights": ({"short": 900}, "model.safetensors", " cannot be loaded: Consistency check failed: file should"),
     "no-weights": ({"status": 500}, "model.safetensors", " cannot be loaded: There was a specific connection error"),
 }
@@ -387,7 +387,7 @@ CUT_OFF = {
 
 @pytest.fixture(scope="module")
 def cut_off(hub: LocalHub, shared: Any, start_predicting: Callable[..., Running]) -> dict[str, Finished]:
-    """Load all of them at the same time, since each download is repeated for five seconds; return the results."""
+    """Load all models of `CUT_OFF` at the same time, since each download is repeated for five seconds."""
     for name, (fault, path, _) in CUT_OFF.items():
         hub.put(f"ada/{name}", hub.files("ada/coded"))
         hub.fail(f"ada/{name}", "download", path=path, **fault)
@@ -405,7 +405,7 @@ def test_file_truncated_during_download_is_reported_in_one_line_and_not_kept(hub
 def test_file_truncated_on_the_hub_is_reported_in_one_line(hub, predict, shared):
     files = hub.files("ada/coded")
     hub.put("ada/half", {**files, "model.safetensors": files["model.safetensors"][:5000]})
-    assert "ada/half: the weights file is damaged or cut off" in error_of(predict("ada/half"))
+    assert "ada/half: the weights file is damaged or truncated" in error_of(predict("ada/half"))
 
 
 def test_loading_waits_for_temporary_faults_and_slow_answers(hub, predict, shared):

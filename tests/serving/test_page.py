@@ -1,4 +1,4 @@
-"""The page as a user operates and sees it in a browser, and the command that serves it."""
+"""The page in a browser, from the view of a user, and the command that serves the page."""
 
 from __future__ import annotations
 
@@ -310,13 +310,13 @@ def test_unusable_address_is_reported_in_one_line(folder, capsys, port):
         port = str(server.getsockname()[1]) if port == "taken" else port
         assert main(["demo", str(folder), "--port", port]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"mtl-nlp: error: 127.0.0.1:{port} cannot be served on: ")
+    assert line.startswith(f"mtl-nlp: error: the page cannot be served on 127.0.0.1:{port}: ")
 
 
 def test_unknown_host_is_reported_in_one_line(folder, capsys):
     assert main(["demo", str(folder), "--host", "256.0.0.1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("mtl-nlp: error: 256.0.0.1 cannot be served on: ")
+    assert line.startswith("mtl-nlp: error: the page cannot be served on 256.0.0.1: ")
 
 
 def test_folder_without_a_model_is_refused_in_one_line(tmp_path, capsys):

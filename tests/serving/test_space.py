@@ -45,7 +45,7 @@ def space(pushed_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapted_space(tokenizers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Space of a model with an adapter."""
+    """Write the Space of a model with an adapter; return its folder."""
     folder = tmp_path_factory.mktemp("adapted")
     model = lively_model([TextClassification(name="topic", labels=["x", "y"])])
     model.add_adapter(LoraConfig(r=2, target_modules="all-linear"), "topic")
@@ -60,13 +60,13 @@ def requirements_of(space: Path) -> list[str]:
 
 
 def bare_environment(folder: Path) -> dict[str, str]:
-    """The environment variables with which an interpreter finds the packages in a folder, and no GPU."""
+    """Return environment variables with which an interpreter finds the packages in a folder, and no GPU."""
     return {**os.environ, "PYTHONPATH": str(folder / "packages"), "HF_HOME": str(folder), "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture
 def app(space: Path, tmp_path: Path) -> Iterator[App]:
-    """`python app.py` with what the Hub installs: the requirements, and gradio as the README names it."""
+    """Run `python app.py` with the packages that the Hub installs: the requirements, and gradio from the README."""
     link_packages([*requirements_of(space), f"gradio=={version('gradio')}"], tmp_path / "packages")
     environment = bare_environment(tmp_path)
     with (tmp_path / "stdout").open("w") as stdout, (tmp_path / "stderr").open("w") as stderr:

@@ -190,7 +190,7 @@ except HubError as error:
     assert hub.repositories["ada/by-hand"].branches["new"][-1].id == oid
     assert hub.commits("ada/by-hand", "new") == ["By hand"]
     assert set(hub.files("ada/by-hand", "new")) > MODEL | {"pipeline_multitask.py"}
-    assert error.startswith("ada/by-hand: the Hub does not know the token.")
+    assert error.startswith("ada/by-hand: the Hub does not accept the token.")
     for name, content in hub.files("ada/by-hand", "new").items():
         (tmp_path / name).write_bytes(content)
     ours, theirs = (AutoModel.from_pretrained(path).state_dict() for path in (runs.folder / "by-hand", tmp_path))
