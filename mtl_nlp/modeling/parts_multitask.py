@@ -69,6 +69,7 @@ class ModelParts(PreTrainedModel):
         Raises:
             ValueError: if the task does not exist, the adapter already exists, or the options do not fit the encoder or
                 the existing adapters.
+            ImportError: if PEFT is not installed.
         """
         from .lora_multitask import adapter_options, inject_adapter  # needs PEFT
 

@@ -57,7 +57,7 @@ def count_inputs(path: Path, input_format: str) -> int:
 def answer_file(
     pipeline: MultitaskPipeline, source: Path, input_format: str, target: TextIO, output_format: str, batch_size: int
 ) -> int:
-    """Answer every input of a file, and write each answer as soon as it is there, in the order of the file.
+    """Answer every input of a file, and write each answer as soon as it is available, in the order of the file.
 
     Args:
         pipeline: the multitask pipeline.

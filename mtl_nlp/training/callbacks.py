@@ -20,7 +20,7 @@ from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.step import StepLoss
 
 
-class PresentArguments(TrainerCallback):
+class CurrentArguments(TrainerCallback):
     """Callback that applies the current training arguments to a resumed run.
 
     Trainer itself would use the intervals and the patience that the checkpoint was trained with.

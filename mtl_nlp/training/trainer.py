@@ -32,7 +32,7 @@ from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
-from mtl_nlp.training.callbacks import EpochStart, PresentArguments, StepHooks, is_over
+from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
 from mtl_nlp.training.evaluation import EvaluatingTrainer
 from mtl_nlp.training.log import TrainingLog
@@ -122,7 +122,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
-        for callback in (PresentArguments(self.callback_handler), EpochStart(self._streams), StepHooks(self.step)):
+        for callback in (CurrentArguments(self.callback_handler), EpochStart(self._streams), StepHooks(self.step)):
             self.add_callback(callback)
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(

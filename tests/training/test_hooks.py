@@ -89,7 +89,7 @@ def test_exactly_these_private_names_of_trainer_are_used():
     assert {name for name in used if name in dir(Trainer)} == {"_get_output_dir", "_save_checkpoint"}
 
 
-@pytest.mark.parametrize("name", ["PresentArguments", "EpochStart", "StepHooks"])
+@pytest.mark.parametrize("name", ["CurrentArguments", "EpochStart", "StepHooks"])
 def test_every_hook_of_the_callbacks_is_a_hook_of_trainer(name):
     hooks = {hook for hook in vars(vars(callbacks)[name]) if hook.startswith("on_")}
     assert hooks
