@@ -59,13 +59,17 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
         ) from error
     except UnpicklingError as error:
         raise ModelError(
-            f"{folder}: the weights file is not loaded, because it is a pickle that holds more than weights."
+            f"{folder}: the weights file is a pickle with objects other than weights, which could run code. Save the "
+            f"model as safetensors."
         ) from error
     except (OSError, ValueError, TypeError) as error:  # TypeError: an unknown argument
         raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
-        raise ModelError(f"{folder}: the weights file lacks, or has in a different shape, {', '.join(wrong[:3])}.")
+        raise ModelError(
+            f"{folder}: the weights file does not match config.json: {', '.join(wrong[:3])} are missing or have a "
+            f"different shape. Copy or train the model again."
+        )
     return model
 
 

@@ -147,14 +147,6 @@ def test_loss_of_soft_targets_is_the_mean_over_labelled_units(task):
     torch.testing.assert_close(same, hard, rtol=0, atol=1e-6)
 
 
-def test_loss_of_a_head_weights_units():
-    (head,) = build_model([TOPIC]).heads
-    logits, labels = torch.randn(3, 3), labels_for(TOPIC)
-    each = [head.loss_sum(logits[row : row + 1], labels[row : row + 1]).item() for row in range(3)]
-    weighted = head.loss_sum(logits, labels, torch.tensor([2.0, 0.5, 0.0]))
-    assert weighted.item() == pytest.approx(2.0 * each[0] + 0.5 * each[1])
-
-
 def test_label_smoothing_equals_trainer_in_training_and_is_off_in_evaluation():
     head = build_model([POS]).heads[0]
     head.label_smoothing = 0.1
