@@ -147,7 +147,7 @@ def _export_onnx(
     if options.task is not None:
         raise ExportError("--task needs --format transformers or peft. An ONNX file has an output per task.")
     if options.int8 and options.recipe is None:
-        raise ExportError("--int8 reduces accuracy. Name a --recipe, on whose --split the scores of both files are compared.")
+        raise ExportError("--int8 reduces accuracy. Name a --recipe, on whose --split the scores are compared.")
     run = None
     if options.recipe is not None:
         run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)
