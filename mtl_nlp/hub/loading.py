@@ -78,10 +78,6 @@ def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedToke
 
     Args:
         folder: the folder, or the Hub id.
-        config: the configuration of the model.
-
-    Args:
-        folder: the folder, or the Hub id.
         config: the model's configuration, which says whether texts are split into words before tokenization.
 
     Raises:

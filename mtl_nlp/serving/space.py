@@ -43,7 +43,7 @@ def write_space(model: str, folder: Path, title: str) -> None:
     """
     # Loading checks that the files are complete, before the first file is written.
     config = load_model(model).config
-    load_model_tokenizer(model, config)  # check that the model is complete before anything is written
+    load_model_tokenizer(model, config)
     source = _local_folder(model)
     (folder / "model").mkdir(parents=True, exist_ok=True)
     for name, content in repository_files(source, title, with_code=True).items():
