@@ -325,12 +325,15 @@ class MultitaskTrainer(EvaluatingTrainer):
                 (folder / random_state_name(self.args)).touch()
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
-            if checkpoint_problem(folder) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if checkpoint_problem(folder) is None:
+                raise CheckpointError(
+                    f"{folder} is complete, but a different process has ended ({one_line(error)}). Resume from it: "
+                    f"--resume."
+                ) from error
+            shutil.rmtree(folder, ignore_errors=True)
             raise CheckpointError(
                 f"{folder} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
                 f"checkpoint with --resume."
             ) from error
-        # Outside of `try`: if a different process has ended, this checkpoint is complete all the same.
-        self.accelerator.wait_for_everyone()

@@ -13,11 +13,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def found(tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
+def found(workers, tokenizers, tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     """The results of weighting_worker.py, by number of processes and rank."""
     folder = tmp_path_factory.mktemp("weighting")
     tokenizers["wordpiece"].save_pretrained(folder / "tokenizer")
-    runs = {n: results_of("weighting_worker.py", n, str(folder / "tokenizer"), folder / f"{n}") for n in (1, 2)}
+    runs = {
+        n: results_of(workers, "weighting_worker.py", n, str(folder / "tokenizer"), folder / f"{n}") for n in (1, 2)
+    }
     assert {n: [rank["world_size"] for rank in ranks] for n, ranks in runs.items()} == {1: [1], 2: [2, 2]}
     return runs
 
