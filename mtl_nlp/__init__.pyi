@@ -10,7 +10,10 @@ from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError
 from .mixture.mixture import TaskMixture as TaskMixture
 from .modeling.configuration_multitask import MultitaskConfig as MultitaskConfig
+from .modeling.label_kinds_multitask import Feature as Feature
 from .modeling.label_kinds_multitask import LabelKind as LabelKind
+from .modeling.label_kinds_multitask import TextKind as TextKind
+from .modeling.label_kinds_multitask import WordKind as WordKind
 from .modeling.loss_multitask import joint_loss as joint_loss
 from .modeling.modeling_multitask import MultitaskModel as MultitaskModel
 from .modeling.modeling_multitask import MultitaskOutput as MultitaskOutput

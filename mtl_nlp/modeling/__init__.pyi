@@ -1,5 +1,8 @@
 from .configuration_multitask import MultitaskConfig as MultitaskConfig
+from .label_kinds_multitask import Feature as Feature
 from .label_kinds_multitask import LabelKind as LabelKind
+from .label_kinds_multitask import TextKind as TextKind
+from .label_kinds_multitask import WordKind as WordKind
 from .loss_multitask import joint_loss as joint_loss
 from .modeling_multitask import MultitaskModel as MultitaskModel
 from .modeling_multitask import MultitaskOutput as MultitaskOutput

@@ -82,11 +82,24 @@ class LabelKind(abc.ABC):
     metric: Metric
     """The metric that scores predictions; a subclass may define a method of predictions and references instead."""
     primary_score: str
-    """The name of the metric's score that enters the mean `mtl_score`."""
+    """The name of the metric's score that enters the mean `mtl_score`. A higher score must be better."""
 
     def __init__(self, name: str, labels: Sequence[str] = ()) -> None:
         self.name = name
         self.labels = tuple(labels)
+
+    def check_definition(self) -> None:
+        """Check that the class defines all attributes that a kind needs.
+
+        Raises:
+            ValueError: if attributes are missing; the message names all of them.
+        """
+        missing = LabelKind.__annotations__.keys() - {*dir(type(self)), *vars(self)}
+        if missing:
+            raise ValueError(
+                f"The label kind {type(self).__name__} should define {', '.join(sorted(missing))}. The docstrings of "
+                f"`LabelKind` describe these attributes."
+            )
 
     @property
     def labels_words(self) -> bool:

@@ -50,7 +50,9 @@ class Task(abc.ABC):
     @cached_property
     def kind(self) -> LabelKind:
         """The task's label kind."""
-        return self.make_kind()
+        kind = self.make_kind()
+        kind.check_definition()
+        return kind
 
     @property
     def num_labels(self) -> int:
@@ -204,7 +206,10 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     fields = dict(fields)
     name, type_name = fields.get("name"), fields.pop("type", None)
     if type_name not in TASK_TYPES:
-        raise ValueError(f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}.")
+        raise ValueError(
+            f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}. For a type from "
+            f"outside of mtl_nlp, import the module that registers the type first."
+        )
     task_type = TASK_TYPES[type_name]
     valid = [field.name for field in dataclasses.fields(task_type)]
     for key in fields:

@@ -238,3 +238,19 @@ def test_words_have_targets_in_every_window_and_texts_in_the_first_only():
 def test_kind_with_abstract_methods_cannot_be_instantiated(level):
     with pytest.raises(TypeError, match=r"abstract methods? .*loss_sum"):
         level("t")
+
+
+def test_kind_names_all_attributes_that_it_lacks():
+    class Unfinished(TextKind):
+        metric = "correlation"
+
+        def check(self, value):
+            return value
+
+        target_of = decode = answer = loss_sum = check
+
+    message = (
+        "The label kind Unfinished should define display, label_feature, primary_score, problem_type, target_feature"
+    )
+    with pytest.raises(ValueError, match=message):
+        Unfinished("x").check_definition()
