@@ -68,14 +68,18 @@ class StepLoss:
         self._copies: dict[str, torch.Tensor] = {}
         self._penalty_is_due = True
 
-    def share(
-        self, model: torch.nn.Module, inputs: Mapping[str, Any], counts: StepCounts
-    ) -> tuple[torch.Tensor, MultitaskOutput]:
+    def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
         """Return this micro-batch's share of the step's loss, and the model's output.
 
         The shares of all micro-batches add up to the step's loss, after data parallelism has averaged the shares over
         processes.
+
+        Raises:
+            RuntimeError: if no step has begun.
         """
+        counts = self.counts
+        if counts is None:
+            raise RuntimeError("A share of the step's loss needs the counts of the step. Call `begin` first.")
         if self._ahead:
             # Trainer restores the random state of a resumed run after `begin`, so the pass ahead has to wait until now.
             losses, self._ahead = self._losses_ahead(model), []

@@ -296,7 +296,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             num_items_in_batch: the counts of the complete step; None outside of a step, for the loss of the batch.
         """
         if num_items_in_batch is not None:
-            loss, output = self.step.share(model, inputs, num_items_in_batch)
+            loss, output = self.step.share(model, inputs)
         else:
             output = model(**inputs)
             loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))
