@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import ClassVar
 
 
 class MtlNlpError(ValueError):
-    """The base of all errors for users. The command line prints the message in one line and exits with status 2."""
+    """The base of all errors for users. The command line prints the message in one line and exits with `exit_code`."""
+
+    exit_code: ClassVar[int] = 2
+    """2 for input that is not valid, 1 for a run that failed although its input was valid."""
 
 
 class RecipeError(MtlNlpError):
@@ -23,7 +27,16 @@ class ModelError(MtlNlpError):
 
 
 class CheckpointError(MtlNlpError):
-    """A checkpoint that cannot be written, or from which training cannot resume."""
+    """A checkpoint from which training cannot resume."""
+
+
+class RunError(MtlNlpError):
+    """A run that failed although its input was valid, such as a run that diverged, filled the disk or lost a process.
+
+    The message names the last complete checkpoint, if there is one.
+    """
+
+    exit_code = 1
 
 
 class HubError(MtlNlpError):

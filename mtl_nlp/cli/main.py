@@ -23,7 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command and its options; by default the arguments of the process.
 
     Returns:
-        The exit code: 0, or 2 if the input cannot be used; one line on stderr then names the reason.
+        The exit code: 0; 2 if the input cannot be used; 1 if a run failed although its input was valid. One line on
+        stderr then names the reason.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.debug:
             raise
         print(f"mtl-nlp: error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -23,7 +23,7 @@ from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithState
 from mtl_nlp.data.encoding import EncodedDataset
-from mtl_nlp.errors import CheckpointError
+from mtl_nlp.errors import RunError
 from mtl_nlp.messages import one_line
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -145,8 +145,9 @@ class MultitaskTrainer(EvaluatingTrainer):
             ignore_keys_for_eval: see `Trainer.train`.
 
         Raises:
-            CheckpointError: if there is no such checkpoint, if the checkpoint belongs to a different model or loss
-                weighting, or if a new checkpoint cannot be written.
+            CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
+                weighting.
+            RunError: if a new checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
@@ -328,12 +329,12 @@ class MultitaskTrainer(EvaluatingTrainer):
             self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
             if checkpoint_problem(folder) is None:
-                raise CheckpointError(
+                raise RunError(
                     f"{folder} is complete, but a different process has ended ({one_line(error)}). Resume from it: "
                     f"--resume."
                 ) from error
             shutil.rmtree(folder, ignore_errors=True)
-            raise CheckpointError(
+            raise RunError(
                 f"{folder} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
                 f"checkpoint with --resume."
             ) from error
