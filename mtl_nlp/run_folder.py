@@ -21,6 +21,10 @@ CARD_NAME = "README.md"
 REPORT_NAME = "report.html"
 ONNX_NAME = "model.onnx"
 WEIGHTING_NAME = "weighting.pt"
+LOCK_NAME = ".mtl_nlp.lock"
+STAGED_NAME = ".saving"
+"""The folder of a model that is being saved. The complete folder gets the name `SAVED_NAME`, and replaces a model."""
+SAVED_NAME = ".saved"
 CHECKPOINT_PREFIX = "checkpoint"
 """The `PREFIX_CHECKPOINT_DIR` of transformers, without importing transformers."""
 
@@ -77,4 +81,18 @@ def training_in(path: Path) -> dict[str, Any] | None:
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
     """Write `results.json`."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole: until the new file is complete, the path has the old file.
+
+    A symbolic link is replaced, and the file it points to stays as it is.
+    """
+    replacement = path.with_name(f".{path.name}.new")
+    replacement.unlink(missing_ok=True)
+    try:
+        replacement.write_text(text, encoding="utf-8")
+        replacement.replace(path)
+    finally:
+        replacement.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mtl_nlp.cli.options import add_command, positive_integer, quiet_libraries, writable_file, writing_to
+from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file, writing_to
 from mtl_nlp.errors import CommandError, DataError, needs_extra
 from mtl_nlp.messages import one_line
 
@@ -38,7 +38,7 @@ def add_commands(commands: Any) -> None:
         "--port", type=positive_integer, help="the page's port (default: the first free port from 7860)"
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
-    parser.add_argument("--space", metavar="DIR", help="write a folder for a Hub Space instead of serving")
+    parser.add_argument("--space", metavar="DIR", help="write a new folder for a Hub Space instead of serving")
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -60,6 +60,7 @@ def predict(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """Serve a web page to try a trained model on, or write the folder of a Hub Space with this page."""
+    space = None if options.space is None else new_folder(options.space, "--space")
     quiet_libraries()
     with needs_extra("demo"):
         from mtl_nlp.serving.page import launch_page
@@ -67,9 +68,9 @@ def demo(options: argparse.Namespace) -> None:
     from mtl_nlp.serving.predict import load_pipeline
 
     title = Path(options.model).resolve().name
-    if options.space is not None:
-        with writing_to(Path(options.space), "--space"):
-            write_space(options.model, Path(options.space), title)
+    if space is not None:
+        with writing_to(space, "--space"):
+            write_space(options.model, space, title)
         print(f"The Space is in {options.space}: hf upload YOU/NAME {options.space} --repo-type space")
         return
     answer = load_pipeline(options.model)

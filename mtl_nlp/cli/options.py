@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.errors import DataError, ExportError, RecipeError
+from mtl_nlp.errors import CommandError, DataError, RecipeError
 from mtl_nlp.messages import one_line
 
 
@@ -89,15 +89,19 @@ def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
         raise RecipeError(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
 
 
-def new_folder(path: str) -> Path:
+def new_folder(path: str, name: str = "OUT") -> Path:
     """Check that a folder for output is new or empty, before any work is done.
 
+    Args:
+        path: the folder.
+        name: the option that names the folder, for the message.
+
     Raises:
-        ExportError: if the path is a file, or the folder is not empty.
+        CommandError: if the path is a file, or the folder is not empty.
     """
     folder = Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ExportError(f"{folder} should be a new or empty folder.")
+        raise CommandError(f"{name}: {folder} should be a new or empty folder.")
     return folder
 
 

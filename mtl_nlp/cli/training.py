@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mtl_nlp.evaluation.evaluator import Evaluation
     from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run.prepare import Run
+    from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 
 def add_commands(commands: Any) -> None:
@@ -33,7 +35,15 @@ def add_commands(commands: Any) -> None:
         "  mtl-nlp train one_more_task.yaml --from runs/quickstart",
     )
     _add_training_recipe(parser)
-    parser.add_argument("--resume", action="store_true", help="resume from the last complete checkpoint in output_dir")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="resume from the last complete checkpoint in output_dir"
+    )
+    existing.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the run in output_dir: its checkpoints when training starts, its model when training ends",
+    )
 
     parser = add_command(
         commands,
@@ -45,7 +55,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--recipe", required=True, help="the recipe that names the data")
     parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
     parser.add_argument(
-        "--output", help="the file to write (default: results.json in the model's folder, or here for a Hub id)"
+        "--output", help="the file to write (default: results.json in the model's folder; none for a Hub id)"
     )
     add_overrides(parser)
 
@@ -71,16 +81,26 @@ def train(options: argparse.Namespace) -> None:
     """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation."""
     recipe = _training_recipe(options)
     quiet_libraries()
+    from mtl_nlp.run.arguments import training_arguments
+    from mtl_nlp.training.folder import check_output_folder, locked
+
+    arguments = training_arguments(recipe)
+    output = Path(recipe.output_dir)
+    check_output_folder(output, recipe.encoder, resume=options.resume, overwrite=options.overwrite)
+    with locked(output) if arguments.process_index == 0 else contextlib.nullcontext():
+        _train(options, recipe, arguments)
+
+
+def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrainingArguments) -> None:
     from transformers.utils import logging
 
-    from mtl_nlp.run.arguments import training_arguments
     from mtl_nlp.run.build import build_model, build_trainer, check_splits
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare_run
-    from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME
+    from mtl_nlp.run_folder import RESULTS_NAME
     from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
+    from mtl_nlp.training.folder import remove_checkpoints
 
-    arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
     checkpoint = last_checkpoint(output) if options.resume else None
     if checkpoint is not None:
@@ -96,13 +116,11 @@ def train(options: argparse.Namespace) -> None:
                 print(f"note: --resume: {note}", flush=True)
     model = build_model(run)
     if checkpoint is not None:
-        check_same_model(checkpoint.path, model)  # before the folder's recipe is overwritten
-    if arguments.process_index == 0:
-        # Before training, so that a folder that cannot be written to is reported early.
-        with writing_to(output):
-            output.mkdir(parents=True, exist_ok=True)
-            (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
+        check_same_model(checkpoint.path, model)
     trainer = build_trainer(run, model, arguments)
+    if options.overwrite and arguments.process_index == 0:
+        with writing_to(output):
+            remove_checkpoints(output)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     with writing_to(output):
         trainer.save_model(_internal_call=True)  # without a push, since the scores are not there yet
@@ -125,8 +143,8 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.run_folder import RESULTS_NAME, training_in
 
     recipe = Recipe.load(options.recipe, options.set)
-    folder = Path(options.model) if Path(options.model).is_dir() else Path()
-    output = writable_file(options.output or str(folder / RESULTS_NAME))
+    beside = Path(options.model) / RESULTS_NAME if Path(options.model).is_dir() else None
+    output = beside if options.output is None else writable_file(options.output)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model
     from mtl_nlp.hub.model_card import write_model_card
@@ -135,17 +153,22 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.run.plan import describe_notes
     from mtl_nlp.run.prepare import prepare_evaluation
 
-    arguments = evaluation_arguments(recipe, output.resolve().parent)
+    arguments = evaluation_arguments(recipe, Path() if output is None else output.resolve().parent)
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:
         print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
-    if arguments.process_index == 0:
-        with writing_to(output, "--output"):
-            _report(evaluation, run, options.split, output, training=training_in(output))
-        if output == folder / RESULTS_NAME:
-            write_model_card(folder)
+    if arguments.process_index != 0:
+        return
+    if output is None:
+        _report(evaluation, run, options.split)
+        return
+    with writing_to(output, "--output"):
+        _report(evaluation, run, options.split, output, training=training_in(output))
+        if output == beside:
+            write_model_card(output.parent)
+    print(f"The scores are in {output}.")
 
 
 def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
@@ -176,8 +199,10 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
     return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
 
 
-def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: dict[str, Any] | None) -> None:
-    """Print the scores, and write them to a file with their provenance."""
+def _report(
+    evaluation: Evaluation, run: Run, split: str, path: Path | None = None, training: dict[str, Any] | None = None
+) -> None:
+    """Print the scores, and write them to a file with their provenance if a path is given."""
     from mtl_nlp.evaluation.results import results
     from mtl_nlp.run_folder import write_results
 
@@ -186,4 +211,5 @@ def _report(evaluation: Evaluation, run: Run, split: str, path: Path, training: 
     ]
     print()
     print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
-    write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))
+    if path is not None:
+        write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))

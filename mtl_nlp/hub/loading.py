@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import ModelError
 from mtl_nlp.hub.advice import load_advice
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.run_folder import SAVED_NAME
 
 
 def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
@@ -25,6 +28,10 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
     Raises:
         ModelError: if there is no configuration, or it does not belong to a multitask model.
     """
+    if (Path(folder) / SAVED_NAME).is_dir() and not (Path(folder) / CONFIG_NAME).exists():
+        raise ModelError(
+            f"{folder}: the replacement of the model was interrupted. Finish it: mv {folder}/{SAVED_NAME}/* {folder}/"
+        )
     try:
         # Without this argument transformers would ask the user whether to run code from the repository.
         config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)

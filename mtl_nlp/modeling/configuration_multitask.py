@@ -44,6 +44,7 @@ class MultitaskConfig(PreTrainedConfig):
         adapters (`list[dict]`, *optional*): the encoder's adapters in the order in which they were added. Each has a
             `name` (a task, or `shared` for all tasks) and options of PEFT's `LoraConfig`. See
             `MultitaskModel.add_adapter`.
+        weights_sha256 (`str`, *optional*): the SHA-256 of the files of weights, see [`SavedModel`].
 
     Raises:
         ValueError: if two tasks have the same name, a task or an adapter is not valid, an adapter is not named after a
@@ -61,6 +62,7 @@ class MultitaskConfig(PreTrainedConfig):
     stride: int | None = None
     splits_words: bool = False
     adapters: list | None = None
+    weights_sha256: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Complete the nested configuration and check the tasks."""

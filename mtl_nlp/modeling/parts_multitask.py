@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
 from .adapters_multitask import (
@@ -17,15 +16,15 @@ from .adapters_multitask import (
     merged_state,
     peft_adapter_name,
 )
-from .configuration_multitask import MultitaskConfig
 from .heads_multitask import TaskHead
+from .saving_multitask import SavedModel
 from .tasks_multitask import Task
 
 if TYPE_CHECKING and is_peft_available():  # without the call, transformers would require PEFT for every model
     from peft import LoraConfig
 
 
-class ModelParts(PreTrainedModel):
+class ModelParts(SavedModel):
     """A model whose tasks and adapters can be added, removed, frozen and merged.
 
     Attributes:
@@ -35,7 +34,6 @@ class ModelParts(PreTrainedModel):
         heads: the heads, one per task.
     """
 
-    config: MultitaskConfig
     tasks: dict[str, Task]
     encoder: nn.Module
     heads: nn.ModuleList

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
+from transformers.trainer_utils import SaveStrategy
 
 from mtl_nlp.messages import table
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
@@ -80,19 +81,42 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             for encoded in mixture.datasets.values()
             if encoded.num_windows < sampler.num_processes
         ),
+        _first_checkpoint(sampler, arguments),
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+def _steps_of(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> tuple[int, int]:
+    """Return the number of optimizer steps in an epoch, and in total."""
     accumulated = arguments.gradient_accumulation_steps
-    batches = accumulated * arguments.world_size
+    return math.ceil(len(sampler) / accumulated), sampler.total_batches // accumulated
+
+
+def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+    batches = arguments.gradient_accumulation_steps * arguments.world_size
     size = f"{arguments.per_device_train_batch_size * batches} rows"
     if arguments.max_tokens_per_batch is not None:
         size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
-    steps = math.ceil(len(sampler) / accumulated)
-    return f"{steps} steps per epoch with {size} each, {sampler.total_batches // accumulated} steps in total."
+    per_epoch, total = _steps_of(sampler, arguments)
+    return f"{per_epoch} steps per epoch with {size} each, {total} steps in total."
+
+
+def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+    """Return a note if nothing is saved before the end of training."""
+    per_epoch, total = _steps_of(sampler, arguments)
+    strategy, every = arguments.save_strategy, arguments.save_steps
+    if strategy == SaveStrategy.BEST:  # the first evaluation is the best so far
+        strategy, every = arguments.eval_strategy, arguments.eval_steps
+    if every is not None and every < 1:
+        every = math.ceil(total * every)
+    first = {"steps": every, "epoch": per_epoch}.get(strategy.value)
+    if first is not None and first < total:
+        return ""
+    return (
+        "note: nothing is saved before the end of training, so a run that is interrupted has to start again. To save "
+        "checkpoints, set training.save_strategy and training.save_steps"
+    )
 
 
 def _processes(arguments: MultitaskTrainingArguments) -> str:

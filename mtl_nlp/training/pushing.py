@@ -20,7 +20,8 @@ from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.hub.repository import push_files, repository_files
 from mtl_nlp.messages import one_line
-from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
+from mtl_nlp.run_folder import RECIPE_NAME, STAGED_NAME, shared_recipe
+from mtl_nlp.training.folder import replace_model
 
 logger = logging.get_logger(__name__)
 
@@ -39,11 +40,23 @@ class HubTrainer(Trainer):
     push_in_progress: PushInProgress | None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model and its tokenizer, by default into `output_dir` of the arguments."""
-        super().save_model(output_dir, _internal_call)
-        # This pickle is never read, and it contains `hub_token` in plain text and local paths.
-        if self.args.should_save:
-            (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        """Save the model, its tokenizer and the recipe, by default into `output_dir` of the arguments.
+
+        An existing model in the folder is replaced only after the new model is completely saved.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        staged = folder / STAGED_NAME
+        if self.args.should_save and staged.exists():  # from a save that was interrupted
+            shutil.rmtree(staged)
+        super().save_model(str(staged), _internal_call=True)
+        if self.args.should_save and staged.exists():  # FSDP saves no model in the format of shards
+            # This pickle is never read, and it contains `hub_token` in plain text and local paths.
+            (staged / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            if self.recipe:
+                (staged / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
+            replace_model(staged, folder, of_recipe=bool(self.recipe))
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository on the Hub.
@@ -95,8 +108,6 @@ class HubTrainer(Trainer):
         if self.push_in_progress is not None:
             self.push_in_progress.wait_until_done()
         output = Path(self.args.output_dir)
-        if self.recipe:
-            (output / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
         push = partial(
             push_files,
             repository_files(output, self.hub_model_id, with_code=with_code),

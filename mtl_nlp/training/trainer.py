@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping
@@ -35,6 +36,7 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
 from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.folder import locked
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.schedule import batch_sampler, data_loader
@@ -148,6 +150,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
                 weighting.
             RunError: if a new checkpoint cannot be written.
+            RecipeError: if a different run is training in `output_dir`.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
@@ -164,7 +167,8 @@ class MultitaskTrainer(EvaluatingTrainer):
             # DDP does the same with the model: a weighting may start from random values.
             for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):
                 broadcast(value.data)
-        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        with locked(Path(self.args.output_dir)) if self.is_world_process_zero() else contextlib.nullcontext():
+            output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         best = self.state.best_model_checkpoint
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +13,7 @@ from command_line import fails, write
 from toys import sample_recipe
 
 from mtl_nlp.cli.main import main
+from mtl_nlp.training.folder import locked
 
 
 def test_training_leaves_model_tokenizer_recipe_and_results(trained):
@@ -120,3 +125,102 @@ def test_evaluation_reports_a_split_without_labels(trained, tmp_path, capsys):
     output = str(tmp_path / "results.json")
     error = fails(capsys, "evaluate", str(trained / "run"), "--recipe", path, "--output", output)
     assert "no row of the split 'test' has a label" in error
+
+
+# The folder of a run
+
+
+def train(recipe: Path, *arguments: str, **overrides: object) -> list[str]:
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key.replace('__', '.')}={value}")]
+    return ["train", str(recipe), *arguments, *settings]
+
+
+def test_a_second_training_in_the_folder_needs_a_choice(trained, tmp_path, capsys):
+    run, recipe = tmp_path / "run", trained / "recipe.yaml"
+    saving = {"output_dir": run, "training__save_strategy": "steps", "training__save_steps": 1}
+    assert main(train(recipe, **saving)) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    error = fails(capsys, *train(recipe, **saving))
+    assert f"output_dir: {run} holds the run of an earlier training (a trained model, checkpoint-1" in error
+    assert "--resume" in error
+    assert "--overwrite" in error
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert main(train(recipe, "--overwrite", output_dir=run, training__max_steps=1)) == 0
+    assert not list(run.glob("checkpoint-*"))
+    assert json.loads((run / "results.json").read_text())["training"]["steps"] == 1
+    assert "max_steps: 1\n" in (run / "recipe.yaml").read_text()
+    with pytest.raises(SystemExit):
+        main(train(recipe, "--overwrite", "--resume", output_dir=run))
+
+
+def test_an_invalid_recipe_overwrites_nothing(trained, tmp_path, capsys):
+    run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
+    (run / "checkpoint-2").mkdir()
+    before = sorted(run.rglob("*"))
+    for setting in ({"adapters": "{target_modules: [none]}"}, {"training__eval_strategy": "steps", "max_length": 9}):
+        setting = {"datasets__sample__columns": "[tokens, x, y]", **setting}
+        fails(capsys, *train(trained / "recipe.yaml", "--overwrite", output_dir=run, **setting))
+    assert set(run.rglob("*")) - set(before) <= {run / ".mtl_nlp.lock"}
+    assert set(before) <= set(run.rglob("*"))
+
+
+@pytest.mark.parametrize("choice", [(), ("--overwrite",)])
+def test_the_folder_of_the_recipe_is_never_the_folder_of_the_run(trained, tmp_path, capsys, choice):
+    recipe = tmp_path / "recipe.yaml"
+    shutil.copy(trained / "recipe.yaml", recipe)
+    before = recipe.read_bytes()
+    error = fails(capsys, *train(recipe, *choice, output_dir="."))
+    assert f"output_dir: {tmp_path} holds files that do not belong to a run, such as recipe.yaml." in error
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+    assert recipe.read_bytes() == before
+
+
+@pytest.mark.parametrize("choice", [(), ("--overwrite",), ("--resume",)])
+def test_a_run_does_not_overwrite_the_model_it_starts_from(trained, tmp_path, capsys, choice):
+    run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
+    encoder = Path(shutil.copytree(yaml.safe_load((trained / "recipe.yaml").read_text())["encoder"], tmp_path / "bert"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for folder, start in ((run, ("--from", str(run))), (encoder, ("--set", f"encoder={encoder}"))):
+        error = fails(capsys, *train(trained / "recipe.yaml", *choice, *start, output_dir=folder))
+        assert f"output_dir: {folder} holds the encoder {folder}, which the run would overwrite." in error
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_two_trainings_do_not_share_a_folder(trained, tmp_path, capsys):
+    child = os.fork()
+    if child == 0:
+        with locked(tmp_path / "run"):
+            (tmp_path / "started").touch()
+            time.sleep(120)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    try:
+        error = fails(capsys, *train(trained / "recipe.yaml", output_dir=tmp_path / "run"))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert f"output_dir: a different run is training in {tmp_path / 'run'}." in error
+
+
+def test_the_scores_of_a_model_on_the_hub_are_only_printed(hub, online, pushed_run, tmp_path):
+    assert online.command("push", str(pushed_run), "ada/scored").status == 0
+    recipe = str(pushed_run.parent / "recipe.yaml")
+    finished = online.command("evaluate", "ada/scored", "--recipe", recipe)
+    assert finished.status == 0, finished.stderr
+    assert "mtl_score" in finished.stdout
+    assert not (online.folder / "results.json").exists()
+    output = str(tmp_path / "scores.json")
+    finished = online.command("evaluate", "ada/scored", "--recipe", recipe, "--output", output)
+    assert finished.status == 0, finished.stderr
+    assert finished.stdout.endswith(f"The scores are in {output}.\n")
+    assert json.loads(Path(output).read_text())["split"] == "test"
+
+
+def test_all_files_of_a_run_have_the_mode_of_the_umask(trained, tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert main(train(trained / "recipe.yaml", output_dir=tmp_path / "run", training__save_strategy="steps")) == 0
+    finally:
+        os.umask(before)
+    modes = {str(path): path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {path: mode for path, mode in modes.items() if mode != 0o640} == {}

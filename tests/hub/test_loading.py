@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,31 @@ def test_plain_encoder_is_refused_as_multitask_model(encoder_folder):
         load_model(encoder_folder("bert"))
 
 
+def remove_hash(folder: Path) -> None:
+    """Remove the hash of the weights, which earlier releases did not write."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["weights_sha256"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_weights_that_do_not_belong_to_the_config_are_refused(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelError, match=r"are damaged or do not belong to its config\.json"):
+        load_model(str(saved))
+    remove_hash(saved)
+    load_model(str(saved))
+
+
+def test_an_interrupted_replacement_is_refused_with_the_remedy(saved):
+    (saved / ".saved").mkdir()
+    (saved / "config.json").rename(saved / ".saved" / "config.json")
+    with pytest.raises(ModelError, match=f"interrupted. Finish it: mv {saved}/.saved/\\* {saved}/$"):
+        load_model(str(saved))
+
+
 def test_truncated_weights_are_named(saved):
+    remove_hash(saved)
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="the weights file is damaged or truncated"):
@@ -31,6 +56,7 @@ def test_truncated_weights_are_named(saved):
 
 
 def test_weights_without_a_head_are_refused(saved):
+    remove_hash(saved)
     weights = {name: values for name, values in load_file(saved / "model.safetensors").items() if "heads" not in name}
     save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"the weights file does not match .*: heads\.0\..* are missing or"):

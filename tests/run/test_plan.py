@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from mtl_nlp.messages import table
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
@@ -60,12 +62,34 @@ def test_repaired_cut_and_unknown_labels_are_reported(quick_recipe, tmp_path):
     }
     notes = [line for line in plan(quick_recipe).splitlines() if line.startswith("note: ")]
     assert notes == [
+        notes[0],
         "note: sample/train: 1 illegal span tags; repaired as in seqeval",
-        notes[1],
+        notes[2],
         "note: sample/test: 1 labels of pos do not occur in training; every prediction for them counts as wrong",
         "note: sample/test: 1 labels of topic do not occur in training; every prediction for them counts as wrong",
     ]
-    assert notes[1].endswith("additional windows of up to 48 sub-words, since long texts are split")
+    assert notes[0].startswith("note: nothing is saved before the end of training")
+    assert notes[2].endswith("additional windows of up to 48 sub-words, since long texts are split")
+
+
+@pytest.mark.parametrize(
+    ("training", "is_late"),
+    [
+        ({"save_strategy": "no"}, True),
+        ({"save_strategy": "steps"}, True),
+        ({"save_strategy": "steps", "save_steps": 20}, True),
+        ({"save_strategy": "steps", "save_steps": 19}, False),
+        ({"save_strategy": "steps", "save_steps": 0.5}, False),
+        ({"save_strategy": "epoch"}, True),
+        ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 5}, False),
+        ({"save_strategy": "best", "eval_strategy": "epoch"}, True),
+    ],
+)
+def test_a_run_that_saves_nothing_before_its_end_is_reported(quick_recipe, training, is_late):
+    quick_recipe["training"] |= {"max_steps": 20, **training}
+    text = plan(quick_recipe)
+    assert "20 steps in total." in text
+    assert ("note: nothing is saved before the end of training" in text) == is_late
 
 
 def test_task_without_a_stock_class_is_reported_before_training(quick_recipe, encoder_folder):

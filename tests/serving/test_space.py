@@ -191,7 +191,16 @@ def test_folder_without_a_model_is_not_written_as_space(tmp_path, capsys):
 
 
 def test_unwritable_space_is_reported_in_one_line(pushed_run, tmp_path, capsys):
-    (tmp_path / "space").write_text("a file")
-    assert main(["demo", str(pushed_run), "--space", str(tmp_path / "space")]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"mtl-nlp: error: --space: {tmp_path / 'space'} cannot be written to: ")
+    space = tmp_path / "space"
+    space.write_text("a file")
+    for path, problem in ((space, "should be a new or empty folder."), (space / "below", "cannot be written to: ")):
+        assert main(["demo", str(pushed_run), "--space", str(path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"mtl-nlp: error: --space: {path} {problem}")
+
+
+def test_a_space_does_not_overwrite_files(pushed_run, tmp_path, capsys):
+    (tmp_path / "README.md").write_text("mine")
+    assert main(["demo", str(pushed_run), "--space", str(tmp_path)]) == 2
+    assert f"--space: {tmp_path} should be a new or empty folder." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]

@@ -51,7 +51,7 @@ def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempP
     (folder / "run" / "checkpoint-2" / "rng_state_1.pth").write_bytes(b"of another process")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        assert main(["train", str(folder / "recipe.yaml")]) == 0
+        assert main(["train", str(folder / "recipe.yaml"), "--overwrite"]) == 0
     return folder
 
 
