@@ -118,7 +118,7 @@ def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrai
     if checkpoint is not None:
         check_same_model(checkpoint.path, model)
     trainer = build_trainer(run, model, arguments)
-    if options.overwrite and arguments.process_index == 0:
+    if not options.resume and arguments.process_index == 0:
         with writing_to(output):
             remove_checkpoints(output)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))

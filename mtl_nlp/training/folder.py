@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import RecipeError
@@ -52,8 +53,9 @@ def check_output_folder(folder: Path, encoder: str, *, resume: bool, overwrite: 
         )
     if resume:
         return
-    checkpoints = sorted(path.name for path in checkpoint_folders(folder))
-    found = [*(["a trained model"] if _has_model(folder) else []), *checkpoints[:3]]
+    # Trainer writes this file last, also without the states from which a run resumes (`save_only_model`).
+    checkpoints = [path.name for path in checkpoint_folders(folder) if (path / TRAINER_STATE_NAME).is_file()]
+    found = [*(["a trained model"] if _has_model(folder) else []), *sorted(checkpoints)[:3]]
     foreign = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
     if foreign and not (found or (folder / LOCK_NAME).exists()):
         raise RecipeError(
@@ -98,7 +100,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints of an earlier run, from which `--resume` would otherwise continue."""
+    """Remove the checkpoints of an earlier run, so that no later run resumes from them."""
     for checkpoint in checkpoint_folders(folder):
         shutil.rmtree(checkpoint)
 

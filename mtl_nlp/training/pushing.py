@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -48,13 +49,16 @@ class HubTrainer(Trainer):
         staged = folder / STAGED_NAME
         if self.args.should_save and staged.exists():  # from a save that was interrupted
             shutil.rmtree(staged)
-        super().save_model(str(staged), _internal_call=True)
-        if self.args.should_save and staged.exists():  # FSDP saves no model in the format of shards
-            # This pickle is never read, and it contains `hub_token` in plain text and local paths.
-            (staged / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            if self.recipe:
-                (staged / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
-            replace_model(staged, folder, of_recipe=bool(self.recipe))
+        with contextlib.ExitStack() as at_end:
+            if self.args.should_save:
+                at_end.callback(shutil.rmtree, staged, ignore_errors=True)  # part of a model, if the disk is full
+            super().save_model(str(staged), _internal_call=True)
+            if self.args.should_save and staged.exists():  # FSDP saves no model in the format of shards
+                # This pickle is never read, and it contains `hub_token` in plain text and local paths.
+                (staged / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+                if self.recipe:
+                    (staged / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
+                replace_model(staged, folder, of_recipe=bool(self.recipe))
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 

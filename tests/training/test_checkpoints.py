@@ -49,6 +49,7 @@ def trained(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempP
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     (folder / "run" / "checkpoint-2" / "global_step2").mkdir(parents=True)
     (folder / "run" / "checkpoint-2" / "rng_state_1.pth").write_bytes(b"of another process")
+    (folder / "run" / "checkpoint-2" / "trainer_state.json").touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
         assert main(["train", str(folder / "recipe.yaml"), "--overwrite"]) == 0

@@ -61,7 +61,9 @@ def test_a_folder_with_a_different_model_is_refused(tmp_path, content):
 
 def test_a_run_is_resumed_or_overwritten_only_on_request(tmp_path):
     (tmp_path / "config.json").write_text(MULTITASK)
-    (tmp_path / "checkpoint-3").mkdir()
+    for name in ("checkpoint-3", "checkpoint-6"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").touch()  # the other one is incomplete
     assert refused(tmp_path) == (
         f"output_dir: {tmp_path} holds the run of an earlier training (a trained model, checkpoint-3). Continue that "
         f"run with --resume, replace it with --overwrite, or choose a different output_dir."
