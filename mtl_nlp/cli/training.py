@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
+from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
+from mtl_nlp.errors import RunError
 from mtl_nlp.messages import table
 from mtl_nlp.recipe.sections import SPLITS
 
@@ -70,6 +72,11 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation."""
     recipe = _training_recipe(options)
+    with advice_to_resume(Path(recipe.output_dir)):
+        _train(recipe, options)
+
+
+def _train(recipe: Recipe, options: argparse.Namespace) -> None:
     quiet_libraries()
     from transformers.utils import logging
 
@@ -78,7 +85,8 @@ def train(options: argparse.Namespace) -> None:
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare_run
     from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME
-    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
+    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
+    from mtl_nlp.training.completeness import last_checkpoint
 
     arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
@@ -103,12 +111,13 @@ def train(options: argparse.Namespace) -> None:
             output.mkdir(parents=True, exist_ok=True)
             (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
     trainer = build_trainer(run, model, arguments)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
-    with writing_to(output):
+    with sigterm_stops(trainer):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+    with writing_to(output, error_type=RunError):
         trainer.save_model(_internal_call=True)  # without a push, since the scores are not there yet
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
-        with writing_to(output):
+        with writing_to(output, error_type=RunError):
             _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
             trainer.create_model_card()
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
@@ -142,7 +151,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
     if arguments.process_index == 0:
-        with writing_to(output, "--output"):
+        with writing_to(output, "--output", RunError):
             _report(evaluation, run, options.split, output, training=training_in(output))
         if output == folder / RESULTS_NAME:
             write_model_card(folder)
