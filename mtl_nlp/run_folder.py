@@ -25,6 +25,7 @@ LOCK_NAME = ".mtl_nlp.lock"
 STAGED_NAME = ".saving"
 """The folder of a model that is being saved. The complete folder gets the name `SAVED_NAME`, and replaces a model."""
 SAVED_NAME = ".saved"
+CHECKPOINT_FILES_NAME = "checkpoint_files.json"
 CHECKPOINT_PREFIX = "checkpoint"
 """The `PREFIX_CHECKPOINT_DIR` of transformers, without importing transformers."""
 
@@ -35,8 +36,20 @@ def checkpoint_folder(output_dir: Path, step: int) -> Path:
 
 
 def checkpoint_folders(output_dir: Path) -> list[Path]:
-    """Return the folders of a run's checkpoints, complete or not, in no particular order."""
-    return list(output_dir.glob(f"{CHECKPOINT_PREFIX}-*"))
+    """Return the folders of a run's checkpoints, complete or not, in no particular order.
+
+    A folder without a step in its name, such as `checkpoint-best`, is a copy that a user has made.
+    """
+    return [path for path in output_dir.glob(f"{CHECKPOINT_PREFIX}-*") if _suffix_of(path).isdecimal()]
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer step after which a checkpoint was written."""
+    return int(_suffix_of(checkpoint))
+
+
+def _suffix_of(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix(f"{CHECKPOINT_PREFIX}-")
 
 
 def saved_recipe(folder: Path) -> Recipe | None:

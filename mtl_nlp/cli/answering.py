@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,9 @@ def demo(options: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def _opened(path: str | None) -> Iterator[TextIO]:
     if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # The answers are the same data as in a file. The locale may lack characters of the texts.
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
     with writing_to(Path(path), "--output"):

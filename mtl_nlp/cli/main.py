@@ -7,13 +7,17 @@ options and recipes appear at once. Each command imports the modules that it nee
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
 from mtl_nlp.cli import answering, sharing, training
-from mtl_nlp.errors import MtlNlpError
+from mtl_nlp.cli.signals import EndingSignals, Interrupted
+from mtl_nlp.errors import MtlNlpError, RunError
+from mtl_nlp.messages import one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,21 +27,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command and its options; by default the arguments of the process.
 
     Returns:
-        The exit code: 0; 2 if the input cannot be used; 1 if a run failed although its input was valid. One line on
-        stderr then names the reason.
+        The exit code: 0; 2 if the input cannot be used; 1 if a run failed although its input was valid; 130 after
+        Ctrl-C; 143 after SIGTERM. One line on stderr then names the reason.
     """
+    _escape_unprintable_characters()
     options = _parser().parse_args(arguments)
-    try:
-        options.command(options)
-    except MtlNlpError as error:
-        if options.debug:
-            raise
-        print(f"mtl-nlp: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
+    signals = EndingSignals()
+    with signals.handled():
+        try:
+            options.command(options)
+        except KeyboardInterrupt as error:
+            if options.debug:
+                traceback.print_exc()
+            return signals.report(error)
+        except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (MtlNlpError, OSError) as error:
+            if options.debug:
+                raise
+            if signals.received is not None:  # an error that follows from the signal
+                return signals.report(Interrupted(signals.received))
+            print(f"mtl-nlp: error: {error if isinstance(error, MtlNlpError) else one_line(error)}", file=sys.stderr)
+            return error.exit_code if isinstance(error, MtlNlpError) else RunError.exit_code
+    return signals.exit_code
+
+
+def _escape_unprintable_characters() -> None:
+    """Print characters that the encoding of the output lacks as escapes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.errors import CommandError, DataError, RecipeError
+from mtl_nlp.errors import CommandError, DataError, MtlNlpError, RecipeError
 from mtl_nlp.messages import one_line
 
 
@@ -69,15 +69,17 @@ def quiet_libraries() -> None:
 
 
 @contextlib.contextmanager
-def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
-    """Turn a failure to write inside this context into a `RecipeError`.
+def writing_to(path: Path, name: str = "output_dir", error_type: type[MtlNlpError] = RecipeError) -> Iterator[None]:
+    """Turn a failure to write inside this context into an error for the user.
 
     Args:
-        path: the folder that the context writes to.
-        name: the option or recipe key that names the folder, for the message.
+        path: the folder or file that the context writes to.
+        name: the option or recipe key that names the path, for the message.
+        error_type: the class of the error: `RecipeError` before the work, when the user can name a different path;
+            `RunError` after the work, when the path could be written to before, and the disk is full by now.
 
     Raises:
-        RecipeError: if the folder cannot be written to.
+        MtlNlpError: of the given class, if the path cannot be written to.
     """
     from safetensors import SafetensorError
 
@@ -86,7 +88,7 @@ def writing_to(path: Path, name: str = "output_dir") -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise RecipeError(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
+        raise error_type(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
 
 
 def new_folder(path: str, name: str = "OUT") -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
+from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
+from mtl_nlp.errors import RunError
 from mtl_nlp.messages import table
 from mtl_nlp.recipe.sections import SPLITS
 
@@ -80,15 +82,16 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation."""
     recipe = _training_recipe(options)
-    quiet_libraries()
-    from mtl_nlp.run.arguments import training_arguments
-    from mtl_nlp.training.folder import check_output_folder, locked
-
-    arguments = training_arguments(recipe)
     output = Path(recipe.output_dir)
-    check_output_folder(output, recipe.encoder, resume=options.resume, overwrite=options.overwrite)
-    with locked(output) if arguments.process_index == 0 else contextlib.nullcontext():
-        _train(options, recipe, arguments)
+    with advice_to_resume(output):
+        quiet_libraries()
+        from mtl_nlp.run.arguments import training_arguments
+        from mtl_nlp.training.folder import check_output_folder, locked
+
+        arguments = training_arguments(recipe)
+        check_output_folder(output, recipe.encoder, resume=options.resume, overwrite=options.overwrite)
+        with locked(output) if arguments.process_index == 0 else contextlib.nullcontext():
+            _train(options, recipe, arguments)
 
 
 def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrainingArguments) -> None:
@@ -98,7 +101,8 @@ def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrai
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare_run
     from mtl_nlp.run_folder import RESULTS_NAME
-    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
+    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
+    from mtl_nlp.training.completeness import last_checkpoint
     from mtl_nlp.training.folder import remove_checkpoints
 
     output = Path(recipe.output_dir)
@@ -121,12 +125,13 @@ def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrai
     if not options.resume and arguments.process_index == 0:
         with writing_to(output):
             remove_checkpoints(output)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
-    with writing_to(output):
+    with sigterm_stops(trainer):
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+    with writing_to(output, error_type=RunError):
         trainer.save_model(_internal_call=True)  # without a push, since the scores are not there yet
     evaluation = trainer.score(run.splits[run.held_out])
     if trainer.is_world_process_zero():
-        with writing_to(output):
+        with writing_to(output, error_type=RunError):
             _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
             trainer.create_model_card()
         print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
@@ -164,7 +169,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if output is None:
         _report(evaluation, run, options.split)
         return
-    with writing_to(output, "--output"):
+    with writing_to(output, "--output", RunError):
         _report(evaluation, run, options.split, output, training=training_in(output))
         if output == beside:
             write_model_card(output.parent)

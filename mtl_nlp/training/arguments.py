@@ -93,6 +93,12 @@ class MultitaskTrainingArguments(TrainingArguments):
                 f"orders and groups the batches and drops none. Found {self.train_sampling_strategy!r} and "
                 f"{self.dataloader_drop_last}. Leave out both."
             )
+        if self.enable_jit_checkpoint:
+            raise ValueError(
+                "`enable_jit_checkpoint` should be false, since its processes stop at different steps. "
+                "Leave it out: `mtl-nlp train` saves a checkpoint at SIGTERM, and in Python "
+                "`MultitaskTrainer.request_stop` does."
+            )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if isinstance(self.loss_weights, str):

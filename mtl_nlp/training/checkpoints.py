@@ -1,89 +1,24 @@
-"""Checks of a checkpoint: its completeness, its model and optimizer, and changes to the recipe since."""
+"""Checks of a checkpoint to resume from: its model, its optimizer, and changes to the recipe since."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
-from transformers.trainer import TRAINER_STATE_NAME
+from safetensors import safe_open
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run_folder import RECIPE_NAME, checkpoint_folders
+from mtl_nlp.run_folder import RECIPE_NAME
 from mtl_nlp.training.resume import meaning_of
 
 _SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
-
-
-class LastCheckpoint(NamedTuple):
-    """The checkpoint from which a run resumes.
-
-    Attributes:
-        path: the newest complete checkpoint.
-        skipped: one sentence per newer checkpoint, with the reason why the checkpoint is incomplete.
-    """
-
-    path: Path
-    skipped: list[str]
-
-
-def last_checkpoint(folder: Path) -> LastCheckpoint:
-    """Find the newest complete checkpoint of a run.
-
-    Args:
-        folder: the run's `output_dir`.
-
-    Raises:
-        CheckpointError: if the folder has no complete checkpoint.
-    """
-    # Sorted by time instead of number, since the folder may also hold checkpoints of an earlier, longer run.
-    found = sorted(checkpoint_folders(folder), key=lambda path: (_written_at(path), path), reverse=True)
-    skipped: list[str] = []
-    for path in found:
-        flaw = checkpoint_problem(path)
-        if flaw is None:
-            return LastCheckpoint(path, skipped)
-        skipped.append(f"{path.name} is incomplete ({flaw})")
-    what = f": {'; '.join(skipped)}" if skipped else ""
-    raise CheckpointError(
-        f"--resume: there is no complete checkpoint in {folder}{what}. Leave out --resume to start a new run."
-    )
-
-
-def checkpoint_problem(checkpoint: Path) -> str | None:
-    """Return the reason why a run cannot resume from a checkpoint, or None if the checkpoint is complete."""
-    # The trainer creates an empty file for each process's random state first: these files show whether all processes
-    # have written their part.
-    for name in (TRAINER_STATE_NAME, CONFIG_NAME):
-        try:
-            json.loads((checkpoint / name).read_text(encoding="utf-8"))
-        except OSError:
-            return f"{name} is missing"
-        except ValueError:
-            return f"{name} is cut off"
-    for file in checkpoint.glob("*.safetensors"):
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except SafetensorError:
-            return f"{file.name} is cut off"
-    for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
-        if not zipfile.is_zipfile(file):
-            return f"{file.name} is cut off"
-    # FSDP and DeepSpeed write weights and optimizer states into folders.
-    if not [file for kind in ("model*", "pytorch_model*", "global_step*") for file in checkpoint.glob(kind)]:
-        return "it has no weights"
-    if not [*checkpoint.glob("optimizer*"), *checkpoint.glob("global_step*")]:
-        return "it has no optimizer state; was it saved with save_only_model?"
-    return None
 
 
 def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
@@ -198,11 +133,6 @@ def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 def _was_and_is(key: str, old: Any, new: Any) -> str:
     was, now = ("not given" if value is None else value for value in (old, new))
     return f"{key} (was {was}, is {now})"
-
-
-def _written_at(checkpoint: Path) -> int:
-    state = checkpoint / TRAINER_STATE_NAME
-    return (state if state.is_file() else checkpoint).stat().st_mtime_ns
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

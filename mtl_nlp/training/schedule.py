@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,4 +69,25 @@ def data_loader(
         # Persistent workers of a stream would not receive the start of its next epoch.
         persistent_workers=args.dataloader_persistent_workers and not isinstance(dataset, MixtureStream),
         prefetch_factor=args.dataloader_prefetch_factor,
+        worker_init_fn=end_with_parent if args.dataloader_num_workers else None,
     )
+
+
+def end_with_parent(worker: int) -> None:
+    """Let a worker of a data loader end at a SIGTERM from its parent process only.
+
+    Clusters, and `timeout`, send SIGTERM to all processes of a command. Without its workers, the training could not end
+    its optimizer step and stop with a checkpoint. Where the sender of a signal is unknown (macOS and Windows), a worker
+    ends at any SIGTERM.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()

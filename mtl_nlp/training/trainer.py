@@ -24,8 +24,6 @@ from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithState
 from mtl_nlp.data.encoding import EncodedDataset
-from mtl_nlp.errors import RunError
-from mtl_nlp.messages import one_line
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
@@ -34,20 +32,22 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
-from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
-from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.checkpoints import check_same_model
+from mtl_nlp.training.completeness import last_checkpoint, list_files
+from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
+from mtl_nlp.training.stopping import StoppableTrainer
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(EvaluatingTrainer):
+class MultitaskTrainer(StoppableTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -142,14 +142,15 @@ class MultitaskTrainer(EvaluatingTrainer):
         """Train the model.
 
         Args:
-            resume_from_checkpoint: the folder of a checkpoint; True for the newest complete checkpoint in `output_dir`.
+            resume_from_checkpoint: the folder of a checkpoint; True for the last complete checkpoint in `output_dir`.
             trial: see `Trainer.train`.
             ignore_keys_for_eval: see `Trainer.train`.
 
         Raises:
             CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
                 weighting.
-            RunError: if a new checkpoint cannot be written.
+            RunError: if a new checkpoint cannot be written, a worker of the data loader was killed, or a different
+                process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
         """
         if resume_from_checkpoint is True:
@@ -167,8 +168,12 @@ class MultitaskTrainer(EvaluatingTrainer):
             # DDP does the same with the model: a weighting may start from random values.
             for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):
                 broadcast(value.data)
-        with locked(Path(self.args.output_dir)) if self.is_world_process_zero() else contextlib.nullcontext():
+        folder = Path(self.args.output_dir)
+        lock = locked(folder) if self.is_world_process_zero() else contextlib.nullcontext()
+        with lock, lost_processes_reported(folder):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        if self.is_stopped:
+            return output
         best = self.state.best_model_checkpoint
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():
@@ -259,7 +264,9 @@ class MultitaskTrainer(EvaluatingTrainer):
         numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values()]
         # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
+        numbers.append(self.stop.is_requested)
         total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
+        self.stop.is_agreed = total.pop() > 0
         sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
         units = total[3 + len(self.tasks) :]
         counts = StepCounts(
@@ -329,16 +336,11 @@ class MultitaskTrainer(EvaluatingTrainer):
                 # The empty file makes the checkpoint incomplete until this process has written its random state.
                 (folder / random_state_name(self.args)).touch()
             self.accelerator.wait_for_everyone()
+            if self.args.should_save and not self.args.save_only_model:
+                has_scaler = self.accelerator.scaler is not None
+                list_files(folder, has_scheduler=not self.is_deepspeed_enabled, has_scaler=has_scaler)
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError on a full disk
-            if checkpoint_problem(folder) is None:
-                raise RunError(
-                    f"{folder} is complete, but a different process has ended ({one_line(error)}). Resume from it: "
-                    f"--resume."
-                ) from error
-            shutil.rmtree(folder, ignore_errors=True)
-            raise RunError(
-                f"{folder} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
-                f"checkpoint with --resume."
-            ) from error
+            raise failed_checkpoint(folder, error) from error
+        self.saved_step = self.state.global_step

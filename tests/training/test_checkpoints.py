@@ -25,10 +25,9 @@ from mtl_nlp.run.prepare import prepare_run
 from mtl_nlp.training.checkpoints import (
     check_same_model,
     check_same_optimizer,
-    checkpoint_problem,
     describe_changes,
-    last_checkpoint,
 )
+from mtl_nlp.training.completeness import checkpoint_problem, last_checkpoint
 
 STEPS = (2, 4, 6)
 READ = ("trainer_state.json", "config.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
@@ -69,12 +68,6 @@ def cut(file: Path, keep: float) -> None:
     os.utime(file, ns=(age.st_atime_ns, age.st_mtime_ns))
 
 
-def date(checkpoint: Path, seconds: int) -> None:
-    """Set the modification time of a checkpoint and all of its files, in seconds since 1970."""
-    for path in [*checkpoint.rglob("*"), checkpoint]:
-        os.utime(path, (seconds, seconds))
-
-
 @pytest.fixture(scope="module")
 def adapted(encoder_folder: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like `trained`, with a model with adapters."""
@@ -96,7 +89,7 @@ def changed_recipe(trained: Path, *overrides: str) -> Recipe:
 # The checkpoint to resume from
 
 
-def test_newest_complete_checkpoint_is_found(run):
+def test_last_complete_checkpoint_is_found(run):
     assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in STEPS}
     assert last_checkpoint(run) == (run / "checkpoint-6", [])
 
@@ -115,6 +108,9 @@ def test_checkpoint_with_a_truncated_file_is_skipped(run, file, keep):
         ("config.json", "config.json is missing"),
         ("model.safetensors", "it has no weights"),
         ("optimizer.pt", "it has no optimizer state; was it saved with save_only_model?"),
+        ("scheduler.pt", "scheduler.pt is missing"),
+        ("rng_state.pth", "rng_state.pth is missing"),
+        ("recipe.yaml", "recipe.yaml is missing"),
     ],
 )
 def test_checkpoint_with_a_missing_file_is_skipped(run, file, flaw):
@@ -122,15 +118,14 @@ def test_checkpoint_with_a_missing_file_is_skipped(run, file, flaw):
     assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({flaw})"])
 
 
-def test_skipped_checkpoints_are_reported_newest_first(run):
+def test_skipped_checkpoints_are_reported_highest_step_first(run):
     (run / "checkpoint-4" / "trainer_state.json").unlink()
-    date(run / "checkpoint-4", 2_000_000_000)  # without a state the age of a checkpoint is that of its folder
     cut(run / "checkpoint-6" / "model.safetensors", 0.5)
     path, skipped = last_checkpoint(run)
     assert path.name == "checkpoint-2"
     assert skipped == [
-        "checkpoint-4 is incomplete (trainer_state.json is missing)",
         "checkpoint-6 is incomplete (model.safetensors is cut off)",
+        "checkpoint-4 is incomplete (trainer_state.json is missing)",
     ]
 
 
@@ -154,12 +149,12 @@ def test_folder_without_checkpoints_is_reported(tmp_path, exists):
         last_checkpoint(folder)
 
 
-def test_newest_by_time_precedes_checkpoints_of_an_earlier_longer_run(run):
-    shutil.copytree(run / "checkpoint-6", run / "checkpoint-100")
-    date(run / "checkpoint-100", 1_000_000_000)
+def test_highest_step_precedes_a_checkpoint_that_was_written_later(run):
+    for path in (run / "checkpoint-4").iterdir():
+        os.utime(path, (2_000_000_000, 2_000_000_000))
     assert last_checkpoint(run) == (run / "checkpoint-6", [])
-    date(run / "checkpoint-100", 2_000_000_000)
-    assert last_checkpoint(run) == (run / "checkpoint-100", [])
+    shutil.copytree(run / "checkpoint-6", run / "checkpoint-10")  # "10" < "6" as text
+    assert last_checkpoint(run) == (run / "checkpoint-10", [])
 
 
 def test_checkpoint_without_an_optimizer_is_refused_with_the_reason(trained, tmp_path, capsys):
@@ -178,7 +173,7 @@ def test_saving_over_an_earlier_checkpoint_removes_it_first(trained):
     assert names >= {*READ, "recipe.yaml"}
 
 
-def test_trainer_resumes_from_the_newest_complete_checkpoint(trained, run):
+def test_trainer_resumes_from_the_last_complete_checkpoint(trained, run):
     expected = torch.load(run / "checkpoint-6" / "optimizer.pt")["state"]
     cut(run / "checkpoint-6" / "optimizer.pt", 0.5)
     recipe = changed_recipe(trained, f"output_dir={run}")

@@ -1,0 +1,182 @@
+"""The signals that end a command, SIGINT (Ctrl-C) and SIGTERM, and the line that a command prints before it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from mtl_nlp.training.stopping import StoppableTrainer
+
+_REPEATED_WITHIN = 1.0
+"""Seconds after a signal in which a launcher may repeat the signal that the terminal has sent to all processes."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The end of a command by a signal. Libraries clean up after it as they do after Ctrl-C.
+
+    Attributes:
+        number: the number of the signal.
+        advice: a sentence for the user.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.advice = ""
+
+
+class EndingSignals:
+    """The handlers of SIGINT and SIGTERM while a command runs.
+
+    The first signal raises `Interrupted` in the main thread. Further signals end the process at once, except within
+    one second. Processes that the command forks have the default handler of SIGTERM and ignore SIGINT: a terminal sends
+    SIGINT to them too, and the command ends them itself.
+
+    Attributes:
+        received: the number of the signal that ends the command, or None.
+    """
+
+    _current: ClassVar[EndingSignals | None] = None
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._since = 0.0
+        self._is_reported = False
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside this context, and after it too if one of them ends the command.
+
+        Until the interpreter has shut down, a further signal should not print a traceback.
+        """
+        previous = {number: _handle(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        EndingSignals._current = self
+        _reset_handlers_of_children()
+        try:
+            yield
+        finally:
+            if self.received is None:
+                EndingSignals._current = None
+                for number, handler in previous.items():
+                    _handle(number, handler)
+
+    def report(self, error: KeyboardInterrupt) -> int:
+        """Print one line about the end of the command, only in the first process, and return the exit code."""
+        number, advice = (error.number, error.advice) if isinstance(error, Interrupted) else (signal.SIGINT, "")
+        self._expect_further_signals(number)
+        if not self._is_reported and _is_first_process():
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                start = "\n" if sys.stderr.isatty() else ""  # ends the line of a progress bar
+                print(f"{start}mtl-nlp: {_ending(number)} {advice}".rstrip(), file=sys.stderr, flush=True)
+        self._is_reported = True
+        return self.exit_code
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code for a signal, as shells define it: 130 for SIGINT, 143 for SIGTERM; 0 without a signal."""
+        return 0 if self.received is None else 128 + self.received
+
+    def _expect_further_signals(self, number: int) -> None:
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+            for each in (signal.SIGINT, signal.SIGTERM):
+                _handle(each, self._leave)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._expect_further_signals(number)
+        raise Interrupted(number)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        if time.monotonic() - self._since < _REPEATED_WITHIN:
+            return
+        if not self._is_reported and _is_first_process():
+            with contextlib.suppress(OSError):
+                os.write(2, f"mtl-nlp: {_ending(number)}\n".encode())
+        os._exit(self.exit_code)
+
+    @classmethod
+    def _reset_in_child(cls) -> None:
+        if cls._current is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def sigterm_stops(trainer: StoppableTrainer) -> Iterator[None]:
+    """Let SIGTERM stop the training inside this context, with a checkpoint, instead of ending the command at once.
+
+    Args:
+        trainer: the trainer.
+
+    Raises:
+        Interrupted: at the end of the context, if this process has received SIGTERM, or a different process of the
+            run has received it and the training was stopped.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        trainer.request_stop()
+
+    previous = _handle(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        _handle(signal.SIGTERM, previous)
+    if received or trainer.is_stopped:
+        error = Interrupted(signal.SIGTERM)
+        if trainer.args.save_only_model:
+            error.advice = "Under `save_only_model` no checkpoint was saved, since no run could resume from it."
+        raise error
+
+
+@contextlib.contextmanager
+def advice_to_resume(output_dir: Path) -> Iterator[None]:
+    """Add the checkpoint to resume from to the line that a signal inside this context leads to.
+
+    Args:
+        output_dir: the folder of the run.
+    """
+    from mtl_nlp.training.completeness import describe_last_checkpoint
+
+    try:
+        yield
+    except Interrupted as error:
+        error.advice = f"{error.advice} {describe_last_checkpoint(output_dir)}".lstrip()
+        raise
+
+
+def _handle(number: int, handler: Any) -> Callable[[int, FrameType | None], Any] | int | None:
+    """Set the handler of a signal, and return the previous handler.
+
+    Only the main thread can set a handler. A signal that this process ignores, as shells let their background jobs
+    ignore Ctrl-C, stays ignored.
+    """
+    previous = signal.getsignal(number)
+    if threading.current_thread() is threading.main_thread() and previous != signal.SIG_IGN and handler is not None:
+        signal.signal(number, handler)
+    return previous
+
+
+@functools.cache
+def _reset_handlers_of_children() -> None:
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=EndingSignals._reset_in_child)
+
+
+def _ending(number: int) -> str:
+    return f"ended by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}."
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

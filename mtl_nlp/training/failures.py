@@ -1,0 +1,79 @@
+"""The failures of a run whose input was valid: a process that was lost, and a checkpoint that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+from torch.distributed import DistBackendError
+
+from mtl_nlp.errors import RunError
+from mtl_nlp.messages import one_line
+from mtl_nlp.training.completeness import checkpoint_problem, describe_last_checkpoint
+
+# torch raises RuntimeError for all of these failures, and only their messages differ.
+_LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
+_LOST_PROCESS = re.compile(r"gloo|Connection (closed|reset) by peer|Socket Timeout", re.IGNORECASE)
+_UNWRITTEN_FILE = re.compile(r"PytorchStreamWriter|inline_container")
+
+
+def lost_process(error: BaseException) -> str | None:
+    """Return a clause about the process that was lost, or None if an error of torch has a different reason.
+
+    torch raises the error of a data-loader worker in a signal handler, so the error can appear anywhere in the main
+    thread.
+    """
+    if not isinstance(error, RuntimeError):
+        return None
+    if _LOST_WORKER.search(str(error)):
+        return (
+            f"a worker of the data loader was killed, in most cases because the memory was full "
+            f"({one_line(error).rstrip('.')}). Lower `dataloader_num_workers` or `dataloader_prefetch_factor`"
+        )
+    if isinstance(error, DistBackendError) or _LOST_PROCESS.search(str(error)):
+        return (
+            f"a different process of the run has ended ({one_line(error).rstrip('.')}). Read the output of that process"
+        )
+    return None
+
+
+@contextlib.contextmanager
+def lost_processes_reported(output_dir: Path) -> Iterator[None]:
+    """Turn torch's error about a lost process inside this context into a `RunError`.
+
+    Args:
+        output_dir: the folder with the checkpoints of the run.
+
+    Raises:
+        RunError: if a worker of the data loader was killed, or if a different process of the run has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if (loss := lost_process(error)) is None:
+            raise
+        raise RunError(f"{loss[0].upper()}{loss[1:]}. {describe_last_checkpoint(output_dir)}") from error
+
+
+def failed_checkpoint(checkpoint: Path, error: Exception) -> RunError:
+    """Return the error about a checkpoint that was not completed, and delete the checkpoint if the disk is full.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
+        error: the error that was raised while the checkpoint was written.
+    """
+    is_unwritten = isinstance(error, OSError | SafetensorError) or _UNWRITTEN_FILE.search(str(error)) is not None
+    reason = lost_process(error) or one_line(error).rstrip(".")
+    if checkpoint_problem(checkpoint) is None:
+        return RunError(f"{checkpoint} is complete, but the run has failed: {reason}. Resume from it: --resume.")
+    if is_unwritten:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        return RunError(
+            f"{checkpoint} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
+            f"checkpoint with --resume."
+        )
+    return RunError(f"{checkpoint} is incomplete: {reason}. {describe_last_checkpoint(checkpoint.parent)}")
