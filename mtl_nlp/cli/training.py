@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
-from mtl_nlp.messages import table
+from mtl_nlp.messages import conceal, table
 from mtl_nlp.recipe.sections import SPLITS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def train(options: argparse.Namespace) -> None:
     from mtl_nlp.run.build import build_model, build_trainer, check_splits
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare_run
-    from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME
+    from mtl_nlp.run_folder import RECIPE_NAME, RESULTS_NAME, write_file
     from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes, last_checkpoint
 
     arguments = training_arguments(recipe)
@@ -101,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
         # Before training, so that a folder that cannot be written to is reported early.
         with writing_to(output):
             output.mkdir(parents=True, exist_ok=True)
-            (output / RECIPE_NAME).write_text(recipe.to_yaml(), encoding="utf-8")
+            write_file(output / RECIPE_NAME, recipe.to_yaml())
     trainer = build_trainer(run, model, arguments)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
     with writing_to(output):
@@ -111,12 +111,13 @@ def train(options: argparse.Namespace) -> None:
         with writing_to(output):
             _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
             trainer.create_model_card()
-        print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+        shown = recipe.as_written()["output_dir"]
+        print(f"The model is in {shown}. Try it: mtl-nlp predict {shown} FILE")
     if arguments.push_to_hub:
         logging.disable_progress_bar()  # Trainer has enabled it again
         trainer.push_to_hub()
         if trainer.is_world_process_zero():
-            print(f"Pushed to {trainer.hub_model_id}.")
+            print(conceal(f"Pushed to {trainer.hub_model_id}."))
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -18,9 +18,9 @@ from transformers.utils import PushInProgress, logging
 
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import write_model_card
-from mtl_nlp.hub.repository import push_files, repository_files
+from mtl_nlp.hub.repository import push_files, repository_files, shared_bytes
 from mtl_nlp.messages import one_line
-from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
+from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe, write_file
 
 logger = logging.get_logger(__name__)
 
@@ -96,7 +96,7 @@ class HubTrainer(Trainer):
             self.push_in_progress.wait_until_done()
         output = Path(self.args.output_dir)
         if self.recipe:
-            (output / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
+            write_file(output / RECIPE_NAME, self.recipe)
         push = partial(
             push_files,
             repository_files(output, self.hub_model_id, with_code=with_code),
@@ -146,7 +146,12 @@ class HubTrainer(Trainer):
 
 
 def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
-    """Return all files of a checkpoint in the folder `name` of the repository, without local paths."""
+    """Return all files of a checkpoint in the folder `name` of the repository, without local paths.
+
+    Args:
+        checkpoint: the folder of the checkpoint, which `repository_files` has checked.
+        name: the folder in the repository.
+    """
     files: dict[str, Path | bytes] = {
         f"{name}/{path.relative_to(checkpoint)}": path for path in checkpoint.rglob("*") if path.is_file()
     }
@@ -154,6 +159,8 @@ def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
     if state["best_model_checkpoint"] is not None:
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
     files[f"{name}/{TRAINER_STATE_NAME}"] = json.dumps(state, indent=2).encode()
+    for path in checkpoint.glob("*config.json"):
+        files[f"{name}/{path.name}"] = shared_bytes(path)
     if (recipe := shared_recipe(checkpoint)) is not None:
         files[f"{name}/{RECIPE_NAME}"] = recipe.to_yaml().encode()
     return files
