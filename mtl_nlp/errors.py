@@ -6,12 +6,21 @@ import contextlib
 from collections.abc import Iterator
 from typing import ClassVar
 
+from mtl_nlp.messages import conceal
+
 
 class MtlNlpError(ValueError):
-    """The base of all errors for users. The command line prints the message in one line and exits with `exit_code`."""
+    """The base of all errors for users. The command line prints the message in one line and exits with `exit_code`.
+
+    Args:
+        message: the message. Values that a recipe took from the environment are replaced by their variables.
+    """
 
     exit_code: ClassVar[int] = 2
     """2 for input that is not valid, 1 for a run that failed although its input was valid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(conceal(message))
 
 
 class RecipeError(MtlNlpError):

@@ -1,14 +1,40 @@
-"""Parts of one-line messages about invalid input, and tables."""
+"""Parts of one-line messages about invalid input, tables, and the concealment of values from the environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+_EXPANDED: dict[str, str] = {}
+"""A value from the environment -> the variable, such as `${DATA}`."""
+
+_SHORTEST_CONCEALED = 6
+"""Shorter values, such as `true` or `16`, are part of ordinary words and numbers."""
+
+
+def remember_expanded(value: str, variable: str) -> None:
+    """Conceal a value from the environment in all later messages of this process.
+
+    Args:
+        value: the value. A value of fewer than 6 characters is not concealed.
+        variable: the text that replaces the value in messages, such as `${DATA}`.
+    """
+    # Messages hold values as they are, quoted by `repr`, and on one line.
+    for form in (value, repr(value)[1:-1], " ".join(value.split())):
+        if len(form) >= _SHORTEST_CONCEALED:
+            _EXPANDED[form] = variable
+
+
+def conceal(text: str) -> str:
+    """Return a text with the variable instead of each value that a recipe took from the environment."""
+    for value in sorted(_EXPANDED, key=len, reverse=True):
+        text = text.replace(value, _EXPANDED[value])
+    return text
+
 
 def one_line(error: BaseException) -> str:
     """Return the message of a different library's error in one line of at most 300 characters."""
-    return f"{' '.join(str(error).split()):.300}"
+    return f"{' '.join(conceal(str(error)).split()):.300}"
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from mtl_nlp.errors import DataError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mtl_nlp.errors import DataError, ModelError
 from mtl_nlp.messages import one_line
-from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.recipe.saved import SavedRecipe
 
 RECIPE_NAME = "recipe.yaml"
 RESULTS_NAME = "results.json"
@@ -28,6 +30,54 @@ SAVED_NAME = ".saved"
 CHECKPOINT_FILES_NAME = "checkpoint_files.json"
 CHECKPOINT_PREFIX = "checkpoint"
 """The `PREFIX_CHECKPOINT_DIR` of transformers, without importing transformers."""
+
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Sampled(BaseModel):
+    """The sampling of a dataset in training."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    rows: int
+    probability: _Number
+
+
+class _Training(BaseModel):
+    """The description of a training."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    mixture: dict[str, _Sampled] = Field(default_factory=dict)
+
+
+class _Provenance(BaseModel):
+    """The origin of the scores."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    data_fingerprints: dict[str, str] = Field(default_factory=dict)
+
+
+class _Results(BaseModel):
+    """The form of `results.json`: the scores of a split, the description of the training, or both."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    split: str | None = None
+    tasks: dict[str, dict[str, _Number]] | None = None
+    mtl_score: _Number | None = None
+    training: _Training | None = None
+    provenance: _Provenance | None = None
+
+    @model_validator(mode="after")
+    def _scores_are_complete(self) -> _Results:
+        scores = {"split": self.split, "tasks": self.tasks, "mtl_score": self.mtl_score}
+        missing = [key for key, value in scores.items() if value is None]
+        if 0 < len(missing) < len(scores):
+            raise ValueError(f"`{missing[0]}` is missing")
+        return self
 
 
 def checkpoint_folder(output_dir: Path, step: int) -> Path:
@@ -52,14 +102,22 @@ def _suffix_of(checkpoint: Path) -> str:
     return checkpoint.name.removeprefix(f"{CHECKPOINT_PREFIX}-")
 
 
-def saved_recipe(folder: Path) -> Recipe | None:
-    """Return the recipe in a model's folder, or None if the model was trained without one."""
+def saved_recipe(folder: Path) -> SavedRecipe | None:
+    """Return the recipe in a model's folder as it stands, or None if the model was trained without one.
+
+    Raises:
+        RecipeError: if the recipe is damaged or holds a secret.
+    """
     path = folder / RECIPE_NAME
-    return Recipe.load(path) if path.is_file() and path.stat().st_size > 0 else None
+    return SavedRecipe.read(path) if path.is_file() and path.stat().st_size > 0 else None
 
 
-def shared_recipe(folder: Path) -> Recipe | None:
-    """Return the recipe in a model's folder without local paths, or None if the model was trained without one."""
+def shared_recipe(folder: Path) -> SavedRecipe | None:
+    """Return the recipe in a model's folder without local paths, or None if the model was trained without one.
+
+    Raises:
+        RecipeError: if the recipe is damaged or holds a secret.
+    """
     recipe = saved_recipe(folder)
     return None if recipe is None else recipe.without_local_paths()
 
@@ -68,7 +126,8 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read `results.json`.
 
     Returns:
-        The content of the file; an empty dict if there is no file.
+        The content of the file; an empty dict if there is no file. The scores `split`, `tasks` and `mtl_score` are all
+        present or all missing, and all scores are finite numbers.
 
     Raises:
         DataError: if the file is damaged.
@@ -79,9 +138,18 @@ def read_results(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("expected an object")
-        return content
-    except ValueError as error:
+        _Results.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({_first_problem(error)}). Write it again: mtl-nlp evaluate.") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({one_line(error)}). Write it again: mtl-nlp evaluate.") from error
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
 
 
 def training_in(path: Path) -> dict[str, Any] | None:
@@ -93,15 +161,27 @@ def training_in(path: Path) -> dict[str, Any] | None:
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `results.json`."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write `results.json`.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file as a whole: until the new file is complete, the path has the old file.
-
-    A symbolic link is replaced, and the file it points to stays as it is.
+    Raises:
+        ModelError: if the file is a symbolic link.
     """
+    write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text file into a model's folder. Until the new file is complete, the folder has the old file.
+
+    Args:
+        path: the file.
+        text: the content of the file.
+
+    Raises:
+        ModelError: if the file is a symbolic link, since the folder of a model may come from elsewhere and its links
+            may lead to any file.
+    """
+    if path.is_symlink():
+        raise ModelError(f"{path} is a symbolic link, and nothing is written through links. Delete the link.")
     replacement = path.with_name(f".{path.name}.new")
     replacement.unlink(missing_ok=True)
     try:

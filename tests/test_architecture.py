@@ -28,7 +28,8 @@ KNOW_KINDS = [
 """The modules that may ask of which type or kind a task is; all others ask the kind for what they need."""
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 ROOMS = [
-    {"errors", "messages"},
+    {"messages"},
+    {"errors"},
     {"modeling"},
     {"registration"},
     {"recipe"},

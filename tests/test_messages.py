@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.errors import MtlNlpError
+from mtl_nlp.messages import conceal, did_you_mean, one_line, remember_expanded
 
 
 def test_error_message_is_one_line_of_bounded_length():
@@ -15,3 +16,15 @@ def test_nearest_name_is_shown_with_all_names_if_there_are_few():
     assert did_you_mean("tain", ["train", "test"]) == "Did you mean 'train'? Valid: test, train."
     assert did_you_mean("x", []) == "There are no valid names."
     assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])
+
+
+def test_values_from_the_environment_are_replaced_by_their_variable():
+    remember_expanded("qqvalue-7", "${A}")
+    remember_expanded("qqvalue-7/and-more", "${B}")
+    remember_expanded("a 'quoted'\n\"value\"", "${C}")
+    remember_expanded("short", "${D}")
+    assert conceal("at qqvalue-7/x and qqvalue-7/and-more/x: short") == "at ${A}/x and ${B}/x: short"
+    assert conceal(repr("a 'quoted'\n\"value\"")) == "'${C}'"
+    assert one_line(ValueError("a 'quoted'\n\"value\" x")) == "${C} x"
+    assert one_line(ValueError("x" * 298 + "qqvalue-7")) == "x" * 298 + "${"
+    assert str(MtlNlpError("no file qqvalue-7/x")) == "no file ${A}/x"

@@ -40,3 +40,48 @@ def test_damaged_results_are_named_and_can_be_rewritten(tmp_path):
     with pytest.raises(DataError, match=r"results\.json is damaged \(.*\)\. Write it again: mtl-nlp evaluate\."):
         read_results(path)
     assert training_in(path) is None
+
+
+SCORES = {"split": "test", "tasks": {"pos": {"accuracy": 0.9}}, "mtl_score": 0.9}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected an object"),
+        (3, "expected an object"),
+        ({**SCORES, "split": 3}, "split: .*string"),
+        ({"tasks": {}, "split": "test"}, "`mtl_score` is missing"),
+        ({"mtl_score": 0.1}, "`split` is missing"),
+        ({**SCORES, "tasks": [1]}, "tasks: .*dictionary"),
+        ({**SCORES, "tasks": {"pos": 1}}, r"tasks\.pos: .*dictionary"),
+        ({**SCORES, "tasks": {"pos": {"accuracy": "0.9"}}}, r"tasks\.pos\.accuracy: .*number"),
+        ({**SCORES, "tasks": {"pos": {"accuracy": True}}}, r"tasks\.pos\.accuracy: .*number"),
+        ({**SCORES, "tasks": {"pos": {"accuracy": None}}}, r"tasks\.pos\.accuracy: .*number"),
+        ({**SCORES, "tasks": {"pos": {"accuracy": float("nan")}}}, r"tasks\.pos\.accuracy: .*finite"),
+        ({**SCORES, "mtl_score": float("inf")}, "mtl_score: .*finite"),
+        ({**SCORES, "mtl_score": [0.9]}, "mtl_score: .*number"),
+        ({"training": 3}, "training: .*dictionary"),
+        ({"training": {"mixture": [1]}}, r"training\.mixture: .*dictionary"),
+        ({"training": {"mixture": {"ewt": 1}}}, r"training\.mixture\.ewt: .*dictionary"),
+        ({"training": {"mixture": {"ewt": {"rows": "9", "probability": 1}}}}, r"mixture\.ewt\.rows: .*integer"),
+        ({"training": {"mixture": {"ewt": {"rows": 9}}}}, r"mixture\.ewt\.probability: "),
+        ({"provenance": "x"}, "provenance: .*dictionary"),
+        ({"provenance": {"versions": {"torch": 2}}}, r"provenance\.versions\.torch: .*string"),
+        ({"provenance": {"data_fingerprints": ["x"]}}, r"provenance\.data_fingerprints: .*dictionary"),
+    ],
+)
+def test_results_of_a_wrong_form_are_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(DataError, match=rf"results\.json is damaged \(.*{message}.*\)\. Write it again") as caught:
+        read_results(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, "\xff", "", "{}{}", "1" * 5000])
+def test_results_that_are_no_json_are_refused_in_one_line(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"results\.json is damaged"):
+        read_results(path)

@@ -62,10 +62,11 @@ def push(options: argparse.Namespace) -> None:
         raise ModelError(f"There is no folder {folder}. Train a model: mtl-nlp train.")
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model, load_model_tokenizer
-    from mtl_nlp.hub.repository import make_repository, push_files, repository_files
+    from mtl_nlp.hub.repository import check_can_be_published, make_repository, push_files, repository_files
 
     # Check that the model is complete before anyone can see it.
     load_model_tokenizer(options.model, load_model(options.model).config)
+    check_can_be_published(folder)
     repo_id = make_repository(options.repo_id, private=options.private or None)
     files = repository_files(folder, repo_id, with_code=options.with_code)
     pushed = push_files(

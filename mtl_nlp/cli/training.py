@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
 from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
 from mtl_nlp.errors import RunError
-from mtl_nlp.messages import table
+from mtl_nlp.messages import conceal, table
 from mtl_nlp.recipe.sections import SPLITS
 
 if TYPE_CHECKING:
@@ -134,12 +134,13 @@ def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrai
         with writing_to(output, error_type=RunError):
             _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
             trainer.create_model_card()
-        print(f"The model is in {output}. Try it: mtl-nlp predict {output} FILE")
+        shown = recipe.as_written()["output_dir"]
+        print(f"The model is in {shown}. Try it: mtl-nlp predict {shown} FILE")
     if arguments.push_to_hub:
         logging.disable_progress_bar()  # Trainer has enabled it again
         trainer.push_to_hub()
         if trainer.is_world_process_zero():
-            print(f"Pushed to {trainer.hub_model_id}.")
+            print(conceal(f"Pushed to {trainer.hub_model_id}."))
 
 
 def evaluate(options: argparse.Namespace) -> None:

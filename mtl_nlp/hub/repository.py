@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -15,13 +16,18 @@ from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import HubError
 from mtl_nlp.hub.advice import hub_errors
+from mtl_nlp.hub.links import check_has_no_links
 from mtl_nlp.hub.model_card import is_edited, model_card
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.recipe.local_paths import local_path
 from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, REPORT_NAME, RESULTS_NAME, shared_recipe
 
 MODELING = Path(__file__).parents[1] / "modeling"
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+
+_NAMES_A_FILE = re.compile(r"(^|_)(path|file|dir)$")
+"""The end of a key whose value may be a path, in the files of models and tokenizers."""
 
 _CODE = {
     "auto_map": {
@@ -40,7 +46,7 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     """Return the files of a run for its model repository: model, tokenizer, card, recipe, results and report.
 
     The other files of the folder stay private: the checkpoints, and the training arguments, which may hold a token.
-    The recipe has no paths of this machine.
+    The recipe, the configuration and the tokenizer have no paths of this machine.
 
     Args:
         folder: the run's `output_dir`, or one of its checkpoints.
@@ -51,11 +57,13 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
         A dict from the path in the repository to the file, or to its content.
 
     Raises:
-        RecipeError: if the run's recipe is damaged.
+        RecipeError: if the run's recipe is damaged or holds a secret.
         DataError: if the run's results are damaged.
+        ModelError: if the folder has a symbolic link to a file outside of it.
         HubError: if code is requested for a task type from outside of this package, whose code would be missing.
     """
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    check_has_no_links(folder)
+    config = json.loads(shared_bytes(folder / CONFIG_NAME))
     if with_code:
         _check_code_is_complete(folder)
         config |= _CODE
@@ -74,6 +82,46 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     if with_code:
         found |= {path.name: path for path in MODELING.glob("*_multitask.py")}
     return found
+
+
+def check_can_be_published(folder: Path) -> None:
+    """Check the files of a run, except weights and tokenizer, before a repository is created for them.
+
+    Args:
+        folder: the run's `output_dir`.
+
+    Raises:
+        RecipeError: if the run's recipe is damaged or holds a secret.
+        DataError: if the run's results are damaged.
+        ModelError: if the folder has a symbolic link to a file outside of it.
+    """
+    check_has_no_links(folder)
+    model_card(folder, folder.name)
+
+
+def shared_bytes(path: Path) -> bytes:
+    """Return the content of a file of a model or tokenizer, without local paths if it is a configuration."""
+    data = path.read_bytes()
+    if not path.name.endswith("config.json"):
+        return data
+    content = json.loads(data)
+    shared = _without_paths_of_files(content)
+    return data if shared == content else _json_bytes(shared)
+
+
+def _without_paths_of_files(content: Any) -> Any:
+    """Return JSON content in which local paths, as values of keys such as `_name_or_path`, are only names."""
+    if isinstance(content, dict):
+        return {
+            key: _name_of_file(value) if _NAMES_A_FILE.search(key) else _without_paths_of_files(value)
+            for key, value in content.items()
+        }
+    return [_without_paths_of_files(item) for item in content] if isinstance(content, list) else content
+
+
+def _name_of_file(value: Any) -> Any:
+    path = local_path(value) if isinstance(value, str) else None
+    return _without_paths_of_files(value) if path is None else path.name
 
 
 def _check_code_is_complete(folder: Path) -> None:
@@ -154,7 +202,7 @@ def _tokenizer_files(folder: Path) -> dict[str, bytes]:
     """Return the tokenizer's files. Their names depend on the kind of tokenizer, so it is saved again to find them."""
     with tempfile.TemporaryDirectory() as copy:
         AutoTokenizer.from_pretrained(folder).save_pretrained(copy)
-        return {path.name: path.read_bytes() for path in Path(copy).iterdir()}
+        return {path.name: shared_bytes(path) for path in Path(copy).iterdir()}
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:

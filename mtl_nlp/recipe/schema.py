@@ -1,7 +1,8 @@
 """The schema of the recipe, a YAML file that defines which tasks are trained on which data. Imports no torch.
 
 See `recipes/` for examples. Paths are relative to the recipe's folder, `${VAR}` and `${VAR:-default}` are read from
-the environment, and `--set a.b.c=value` overrides one key.
+the environment, and `--set a.b.c=value` overrides one key. Secrets belong in the environment: a variable is expanded in
+memory alone, and stays as it is in all that is written, printed or sent.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import did_you_mean
+from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.recipe.file import read_yaml, relative_paths
+from mtl_nlp.recipe.file import read_yaml
+from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import check_sampling
+from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe, Section
+from mtl_nlp.recipe.variables import Place, expand, has_variable, put_texts, texts_with_variables, value_at
 
 
 class Recipe(Section):
@@ -59,6 +63,9 @@ class Recipe(Section):
     training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
 
+    _texts: dict[Place, str] = PrivateAttr(default_factory=dict)
+    """The texts with variables, by the place of the expanded value."""
+
     @field_validator("tasks")
     @classmethod
     def _tasks_are_valid(cls, tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -71,20 +78,14 @@ class Recipe(Section):
             task_from_dict({**options, "name": name})
         return tasks
 
-    @model_validator(mode="after")
-    def _has_no_token(self) -> Recipe:
-        sections: dict[str, Mapping[str, Any]] = {
-            "model_init_kwargs": self.model_init_kwargs,
-            "training": self.training,
-            **{f"datasets.{name}": dataset.model_extra or {} for name, dataset in self.datasets.items()},
-        }
-        for section, values in sections.items():
-            for key in values.keys() & {"token", "hub_token"}:
-                raise ValueError(
-                    f"{section}.{key}: a recipe must not contain a token, since it is published with the model. "
-                    f"Set HF_TOKEN in the environment"
-                )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_secret(cls, data: Any, info: ValidationInfo) -> Any:
+        # The context of a recipe with variables is the recipe before their expansion.
+        written = data if info.context is None else info.context
+        if isinstance(written, dict):
+            check_has_no_secret(written)
+        return data
 
     @model_validator(mode="after")
     def _tasks_and_datasets_match(self) -> Recipe:
@@ -135,19 +136,24 @@ class Recipe(Section):
         """Return a task as an object without a label space."""
         return task_from_dict({**self.tasks[name], "name": name})
 
-    def to_yaml(self) -> str:
-        """Return the resolved recipe as YAML, the content of `output_dir/recipe.yaml`."""
+    def as_written(self) -> dict[str, Any]:
+        """Return the resolved recipe as plain data, in which variables such as `${DATA}` stay as they are."""
         data = self.model_dump(exclude_defaults=True)
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        put_texts(data, self._texts)
+        return data
 
-    def without_local_paths(self) -> Recipe:
-        """Return a copy for other machines, in which local paths are relative to the recipe."""
-        return Recipe.model_validate(relative_paths(self.model_dump(exclude_defaults=True)))
+    def to_yaml(self) -> str:
+        """Return the resolved recipe as YAML, the content of `output_dir/recipe.yaml`.
+
+        Overrides are applied, relative paths are absolute, and variables such as `${DATA}` stay as they are.
+        """
+        return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
 
     def sha256(self) -> str:
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
-        The fingerprint covers only those parts of local paths that `relative_paths` keeps, and not `output_dir`.
+        The fingerprint covers the values of variables, and only those parts of local paths that `relative_paths`
+        keeps, and not `output_dir`.
         """
         data = relative_paths(self.model_dump(exclude_defaults=True))
         del data["output_dir"]
@@ -155,21 +161,25 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-        """Read a recipe file.
+        """Read a recipe file, and read its variables from the environment.
 
         Args:
             path: the YAML file.
             overrides: `key.path=value` strings; values are read as YAML.
 
         Raises:
-            RecipeError: if the file cannot be read or a key is not valid.
+            RecipeError: if the file cannot be read, a variable is not set, or a key is not valid.
         """
-        path = Path(path)
-        return cls.from_dict(read_yaml(path, overrides), folder=path.parent)
+        folder = Path(path).parent
+        data = read_yaml(Path(path), overrides)
+        expanded = expand(data)
+        recipe = cls._checked(expanded, data, folder)
+        recipe._texts = texts_with_variables(data, recipe.model_dump(), expanded, folder)
+        return recipe
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
-        """Check a recipe that is given as plain data.
+        """Check a recipe that is given as plain data. Variables such as `${DATA}` are not expanded.
 
         Args:
             data: the recipe's keys and values.
@@ -178,15 +188,24 @@ class Recipe(Section):
         Raises:
             RecipeError: if a key is not valid.
         """
+        return cls._checked(data, data, Path(folder))
+
+    @classmethod
+    def _checked(cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path) -> Recipe:
         try:
-            recipe = cls.model_validate(data)
+            recipe = cls.model_validate(data, context=written)
         except ValidationError as error:
-            raise RecipeError(_explain(error)) from error
-        return _with_absolute_paths(recipe, Path(folder))
+            raise RecipeError(explain(error, written)) from error
+        return _with_absolute_paths(recipe, folder)
 
 
-def _explain(error: ValidationError) -> str:
-    """Return the first problem as one line with the key, and with the nearest valid key if the key is unknown."""
+def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
+    """Return the first problem of a recipe as one line with the key, and with the nearest valid key for an unknown key.
+
+    Args:
+        error: the problems.
+        written: the recipe as plain data with its variables, which are shown instead of their values.
+    """
     first = error.errors()[0]
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
     where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
@@ -197,13 +216,15 @@ def _explain(error: ValidationError) -> str:
     elif first["type"] == "missing":
         message = "this key is missing"
     elif first["type"] not in {"value_error", "assertion_error"}:
-        message = f"{message}. Found {first['input']!r:.80}"
+        text = value_at(written, first["loc"])
+        found = repr(text) if has_variable(text) else conceal(repr(first["input"]))
+        message = f"{message}. Found {found:.80}"
     return f"{where}: {message}".removeprefix(": ")
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Return the valid keys of the section that has an unknown key."""
-    sections: dict[tuple[int | str, ...], type[BaseModel]] = {
+    sections: dict[Place, type[BaseModel]] = {
         (): Recipe,
         ("mixture",): MixtureRecipe,
         ("loss",): LossRecipe,

@@ -10,6 +10,7 @@ from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
+from mtl_nlp.recipe.variables import has_variable
 
 SPLITS = ("train", "validation", "test")
 
@@ -19,7 +20,8 @@ INPUTS = ("tokens", "text", "text_pair")
 class Section(BaseModel):
     """A section of a recipe, which refuses unknown keys and cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The text of pydantic's own errors, which a traceback shows, would contain the values of variables.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class DatasetRecipe(BaseModel):
@@ -42,7 +44,7 @@ class DatasetRecipe(BaseModel):
             split.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     path: Annotated[str, OnResume.REORDERS]
     data_files: Annotated[dict[str, str | list[str]] | None, OnResume.REORDERS] = None
@@ -211,3 +213,11 @@ class CardRecipe(Section):
     license: Annotated[str | None, OnResume.TAKES_EFFECT] = None
     language: Annotated[str | list[str] | None, OnResume.TAKES_EFFECT] = None
     base_model: Annotated[str | None, OnResume.TAKES_EFFECT] = None
+
+    @field_validator("license", "language", "base_model")
+    @classmethod
+    def _has_no_variable(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for text in value if isinstance(value, list) else [value]:
+            if has_variable(text):
+                raise ValueError(f"{text} is a variable, and the card is published. Write the value itself")
+        return value

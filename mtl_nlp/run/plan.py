@@ -64,7 +64,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     words = " Texts are split into words." if run.config.reads_words else ""
     limit = run.config.max_length or "any number of"
     parts = [
-        f"encoder: {run.recipe.encoder}, reads at most {limit} sub-words at once.{words}\n"
+        f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
         f"{describe_parameters(build_meta_model(run))}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(

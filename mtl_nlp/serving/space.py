@@ -44,9 +44,9 @@ def write_space(model: str, folder: Path, title: str) -> None:
     # Loading checks that the files are complete, before the first file is written.
     config = load_model(model).config
     load_model_tokenizer(model, config)
-    source = _local_folder(model)
+    files = repository_files(_local_folder(model), title, with_code=True)
     (folder / "model").mkdir(parents=True, exist_ok=True)
-    for name, content in repository_files(source, title, with_code=True).items():
+    for name, content in files.items():
         if isinstance(content, Path):
             shutil.copyfile(content, folder / "model" / name)
         else:

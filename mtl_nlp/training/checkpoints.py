@@ -12,9 +12,11 @@ from safetensors import safe_open
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
+from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.recipe.secret_keys import is_secret_key
 from mtl_nlp.run_folder import RECIPE_NAME
 from mtl_nlp.training.resume import meaning_of
 
@@ -124,14 +126,20 @@ def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
     if not text:  # the checkpoint's run had no recipe
         return {}
-    old, new = _flat(yaml.safe_load(text)), _flat(yaml.safe_load(recipe.to_yaml()))
+    old, new = _flat(yaml.safe_load(text)), _flat(recipe.as_written())
+    # Earlier releases wrote the values of variables.
+    values = _flat(recipe.model_dump(exclude_defaults=True))
     return {
-        key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) not in (new.get(key), values.get(key))
     }
 
 
 def _was_and_is(key: str, old: Any, new: Any) -> str:
-    was, now = ("not given" if value is None else value for value in (old, new))
+    if any(map(is_secret_key, key.split("."))) or "storage_options" in key.split("."):
+        return f"{key} (changed)"
+    was, now = ("not given" if value is None else conceal(str(value)) for value in (old, new))
     return f"{key} (was {was}, is {now})"
 
 

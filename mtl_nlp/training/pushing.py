@@ -19,7 +19,7 @@ from transformers.utils import PushInProgress, logging
 
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import write_model_card
-from mtl_nlp.hub.repository import push_files, repository_files
+from mtl_nlp.hub.repository import push_files, repository_files, shared_bytes
 from mtl_nlp.messages import one_line
 from mtl_nlp.run_folder import RECIPE_NAME, STAGED_NAME, shared_recipe
 from mtl_nlp.training.folder import replace_model
@@ -161,7 +161,12 @@ class HubTrainer(Trainer):
 
 
 def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
-    """Return all files of a checkpoint in the folder `name` of the repository, without local paths."""
+    """Return all files of a checkpoint in the folder `name` of the repository, without local paths.
+
+    Args:
+        checkpoint: the folder of the checkpoint, which `repository_files` has checked.
+        name: the folder in the repository.
+    """
     files: dict[str, Path | bytes] = {
         f"{name}/{path.relative_to(checkpoint)}": path for path in checkpoint.rglob("*") if path.is_file()
     }
@@ -169,6 +174,8 @@ def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
     if state["best_model_checkpoint"] is not None:
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
     files[f"{name}/{TRAINER_STATE_NAME}"] = json.dumps(state, indent=2).encode()
+    for path in checkpoint.glob("*config.json"):
+        files[f"{name}/{path.name}"] = shared_bytes(path)
     if (recipe := shared_recipe(checkpoint)) is not None:
         files[f"{name}/{RECIPE_NAME}"] = recipe.to_yaml().encode()
     return files

@@ -19,6 +19,7 @@ from peft import LoraConfig
 from toys import build_model
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp.errors import DataError, ModelError, RecipeError
 from mtl_nlp.hub.model_card import escape, is_generated, model_card, write_model_card
 from mtl_nlp.run_folder import shared_recipe
 
@@ -425,3 +426,54 @@ def test_snippets_of_a_pushed_card_run_as_printed(hub, online, pushed_run):
     assert answers[0] == answers[1]
     assert list(answers[0]) == ["pos", "ner", "topic"]
     assert [word["word"] for word in answers[0]["pos"]] == ["Ada", "Lovelace", "was", "born", "in", "London", "."]
+
+
+def test_no_text_of_the_results_is_markup(tmp_path):
+    nasty = "<b>[x](https://evil.example)|`a`\n# head"
+    results = {
+        **RESULTS,
+        "split": nasty,
+        "tasks": {"topic": {nasty: 0.5}},
+        "provenance": {"versions": {nasty: nasty}, "data_fingerprints": {f"own/{nasty}": nasty}},
+    }
+    text = model_card(write_folder(tmp_path / "run", TASKS, RECIPE, results), "ada/model")
+    assert card_errors(text) == []
+    body = text.split("---\n", 2)[2]
+    assert "<b>" not in body
+    assert "https:" not in body
+    assert "\n# head" not in body
+    assert html.unescape(body).count("<b>[x](https://evil.example)|`a` # head") == 4
+
+
+def test_results_of_a_different_model_are_refused_in_one_line(tmp_path):
+    results = {**RESULTS, "tasks": {"other": {"f1": 0.5}}}
+    folder = write_folder(tmp_path / "run", TASKS, RECIPE, results)
+    with pytest.raises(DataError, match=r"results\.json has scores of 'other', and the model has no such task\. Write"):
+        model_card(folder, "ada/model")
+
+
+def test_results_without_scores_give_a_card_without_scores(tmp_path):
+    text = model_card(write_folder(tmp_path / "run", TASKS, RECIPE, {"training": {}}), "ada/model")
+    assert "## Scores" not in text
+    assert card_errors(text) == []
+
+
+def test_variables_of_a_saved_recipe_are_shown_and_not_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("MTL_SECRET", "qq77qq77")
+    recipe = {**RECIPE, "encoder": "${MTL_SECRET}", "max_length": "${MTL_SECRET}"}
+    recipe["training"] = {"learning_rate": "${MTL_SECRET}", "run_name": "${MTL_SECRET:-/home/ada/x}"}
+    text = model_card(write_folder(tmp_path / "run", TASKS, recipe, RESULTS), "ada/model")
+    assert "qq77" not in text
+    assert html.unescape(text).count("${MTL_SECRET}") == 2
+    assert "/home" not in html.unescape(text)
+    folder = write_folder(tmp_path / "run", TASKS, {**RECIPE, "card": {"license": "${MTL_SECRET}"}}, RESULTS)
+    with pytest.raises(RecipeError, match=r"card\.license: \$\{MTL_SECRET\} is a variable, and the card is published"):
+        model_card(folder, "ada/model")
+
+
+def test_card_is_not_written_through_a_link(tmp_path):
+    folder = write_folder(tmp_path / "run", TASKS, RECIPE, RESULTS)
+    (folder / "README.md").symlink_to(tmp_path / "new")
+    with pytest.raises(ModelError, match=r"README\.md is a symbolic link"):
+        write_model_card(folder)
+    assert not (tmp_path / "new").exists()

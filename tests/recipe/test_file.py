@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from plain_recipes import PLAIN, changed, write
+from plain_recipes import PLAIN, write
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.recipe.file import relative_paths
 from mtl_nlp.recipe.schema import Recipe
 
 
@@ -42,23 +41,6 @@ def test_a_bad_override_is_explained(tmp_path, override, message):
         Recipe.load(write(tmp_path, PLAIN), [override])
 
 
-def test_environment_variables_are_read_with_their_defaults(tmp_path, monkeypatch):
-    monkeypatch.setenv("MTL_ENCODER", "from-environment")
-    monkeypatch.delenv("MTL_UNSET", raising=False)
-    data = changed("encoder", "${MTL_ENCODER}") | {"output_dir": "runs/${MTL_UNSET:-a}/${MTL_ENCODER:-b}"}
-    recipe = Recipe.load(write(tmp_path, data))
-    assert recipe.encoder == "from-environment"
-    assert recipe.output_dir == str(tmp_path / "runs/a/from-environment")
-
-
-def test_an_unset_variable_is_named_with_its_key(tmp_path, monkeypatch):
-    monkeypatch.delenv("MTL_UNSET", raising=False)
-    data = changed("datasets.ewt.data_files.test", ["x", "${MTL_UNSET}/y"])
-    message = r"^datasets\.ewt\.data_files\.test\[1\]: the environment variable MTL_UNSET is not set"
-    with pytest.raises(RecipeError, match=message):
-        Recipe.load(write(tmp_path, data))
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -81,71 +63,25 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         Recipe.load(tmp_path / "latin.yaml")
 
 
-def shared(key: str, value: object) -> dict:
-    """Return the plain recipe with one key set, as it is shared."""
-    return relative_paths(changed(key, value))
-
-
 @pytest.mark.parametrize(
-    ("path", "relative"),
+    ("text", "message"),
     [
-        ("/home/ada/data/a.jsonl", "./ewt/a.jsonl"),
-        ("file:///home/ada/data/a.jsonl", "./ewt/a.jsonl"),
-        ("local:///home/ada/data/*.jsonl", "./ewt/*.jsonl"),
-        ("zip://*.jsonl::/home/ada/data/a.zip", "zip://*.jsonl::./ewt/a.zip"),
-        ("zip://a.jsonl::file:///home/ada/data/a.zip", "zip://a.jsonl::./ewt/a.zip"),
-        ("a.jsonl", "a.jsonl"),
-        ("hf://datasets/ada/ewt/a.jsonl", "hf://datasets/ada/ewt/a.jsonl"),
-        ("https://example.org/home/a.jsonl", "https://example.org/home/a.jsonl"),
+        ("a: &a [*a]", "at most 100000 values and 50 levels"),
+        (
+            "a: &a0 [x, x]\n" + "\n".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)),
+            "at most",
+        ),
+        ("[" * 5000, "is not valid YAML"),
+        ("a: 2026-02-31", "is not valid YAML"),
     ],
 )
-def test_shared_recipe_has_relative_paths(path, relative):
-    assert shared("datasets.ewt.data_files", {"train": path})["datasets"]["ewt"]["data_files"] == {"train": relative}
-    assert shared("datasets.ewt.data_files", {"train": [path]})["datasets"]["ewt"]["data_files"] == {
-        "train": [relative]
-    }
+def test_files_that_would_exhaust_memory_or_fail_late_are_refused(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, text))
 
 
-def test_shared_recipe_keeps_the_relative_positions_of_files():
-    files = {
-        "train": ["/home/ada/ewt/train/*.conllu", "/home/ada/ewt/more.conllu"],
-        "test": "/home/ada/ewt/test/a.conllu",
-    }
-    assert shared("datasets.ewt.data_files", files)["datasets"]["ewt"]["data_files"] == {
-        "train": ["./ewt/train/*.conllu", "./ewt/more.conllu"],
-        "test": "./ewt/test/a.conllu",
-    }
-
-
-def test_shared_recipe_changes_only_local_paths():
-    data = changed("training", {"deepspeed": "/home/ada/ds.json", "learning_rate": 0.1, "report_to": ["none"]})
-    data |= {
-        "encoder": "/home/ada/bert",
-        "output_dir": "/home/ada/runs/x",
-        "model_init_kwargs": {"cache_dir": "/cache/a"},
-    }
-    data["datasets"]["ewt"] |= {
-        "delimiter": "/",
-        "data_dir": "/home/ada/ewt",
-        "labels": {"pos": "/upos", "genre": "genre"},
-    }
-    found = relative_paths(data)
-    assert (found["encoder"], found["output_dir"]) == ("./bert", "./x")
-    assert found["training"] == {"deepspeed": "./ds.json", "learning_rate": 0.1, "report_to": ["none"]}
-    assert found["model_init_kwargs"] == {"cache_dir": "./a"}
-    ewt = found["datasets"]["ewt"]
-    assert (ewt["delimiter"], ewt["data_dir"], ewt["labels"]["pos"]) == ("/", "./ewt/ewt", "/upos")
-    assert found["tasks"] == data["tasks"]
-    assert "/home" not in str(found)
-
-
-def test_shared_recipe_is_valid_and_unchanged_by_sharing_again(tmp_path):
-    recipe = Recipe.load(write(tmp_path, PLAIN))
-    others = recipe.without_local_paths()
-    assert str(tmp_path) not in others.to_yaml()
-    assert others.datasets["ewt"].data_files == {
-        "train": ["./ewt/train.jsonl"],
-        "test": ["./ewt/a.jsonl", "./ewt/b/*.jsonl"],
-    }
-    assert others.without_local_paths() == others
-    assert recipe.datasets["ewt"].data_files["train"] == [str(tmp_path / "train.jsonl")]
+def test_a_malformed_override_is_named_without_its_value(tmp_path):
+    for override in ("encoder=[s3cretvalue", "encoder.key=s3cretvalue"):
+        with pytest.raises(RecipeError) as caught:
+            Recipe.load(write(tmp_path, PLAIN), [override])
+        assert "s3cretvalue" not in str(caught.value)

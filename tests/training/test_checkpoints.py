@@ -473,3 +473,32 @@ def test_without_a_recipe_only_the_processes_are_compared(trained, run, content)
     assert describe_changes(run / "checkpoint-6", recipe, 1) == []
     (note,) = describe_changes(run / "checkpoint-6", recipe, 2)
     assert "the number of processes (was 1, is 2)" in note
+
+
+def test_variables_are_compared_and_printed_as_they_stand(trained, run, monkeypatch):
+    monkeypatch.setenv("MTL_OLD", "qqold77")
+    monkeypatch.setenv("MTL_NEW", "qqnew77")
+    old = changed_recipe(trained, "training.run_name=${MTL_OLD}", "max_length=${MTL_LENGTH:-32}")
+    checkpoint = run / "checkpoint-6"
+    (checkpoint / "recipe.yaml").write_text(old.to_yaml(), encoding="utf-8")
+    assert describe_changes(checkpoint, old, 1) == []
+    new = changed_recipe(trained, "training.run_name=${MTL_NEW}", "max_length=${MTL_LENGTH:-32}")
+    (note,) = describe_changes(checkpoint, new, 1)
+    assert "training.run_name (was ${MTL_OLD}, is ${MTL_NEW})" in note
+    # Earlier releases wrote the values of variables.
+    values = changed_recipe(trained, "training.run_name=qqold77", "max_length=32")
+    (checkpoint / "recipe.yaml").write_text(values.to_yaml(), encoding="utf-8")
+    assert describe_changes(checkpoint, old, 1) == []
+    assert "training.run_name (was ${MTL_OLD}, is ${MTL_NEW})" in describe_changes(checkpoint, new, 1)[0]
+
+
+def test_secrets_of_earlier_releases_are_not_printed(trained, run):
+    checkpoint = run / "checkpoint-6"
+    text = yaml.safe_load((checkpoint / "recipe.yaml").read_text(encoding="utf-8"))
+    text["datasets"]["sample"]["storage_options"] = {"key": "qq77"}
+    text["training"]["api_key"] = "qq77"
+    (checkpoint / "recipe.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    notes = describe_changes(checkpoint, changed_recipe(trained), 1)
+    assert "datasets.sample.storage_options.key (changed)" in notes[0]
+    assert "training.api_key (changed)" in notes[1]
+    assert "qq77" not in str(notes)

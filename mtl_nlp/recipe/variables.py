@@ -1,0 +1,114 @@
+"""Environment variables in a recipe: `${VAR}` and `${VAR:-default}`. Imports no torch.
+
+A variable is expanded in memory alone. All that is written, printed or sent holds the text of the recipe.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.messages import remember_expanded
+
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+
+Place = tuple[str | int, ...]
+"""The keys and indexes that lead to a value, such as `("datasets", "ewt", "data_files", "train", 0)`."""
+
+
+def has_variable(value: Any) -> bool:
+    """Return whether a value of a recipe is a text with a variable."""
+    return isinstance(value, str) and VARIABLE.search(value) is not None
+
+
+def expand(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the variables in all texts of a recipe, except in the section `card`, which is published.
+
+    Args:
+        data: the recipe as plain data.
+
+    Raises:
+        RecipeError: if a variable is not set and has no default.
+    """
+    return {key: value if key == "card" else _expand(value, str(key)) for key, value in data.items()}
+
+
+def _expand(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _expand(item, f"{key}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"])
+        if found:
+            remember_expanded(found, f"${{{match['name']}}}")
+            return found
+        if match["default"] is None:
+            raise RecipeError(
+                f"{key}: the environment variable {match['name']} is not set. Set it: export {match['name']}=…"
+            )
+        return match["default"]
+
+    return VARIABLE.sub(look_up, value)
+
+
+def texts_with_variables(
+    data: Mapping[str, Any], resolved: Mapping[str, Any], expanded: Mapping[str, Any], folder: Path
+) -> dict[Place, str]:
+    """Return the texts of a recipe that hold variables, by their place.
+
+    Args:
+        data: the recipe as plain data, as it stands in its file.
+        resolved: the expanded and checked recipe as plain data, with absolute paths.
+        expanded: the result of [`expand`].
+        folder: the folder of the recipe. A text whose value is a relative path is preceded by this folder, so that the
+            text is valid in any folder.
+    """
+    texts: dict[Place, str] = {}
+    for place, text in _places(data):
+        if not has_variable(text):
+            continue
+        before, after = value_at(expanded, place), value_at(resolved, place)
+        if isinstance(after, list) and len(after) == 1:  # a single data file is a list after the check of the recipe
+            place, after = (*place, 0), after[0]
+        if isinstance(after, str) and Path(after).is_absolute() and not Path(before).is_absolute():
+            text = str(folder.resolve() / text)
+        texts[place] = text
+    return texts
+
+
+def _places(value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Yield each value in plain data that is neither a dict nor a list, with its place."""
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(item, (*place, key))
+    else:
+        yield place, value
+
+
+def value_at(data: Any, place: Place) -> Any:
+    """Return the value at a place of plain data, or None if there is no such place."""
+    for key in place:
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and isinstance(key, int) and key < len(data):
+            data = data[key]
+        else:
+            return None
+    return data
+
+
+def put_texts(data: dict[str, Any], texts: Mapping[Place, str]) -> None:
+    """Replace the values in plain data by the texts of [`texts_with_variables`]."""
+    for (*parents, last), text in texts.items():
+        section: Any = data
+        for key in parents:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else section[key]
+        section[last] = text
