@@ -20,6 +20,7 @@ from .adapters_multitask import (
     supports_mixed_batches,
 )
 from .configuration_multitask import MultitaskConfig
+from .earlier_names_multitask import load_earlier_names, rename_in_place
 from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import count_step, joint_loss, zero_loss
 from .parts_multitask import ModelParts, check_labels
@@ -91,6 +92,7 @@ class MultitaskModel(ModelParts):
         # A list, since task names such as "a.b" or "forward" are not valid keys of a ModuleDict.
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
+        self.register_load_state_dict_pre_hook(rename_in_place)
         for options in config.adapters or ():  # after post_init, which would also initialise lora_B
             from .lora_multitask import inject_adapter  # needs PEFT
 
@@ -259,6 +261,9 @@ class MultitaskModel(ModelParts):
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         super()._set_gradient_checkpointing(enable, checkpointing_routed(gradient_checkpointing_func), **kwargs)
+
+
+load_earlier_names(MultitaskModel.__name__)
 
 
 def _no_pooler(text_config: Any) -> dict[str, bool]:

@@ -14,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
+from mtl_nlp.modeling.earlier_names_multitask import current_name
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
@@ -118,7 +119,8 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  (safe_open is not a mapping)
-                was, now = weights.get_slice(name).get_shape(), list(state[name].shape) if name in state else None
+                was, name = weights.get_slice(name).get_shape(), current_name(name)
+                now = list(state[name].shape) if name in state else None
                 if was != now:
                     raise CheckpointError(f"{other}the shape of {name} was {was} and is now {now}.{remedy}")
                 saved.add(name)

@@ -27,6 +27,7 @@ from mtl_nlp import MultitaskModel
 CODE = {
     "adapters_multitask.py",
     "configuration_multitask.py",
+    "earlier_names_multitask.py",
     "spans_multitask.py",
     "windows_multitask.py",
     "heads_multitask.py",
