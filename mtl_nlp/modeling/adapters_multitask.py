@@ -7,6 +7,7 @@ models without adapters do not need PEFT. `lora_multitask` defines the layers an
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,6 +21,9 @@ SHARED = "shared"
 
 _READING_POSITIONS = {"deberta", "deberta-v2"}
 """Families whose linear layers also read relative positions, which are not rows of the batch."""
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]*")
+_NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
 
 
 class RoutedLayer(nn.Module):
@@ -37,12 +41,24 @@ class RoutedLayer(nn.Module):
 
 
 def peft_adapter_name(name: str) -> str:
-    """Return an adapter's name in PEFT layers.
+    """Return an adapter's name in PEFT layers, which consists of ASCII letters, digits and `_`.
 
-    The name differs from the task's, since PEFT layers hold adapters as submodules, and a submodule cannot have a name
-    such as `a.b` or `type`.
+    The names of weights contain this name, and PEFT and transformers read the names of weights as regular expressions.
+    The name also differs from the task's, since PEFT layers hold adapters as submodules, and a submodule cannot have a
+    name such as `type`.
+
+    Args:
+        name: a task, or `shared`.
+
+    Returns:
+        `task_ner` for the task `ner`. In a task's name with any other character, such as `a.b`, every character except
+        letters and digits is written as its code point: `escaped_task_a_2e_b`. Different adapters have different names.
     """
-    return name if name == SHARED else "task_" + name.replace("%", "%25").replace(".", "%2E")
+    if name == SHARED:
+        return name
+    if _PLAIN_NAME.fullmatch(name):
+        return f"task_{name}"
+    return "escaped_task_" + _NOT_ALPHANUMERIC.sub(lambda match: f"_{ord(match.group()):x}_", name)
 
 
 def supports_mixed_batches(text_config: Any, adapters: Iterable[Mapping[str, Any]]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,14 +23,20 @@ from .word_kinds_multitask import ClassPerWord, SpansOfWords
 
 POOLINGS = ("cls", "mean")
 
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line breaks and surrogates. A task is a line or a column of many tables and files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """A prediction problem: a name, a label space and a type, which is its class.
 
     Args:
-        name: the task's name, unique in its model.
+        name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read.
+
+    Raises:
+        ValueError: if the name is not a text of one line, or two labels are equal.
     """
 
     type: ClassVar[str]
@@ -39,6 +46,11 @@ class Task(abc.ABC):
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
+            raise ValueError(
+                f"Task {self.name!r}: the name of a task should be a text of one line, without control characters. "
+                f"Rename the task."
+            )
         object.__setattr__(self, "labels", tuple(self.labels))
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")

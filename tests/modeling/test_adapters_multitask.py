@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 
 import pytest
 import torch
 from adapted_models import ROWS, TASKS, adapted, alone, batch, labels, lora
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 from toys import FAMILIES, build_model
 
 from mtl_nlp import MultitaskConfig, MultitaskModel
-from mtl_nlp.modeling.adapters_multitask import adapter_parameters
+from mtl_nlp.modeling.adapters_multitask import SHARED, adapter_parameters, peft_adapter_name
 
 
 def grads(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -209,3 +212,31 @@ def test_adapters_that_cannot_be_combined_are_refused():
     with pytest.raises(ValueError, match=r"share one dropout mask.* Found 0\.1, 0\.5"):
         model.add_adapter(lora(lora_dropout=0.1))
     assert model.adapter_names == ["pos"]
+
+
+# Names of adapters in PEFT layers
+
+
+SIMILAR_NAMES = st.text(st.sampled_from("a2e_.%-AE")) | st.sampled_from(
+    ["shared", "task_a", "escaped_task_a", "a_2e_b", "a.b", "a%2Eb", "a_2E_b", "_2e_", ".", "_", "é", "e\u0301"]
+)
+
+
+@pytest.mark.parametrize("name", ["ner", "ner_wnut", "NER2", "_", "type", "lora_A"])
+def test_plain_names_of_tasks_stay_readable(name):
+    assert peft_adapter_name(name) == f"task_{name}"
+
+
+def test_shared_adapter_keeps_its_name():
+    assert peft_adapter_name(SHARED) == "shared"
+
+
+@given(st.text(), st.text())
+def test_names_in_peft_layers_have_ascii_letters_digits_and_underscores(one, other):
+    assert re.fullmatch(r"[A-Za-z0-9_]+", peft_adapter_name(one))
+    assert (peft_adapter_name(one) == peft_adapter_name(other)) == (one == other)
+
+
+@given(SIMILAR_NAMES, SIMILAR_NAMES)
+def test_similar_tasks_have_different_names_in_peft_layers(one, other):
+    assert (peft_adapter_name(one) == peft_adapter_name(other)) == (one == other)

@@ -254,7 +254,7 @@ def test_parts_cover_all_parameters_once():
         of_adapter = [each for each in parts[name] if each not in of_head]
         assert of_head
         assert bool(of_adapter) == (name in {"train", "a.b"})
-        inside = {"train": ".task_train.", "a.b": ".task_a%2Eb."}
+        inside = {"train": ".task_train.", "a.b": ".escaped_task_a_2e_b."}
         assert all("lora_" in each and inside[name] in each for each in of_adapter)
     assert any(".shared." in each for each in parts["encoder"])
     assert not any("task_" in each for each in parts["encoder"])
