@@ -22,6 +22,9 @@ TEXTS = [
     "Unbelievable results were announced yesterday by international researchers .",
 ] * 4
 
+VOCABULARY = 300
+"""The size of the toy vocabularies, of which most entries are not used: an embedding has at most twice as many rows."""
+
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
 EXTRA = {
@@ -60,6 +63,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
     if kind == "wordpiece":
         lower = sorted({piece.lower() for word in words for piece in (word, word[:4], *word)})
         vocab = [*special, *lower, *(f"##{character}" for character in lower if len(character) == 1)]
+        vocab += [f"[unused{number}]" for number in range(VOCABULARY - len(vocab))]
         tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(vocab)}, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -75,6 +79,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
         pieces = {f"▁{word[:2]}" for word in words} | {word[2:5] for word in words if len(word) > 3}
         scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces)]
         scores += [(character, -3.0) for character in sorted({"▁", *"".join(words)})]
+        scores += [(f"[unused{number}]", -9.0) for number in range(VOCABULARY - len(scores))]
         tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("[UNK]")))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import ModelError
-from mtl_nlp.hub.advice import load_advice
+from mtl_nlp.hub.outside import Loading, check_files, check_size
+from mtl_nlp.modeling.checks_multitask import check_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.windows_multitask import encoder_max_length
 from mtl_nlp.run_folder import SAVED_NAME
 
 
@@ -32,11 +32,10 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
         raise ModelError(
             f"{folder}: the replacement of the model was interrupted. Finish it: mv {folder}/{SAVED_NAME}/* {folder}/"
         )
-    try:
+    with Loading(ModelError, folder):
+        check_files(folder, **kwargs)
         # Without this argument transformers would ask the user whether to run code from the repository.
         config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
     if not isinstance(config, MultitaskConfig):
         raise ModelError(
             f"{folder} holds a {config.model_type} model without multitask heads. Train a multitask model: "
@@ -55,22 +54,19 @@ def load_model(folder: str, **kwargs: Any) -> MultitaskModel:
     Raises:
         ModelError: if there is no multitask model, or its files are damaged.
     """
-    load_config(folder, **{key: kwargs[key] for key in kwargs.keys() & {"revision", "cache_dir"}})
-    try:
+    config = load_config(folder, **{key: kwargs[key] for key in kwargs.keys() & {"revision", "cache_dir"}})
+    with Loading(ModelError, folder):
+        check_size(config, folder, **kwargs)
         model, loading = MultitaskModel.from_pretrained(
             folder, **{**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
         )
-    except SafetensorError as error:
+    limit = encoder_max_length(config.text_config)
+    has_positions = any(name.endswith("position_embeddings") for name, _ in model.encoder.named_modules())
+    if has_positions and limit is not None and (config.max_length or 0) > limit:
         raise ModelError(
-            f"{folder}: the weights file is damaged or truncated ({error}). Copy or train the model again."
-        ) from error
-    except UnpicklingError as error:
-        raise ModelError(
-            f"{folder}: the weights file is a pickle with objects other than weights, which could run code. Save the "
-            f"model as safetensors."
-        ) from error
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an unknown argument
-        raise ModelError(f"{folder} cannot be loaded: {load_advice(error)}") from error
+            f"{folder} cannot be loaded: max_length: the encoder reads at most {limit} sub-words at once. Found "
+            f"{config.max_length}."
+        )
     wrong = sorted(loading["missing_keys"]) + sorted(key for key, *_ in loading["mismatched_keys"])
     if wrong:
         raise ModelError(
@@ -85,12 +81,12 @@ def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedToke
 
     Args:
         folder: the folder, or the Hub id.
-        config: the model's configuration, which says whether texts are split into words before tokenization.
+        config: the model's configuration, with the vocabulary size, the window, and whether texts are split into words.
 
     Raises:
-        ModelError: if there is no tokenizer, or it cannot be loaded.
+        ModelError: if there is no tokenizer, the tokenizer cannot be loaded, or it does not belong to the model.
     """
-    try:
-        return load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: the tokenizer cannot be loaded: {load_advice(error)}") from error
+    with Loading(ModelError, f"{folder}: the tokenizer"):
+        tokenizer = load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
+        check_tokenizer(tokenizer, config.text_config, config.max_length, config.stride)
+    return tokenizer

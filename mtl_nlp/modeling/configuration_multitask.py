@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .checks_multitask import check_values
 from .tasks_multitask import Task, reads_words, task_from_dict
 
 _CODE_KEYS = {
@@ -47,8 +48,8 @@ class MultitaskConfig(PreTrainedConfig):
         weights_sha256 (`str`, *optional*): the SHA-256 of the files of weights, see [`SavedModel`].
 
     Raises:
-        ValueError: if two tasks have the same name, a task or an adapter is not valid, an adapter is not named after a
-            task, or the adapters cannot be combined.
+        ValueError: if a value has a different type or a number is out of range, two tasks have the same name, a task or
+            an adapter is not valid, an adapter is not named after a task, or the adapters cannot be combined.
     """
 
     model_type = "multitask-encoder"
@@ -66,7 +67,14 @@ class MultitaskConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Complete the nested configuration and check the tasks."""
+        _check_types(self)
         super().__post_init__(**kwargs)
+        self.text_config.return_dict = True  # the model reads the output of the encoder by name
+        if self.text_config.chunk_size_feed_forward not in {0, 1}:
+            raise ValueError(
+                f"`chunk_size_feed_forward` should be 0 or 1, since texts have any number of sub-words. Found "
+                f"{self.text_config.chunk_size_feed_forward!r:.80}."
+            )
         tasks = [task if isinstance(task, Task) else task_from_dict(task) for task in self.tasks or []]
         names = [task.name for task in tasks]
         if len(set(names)) < len(names):
@@ -98,7 +106,11 @@ class MultitaskConfig(PreTrainedConfig):
         """Build the configuration from the contents of a `config.json`.
 
         Keys that choose code to run are ignored, since only the user may choose such code.
+
+        Raises:
+            ValueError: if a value is not valid; see the class.
         """
+        check_values(config_dict)
         chosen = {key: value for key, value in config_dict.items() if key not in _CODE_KEYS}
         encoder = chosen.get("text_config")
         if isinstance(encoder, dict):
@@ -113,6 +125,27 @@ class MultitaskConfig(PreTrainedConfig):
     def reads_words(self) -> bool:
         """Whether texts are split into words before tokenization, see `tasks_multitask.reads_words`."""
         return self.splits_words or reads_words(self.get_tasks())
+
+
+def _check_types(config: MultitaskConfig) -> None:
+    """Check the types of the fields, since a `config.json` may contain anything."""
+    encoder = config.text_config
+    if isinstance(encoder, dict) and not isinstance(encoder.get("model_type"), str):
+        raise ValueError(f"`text_config` should have a `model_type`. Found {encoder.get('model_type')!r:.80}.")
+    for key, value, valid, rule in (
+        ("text_config", encoder, isinstance(encoder, dict | PreTrainedConfig | None), "an object"),
+        ("tasks", config.tasks, isinstance(config.tasks, list | tuple | None), "a list"),
+        ("adapters", config.adapters, isinstance(config.adapters, list | tuple | None), "a list"),
+        ("max_length", config.max_length, _is_integer(config.max_length, 1), "an integer of at least 1, or null"),
+        ("stride", config.stride, _is_integer(config.stride, 0), "an integer of at least 0, or null"),
+        ("splits_words", config.splits_words, isinstance(config.splits_words, bool), "true or false"),
+    ):
+        if not valid:
+            raise ValueError(f"`{key}` should be {rule}. Found {value!r:.80}.")
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= least)
 
 
 def _check_adapter(options: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
+from .checks_multitask import check_tokenizer
 from .configuration_multitask import MultitaskConfig
 from .label_kinds_multitask import PREDICTED, TopK
 from .windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
@@ -94,6 +95,8 @@ class MultitaskPipeline(ChunkPipeline):
             )
         # Merged first, since the base class checks `tasks` against the model and moves the model to a device.
         super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
+        config = self.model.config
+        check_tokenizer(self.tokenizer, config.text_config, config.max_length, config.stride)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer one input, a list of inputs, or any other iterable of inputs on demand."""

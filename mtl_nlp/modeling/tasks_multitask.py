@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -48,10 +48,14 @@ class Task(abc.ABC):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
             raise ValueError(
-                f"Task {self.name!r}: the name of a task should be a text of one line, without control characters. "
+                f"Task {self.name!r:.80}: the name of a task should be a text of one line, without control characters. "
                 f"Rename the task."
             )
-        object.__setattr__(self, "labels", tuple(self.labels))
+        given = self.labels
+        labels = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
+        if not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"Task {self.name!r:.80}: `labels` should be a list of strings. Found {given!r:.80}.")
+        object.__setattr__(self, "labels", labels)
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
 
@@ -108,7 +112,7 @@ class TokenClassification(Task):
         super().__post_init__()
         if self.scheme is None:
             return
-        if self.scheme not in SCHEMES:
+        if self.scheme not in list(SCHEMES):
             raise ValueError(
                 f"Task {self.name!r}: `scheme` should be one of {', '.join(SCHEMES)}. Found {self.scheme!r}."
             )
@@ -213,11 +217,14 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     """Build a task from plain data such as `{"name": "pos", "type": "token-classification", "labels": [...]}`.
 
     Raises:
-        ValueError: if the type or an option is unknown; the message names the valid types or the nearest option.
+        ValueError: if the type or an option is unknown, with the valid types or the nearest option in the message; or
+            if the task has no name, or a value is not valid.
     """
+    if not isinstance(fields, Mapping) or "name" not in fields:
+        raise ValueError(f"A task should be an object with a `name`, a `type` and its `labels`. Found {fields!r:.80}.")
     fields = dict(fields)
     name, type_name = fields.get("name"), fields.pop("type", None)
-    if type_name not in TASK_TYPES:
+    if not isinstance(type_name, str) or type_name not in TASK_TYPES:
         raise ValueError(
             f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}. For a type from "
             f"outside of mtl_nlp, import the module that registers the type first."

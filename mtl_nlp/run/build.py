@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from safetensors import SafetensorError
 from transformers import set_seed
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model
+from mtl_nlp.hub.outside import Loading, check_size
 from mtl_nlp.messages import one_line
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -36,7 +36,8 @@ def build_model(run: Run) -> MultitaskModel:
     set_seed(recipe.training.get("seed", 42))
     if run.starts_trained:
         return _apply_recipe(load_model(recipe.encoder, **{"dtype": torch.float32, **recipe.model_init_kwargs}), run)
-    try:
+    with Loading(RecipeError, f"encoder: {recipe.encoder}"):
+        check_size(run.config.text_config, recipe.encoder, **recipe.model_init_kwargs)
         model = MultitaskModel.from_encoder(
             recipe.encoder,
             list(run.tasks.values()),
@@ -44,8 +45,6 @@ def build_model(run: Run) -> MultitaskModel:
             stride=run.config.stride,
             **recipe.model_init_kwargs,
         )
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
     return _apply_recipe(model, run)
 
 

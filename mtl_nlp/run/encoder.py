@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import one_line
+from mtl_nlp.hub.outside import Loading, check_files, check_size
+from mtl_nlp.modeling.checks_multitask import check_tokenizer, check_window
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import reads_words
 from mtl_nlp.modeling.windows_multitask import default_max_length
@@ -29,14 +32,16 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
         RecipeError: if the encoder cannot be loaded, or the recipe's window does not fit the encoder.
     """
     hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in _HUB_OPTIONS}
-    try:
+    with Loading(RecipeError, f"encoder: {recipe.encoder}"):
+        check_files(recipe.encoder, **hub)
         config = AutoConfig.from_pretrained(recipe.encoder, **hub)
+        if Path(recipe.encoder).is_dir():  # `plan` does not download the weights of an encoder from the Hub
+            check_size(config, recipe.encoder)
         if not isinstance(config, MultitaskConfig):
             config = MultitaskConfig(text_config=config)
         on_words = config.reads_words or reads_words([recipe.task(name) for name in recipe.tasks])
         tokenizer = load_tokenizer(recipe.encoder, reads_words=on_words, **hub)
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: {one_line(error)}") from error
+        check_tokenizer(tokenizer, config.text_config)
     _set_window(recipe, tokenizer, config)
     return tokenizer, config
 
@@ -50,11 +55,7 @@ def _set_window(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: Mult
         )
     config.max_length = recipe.max_length or config.max_length or limit
     config.stride = config.stride if recipe.stride is None else recipe.stride
-    if config.max_length is None or config.stride is None:
-        return
-    capacity = config.max_length - tokenizer.num_special_tokens_to_add()
-    if config.stride >= capacity:
-        raise RecipeError(
-            f"stride: should be below {capacity}, the number of sub-words per window without special tokens. "
-            f"Found {config.stride}."
-        )
+    try:
+        check_window(tokenizer, config.max_length, config.stride)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error

@@ -26,6 +26,7 @@ from mtl_nlp import MultitaskModel
 
 CODE = {
     "adapters_multitask.py",
+    "checks_multitask.py",
     "configuration_multitask.py",
     "spans_multitask.py",
     "windows_multitask.py",
