@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.recipe.schema import Recipe
 
 RECIPE_NAME = "recipe.yaml"
@@ -76,5 +76,5 @@ def training_in(path: Path) -> dict[str, Any] | None:
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `results.json`."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `results.json`, with null for a score that is not defined."""
+    path.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

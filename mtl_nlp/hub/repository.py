@@ -16,6 +16,7 @@ from transformers.utils import CONFIG_NAME
 from mtl_nlp.errors import HubError
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import is_edited, model_card
+from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, REPORT_NAME, RESULTS_NAME, shared_recipe
 
@@ -158,4 +159,4 @@ def _tokenizer_files(folder: Path) -> dict[str, bytes]:
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json_text(content, indent=2, sort_keys=True) + "\n").encode()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
 from .adapters_multitask import (
@@ -20,12 +19,13 @@ from .adapters_multitask import (
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import TaskHead
 from .tasks_multitask import Task
+from .weights_multitask import FiniteWeights
 
 if TYPE_CHECKING and is_peft_available():  # without the call, transformers would require PEFT for every model
     from peft import LoraConfig
 
 
-class ModelParts(PreTrainedModel):
+class ModelParts(FiniteWeights):
     """A model whose tasks and adapters can be added, removed, frozen and merged.
 
     Attributes:

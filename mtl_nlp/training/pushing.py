@@ -16,10 +16,12 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from mtl_nlp.errors import RunError
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.hub.repository import push_files, repository_files
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import json_text, one_line
+from mtl_nlp.modeling.weights_multitask import NotFiniteError
 from mtl_nlp.run_folder import RECIPE_NAME, shared_recipe
 
 logger = logging.get_logger(__name__)
@@ -39,8 +41,15 @@ class HubTrainer(Trainer):
     push_in_progress: PushInProgress | None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model and its tokenizer, by default into `output_dir` of the arguments."""
-        super().save_model(output_dir, _internal_call)
+        """Save the model and its tokenizer, by default into `output_dir` of the arguments.
+
+        Raises:
+            RunError: if a weight is not finite. No file is written.
+        """
+        try:
+            super().save_model(output_dir, _internal_call)
+        except NotFiniteError as error:
+            raise RunError(f"{output_dir or self.args.output_dir}: the model cannot be saved. {error}") from error
         # This pickle is never read, and it contains `hub_token` in plain text and local paths.
         if self.args.should_save:
             (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -153,7 +162,7 @@ def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
     state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     if state["best_model_checkpoint"] is not None:
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
-    files[f"{name}/{TRAINER_STATE_NAME}"] = json.dumps(state, indent=2).encode()
+    files[f"{name}/{TRAINER_STATE_NAME}"] = json_text(state, indent=2).encode()
     if (recipe := shared_recipe(checkpoint)) is not None:
         files[f"{name}/{RECIPE_NAME}"] = recipe.to_yaml().encode()
     return files

@@ -24,7 +24,7 @@ from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.errors import RunError
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import is_finite, one_line
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
@@ -34,18 +34,19 @@ from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
-from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
+from mtl_nlp.training.watching import WatchingTrainer
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(EvaluatingTrainer):
+class MultitaskTrainer(WatchingTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -122,7 +123,9 @@ class MultitaskTrainer(EvaluatingTrainer):
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
-        for callback in (CurrentArguments(self.callback_handler), EpochStart(self._streams), StepHooks(self.step)):
+        self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
+        self.epochs = EpochStart(self._streams)
+        for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
             self.add_callback(callback)
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
@@ -147,7 +150,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         Raises:
             CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
                 weighting.
-            RunError: if a new checkpoint cannot be written.
+            RunError: if a loss or gradient is not finite, or if a new checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
@@ -279,6 +282,7 @@ class MultitaskTrainer(EvaluatingTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.step.backward()
+            self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
         return loss
 
     def compute_loss(
@@ -304,12 +308,19 @@ class MultitaskTrainer(EvaluatingTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the entries of Trainer, with the entries of the optimizer steps since the last log."""
+        """Log the entries of Trainer, with the entries of the optimizer steps since the last log.
+
+        Raises:
+            RunError: if a loss or gradient of training was not finite.
+        """
         if "loss" in logs:
-            logs |= self._log.take(lambda tensor: self.accelerator.reduce(tensor, "sum"))
+            logs |= self._log.take(self.sum_and_check)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.stop_if_diverged()
+        if not is_finite(self.state.best_metric):  # Trainer's first value, which JSON does not have
+            self.state.best_metric = None
         folder = checkpoint_folder(Path(self._get_output_dir(trial)), self.state.global_step)
         try:
             if self.args.should_save:
