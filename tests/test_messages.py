@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mtl_nlp.messages import did_you_mean, one_line
+import json
+
+from mtl_nlp.messages import did_you_mean, is_finite, json_text, one_line
 
 
 def test_error_message_is_one_line_of_bounded_length():
@@ -15,3 +17,13 @@ def test_nearest_name_is_shown_with_all_names_if_there_are_few():
     assert did_you_mean("tain", ["train", "test"]) == "Did you mean 'train'? Valid: test, train."
     assert did_you_mean("x", []) == "There are no valid names."
     assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])
+
+
+def test_json_has_null_for_numbers_that_are_not_finite():
+    nan, infinite = float("nan"), float("inf")
+    content = {"a": [1.5, nan, (infinite, -infinite)], "b": {"c": nan, "d": "NaN"}, "e": 3, "é": None}
+    text = json_text(content)
+    assert json.loads(text) == {"a": [1.5, None, [None, None]], "b": {"c": None, "d": "NaN"}, "e": 3, "é": None}
+    assert "é" in text
+    assert json_text({"b": 1.0, "a": nan}, sort_keys=True) == '{"a": null, "b": 1.0}'
+    assert [is_finite(value) for value in (1.0, 1, "nan", None, nan, -infinite)] == [True] * 4 + [False] * 2

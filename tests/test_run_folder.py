@@ -40,3 +40,11 @@ def test_damaged_results_are_named_and_can_be_rewritten(tmp_path):
     with pytest.raises(DataError, match=r"results\.json is damaged \(.*\)\. Write it again: mtl-nlp evaluate\."):
         read_results(path)
     assert training_in(path) is None
+
+
+def test_scores_that_are_not_defined_are_written_as_null(content, tmp_path):
+    content["tasks"], content["mtl_score"] = {"pos": {"pearson": float("nan"), "mse": float("inf")}}, float("nan")
+    write_results(tmp_path / "results.json", content)
+    found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert found["tasks"] == {"pos": {"pearson": None, "mse": None}}
+    assert found["mtl_score"] is None

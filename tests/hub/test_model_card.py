@@ -425,3 +425,13 @@ def test_snippets_of_a_pushed_card_run_as_printed(hub, online, pushed_run):
     assert answers[0] == answers[1]
     assert list(answers[0]) == ["pos", "ner", "topic"]
     assert [word["word"] for word in answers[0]["pos"]] == ["Ada", "Lovelace", "was", "born", "in", "London", "."]
+
+
+def test_score_that_is_not_defined_is_named_and_left_out_of_the_header(tmp_path):
+    scores = {"tasks": {"topic": {"accuracy": None, "macro_f1": 0.5}}, "mtl_score": None, "split": "test"}
+    tasks = [TextClassification(name="topic", labels=["a", "b"])]
+    card = model_card(write_folder(tmp_path / "run", tasks, None, scores), "ada/model")
+    assert "| topic | accuracy | not defined |" in card
+    assert "primary scores | not defined |" in card
+    (result,) = card_header(card)["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "macro_f1", "name": "macro_f1", "value": 0.5}]

@@ -11,32 +11,15 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
-from toy_splits import TASKS
+from toy_splits import BAD_ROW, TASKS
 from toy_weightings import Attentive, Uncertainty
 from trainers import adapted_model, assert_same_weights, build_model
 from transformers import TrainerCallback
 from watched_training import Recorder
 
-from mtl_nlp import EncodedDataset
-from mtl_nlp.data.canonical import canonical_rows
-from mtl_nlp.data.encoding import encode_dataset
 from mtl_nlp.errors import RunError
 from mtl_nlp.training.divergence import DivergenceWatch
-
-BAD_ROW = 9
-
-
-@pytest.fixture(scope="module")
-def with_bad_row(tokenizer) -> dict[str, EncodedDataset]:
-    """Twelve texts with a score, of which one is finite in float32 but has an infinite square."""
-    scores = [1.0 if row != BAD_ROW else 3e38 for row in range(12)]
-    columns = {"tokens": [["ada", "lives"] * (row + 1) for row in range(12)], "score": scores}
-    rows = canonical_rows(
-        Dataset.from_dict(columns), "train", inputs={"tokens": "tokens"}, labels={"score": "score"}, tasks=TASKS
-    )
-    return {"d": encode_dataset("d/train", rows, TASKS, tokenizer, reads_words=True, max_length=48)}
 
 
 def step_of_row(trainer: Any, row: int) -> tuple[int, list[int]]:
@@ -63,8 +46,8 @@ def test_loss_that_overflows_ends_the_run_and_names_task_step_and_rows(trainer_o
         trainer.train()
     assert str(error.value) == (
         f"Training has diverged: at step {step}, the loss of task 'score' became infinite or NaN. The step had "
-        f"{', '.join(map(str, rows))} of d/train. Nothing was saved since. Check these rows, and train again with a "
-        f"lower `learning_rate`."
+        f"rows {', '.join(map(str, rows))} of d/train. Nothing was saved since. Check these rows, and train again "
+        f"with a lower `learning_rate`."
     )
     assert all(weight.isfinite().all() for weight in trainer.model.state_dict().values())
     if optim == "adamw_torch_fused":
@@ -136,10 +119,9 @@ def test_gradient_that_overflows_is_named(trainer_of, disjoint, optim, settings,
     trainer = trainer_of(disjoint, callbacks=[Spoiling(2, number), recorder], **sizes, optim=optim, **settings)
     with pytest.raises(RunError) as error:
         trainer.train()
-    assert "at step 2, the gradient became infinite or NaN, although the loss of every task was finite." in str(
-        error.value
-    )
-    assert f"and {14 if 'gradient_accumulation_steps' in settings else 10} more of d." in str(error.value)
+    message = str(error.value)
+    assert "at step 2, the gradient became infinite or NaN, although the loss of every task was finite." in message
+    assert "more of d. Nothing was saved since." in message
     assert all(weight.isfinite().all() for weight in trainer.model.state_dict().values())
     if optim == "adamw_torch_fused":
         expected = recorder.weights[0]
@@ -282,16 +264,3 @@ def test_filter_of_trainer_would_wait_for_every_micro_batch(trainer_of, disjoint
             trainer.train()
         found.append(counter.found.total())
     assert found[0] >= found[1] + 4
-
-
-def test_evaluation_that_is_not_finite_is_logged_as_none(trainer_of, with_bad_row, disjoint, tmp_path):
-    texts = {"texts": disjoint["texts"]}
-    settings = {"max_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
-    trainer = trainer_of(texts, with_bad_row, load_best_model_at_end=True, metric_for_best_model="loss", **settings)
-    trainer.train()
-    (entry, _) = (entry for entry in trainer.state.log_history if "eval_loss" in entry)
-    assert entry["eval_loss"] is None
-    assert entry["eval_score_pearson"] is not None
-    for path in sorted((tmp_path / "run").glob("checkpoint-*/trainer_state.json")):
-        json.loads(path.read_text(), parse_constant=pytest.fail)
-    assert math.isinf(trainer.evaluate()["eval_loss"])
