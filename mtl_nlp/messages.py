@@ -1,9 +1,12 @@
-"""Parts of one-line messages about invalid input, tables, and the concealment of values from the environment."""
+"""Parts of one-line messages about invalid input, tables, JSON, and the concealment of values from the environment."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 _EXPANDED: dict[str, str] = {}
 """A value from the environment -> the variable, such as `${DATA}`."""
@@ -58,3 +61,29 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a value is not a float that is NaN or infinite."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """Return data as JSON, with null for floats that are NaN or infinite, since JSON has no such numbers.
+
+    Args:
+        content: the data.
+        **options: options of `json.dumps`.
+    """
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_with_null(content), ensure_ascii=False, allow_nan=False, **options)
+
+
+def _with_null(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _with_null(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_null(value) for value in content]
+    return content if is_finite(content) else None

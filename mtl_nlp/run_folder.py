@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtl_nlp.errors import DataError, ModelError
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.recipe.saved import SavedRecipe
 
 RECIPE_NAME = "recipe.yaml"
@@ -65,16 +65,16 @@ class _Results(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    split: str | None = None
-    tasks: dict[str, dict[str, _Number]] | None = None
+    split: str = ""
+    tasks: dict[str, dict[str, _Number | None]] = Field(default_factory=dict)
     mtl_score: _Number | None = None
     training: _Training | None = None
     provenance: _Provenance | None = None
 
     @model_validator(mode="after")
     def _scores_are_complete(self) -> _Results:
-        scores = {"split": self.split, "tasks": self.tasks, "mtl_score": self.mtl_score}
-        missing = [key for key, value in scores.items() if value is None]
+        scores = ("split", "tasks", "mtl_score")
+        missing = [key for key in scores if key not in self.model_fields_set]
         if 0 < len(missing) < len(scores):
             raise ValueError(f"`{missing[0]}` is missing")
         return self
@@ -127,7 +127,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
     Returns:
         The content of the file; an empty dict if there is no file. The scores `split`, `tasks` and `mtl_score` are all
-        present or all missing, and all scores are finite numbers.
+        present or all missing, and all scores are finite numbers, or null if they are not defined.
 
     Raises:
         DataError: if the file is damaged.
@@ -161,12 +161,12 @@ def training_in(path: Path) -> dict[str, Any] | None:
 
 
 def write_results(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `results.json`.
+    """Write `results.json`, with null for a score that is not defined.
 
     Raises:
         ModelError: if the file is a symbolic link.
     """
-    write_file(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_file(path, json_text(content, indent=2) + "\n")
 
 
 def write_file(path: Path, text: str) -> None:

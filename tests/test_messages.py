@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 from mtl_nlp.errors import MtlNlpError
-from mtl_nlp.messages import conceal, did_you_mean, one_line, remember_expanded
+from mtl_nlp.messages import conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded
 
 
 def test_error_message_is_one_line_of_bounded_length():
@@ -28,3 +30,13 @@ def test_values_from_the_environment_are_replaced_by_their_variable():
     assert one_line(ValueError("a 'quoted'\n\"value\" x")) == "${C} x"
     assert one_line(ValueError("x" * 298 + "qqvalue-7")) == "x" * 298 + "${"
     assert str(MtlNlpError("no file qqvalue-7/x")) == "no file ${A}/x"
+
+
+def test_json_has_null_for_numbers_that_are_not_finite():
+    nan, infinite = float("nan"), float("inf")
+    content = {"a": [1.5, nan, (infinite, -infinite)], "b": {"c": nan, "d": "NaN"}, "e": 3, "é": None}
+    text = json_text(content)
+    assert json.loads(text) == {"a": [1.5, None, [None, None]], "b": {"c": None, "d": "NaN"}, "e": 3, "é": None}
+    assert "é" in text
+    assert json_text({"b": 1.0, "a": nan}, sort_keys=True) == '{"a": null, "b": 1.0}'
+    assert [is_finite(value) for value in (1.0, 1, "nan", None, nan, -infinite)] == [True] * 4 + [False] * 2

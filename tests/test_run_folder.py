@@ -57,7 +57,6 @@ SCORES = {"split": "test", "tasks": {"pos": {"accuracy": 0.9}}, "mtl_score": 0.9
         ({**SCORES, "tasks": {"pos": 1}}, r"tasks\.pos: .*dictionary"),
         ({**SCORES, "tasks": {"pos": {"accuracy": "0.9"}}}, r"tasks\.pos\.accuracy: .*number"),
         ({**SCORES, "tasks": {"pos": {"accuracy": True}}}, r"tasks\.pos\.accuracy: .*number"),
-        ({**SCORES, "tasks": {"pos": {"accuracy": None}}}, r"tasks\.pos\.accuracy: .*number"),
         ({**SCORES, "tasks": {"pos": {"accuracy": float("nan")}}}, r"tasks\.pos\.accuracy: .*finite"),
         ({**SCORES, "mtl_score": float("inf")}, "mtl_score: .*finite"),
         ({**SCORES, "mtl_score": [0.9]}, "mtl_score: .*number"),
@@ -85,3 +84,11 @@ def test_results_that_are_no_json_are_refused_in_one_line(tmp_path, text):
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match=r"results\.json is damaged"):
         read_results(path)
+
+
+def test_scores_that_are_not_defined_are_written_as_null(content, tmp_path):
+    content["tasks"], content["mtl_score"] = {"pos": {"pearson": float("nan"), "mse": float("inf")}}, float("nan")
+    write_results(tmp_path / "results.json", content)
+    found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert found["tasks"] == {"pos": {"pearson": None, "mse": None}}
+    assert found["mtl_score"] is None

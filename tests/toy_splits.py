@@ -21,6 +21,7 @@ TASKS = {
         Regression(name="score"),
     )
 }
+BAD_ROW = 9
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "ada", "lives", "in", "paris"]
 
 
@@ -40,3 +41,13 @@ def build_split(
     named = {task: task for task in labels}
     rows = canonical_rows(Dataset.from_dict(columns), "d", inputs={"tokens": "tokens"}, labels=named, tasks=TASKS)
     return encode_dataset("d", rows, TASKS, tokenizer, reads_words=True, max_length=48)
+
+
+def split_with_bad_row(tokenizer: PreTrainedTokenizerBase) -> EncodedDataset:
+    """Build twelve texts with a score. The score of `BAD_ROW` is finite in float32, but has an infinite square."""
+    scores = [3e38 if row == BAD_ROW else 1.0 for row in range(12)]
+    columns = {"tokens": [["ada", "lives"] * (row + 1) for row in range(12)], "score": scores}
+    rows = canonical_rows(
+        Dataset.from_dict(columns), "d", inputs={"tokens": "tokens"}, labels={"score": "score"}, tasks=TASKS
+    )
+    return encode_dataset("d/train", rows, TASKS, tokenizer, reads_words=True, max_length=48)

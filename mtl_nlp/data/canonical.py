@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.modeling.label_kinds_multitask import Feature
+from mtl_nlp.modeling.label_kinds_multitask import Feature, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 
 LABEL_PREFIX = "label:"
@@ -182,6 +182,8 @@ def _canonical_batch(
                 continue
             try:
                 canonical = kind.check(given)
+                if kind.label_feature.dtype.startswith("float"):
+                    check_fits_float32(canonical if kind.label_feature.is_list else [canonical])
             except ValueError as error:
                 raise DataError(f"{where}: {error}.") from error
             if kind.labels_words:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from mtl_nlp.errors import ExportError, ModelError
+from mtl_nlp.export.stock import check_exportable
 from mtl_nlp.hub.loading import load_config
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -160,9 +161,10 @@ def export_onnx(
         The exported model.
 
     Raises:
-        ExportError: if a task has the name of an input, the weights are too large for one file, or torch cannot trace
-            the encoder.
+        ExportError: if a task has the name of an input, the weights are not finite or too large for one file, or torch
+            cannot trace the encoder.
     """
+    check_exportable(model)
     # A tokenizer names token_type_ids only if its encoder reads them.
     inputs = ["input_ids", "attention_mask"]
     inputs += ["token_type_ids"] if "token_type_ids" in tokenizer.model_input_names else []

@@ -14,7 +14,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from mtl_nlp.errors import ExportError
-from mtl_nlp.export.stock import export_stock, stock_model
+from mtl_nlp.export.stock import check_exportable, export_stock, stock_model
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors, peft_adapter_name
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
@@ -39,8 +39,10 @@ def export_peft(
         and is written to `folder/base`, which is returned.
 
     Raises:
-        ExportError: if the task does not exist or has no adapter, or no stock class computes the same logits.
+        ExportError: if the task does not exist or has no adapter, a weight is not finite, or no stock class computes
+            the same logits.
     """
+    check_exportable(model)
     names = model.adapters_of(task_name)
     if task_name in model.tasks and not names:
         raise ExportError(f"--task {task_name}: this task has no adapter. Export it with --format transformers.")

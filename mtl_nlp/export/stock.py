@@ -11,7 +11,20 @@ from mtl_nlp.errors import ExportError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.heads_multitask import stock_class_problem, stock_config
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.modeling.windows_multitask import default_max_length
+
+
+def check_exportable(model: MultitaskModel) -> None:
+    """Check that the weights of a model are finite.
+
+    Raises:
+        ExportError: if a weight is NaN or infinite.
+    """
+    try:
+        check_finite(model.named_parameters())
+    except NotFiniteError as error:
+        raise ExportError(f"The model cannot be exported. {error}") from error
 
 
 def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
@@ -26,8 +39,10 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
         task's adapters are merged into its encoder.
 
     Raises:
-        ExportError: if the task does not exist, or the family's stock class does not compute the same logits.
+        ExportError: if the task does not exist, a weight is not finite, or the family's stock class does not compute
+            the same logits.
     """
+    check_exportable(model)
     if task_name not in model.tasks:
         raise ExportError(f"--task {task_name}: no such task. {did_you_mean(task_name, model.tasks)}")
     task = model.tasks[task_name]

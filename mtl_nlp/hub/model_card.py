@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import conceal
+from mtl_nlp.messages import conceal, is_finite
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -186,7 +186,9 @@ def _model_index(source: _Source) -> list[dict[str, Any]]:
             **({"revision": _one_line(", ".join(revisions))} if revisions else {}),
         }
         metrics = [
-            {"type": _one_line(name), "name": _one_line(name), "value": float(value)} for name, value in scores.items()
+            {"type": _one_line(name), "name": _one_line(name), "value": float(value)}
+            for name, value in scores.items()
+            if _is_defined(value)
         ]
         task_entry = {"type": types[task], "name": _one_line(task)}
         found.append({"task": task_entry, "dataset": dataset, "metrics": metrics})
@@ -240,12 +242,21 @@ def _tasks(source: _Source) -> str:
 
 def _scores(source: _Source) -> str:
     rows = [
-        (escape(task), escape(name), f"{value:.4f}")
+        (escape(task), escape(name), _score(value))
         for task, scores in source.results["tasks"].items()
         for name, value in scores.items()
     ]
-    rows.append(("all", "mtl_score, the mean of the tasks' primary scores", f"{source.results['mtl_score']:.4f}"))
+    rows.append(("all", "mtl_score, the mean of the tasks' primary scores", _score(source.results["mtl_score"])))
     return _table(("task", f"{escape(source.results['split'])} score", "value"), rows)
+
+
+def _is_defined(score: float | None) -> bool:
+    """Return whether a score is a number; a score that is not defined is null in `results.json`."""
+    return score is not None and is_finite(score)
+
+
+def _score(score: float | None) -> str:
+    return "not defined" if score is None or not _is_defined(score) else f"{score:.4f}"
 
 
 def _training(source: _Source, recipe: SavedRecipe) -> str:

@@ -18,6 +18,7 @@ from mtl_nlp.errors import HubError
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.links import check_has_no_links
 from mtl_nlp.hub.model_card import is_edited, model_card
+from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.recipe.local_paths import local_path
 from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, REPORT_NAME, RESULTS_NAME, shared_recipe
@@ -206,4 +207,4 @@ def _tokenizer_files(folder: Path) -> dict[str, bytes]:
 
 
 def _json_bytes(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json_text(content, indent=2, sort_keys=True) + "\n").encode()

@@ -37,6 +37,9 @@ TopK = int | Literal["predicted"] | None
 Metric = str | Callable[[list[Any], list[Any]], Mapping[str, float]]
 """A name in `mtl_nlp.evaluation.metrics.METRICS`, or a function from (predictions, references) to scores by name."""
 
+LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)
+"""The largest number that float32 can hold."""
+
 # For each Arrow type of targets: their NumPy type in a batch, and the target of a unit without a label.
 _IN_BATCH: dict[str, tuple[type, float]] = {"int32": (np.int64, IGNORED), "float32": (np.float32, math.nan)}
 
@@ -347,6 +350,22 @@ class OneClassKind(LabelKind):
         from .unit_losses_multitask import cross_entropy_sum
 
         return cross_entropy_sum(logits, targets, weights, label_smoothing=label_smoothing)
+
+
+def check_fits_float32(numbers: Iterable[float | None]) -> None:
+    """Check that no number is infinite in float32, the type of targets in a batch.
+
+    Args:
+        numbers: the numbers; None and NaN stand for missing numbers.
+
+    Raises:
+        ValueError: if a number is too large.
+    """
+    for number in numbers:
+        if number is not None and abs(number) > LARGEST_NUMBER:
+            raise ValueError(
+                f"expected numbers of at most {LARGEST_NUMBER:.3g}, the limit of float32; found {number!r:.80}"
+            )
 
 
 def has_target(targets: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from .loss_multitask import count_step, joint_loss, zero_loss
 from .parts_multitask import ModelParts, check_labels
 from .routing_multitask import checkpointing_routed, encoder_passes, mark_idle_adapters, routed
 from .tasks_multitask import Task
+from .weights_multitask import check_finite
 
 
 @dataclass
@@ -120,9 +121,10 @@ class MultitaskModel(ModelParts):
                 to float32, also for checkpoints in half precision, since half-precision weights lose small updates.
 
         Raises:
-            ValueError: if there are no tasks, or a task has no labels.
+            ValueError: if there are no tasks, a task has no labels, or a weight of the encoder is not finite.
         """
         pretrained = AutoModel.from_pretrained(encoder, **{"dtype": torch.float32, **kwargs})
+        check_finite(pretrained.named_parameters())
         config = MultitaskConfig(
             text_config=pretrained.config,
             tasks=list(tasks),

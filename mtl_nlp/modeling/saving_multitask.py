@@ -8,17 +8,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
 from .configuration_multitask import MultitaskConfig
+from .weights_multitask import check_finite
 
 _HASH = "weights_sha256"
 _UNFINISHED = "unfinished"
 
 
 class SavedModel(PreTrainedModel):
-    """A model that is loaded only from weights and a `config.json` that were saved together.
+    """A model that is loaded only from finite weights and a `config.json` that were saved together.
 
     `config.json` holds the SHA-256 of the files of weights. Loading from a folder checks the hash: without the check,
     old weights under new labels would answer wrongly without an error.
@@ -37,7 +39,14 @@ class SavedModel(PreTrainedModel):
         """Save the model, see `PreTrainedModel.save_pretrained`.
 
         If the save is interrupted, the folder cannot be loaded. With `push_to_hub`, the files have no hash.
+
+        Raises:
+            NotFiniteError: if a weight is not finite. No file is written.
         """
+        if is_main_process:
+            names = {name for name, _ in self.named_parameters()}
+            weights = self.state_dict() if state_dict is None else state_dict
+            check_finite((name, tensor) for name, tensor in weights.items() if name in names)
         self.config.weights_sha256 = None if push_to_hub else _UNFINISHED
         super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
         folder = Path(save_directory)
@@ -58,10 +67,14 @@ class SavedModel(PreTrainedModel):
 
         Raises:
             ValueError: if a folder has weights that were not saved with its `config.json`.
+            NotFiniteError: if a weight is not finite.
         """
         if pretrained_model_name_or_path is not None:
             check_weights(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model: nn.Module = loaded[0] if kwargs.get("output_loading_info") else loaded
+        check_finite(model.named_parameters())
+        return loaded
 
 
 def hash_weights(folder: Path) -> str | None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .label_kinds_multitask import IGNORED, PREDICTED, Feature, OneClassKind, TextKind, TopK, sigmoid, softmax
+from .label_kinds_multitask import (
+    IGNORED,
+    PREDICTED,
+    Feature,
+    OneClassKind,
+    TextKind,
+    TopK,
+    check_fits_float32,
+    sigmoid,
+    softmax,
+)
 from .words_multitask import Word
 
 if TYPE_CHECKING:
@@ -113,8 +123,9 @@ class NumberPerText(TextKind):
 
     def check(self, value: Any) -> float:
         """Return the finite number as a float."""
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
             raise ValueError(f"expected a finite number; found {value!r:.80}")
+        check_fits_float32([value])
         return float(value)
 
     def target_of(self, label: float) -> float:

@@ -15,6 +15,7 @@ from transformers import Pipeline, pipeline
 from mtl_nlp.data.conll import read_conllu, read_first_column, read_lines
 from mtl_nlp.errors import DataError, needs_extra
 from mtl_nlp.hub.loading import load_model, load_model_tokenizer
+from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import ONNX_NAME
@@ -79,7 +80,7 @@ def answer_file(
     for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
         if output_format == "jsonl":
             content = {"text": item} if isinstance(item, str) else item
-            target.write(json.dumps({**content, "answers": answer}, ensure_ascii=False) + "\n")
+            target.write(json_text({**content, "answers": answer}) + "\n")
         else:
             target.write(_as_conll(_question(item), answer, pipeline.model.tasks))
         count += 1

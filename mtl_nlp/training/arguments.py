@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
+from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
 
 
 @dataclass
@@ -46,6 +46,10 @@ class MultitaskTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     # Every parameter gets a gradient at every step, even if a process has no rows of some tasks.
     ddp_find_unused_parameters: bool | None = field(default=False)
+    # Trainer's filter waits for the device at every micro-batch, and logs a loss of NaN as 0.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Not supported: a run ends if a loss or gradient is not finite."}
+    )
     # The count of evaluations without improvement continues when a run resumes.
     restore_callback_states_from_checkpoint: bool = field(default=True)
     metric_for_best_model: str | None = field(
@@ -99,6 +103,11 @@ class MultitaskTrainingArguments(TrainingArguments):
                 "Leave it out: `mtl-nlp train` saves a checkpoint at SIGTERM, and in Python "
                 "`MultitaskTrainer.request_stop` does."
             )
+        if self.logging_nan_inf_filter:
+            raise ValueError(
+                "`logging_nan_inf_filter` should be false, since a run ends if a loss or gradient is not finite, and "
+                "the filter would log such a loss as 0. Leave it out."
+            )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if isinstance(self.loss_weights, str):
@@ -106,10 +115,10 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_loss_weights(self.loss_weights or {})
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
-        for name in ("head_learning_rate", "adapter_learning_rate", "adapter_pull"):
+        for name in ("learning_rate", "weight_decay", "head_learning_rate", "adapter_learning_rate", "adapter_pull"):
             value = vars(self)[name]
             if value is not None:
-                check_not_negative(name, value)
+                check_fits_float32(name, value)
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(

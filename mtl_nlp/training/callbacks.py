@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import CallbackHandler, TrainerState
@@ -16,8 +17,10 @@ from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.step import StepLoss
+from mtl_nlp.training.step_rows import BegunEpoch
 
 
 class CurrentArguments(TrainerCallback):
@@ -49,10 +52,18 @@ class EpochStart(TrainerCallback):
 
     Args:
         position: the position in the streams of the mixture.
+
+    Attributes:
+        begun: the epochs that have begun since the start or the last resume of training.
     """
 
     def __init__(self, position: StreamPosition) -> None:
         self.position = position
+        self.begun: list[BegunEpoch] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget the epochs of an earlier training."""
+        self.begun = []
 
     def on_epoch_begin(
         self,
@@ -70,27 +81,44 @@ class EpochStart(TrainerCallback):
         # Trainer computes the epoch in this way. `state.epoch` counts in batches of the recipe before a change.
         accumulated = args.gradient_accumulation_steps
         epoch, steps = divmod(state.global_step, math.ceil(len(sampler) / accumulated))
+        batches = 0 if args.ignore_data_skip else steps * accumulated
+        self.begun.append(BegunEpoch(sampler, epoch, state.global_step, batches))
         sampler.set_epoch(epoch)
         if stream is not None:
-            stream.start_at(epoch, 0 if args.ignore_data_skip else steps * accumulated, self.position.state)
+            stream.start_at(epoch, batches, self.position.state)
 
 
 class StepHooks(TrainerCallback):
-    """Callback that removes the gradients of idle parts before each optimizer step, and ends the joint loss's step.
+    """Callback that prepares the gradients for each optimizer step, and ends the joint loss's step.
 
     Args:
         step: the joint loss of the current step.
+        watch: the watch over losses and gradients that are not finite.
     """
 
-    def __init__(self, step: StepLoss) -> None:
+    def __init__(self, step: StepLoss, watch: DivergenceWatch) -> None:
         self.step = step
+        self.watch = watch
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: MultitaskModel, **kwargs: Any) -> None:
-        """Remove the gradients of heads and adapters that no row of the step used, except adapters under a pull.
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget the steps of an earlier training."""
+        self.watch.reset()
 
-        These gradients are zero, but the momentum and weight decay of AdamW move a parameter even if its gradient is
-        zero.
+    def on_pre_optimizer_step(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: MultitaskModel,
+        optimizer: torch.optim.Optimizer,
+        **kwargs: Any,
+    ) -> None:
+        """Keep gradients that are not finite, and gradients of idle parts, away from the optimizer.
+
+        Heads and adapters that no row of the step used have gradients of zero, but the momentum and weight decay of
+        AdamW move a parameter even if its gradient is zero. Adapters under a pull are never idle.
         """
+        self.watch.protect(optimizer)
         counts = self.step.counts
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
         heads = model.heads_by_task
@@ -100,8 +128,11 @@ class StepHooks(TrainerCallback):
         for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, optimizer: torch.optim.Optimizer, **kwargs: Any
+    ) -> None:
         """End the step of the loss weighting."""
+        self.watch.release(optimizer)
         self.step.end()
 
 

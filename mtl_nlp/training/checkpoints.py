@@ -14,6 +14,7 @@ from transformers.utils import CONFIG_NAME
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.secret_keys import is_secret_key
@@ -31,7 +32,8 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         model: the model.
 
     Raises:
-        CheckpointError: if the tasks, the adapters, or the names or shapes of the weights differ.
+        CheckpointError: if the tasks, the adapters, or the names or shapes of the weights differ, or if a weight is not
+            finite.
     """
     config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
     theirs = {task["name"]: task for task in config.get("tasks") or []}
@@ -59,6 +61,10 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
                 if was != now:
                     raise CheckpointError(f"{other}the shape of {name} was {was} and is now {now}.{remedy}")
                 saved.add(name)
+                try:
+                    check_finite([(name, weights.get_tensor(name))])
+                except NotFiniteError as error:
+                    raise CheckpointError(f"{checkpoint}: {error}") from error
     memory = {state[name].data_ptr() for name in saved}  # tied weights are saved once
     for name, tensor in state.items():
         if saved and name not in saved and tensor.data_ptr() not in memory:

@@ -17,10 +17,12 @@ from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from mtl_nlp.errors import RunError
 from mtl_nlp.hub.advice import hub_errors
 from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.hub.repository import push_files, repository_files, shared_bytes
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import json_text, one_line
+from mtl_nlp.modeling.weights_multitask import NotFiniteError
 from mtl_nlp.run_folder import RECIPE_NAME, STAGED_NAME, shared_recipe
 from mtl_nlp.training.folder import replace_model
 
@@ -44,6 +46,9 @@ class HubTrainer(Trainer):
         """Save the model, its tokenizer and the recipe, by default into `output_dir` of the arguments.
 
         An existing model in the folder is replaced only after the new model is completely saved.
+
+        Raises:
+            RunError: if a weight is not finite. No file is written.
         """
         folder = Path(output_dir or self.args.output_dir)
         staged = folder / STAGED_NAME
@@ -52,7 +57,10 @@ class HubTrainer(Trainer):
         with contextlib.ExitStack() as at_end:
             if self.args.should_save:
                 at_end.callback(shutil.rmtree, staged, ignore_errors=True)  # part of a model, if the disk is full
-            super().save_model(str(staged), _internal_call=True)
+            try:
+                super().save_model(str(staged), _internal_call=True)
+            except NotFiniteError as error:
+                raise RunError(f"{folder}: the model cannot be saved. {error}") from error
             if self.args.should_save and staged.exists():  # FSDP saves no model in the format of shards
                 # This pickle is never read, and it contains `hub_token` in plain text and local paths.
                 (staged / TRAINING_ARGS_NAME).unlink(missing_ok=True)
@@ -173,7 +181,7 @@ def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:
     state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     if state["best_model_checkpoint"] is not None:
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
-    files[f"{name}/{TRAINER_STATE_NAME}"] = json.dumps(state, indent=2).encode()
+    files[f"{name}/{TRAINER_STATE_NAME}"] = json_text(state, indent=2).encode()
     for path in checkpoint.glob("*config.json"):
         files[f"{name}/{path.name}"] = shared_bytes(path)
     if (recipe := shared_recipe(checkpoint)) is not None:

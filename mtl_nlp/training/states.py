@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import one_line
+from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.run_folder import WEIGHTING_NAME
 
 
@@ -34,7 +35,7 @@ class StreamPosition:
     def save(self, checkpoint: Path) -> None:
         """Write the position into a checkpoint; do nothing without streams."""
         if self.state is not None:
-            (checkpoint / self.name).write_text(json.dumps(self.state), encoding="utf-8")
+            (checkpoint / self.name).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
 
     def load(self, checkpoint: Path) -> None:
         """Read the position of this process; do nothing if it has none for the same index and number of processes."""
@@ -58,8 +59,8 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
     """Read the state of a loss weighting from a checkpoint.
 
     Raises:
-        CheckpointError: if the checkpoint has no state for a weighting with state, or has a state that cannot be read
-            or belongs to a different weighting.
+        CheckpointError: if the checkpoint has no state for a weighting with state, or has a state that cannot be read,
+            is not finite or belongs to a different weighting.
     """
     file, name = checkpoint / WEIGHTING_NAME, type(weighting).__name__
     if not weighting.state_dict():
@@ -71,6 +72,9 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
         return
     try:
         weighting.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        check_finite(weighting.named_parameters())
+    except NotFiniteError as error:
+        raise CheckpointError(f"{file}: {error}") from error
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "

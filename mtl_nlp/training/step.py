@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class StepLoss:
         weighting: the loss weighting.
         pull: the pull of the adapters, or `None`.
         counts: the counts of the current step; `None` before the first step.
+        loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class StepLoss:
         self.log = log
         self.pull = pull
         self.counts: StepCounts | None = None
+        self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
 
     def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]]) -> None:
         """Begin an optimizer step.
@@ -62,7 +65,7 @@ class StepLoss:
         """
         self.counts = counts
         self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
-        self._sums = torch.zeros(len(self.tasks), device=self.accelerator.device)  # of this process
+        self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
         self._losses: dict[str, torch.Tensor] = {}
         self._weights: dict[str, torch.Tensor] | None = None
         self._copies: dict[str, torch.Tensor] = {}
@@ -86,7 +89,7 @@ class StepLoss:
             self._choose_weights(counts, losses)
         output = model(**inputs)
         sums = torch.stack(list(output.loss_sums.values())).detach()
-        self._sums += sums
+        self.loss_sums += sums
         self.log.add_losses(sums)
         if self._weights is None:
             self._choose_weights(counts, sums)
@@ -109,12 +112,12 @@ class StepLoss:
     def end(self) -> None:
         """Update the state of the loss weighting after the optimizer step, and clear its gradients.
 
-        The state stays as it is if a gradient scaler skipped the step, since the losses may then be infinite.
+        The state stays as it is if a gradient scaler skipped the step, or if a loss is not finite.
         """
         is_taken = not self.accelerator.optimizer_step_was_skipped
         if self.counts is not None and is_taken and self.weighting.watches_losses():
-            losses = self._losses or self._mean_losses(self.counts, self._sums)
-            self.weighting.after_step(WeightingStep(self.counts, losses))
+            losses = self._losses or self._mean_losses(self.counts, self.loss_sums)
+            self._update_weighting(WeightingStep(self.counts, losses))
         self.weighting.zero_grad()
 
     def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
@@ -131,6 +134,19 @@ class StepLoss:
             weights = self._weights_for(WeightingStep(counts, losses))
         constants = {task: weight.detach() for task, weight in weights.items()}
         return joint_loss(loss_sums, counts, constants, self.scale)
+
+    def _update_weighting(self, step: WeightingStep) -> None:
+        """Call `after_step`, and undo its changes if a loss is not finite, without waiting for the device."""
+
+        def state() -> dict[str, torch.Tensor]:
+            return dict(itertools.chain(self.weighting.named_parameters(), self.weighting.named_buffers()))
+
+        before = {name: value.clone() for name, value in state().items()}
+        self.weighting.after_step(step)
+        if before and step.losses:
+            is_finite = torch.stack(list(step.losses.values())).isfinite().all()
+            for name, value in state().items():
+                value.copy_(torch.where(is_finite, value, before[name]))
 
     def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> None:
         if "losses" in self.weighting.needs:
@@ -160,7 +176,7 @@ class StepLoss:
     @torch.no_grad()
     def _losses_ahead(self, model: torch.nn.Module) -> torch.Tensor:
         """Return the summed losses of this process in the step ahead, with the dropout that the step will have."""
-        total = torch.zeros_like(self._sums)
+        total = torch.zeros_like(self.loss_sums)
         with self._same_random_state():
             for batch in self._ahead:
                 output = model(**send_to_device(batch, self.accelerator.device, non_blocking=True))

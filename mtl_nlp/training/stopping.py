@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.watching import WatchingTrainer
 
 
 class StopRequest(TrainerCallback):
@@ -43,7 +43,7 @@ class StopRequest(TrainerCallback):
             control.should_evaluate = control.should_save = False
 
 
-class StoppableTrainer(EvaluatingTrainer):
+class StoppableTrainer(WatchingTrainer):
     """A Trainer whose training can be stopped from outside, and resumed as if it had never stopped.
 
     Trainer's own `enable_jit_checkpoint` does not guarantee this: each process stops on its own signal while the other

@@ -24,6 +24,7 @@ from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithState
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
@@ -34,6 +35,7 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
+from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.log import TrainingLog
@@ -124,7 +126,9 @@ class MultitaskTrainer(StoppableTrainer):
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
-        for callback in (CurrentArguments(self.callback_handler), EpochStart(self._streams), StepHooks(self.step)):
+        self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
+        self.epochs = EpochStart(self._streams)
+        for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
             self.add_callback(callback)
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
@@ -149,8 +153,8 @@ class MultitaskTrainer(StoppableTrainer):
         Raises:
             CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
                 weighting.
-            RunError: if a new checkpoint cannot be written, a worker of the data loader was killed, or a different
-                process of the run has ended.
+            RunError: if a loss or gradient is not finite, if a new checkpoint cannot be written, if a worker of the
+                data loader was killed, or if a different process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
         """
         if resume_from_checkpoint is True:
@@ -290,6 +294,7 @@ class MultitaskTrainer(StoppableTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.step.backward()
+            self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
         return loss
 
     def compute_loss(
@@ -315,12 +320,19 @@ class MultitaskTrainer(StoppableTrainer):
         return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the entries of Trainer, with the entries of the optimizer steps since the last log."""
+        """Log the entries of Trainer, with the entries of the optimizer steps since the last log.
+
+        Raises:
+            RunError: if a loss or gradient of training was not finite.
+        """
         if "loss" in logs:
-            logs |= self._log.take(lambda tensor: self.accelerator.reduce(tensor, "sum"))
+            logs |= self._log.take(self.sum_and_check)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        self.stop_if_diverged()
+        if not is_finite(self.state.best_metric):  # Trainer's first value, which JSON does not have
+            self.state.best_metric = None
         folder = checkpoint_folder(Path(self._get_output_dir(trial)), self.state.global_step)
         try:
             if self.args.should_save:

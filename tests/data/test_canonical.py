@@ -83,6 +83,16 @@ def test_invalid_row_is_named_with_its_number(tmp_path, inputs, labels, row, mes
         load(tmp_path, inputs, labels, data_files={"train": file})
 
 
+@pytest.mark.parametrize("number", [1e39, -3.5e38, 10**39])
+def test_target_that_float32_cannot_hold_is_refused(tmp_path, number):
+    file = write(tmp_path / "a.jsonl", {"text": "a", "y": 3.4e38}, {"text": "b", "y": number})
+    with pytest.raises(DataError) as error:
+        load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file})
+    assert str(error.value) == (
+        f"d/train, row 1, column 'y': expected numbers of at most 3.4e+38, the limit of float32; found {float(number)}."
+    )
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_target_that_is_not_finite_is_refused(tmp_path, number):
     Dataset.from_dict({"text": ["a", "b"], "y": [1.0, number]}).to_parquet(tmp_path / "a.parquet")

@@ -36,6 +36,8 @@ from mtl_nlp import (
     MultitaskModel,
 )
 from mtl_nlp.errors import ExportError
+from mtl_nlp.export.onnx import export_onnx
+from mtl_nlp.export.peft import export_peft
 from mtl_nlp.export.stock import export_stock, stock_model
 
 SECONDS = ["She works there .", "jumps over the lazy dog near the river bank", "please help"]
@@ -235,3 +237,16 @@ def test_adapters_are_merged_into_a_stock_model(as_adapters, name, tmp_path):
     assert len(answer(TEXTS)) == len(TEXTS)
     after = model.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before), "the model is left as it was"
+
+
+def test_model_with_weights_that_are_not_finite_is_not_exported(tmp_path):
+    model = build_model(TASKS)
+    next(model.encoder.parameters()).data[3, 1] = float("nan")
+    for export in (
+        functools.partial(export_stock, task_name="pos"),
+        functools.partial(export_peft, task_name="pos"),
+        export_onnx,
+    ):
+        with pytest.raises(ExportError, match=r"^The model cannot be exported\. The weights should be finite\. Found"):
+            export(model, tokenizer_for("bert"), folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -83,3 +83,16 @@ def test_a_model_without_a_tokenizer_is_named(saved):
         file.unlink()
     with pytest.raises(ModelError, match="the tokenizer cannot be loaded"):
         load_model_tokenizer(str(saved), load_model(str(saved)).config)
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    weights = load_file(saved / "model.safetensors")
+    weights["heads.0.stock.classifier.bias"][0] = float("inf")
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError) as error:
+        load_model(str(saved))
+    assert str(error.value) == (
+        f"{saved} cannot be loaded: The weights should be finite. Found NaN or infinite numbers in "
+        "heads.0.stock.classifier.bias. Use an earlier checkpoint, or train the model again with a lower learning "
+        "rate."
+    )

@@ -477,3 +477,13 @@ def test_card_is_not_written_through_a_link(tmp_path):
     with pytest.raises(ModelError, match=r"README\.md is a symbolic link"):
         write_model_card(folder)
     assert not (tmp_path / "new").exists()
+
+
+def test_score_that_is_not_defined_is_named_and_left_out_of_the_header(tmp_path):
+    scores = {"tasks": {"topic": {"accuracy": None, "macro_f1": 0.5}}, "mtl_score": None, "split": "test"}
+    tasks = [TextClassification(name="topic", labels=["a", "b"])]
+    card = model_card(write_folder(tmp_path / "run", tasks, None, scores), "ada/model")
+    assert "| topic | accuracy | not defined |" in card
+    assert "primary scores | not defined |" in card
+    (result,) = card_header(card)["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "macro_f1", "name": "macro_f1", "value": 0.5}]

@@ -25,6 +25,7 @@ from toys import sample_recipe
 from mtl_nlp import MultitaskModel
 
 CODE = {
+    "weights_multitask.py",
     "adapters_multitask.py",
     "checks_multitask.py",
     "configuration_multitask.py",

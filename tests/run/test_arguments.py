@@ -72,3 +72,9 @@ def test_an_evaluations_arguments_are_checked_too(quick_recipe, tmp_path):
     quick_recipe["training"]["learning_rat"] = 1
     with pytest.raises(RecipeError, match=r"^training\.learning_rat: no such training argument"):
         evaluation_arguments(Recipe.from_dict(quick_recipe), tmp_path)
+
+
+def test_filter_of_trainer_for_losses_is_refused(quick_recipe):
+    quick_recipe["training"]["logging_nan_inf_filter"] = True
+    with pytest.raises(RecipeError, match=r"^training: `logging_nan_inf_filter` should be false, since a run ends"):
+        training_arguments(Recipe.from_dict(quick_recipe))

@@ -164,3 +164,11 @@ def test_an_empty_file_has_no_answers(answer, tmp_path, input_format):
 def test_byte_order_mark_and_dos_line_ends_are_removed(tmp_path):
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfAda\r\nruns\r\n")
     assert list(read_inputs(tmp_path / "a", "text")) == ["Ada", "runs"]
+
+
+def test_every_line_is_valid_json_even_if_the_input_is_not(answer, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "Ada", "id": NaN, "others": [Infinity, 1.5]}\n', encoding="utf-8")
+    target = io.StringIO()
+    assert answer_file(answer, tmp_path / "in.jsonl", "jsonl", target, "jsonl", 1) == 1
+    found = json.loads(target.getvalue(), parse_constant=pytest.fail)
+    assert (found["id"], found["others"]) == (None, [None, 1.5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from toy_splits import build_split
+from toy_splits import build_split, split_with_bad_row
 from trainers import build_model
 from watched_training import OrderedTrainer
 
@@ -30,6 +30,12 @@ def disjoint(tokenizer) -> dict[str, EncodedDataset]:
         tokenizer, 3, [2 + n % 7 for n in range(24)], {"topic": lambda n: True, "score": lambda n: True}
     )
     return {"words": words, "texts": texts}
+
+
+@pytest.fixture(scope="module")
+def with_bad_row(tokenizer) -> dict[str, EncodedDataset]:
+    """A dataset of twelve texts, of which one lets the loss of `score` overflow."""
+    return {"d": split_with_bad_row(tokenizer)}
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ def test_arguments_extend_training_arguments_and_keep_their_defaults():
     more |= {"adapter_learning_rate", "adapter_pull"}
     assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
-    restored = "restore_callback_states_from_checkpoint"
-    assert changed == {"remove_unused_columns", "label_names", "ddp_find_unused_parameters", restored}
+    more = {"restore_callback_states_from_checkpoint", "logging_nan_inf_filter"}
+    assert changed == {"remove_unused_columns", "label_names", "ddp_find_unused_parameters"} | more
 
 
 def test_defaults_keep_all_columns_find_the_labels_and_report_to_nothing(tmp_path):
@@ -51,6 +51,10 @@ def test_command_line_sets_every_field(tmp_path):
         ({"loss_weights": "weights.json"}, "`loss_weights` should map tasks to weights. Found 'weights.json'"),
         ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` should be at least 1. Found 0"),
         ({"max_tokens_per_batch": -512}, "`max_tokens_per_batch` should be at least 1. Found -512"),
+        ({"logging_nan_inf_filter": True}, "`logging_nan_inf_filter` should be false, since a run ends"),
+        ({"learning_rate": float("nan")}, "`learning_rate` should be finite and at least 0. Found nan"),
+        ({"learning_rate": 1e39}, "`learning_rate` should be at most 3.4e\\+38, the limit of float32. Found 1e\\+39"),
+        ({"weight_decay": float("inf")}, "`weight_decay` should be finite and at least 0. Found inf"),
         ({"head_learning_rate": -0.1}, "`head_learning_rate` should be finite and at least 0. Found -0.1"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),
     ],

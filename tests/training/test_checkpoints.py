@@ -10,7 +10,7 @@ import datasets
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_model
+from safetensors.torch import load_file, save_file, save_model
 from toys import FAMILIES, SAMPLE_CORPUS, build_config, build_tokenizer, sample_recipe
 from toys import build_model as build_tiny_model
 from transformers import AutoModel
@@ -502,3 +502,15 @@ def test_secrets_of_earlier_releases_are_not_printed(trained, run):
     assert "datasets.sample.storage_options.key (changed)" in notes[0]
     assert "training.api_key (changed)" in notes[1]
     assert "qq77" not in str(notes)
+
+
+def test_checkpoint_with_weights_that_are_not_finite_is_refused(trained, run):
+    file = run / "checkpoint-6" / "model.safetensors"
+    weights = load_file(file)
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[-1] = float("nan")
+    save_file(weights, file, {"format": "pt"})
+    model = build_model(prepare_run(changed_recipe(trained)))
+    with pytest.raises(CheckpointError, match=rf"checkpoint-6: The weights should be finite\. Found .* in {name}\."):
+        check_same_model(run / "checkpoint-6", model)
+    assert main(["train", str(trained / "recipe.yaml"), "--set", f"output_dir={run}", "--resume"]) == 2

@@ -10,7 +10,7 @@ import pytest
 from transformers import Trainer, TrainerCallback
 
 from mtl_nlp import MultitaskTrainer
-from mtl_nlp.training import callbacks, evaluation, pushing, trainer
+from mtl_nlp.training import callbacks, evaluation, pushing, trainer, watching
 
 OVERRIDDEN = {
     "__init__",
@@ -71,13 +71,16 @@ def test_overridden_method_has_the_arguments_of_trainer(name):
         assert ours[parameter].kind == inspect.Parameter.KEYWORD_ONLY or name == "__init__", parameter
 
 
+MODULES = [trainer, evaluation, pushing, callbacks, watching]
+
+
 def private_names(file: Path) -> set[str]:
     """Return the names of the private attributes that a file reads from any object."""
     nodes = (node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute))
     return {node.attr for node in nodes if node.attr.startswith("_") and not node.attr.startswith("__")}
 
 
-@pytest.mark.parametrize("module", [trainer, evaluation, pushing, callbacks], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_every_used_private_name_exists(module, trainer_of):
     instance = trainer_of()
     missing = {name for name in private_names(Path(module.__file__)) if name not in dir(instance)}
@@ -85,7 +88,7 @@ def test_every_used_private_name_exists(module, trainer_of):
 
 
 def test_exactly_these_private_names_of_trainer_are_used():
-    used = set().union(*(private_names(Path(module.__file__)) for module in (trainer, evaluation, pushing, callbacks)))
+    used = set().union(*(private_names(Path(module.__file__)) for module in MODULES))
     assert {name for name in used if name in dir(Trainer)} == {"_get_output_dir", "_save_checkpoint"}
 
 

@@ -182,3 +182,11 @@ def test_random_state_has_the_file_name_of_trainer(trainer_of, disjoint, tmp_pat
     only_model = trainer_of(disjoint, save_only_model=True, **SETTINGS)
     only_model.train()
     assert not list((tmp_path / "run" / "checkpoint-4").glob("rng_state*"))
+
+
+def test_state_of_a_weighting_that_is_not_finite_is_refused(tmp_path):
+    weighting = Uncertainty(["a", "b"])
+    weighting.log_variances.data[1] = float("nan")
+    save_weighting(tmp_path, weighting)
+    with pytest.raises(CheckpointError, match=r"weighting\.pt: The weights should be finite\. Found .* log_variances"):
+        load_weighting(tmp_path, Uncertainty(["a", "b"]))
