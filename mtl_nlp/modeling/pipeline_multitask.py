@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class MultitaskPipeline(ChunkPipeline):
         tasks (`list[str]`, *optional*): the tasks to answer; all by default.
         top_k (`int`, *optional*): the number of classes to show, best first; None for all classes. The default is the
             predicted classes: the best class, or every class with a probability of at least 0.5 in multi-label tasks.
+        batch_size (`int`, *optional*): the number of windows per encoder pass; 1 by default.
+
+    Raises:
+        ValueError: if an argument or an input is not valid. All inputs of a list are checked before the first encoder
+            pass, and any other iterable is checked as far as the pipeline reads ahead.
 
     Example:
         >>> import mtl_nlp
@@ -93,32 +99,55 @@ class MultitaskPipeline(ChunkPipeline):
                 f"`merge_task` needs a torch model. Found {type(model).__name__}. Leave `merge_task` out, or pass the "
                 "model before its export."
             )
+        _check_batch_size(kwargs.get("batch_size"))
         # Merged first, since the base class checks `tasks` against the model and moves the model to a device.
         super().__init__(model if merge_task is None else model.merge_and_unload(merge_task), *args, **kwargs)
         config = self.model.config
         check_tokenizer(self.tokenizer, config.text_config, config.max_length, config.stride)
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, *args: Any, batch_size: int | None = None, **kwargs: Any) -> Any:
         """Answer one input, a list of inputs, or any other iterable of inputs on demand."""
-        if isinstance(inputs, list | tuple) and not inputs:
-            return []
-        if isinstance(inputs, tuple):
-            inputs = list(inputs)
-        elif isinstance(inputs, Iterable) and not isinstance(inputs, str | dict | list):
-            inputs = (item for item in inputs)
-        return super().__call__(inputs, *args, **kwargs)
+        _check_batch_size(batch_size)
+        if isinstance(inputs, list | tuple):
+            inputs = list(_checked_inputs(inputs))
+            if not inputs:
+                return []
+        elif isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | bytearray | Mapping):
+            inputs = _checked_inputs(inputs)
+        else:
+            check_input(inputs)
+        return super().__call__(inputs, *args, batch_size=batch_size, **kwargs)
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = options.keys() - {"tasks", "top_k"}
         if unknown:
             raise ValueError(f"The multitask pipeline accepts `tasks` and `top_k`. Found {', '.join(sorted(unknown))}.")
-        for task in options.get("tasks") or ():
-            if task not in self.model.tasks:
-                raise ValueError(f"No task {task!r} in this model. The model has {', '.join(self.model.tasks)}.")
         # Only the options of this call: all others keep the values given to the constructor.
-        forward = {"tasks": list(options["tasks"])} if options.get("tasks") is not None else {}
+        forward = {"tasks": self._task_names(options["tasks"])} if options.get("tasks") is not None else {}
         answer = {"top_k": options["top_k"]} if "top_k" in options else {}
+        top_k = options.get("top_k")
+        if top_k not in (None, PREDICTED) and not _is_positive_integer(top_k):
+            raise ValueError(
+                f"`top_k` should be an integer of at least 1, or None for all classes. Found {top_k!r:.80}."
+            )
         return {}, forward, answer
+
+    def _task_names(self, tasks: Any) -> list[str]:
+        """Return the names of the tasks to answer, each once.
+
+        Raises:
+            ValueError: if `tasks` is not a list of tasks of the model.
+        """
+        names = list(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str | bytes | Mapping) else []
+        if not names:
+            raise ValueError(
+                f"`tasks` should be a list with at least one task, or None for all tasks. Found {tasks!r:.80}. The "
+                f"model has {', '.join(self.model.tasks)}."
+            )
+        for name in names:
+            if not isinstance(name, str) or name not in self.model.tasks:
+                raise ValueError(f"No task {name!r:.80} in this model. The model has {', '.join(self.model.tasks)}.")
+        return list(dict.fromkeys(names))
 
     def get_iterator(
         self,
@@ -201,30 +230,70 @@ class MultitaskPipeline(ChunkPipeline):
         }
 
 
+def check_input(inputs: Any, where: str = "") -> None:
+    """Check that an input has one of the formats that [`MultitaskPipeline`] accepts.
+
+    Args:
+        inputs: the input.
+        where: the start of the message, such as the number of the input.
+
+    Raises:
+        ValueError: if the input has a different format.
+    """
+    keys = inputs.keys() if isinstance(inputs, dict) else set()
+    if (
+        isinstance(inputs, str)
+        or (keys in ({"text"}, {"text", "text_pair"}) and _are_strings(inputs.values()))
+        or (keys == {"tokens"} and isinstance(inputs["tokens"], list | tuple) and _are_strings(inputs["tokens"]))
+    ):
+        return
+    raise ValueError(
+        f'{where}The multitask pipeline accepts a text, {{"text": …, "text_pair": …}} or {{"tokens": [...]}}. '
+        f"Found {inputs!r:.80}."
+    )
+
+
+def _checked_inputs(inputs: Iterable[Any]) -> Iterator[Any]:
+    """Yield the inputs, each after its check. A message has the number of the input."""
+    for number, item in enumerate(inputs):
+        check_input(item, f"inputs[{number}]: ")
+        yield item
+
+
 def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     """Return the text of a pipeline input, or the first text of a pair, and its words.
 
     Raises:
         ValueError: if the input does not have one of the formats that [`MultitaskPipeline`] accepts.
     """
-    if isinstance(inputs, str):
-        text = _replace_surrogates(inputs)
+    check_input(inputs)
+    if isinstance(inputs, str) or "text" in inputs:
+        text = _replace_surrogates(inputs if isinstance(inputs, str) else inputs["text"])
         return text, split_words(text)
-    strings = isinstance(inputs, dict) and all(isinstance(value, str) for value in inputs.values())
-    if strings and "text" in inputs and inputs.keys() <= {"text", "text_pair"}:
-        return parse_input(inputs["text"])
-    tokens = inputs.get("tokens") if isinstance(inputs, dict) and inputs.keys() == {"tokens"} else None
-    if isinstance(tokens, list | tuple) and all(isinstance(token, str) for token in tokens):
-        words, start = [], 0
-        tokens = [_replace_surrogates(token) for token in tokens]
-        for token in tokens:
-            words.append(Word(token, start, start + len(token)))
-            start += len(token) + 1
-        return " ".join(tokens), words
-    raise ValueError(
-        'The multitask pipeline accepts a text, {"text": …, "text_pair": …} or {"tokens": [...]}. '
-        f"Found {inputs!r:.80}."
-    )
+    words, start = [], 0
+    tokens = [_replace_surrogates(token) for token in inputs["tokens"]]
+    for token in tokens:
+        words.append(Word(token, start, start + len(token)))
+        start += len(token) + 1
+    return " ".join(tokens), words
+
+
+def _are_strings(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _is_positive_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def _check_batch_size(batch_size: Any) -> None:
+    """Check that a batch size is None or a positive integer.
+
+    Raises:
+        ValueError: if the batch size has a different value.
+    """
+    if batch_size is not None and not _is_positive_integer(batch_size):
+        raise ValueError(f"`batch_size` should be an integer of at least 1. Found {batch_size!r:.80}.")
 
 
 def _replace_surrogates(text: str) -> str:

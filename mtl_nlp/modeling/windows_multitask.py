@@ -72,9 +72,13 @@ def tokenize_texts(
     *,
     max_length: int | None = None,
 ) -> list[list[Window]]:
-    """Encode each raw text, or pair of texts, as one window that is truncated to `max_length` sub-words."""
+    """Encode each raw text, or pair of texts, as one window that is truncated to `max_length` sub-words.
+
+    Raises:
+        ValueError: if the special tokens alone are more than `max_length`.
+    """
     encoding = tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
-    return [[window] for window, _, _ in _single_windows(tokenizer, encoding, texts, pairs, max_length)]
+    return [[_window(encoding, row, _truncated(tokenizer, encoding, row, max_length))] for row in range(len(texts))]
 
 
 def tokenize_words(
@@ -103,20 +107,21 @@ def tokenize_words(
         The windows of each text, at least one per text.
 
     Raises:
-        ValueError: if `stride` is negative or not below the capacity of a window without special tokens, or if a word
-            has no sub-words and the tokenizer has no unknown token.
+        ValueError: if `stride` is negative or not below the capacity of a window without special tokens, if the special
+            tokens alone are more than `max_length`, or if a word has no sub-words and the tokenizer has no unknown
+            token.
     """
     sides = [[list(words) for words in side] for side in (texts, pairs) if side is not None]
     encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
     replaced = [_replace_silent_words(tokenizer, encoding, side, index) for index, side in enumerate(sides)]
     if any(replaced):
         encoding = tokenizer(*sides, is_split_into_words=True, verbose=False)
-    texts, pairs = sides[0], sides[1] if len(sides) == 2 else None
     encoded: list[list[Window]] = []
-    truncated_to = None if pairs is None else max_length
-    for window, source, row in _single_windows(tokenizer, encoding, texts, pairs, truncated_to):
-        word_ids = window_word_ids(source, row)
-        if pairs is None and max_length is not None and len(window.input_ids) > max_length:
+    for row in range(len(texts)):
+        kept = _truncated(tokenizer, encoding, row, None if pairs is None else max_length)
+        all_word_ids = window_word_ids(encoding, row)
+        window, word_ids = _window(encoding, row, kept), [all_word_ids[position] for position in kept]
+        if max_length is not None and len(window.input_ids) > max_length:
             encoded.append(_cut(window, word_ids, max_length, stride))
         else:
             _place_words(window, word_ids)
@@ -156,32 +161,56 @@ def _replace_silent_words(
     return found
 
 
-def _single_windows(
-    tokenizer: PreTrainedTokenizerBase,
-    encoding: BatchEncoding,
-    texts: Sequence,
-    pairs: Sequence | None,
-    max_length: int | None,
-) -> list[tuple[Window, BatchEncoding, int]]:
-    """Return (window, encoding, row of the encoding) for each text or pair; the windows have no words yet.
+def _window(encoding: BatchEncoding, row: int, kept: Sequence[int]) -> Window:
+    """Return the window of the given positions of a row, without words."""
+    input_ids, type_ids = encoding["input_ids"][row], encoding.get("token_type_ids")
+    return Window(
+        [input_ids[position] for position in kept],
+        None if type_ids is None else [type_ids[row][position] for position in kept],
+        lost=len(input_ids) - len(kept),
+    )
 
-    Texts longer than `max_length` are tokenized again with truncation.
+
+def _truncated(
+    tokenizer: PreTrainedTokenizerBase, encoding: BatchEncoding, row: int, max_length: int | None
+) -> Sequence[int]:
+    """Return the positions of a row that remain after truncation to `max_length`, in order.
+
+    These are the positions that the tokenizer keeps with `truncation="longest_first"`. The tokenizer itself is not
+    used, since it also returns each combination of a truncated piece of the first text with one of the second, so that
+    time and memory grow with the product of both lengths.
+
+    Raises:
+        ValueError: if the special tokens alone are more than `max_length`.
     """
-    windows = []
-    for row, input_ids in enumerate(encoding["input_ids"]):
-        source, lost, at = encoding, 0, row
-        if max_length is not None and len(input_ids) > max_length:
-            source = tokenizer(
-                [texts[row]],
-                None if pairs is None else [pairs[row]],
-                is_split_into_words=not isinstance(texts[row], str),
-                truncation="longest_first",
-                max_length=max_length,
-            )
-            lost, at = len(input_ids) - len(source["input_ids"][0]), 0
-        type_ids = source["token_type_ids"][at] if "token_type_ids" in source else None
-        windows.append((Window(list(source["input_ids"][at]), type_ids, lost=lost), source, at))
-    return windows
+    length = len(encoding["input_ids"][row])
+    if max_length is None or length <= max_length:
+        return range(length)
+    sequences = encoding.sequence_ids(row)
+    sides = [[position for position, sequence in enumerate(sequences) if sequence == side] for side in (0, 1)]
+    capacity = max_length - sequences.count(None)
+    if capacity < 0:
+        raise ValueError(
+            f"`max_length` should be at least {sequences.count(None)}, the number of special tokens of this input. "
+            f"Found {max_length}."
+        )
+    sizes = _truncated_sizes(len(sides[0]), len(sides[1]), capacity)
+    kept = [position for position, sequence in enumerate(sequences) if sequence is None]
+    for side, size in zip(sides, sizes, strict=True):
+        kept += side[len(side) - size :] if tokenizer.truncation_side == "left" else side[:size]
+    return sorted(kept)
+
+
+def _truncated_sizes(first: int, second: int, capacity: int) -> tuple[int, int]:
+    """Return the numbers of sub-words that two texts keep, where the longer text loses sub-words first.
+
+    Args:
+        first: the number of sub-words of the first text.
+        second: the number of sub-words of the second text; 0 for a single text.
+        capacity: the number of sub-words to keep, smaller than the sum of both.
+    """
+    shorter = min(first, second, capacity // 2)
+    return (shorter, capacity - shorter) if first <= second else (capacity - shorter, shorter)
 
 
 def _place_words(window: Window, word_ids: Sequence[int | None]) -> None:

@@ -15,7 +15,7 @@ from transformers import Pipeline, pipeline
 from mtl_nlp.data.conll import read_conllu, read_first_column, read_lines
 from mtl_nlp.errors import DataError, needs_extra
 from mtl_nlp.hub.loading import load_model, load_model_tokenizer
-from mtl_nlp.messages import json_text
+from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import ONNX_NAME
@@ -107,6 +107,8 @@ def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
+    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
+        raise DataError(f"{path}, line {number}: cannot be read as JSON: {one_line(error)}") from error
     if _SURROGATE_ESCAPE.search(line):
         try:
             json.dumps(content, ensure_ascii=False).encode()

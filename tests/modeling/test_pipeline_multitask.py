@@ -2,9 +2,13 @@
 
 import gc
 import itertools
+import re
 import tracemalloc
+from collections import UserDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -205,6 +209,99 @@ def test_unknown_option_is_refused(answer):
 def test_wrong_input_is_refused_with_the_valid_formats(item):
     with pytest.raises(ValueError, match=r'accepts a text, {"text": …, "text_pair": …} or {"tokens": \[...\]}. Found'):
         parse_input(item)
+
+
+FORMATS = r'The multitask pipeline accepts a text, {"text": …, "text_pair": …} or {"tokens": \[\.\.\.\]}\. Found'
+WRONG_INPUTS = [
+    *(3, None, True, b"bytes", bytearray(b"bytes"), {}, {1: "a"}, UserDict(text="a")),
+    *({"txt": "a"}, {"text": 3}, {"text": None}, {"text": b"a"}, {"text": "a", "id": 1}, {"text_pair": "a"}),
+    *({"text": "a", "text_pair": None}, {"text": "a", "text_pair": ["b"]}, {"text": "a", "tokens": ["a"]}),
+    *({"tokens": "abc"}, {"tokens": None}, {"tokens": [1]}, {"tokens": [["a"]]}, {"tokens": [b"a"]}),
+]
+
+
+@pytest.fixture
+def passes(answer) -> Iterator[list[int]]:
+    """The encoder passes during a test, as a list with an entry per pass."""
+    found: list[int] = []
+    hook = answer.model.encoder.register_forward_hook(lambda *_: found.append(1))
+    yield found
+    hook.remove()
+
+
+@pytest.mark.parametrize("item", WRONG_INPUTS)
+def test_wrong_input_is_refused_before_the_model_runs(answer, passes, item):
+    with pytest.raises(ValueError, match=f"^{FORMATS}"):
+        answer(item)
+    for batch_size in (1, 2):
+        with pytest.raises(ValueError, match=rf"^inputs\[2\]: {FORMATS}"):
+            answer(["Ada", "fox", item], batch_size=batch_size)
+    with pytest.raises(ValueError, match=rf"^inputs\[2\]: {FORMATS}"):
+        next(answer((each for each in ["Ada", "fox", item]), batch_size=2))
+    assert not passes
+
+
+@pytest.mark.parametrize("item", [["a"], ("a", "b"), [], [{"role": "user", "content": "a"}]])
+def test_nested_lists_are_refused_with_the_number_of_the_input(answer, passes, item):
+    for inputs in ([item], (item,), iter([item])):
+        with pytest.raises(ValueError, match=rf"^inputs\[0\]: {FORMATS}"):
+            answer(inputs)
+    assert not passes
+
+
+def test_generator_is_answered_up_to_a_wrong_input(answer):
+    answers = answer((item for item in ["Ada", "fox", 3]), batch_size=1)
+    assert [len(next(answers)["pos"]) for _ in range(2)] == [1, 1]
+    with pytest.raises(ValueError, match=rf"^inputs\[2\]: {FORMATS} 3\."):
+        next(answers)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, 2.0, True, False, "2", [2], float("nan")])
+def test_batch_size_that_is_not_a_positive_integer_is_refused(folder, answer, passes, batch_size):
+    message = rf"^`batch_size` should be an integer of at least 1\. Found {re.escape(repr(batch_size))}\.$"
+    for inputs in ("Ada", ["Ada"], [], (text for text in ["Ada"])):
+        with pytest.raises(ValueError, match=message):
+            answer(inputs, batch_size=batch_size)
+    with pytest.raises(ValueError, match=message):
+        pipeline("multitask", model=folder, batch_size=batch_size)
+    assert not passes
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 1.5, "x", "1", True, False, [1], float("nan")])
+def test_top_k_that_is_not_a_positive_integer_is_refused(folder, answer, passes, top_k):
+    message = (
+        rf"^`top_k` should be an integer of at least 1, or None for all classes\. Found {re.escape(repr(top_k))}\.$"
+    )
+    for inputs in ("Ada", ["Ada"], (text for text in ["Ada"])):
+        with pytest.raises(ValueError, match=message):
+            answer(inputs, top_k=top_k)
+    with pytest.raises(ValueError, match=message):
+        pipeline("multitask", model=folder, top_k=top_k)
+    assert not passes
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        *((wrong, "`tasks` should be a list with at least one task") for wrong in ("ner", [], (), {}, 3, True, b"ner")),
+        *((["ner", wrong], "No task .* in this model") for wrong in (None, 3, "", ["pos"], {"ner"})),
+    ],
+)
+def test_tasks_that_are_not_a_list_of_tasks_are_refused(folder, answer, passes, tasks, message):
+    for inputs in ("Ada", ["Ada"], (text for text in ["Ada"])):
+        with pytest.raises(ValueError, match=rf"^{message}.* The model has pos, ner, topic, tags, score\.$"):
+            answer(inputs, tasks=tasks)
+    with pytest.raises(ValueError, match=message):
+        pipeline("multitask", model=folder, tasks=tasks)
+    assert not passes
+
+
+def test_integers_and_lists_of_any_kind_are_accepted(answer):
+    expected = answer(["Ada", "fox"], batch_size=2, top_k=2, tasks=["topic", "ner"])
+    options = {"batch_size": np.int64(2), "top_k": np.int64(2)}
+    assert answer(["Ada", "fox"], **options, tasks=("topic", "ner", "topic")) == expected
+    assert answer(["Ada", "fox"], **options, tasks=iter(["topic", "ner"])) == expected
+    assert list(expected[0]) == ["ner", "topic"]
 
 
 def test_model_without_tasks_is_refused():

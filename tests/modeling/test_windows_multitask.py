@@ -1,8 +1,12 @@
 """Tokenization: every word has a position, and the windows of a long text lose no word."""
 
 import random
+import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from toys import TEXTS, build_config
 from transformers import PreTrainedTokenizerFast
 
@@ -214,3 +218,90 @@ def test_roberta_reads_fewer_sub_words_than_it_has_positions(tokenizers, monkeyp
     monkeypatch.setattr(tokenizers["bpe"], "model_max_length", int(1e30))
     config = build_config("roberta", max_position_embeddings=514, pad_token_id=1)
     assert default_max_length(tokenizers["bpe"], config) == 512
+
+
+# Truncation of long texts and pairs
+
+
+def of_single_characters(kind: str) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of characters or bytes with the special tokens of RoBERTa, four for a pair."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()) if kind == "bytes" else sorted(set("".join(TEXTS)))
+    vocabulary = {piece: index for index, piece in enumerate([*special, *alphabet])}
+    if kind == "bytes":
+        tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    else:
+        tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.RobertaProcessing(("[SEP]", 2), ("[CLS]", 1))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
+
+
+@pytest.fixture(scope="module", params=[*KINDS, "bytes", "characters"])
+def any_tokenizer(request, tokenizers):
+    return tokenizers[request.param] if request.param in KINDS else of_single_characters(request.param)
+
+
+def truncated_by_the_tokenizer(tokenizer, texts, pairs, max_length, **options):
+    encoding = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length, **options)
+    return list(zip(encoding["input_ids"], encoding.get("token_type_ids", [None] * len(texts)), strict=True))
+
+
+def found(windows):
+    return [(window.input_ids, window.token_type_ids) for (window,) in windows]
+
+
+SOME_WORDS = st.lists(st.sampled_from([*STRANGE, *VOCABULARY]) | st.text(max_size=8), max_size=40)
+settings_of_a_fixture = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@settings_of_a_fixture
+@given(first=SOME_WORDS, second=st.none() | SOME_WORDS, max_length=st.integers(4, 64))
+def test_truncation_is_the_longest_first_truncation_of_the_tokenizer(any_tokenizer, side, first, second, max_length):
+    any_tokenizer.truncation_side = side
+    one, two = [" ".join(first)], None if second is None else [" ".join(second)]
+    expected = truncated_by_the_tokenizer(any_tokenizer, one, two, max_length)
+    assert found(tokenize_texts(any_tokenizer, one, two, max_length=max_length)) == expected
+    if second is not None:
+        one, two = ([[word if word.strip() else "x" for word in words]] for words in (first, second))
+        (windows,) = tokenize_words(any_tokenizer, one, two)
+        expected = truncated_by_the_tokenizer(any_tokenizer, one, two, max_length, is_split_into_words=True)
+        if len(windows[0].input_ids) == len(any_tokenizer(one, two, is_split_into_words=True)["input_ids"][0]):
+            assert found(tokenize_words(any_tokenizer, one, two, max_length=max_length)) == expected
+    any_tokenizer.truncation_side = "right"
+
+
+def test_pairs_of_thousands_of_words_are_truncated_like_by_the_tokenizer(any_tokenizer):
+    rng = random.Random(3)
+    for counts in ((1500, 3), (3, 1500), (600, 600), (601, 600), (20, 700), (0, 900), (900, 0)):
+        one, two = ([" ".join(rng.choice(VOCABULARY) for _ in range(count))] for count in counts)
+        for max_length in (47, 48, 512):
+            expected = truncated_by_the_tokenizer(any_tokenizer, one, two, max_length)
+            windows = tokenize_texts(any_tokenizer, one, two, max_length=max_length)
+            assert found(windows) == expected
+            assert windows[0][0].lost == len(any_tokenizer(one, two)["input_ids"][0]) - len(expected[0][0])
+
+
+@pytest.mark.parametrize("text", ["fox " * 50_000, "x" * 200_000, "\n" * 200_000, "漢" * 200_000])
+def test_time_for_a_pair_of_long_texts_grows_linearly(any_tokenizer, text):
+    def seconds(share: float) -> float:
+        piece = text[: int(len(text) * share)]
+        started = time.process_time()
+        tokenize_texts(any_tokenizer, [piece], [piece], max_length=48)
+        return time.process_time() - started
+
+    seconds(0.1)
+    # Ten times the text; a hundred times the time if the time grew with the square.
+    assert min(seconds(1.0) for _ in range(2)) < 40 * max(min(seconds(0.1) for _ in range(3)), 0.005)
+
+
+@pytest.mark.parametrize(("pairs", "special"), [(None, 2), (["dog"], 3)])
+def test_limit_below_the_number_of_special_tokens_is_refused(tokenizers, pairs, special):
+    ((window,),) = tokenize_texts(tokenizers["wordpiece"], ["fox"], pairs, max_length=special)
+    assert window.input_ids == [1, *[2] * (special - 1)]
+    with pytest.raises(ValueError, match=f"`max_length` should be at least {special}, the number of special tokens"):
+        tokenize_texts(tokenizers["wordpiece"], ["fox"], pairs, max_length=special - 1)

@@ -111,6 +111,11 @@ def test_json_lines_take_texts_pairs_and_tokens(answer, tmp_path):
         ('{"tokens": "Ada"}', r'line 2: "tokens" should be a list of strings\. Found {"tokens": "Ada"}'),
         ('{"tokens": 5}', 'line 2: "tokens" should be a list of strings'),
         ('{"tokens": ["a", null]}', 'line 2: "tokens" should be a list of strings'),
+        ('{"tokens": [["a"]]}', 'line 2: "tokens" should be a list of strings'),
+        ('{"text_pair": "a"}', "line 2: expected an object"),
+        ("{}", "line 2: expected an object"),
+        pytest.param('{"text": "a", "id": ' + "[" * 99_999, "line 2: cannot be read as JSON: maximum rec", id="deep"),
+        pytest.param('{"text": "a", "id": ' + "9" * 5000 + "}", "line 2: cannot be read as JSON: Exceeds", id="digits"),
     ],
 )
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, message):
