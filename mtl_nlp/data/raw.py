@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import inspect
 import os
@@ -69,7 +70,9 @@ def _load(recipe: DatasetRecipe) -> Any:
     if stored.read is not None:
         splits = {split: read_files(recipe, patterns) for split, patterns in (recipe.data_files or {}).items()}
         return IterableDatasetDict(splits) if recipe.streaming else DatasetDict(splits)
-    options = {**stored.options, **(recipe.model_extra or {}), **({"streaming": True} if recipe.streaming else {})}
+    # A copy, since `load_dataset` adds the user's token to `storage_options`.
+    given = copy.deepcopy(recipe.model_extra or {})
+    options = {**stored.options, **given, **({"streaming": True} if recipe.streaming else {})}
     with progress_bars_from(expected_rows(recipe)):
         return load_dataset(recipe.path, data_files=recipe.data_files, **options)
 

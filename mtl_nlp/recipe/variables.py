@@ -79,7 +79,11 @@ def texts_with_variables(
         if isinstance(after, list) and len(after) == 1:  # a single data file is a list after the check of the recipe
             place, after = (*place, 0), after[0]
         if isinstance(after, str) and Path(after).is_absolute() and not Path(before).is_absolute():
-            text = str(folder.resolve() / text)
+            start = folder.resolve()
+            while text.startswith(("../", "./")):
+                start = start.parent if text.startswith("../") else start
+                text = text.partition("/")[2]
+            text = str(start / text)
         texts[place] = text
     return texts
 

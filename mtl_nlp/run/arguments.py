@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,7 +91,7 @@ def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
     """
     types = get_type_hints(MultitaskTrainingArguments)
     values: dict[str, Any] = {}
-    for key, value in training.items():
+    for key, value in copy.deepcopy(dict(training)).items():  # Trainer changes some of its arguments
         if value is False and key.endswith("_strategy"):
             value = "no"
         number = _NUMBERS.get(types[key])

@@ -34,16 +34,17 @@ def build_model(run: Run) -> MultitaskModel:
     """
     recipe = run.recipe
     set_seed(recipe.training.get("seed", 42))
+    options = copy.deepcopy(recipe.model_init_kwargs)  # the libraries may change them, and the recipe is published
     if run.starts_trained:
-        return _apply_recipe(load_model(recipe.encoder, **{"dtype": torch.float32, **recipe.model_init_kwargs}), run)
+        return _apply_recipe(load_model(recipe.encoder, **{"dtype": torch.float32, **options}), run)
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
-        check_size(run.config.text_config, recipe.encoder, **recipe.model_init_kwargs)
+        check_size(run.config.text_config, recipe.encoder, **options)
         model = MultitaskModel.from_encoder(
             recipe.encoder,
             list(run.tasks.values()),
             max_length=run.config.max_length,
             stride=run.config.stride,
-            **recipe.model_init_kwargs,
+            **options,
         )
     return _apply_recipe(model, run)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
@@ -130,10 +131,23 @@ class MultitaskTrainingArguments(TrainingArguments):
                     "`early_stopping_patience`."
                 )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as plain data, which `report_to` writes and sends, without values of the environment."""
+        return _concealed(super().to_dict())
+
     @property
     def n_gpu(self) -> int:
         """Number of devices of this process, at most 1, since Trainer's DataParallel cannot split multitask batches."""
         return min(super().n_gpu, 1)
+
+
+def _concealed(value: Any) -> Any:
+    """Return plain data with the variable instead of each value that a recipe took from the environment."""
+    if isinstance(value, dict):
+        return {key: _concealed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_concealed(item) for item in value]
+    return conceal(value) if isinstance(value, str) else value
 
 
 def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:

@@ -4,7 +4,7 @@ import pytest
 from small_datasets import TEXT, TOKENS, load, write
 
 from mtl_nlp.data.canonical import SLOW_ROWS
-from mtl_nlp.data.raw import expected_rows
+from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.recipe.sections import DatasetRecipe
 
@@ -55,3 +55,15 @@ def test_number_of_rows_is_estimated_from_the_size_of_local_files(tmp_path, monk
     (tmp_path / "a.jsonl").write_bytes(b"x" * 1000)
     (tmp_path / "b.jsonl").write_bytes(b"x" * 1500)
     assert expected_rows(DatasetRecipe(**dataset, inputs={"text": "t"}, labels={"score": "y"})) == expected
+
+
+def test_loading_does_not_change_the_recipe(tmp_path):
+    """`load_dataset` adds the user's token to `storage_options`, and the recipe is published."""
+    write(tmp_path / "a.jsonl", {"tokens": ["a"], "upos": ["N"]})
+    options = {"storage_options": {"hf": {"anon": True}}}
+    recipe = DatasetRecipe(
+        path="json", data_files={"train": [str(tmp_path / "a.jsonl")]}, inputs=TOKENS, labels={"pos": "upos"}, **options
+    )
+    before = recipe.model_dump()
+    load_raw("d", recipe)
+    assert recipe.model_dump() == before

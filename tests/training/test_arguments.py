@@ -7,6 +7,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from mtl_nlp import MultitaskTrainingArguments
+from mtl_nlp.messages import remember_expanded
 
 
 def test_arguments_extend_training_arguments_and_keep_their_defaults():
@@ -97,3 +98,14 @@ def test_best_model_is_chosen_by_mtl_score_by_default(tmp_path):
     assert MultitaskTrainingArguments(str(tmp_path), **best).greater_is_better
     named = MultitaskTrainingArguments(str(tmp_path), **best, metric_for_best_model="loss")
     assert named.metric_for_best_model == "loss"
+
+
+def test_values_from_the_environment_are_not_reported_to_trackers(tmp_path):
+    remember_expanded("qqtracked-7", "${MTL_RUN}")
+    args = MultitaskTrainingArguments(
+        str(tmp_path), run_name="a-qqtracked-7", lr_scheduler_kwargs={"note": ["qqtracked-7"]}
+    )
+    assert args.run_name == "a-qqtracked-7"
+    assert args.to_dict()["run_name"] == args.to_sanitized_dict()["run_name"] == "a-${MTL_RUN}"
+    assert args.to_dict()["lr_scheduler_kwargs"] == {"note": ["${MTL_RUN}"]}
+    assert "qqtracked" not in args.to_json_string()
