@@ -33,23 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _escape_unprintable_characters()
     options = _parser().parse_args(arguments)
     signals = EndingSignals()
-    with signals.handled():
-        try:
+    try:
+        with signals.handled():
             options.command(options)
-        except KeyboardInterrupt as error:
-            if options.debug:
-                traceback.print_exc()
-            return signals.report(error)
-        except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        except (MtlNlpError, OSError) as error:
-            if options.debug:
-                raise
-            if signals.received is not None:  # an error that follows from the signal
-                return signals.report(Interrupted(signals.received))
-            print(f"mtl-nlp: error: {error if isinstance(error, MtlNlpError) else one_line(error)}", file=sys.stderr)
-            return error.exit_code if isinstance(error, MtlNlpError) else RunError.exit_code
+    except KeyboardInterrupt as error:
+        if options.debug:
+            traceback.print_exc()
+        return signals.report(error)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (MtlNlpError, OSError) as error:
+        if options.debug:
+            raise
+        if signals.received is not None:  # an error that follows from the signal
+            return signals.report(Interrupted(signals.received))
+        print(f"mtl-nlp: error: {error if isinstance(error, MtlNlpError) else one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, MtlNlpError) else RunError.exit_code
     return signals.exit_code
 
 

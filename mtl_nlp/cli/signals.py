@@ -59,9 +59,9 @@ class EndingSignals:
 
         Until the interpreter has shut down, a further signal should not print a traceback.
         """
-        previous = {number: _handle(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        EndingSignals._current = self
         _reset_handlers_of_children()
+        EndingSignals._current = self
+        previous = {number: _handle(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -142,10 +142,13 @@ def sigterm_stops(trainer: StoppableTrainer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def advice_to_resume(output_dir: Path) -> Iterator[None]:
-    """Add the checkpoint to resume from to the line that a signal inside this context leads to.
+    """Add the checkpoint to resume from to the line about a signal, or a lost process, inside this context.
 
     Args:
         output_dir: the folder of the run.
+
+    Raises:
+        RunError: if a worker of the data loader was killed, or a different process of the run has ended.
     """
     from mtl_nlp.training.completeness import describe_last_checkpoint
 
@@ -154,6 +157,12 @@ def advice_to_resume(output_dir: Path) -> Iterator[None]:
     except Interrupted as error:
         error.advice = f"{error.advice} {describe_last_checkpoint(output_dir)}".lstrip()
         raise
+    except RuntimeError:
+        from mtl_nlp.training.failures import lost_processes_reported
+
+        # torch reports each killed worker at any place in the main thread, even after the training has failed.
+        with lost_processes_reported(output_dir):
+            raise
 
 
 def _handle(number: int, handler: Any) -> Callable[[int, FrameType | None], Any] | int | None:

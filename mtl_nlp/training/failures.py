@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
-from torch.distributed import DistBackendError
 
 from mtl_nlp.errors import RunError
 from mtl_nlp.messages import one_line
@@ -17,7 +16,7 @@ from mtl_nlp.training.completeness import checkpoint_problem, describe_last_chec
 
 # torch raises RuntimeError for all of these failures, and only their messages differ.
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid.*(killed by signal|exited unexpectedly)")
-_LOST_PROCESS = re.compile(r"gloo|Connection (closed|reset) by peer|Socket Timeout", re.IGNORECASE)
+_LOST_PROCESS = re.compile(r"gloo|Connection (closed|reset) by peer|remote process exit", re.IGNORECASE)
 _UNWRITTEN_FILE = re.compile(r"PytorchStreamWriter|inline_container")
 
 
@@ -34,7 +33,7 @@ def lost_process(error: BaseException) -> str | None:
             f"a worker of the data loader was killed, in most cases because the memory was full "
             f"({one_line(error).rstrip('.')}). Lower `dataloader_num_workers` or `dataloader_prefetch_factor`"
         )
-    if isinstance(error, DistBackendError) or _LOST_PROCESS.search(str(error)):
+    if _LOST_PROCESS.search(str(error)):
         return (
             f"a different process of the run has ended ({one_line(error).rstrip('.')}). Read the output of that process"
         )

@@ -207,7 +207,7 @@ class Started:
                 self.kill()
                 pytest.fail(f"it hung.\n{self.read('stderr')[-6000:]}")
             time.sleep(0.005)
-        return Ended(self.codes, self.read("stdout"), self._read("stderr"))
+        return Ended(self.codes, self.read("stdout"), self.read("stderr"))
 
     def read(self, name: str) -> str:
         file = self.folder / name
