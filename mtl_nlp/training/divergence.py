@@ -105,23 +105,23 @@ class DivergenceWatch:
             gradient.masked_fill_(self._frozen.to(gradient.device, torch.bool), 0.0)
 
     def release(self, optimizer: torch.optim.Optimizer) -> None:
-        """Undo `protect` after the step, or record a step that a gradient scaler has skipped."""
-        scaler = self.accelerator.scaler
-        if scaler is None or not scaler.is_enabled():
+        """Undo `protect` after the step."""
+        if not self._has_scaler:
             vars(_of_torch(optimizer)).pop("found_inf", None)
-        # The scale can be read without a further wait, since the scaler has waited to decide on the step.
-        elif self.accelerator.optimizer_step_was_skipped and scaler.get_scale() < LOWEST_SCALE:
-            self._record(torch.zeros_like(self._flags[:-1]), torch.ones_like(self._is_over))
 
     def record(self, weights: Iterable[tuple[str, torch.Tensor]] = ()) -> torch.Tensor:
         """Return the record of this process, to be summed over the processes and read by `read`.
 
+        The host may wait for the device here, for the scale of a gradient scaler and for the weights.
+
         Args:
-            weights: names and weights to check too, which waits for the device.
+            weights: names and weights to check too.
 
         Returns:
             A vector in float32 with a part for each process. Only the part of this process is not zero.
         """
+        if self._has_scaler and self.accelerator.scaler.get_scale() < LOWEST_SCALE:
+            self._record(torch.zeros_like(self._flags[:-1]), torch.ones_like(self._is_over))
         has_wrong_weights = bool(not_finite((name, _local(weight)) for name, weight in weights))
         parts = torch.zeros(self.accelerator.num_processes, len(self.tasks) + 4, device=self.accelerator.device)
         own = parts[self.accelerator.process_index]

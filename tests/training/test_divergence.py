@@ -97,16 +97,16 @@ def test_learning_rate_that_is_far_too_high_ends_the_run(trainer_of, disjoint, r
 
 
 class Spoiling(TrainerCallback):
-    """A callback that lets the gradient of one weight overflow at one step, with losses that stay finite."""
+    """A callback that lets the gradient of one weight overflow at one step or at all, with losses that stay finite."""
 
-    def __init__(self, step: int, number: float) -> None:
+    def __init__(self, step: int | None, number: float) -> None:
         self.step = step
         self.number = number
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         weight = next(weight for name, weight in model.named_parameters() if "layer.0" in name)
         weight.register_hook(
-            lambda gradient: gradient + self.number if state.global_step == self.step - 1 else gradient
+            lambda gradient: gradient + self.number if self.step in {None, state.global_step + 1} else gradient
         )
 
 
@@ -178,6 +178,48 @@ def test_second_training_after_a_divergence_begins_anew(trainer_of, with_bad_row
     trainer.train_dataset = trainer_of(disjoint).train_dataset
     trainer.train()
     assert trainer.state.global_step == 8
+
+
+# Gradient scalers
+
+
+def with_scaler(trainer: Any, scale: float) -> Any:
+    """Return a trainer after it was given a gradient scaler, as fp16 would give it."""
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_first_steps_of_a_scaler_may_overflow(trainer_of, disjoint, optim):
+    recorder = Recorder()
+    trainer = trainer_of(disjoint, callbacks=[recorder], max_steps=12, logging_steps=1, optim=optim)
+    with_scaler(trainer, 2.0**68).train()
+    moved = [
+        not all(torch.equal(value, after[name]) for name, value in before.items())
+        for before, after in itertools.pairwise([recorder.start, *recorder.weights])
+    ]
+    assert moved == sorted(moved)
+    assert {False, True} == set(moved)
+    assert trainer.state.log_history[0]["grad_norm"] is None
+    json.dumps(trainer.state.log_history, allow_nan=False)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_loss_that_overflows_ends_a_run_with_a_scaler(trainer_of, with_bad_row, optim):
+    trainer = trainer_of(with_bad_row, max_steps=12, per_device_train_batch_size=1, optim=optim)
+    with pytest.raises(
+        RunError, match=rf"the loss of task 'score' became infinite or NaN\. .* row {BAD_ROW} of d/train"
+    ):
+        with_scaler(trainer, 1.0).train()
+    assert all(weight.isfinite().all() for weight in trainer.model.state_dict().values())
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
+def test_scaler_that_never_finds_a_scale_ends_the_run(trainer_of, disjoint, optim):
+    trainer = trainer_of(disjoint, callbacks=[Spoiling(None, math.inf)], max_steps=20, logging_steps=5, optim=optim)
+    with pytest.raises(RunError, match=r"at step 15, the gradient became infinite or NaN, although"):
+        with_scaler(trainer, 0.5).train()
+    assert_same_weights(trainer.model, build_model())
 
 
 # Ordinary runs
