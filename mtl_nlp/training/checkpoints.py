@@ -17,7 +17,8 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run_folder import RECIPE_NAME, checkpoint_folders
+from mtl_nlp.run_folder import checkpoint_folders
+from mtl_nlp.training.restoring import read_config, read_settings
 from mtl_nlp.training.resume import meaning_of
 
 _SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
@@ -73,7 +74,7 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
         try:
             with safe_open(file, framework="pt"):
                 pass
-        except SafetensorError:
+        except (OSError, SafetensorError):
             return f"{file.name} is cut off"
     for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
         if not zipfile.is_zipfile(file):
@@ -94,10 +95,11 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         model: the model.
 
     Raises:
-        CheckpointError: if the tasks, the adapters, or the names or shapes of the weights differ.
+        CheckpointError: if the tasks, the adapters, or the names, shapes or types of the weights differ, or the
+            checkpoint's configuration is damaged.
     """
-    config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
-    theirs = {task["name"]: task for task in config.get("tasks") or []}
+    config = read_config(checkpoint)
+    theirs = {task["name"]: task for task in config.tasks or []}
     ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
     other = f"{checkpoint} belongs to a different model: "
     remedy = " Resume with the model of the checkpoint, or start a new run."
@@ -111,7 +113,7 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")
-    if flaw := _other_adapters(config.get("adapters") or [], model.config.adapters or []):
+    if flaw := _other_adapters(config.adapters or [], model.config.adapters or []):
         raise CheckpointError(f"{other}{flaw}.{remedy}")
     state = model.state_dict()
     saved: set[str] = set()
@@ -121,6 +123,9 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
                 was, now = weights.get_slice(name).get_shape(), list(state[name].shape) if name in state else None
                 if was != now:
                     raise CheckpointError(f"{other}the shape of {name} was {was} and is now {now}.{remedy}")
+                kind = weights.get_slice(name).get_dtype()
+                if state[name].is_floating_point() != kind.startswith(("F", "BF")):
+                    raise CheckpointError(f"{other}the type of {name} was {kind}.{remedy}")
                 saved.add(name)
     memory = {state[name].data_ptr() for name in saved}  # tied weights are saved once
     for name, tensor in state.items():
@@ -185,11 +190,10 @@ def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> li
 
 def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return `{"a.b": (was, is)}` for the keys of the recipe that differ, with None for a value that is not given."""
-    saved = checkpoint / RECIPE_NAME
-    text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
-    if not text:  # the checkpoint's run had no recipe
+    settings = read_settings(checkpoint)
+    if not settings:  # the checkpoint's run had no recipe
         return {}
-    old, new = _flat(yaml.safe_load(text)), _flat(yaml.safe_load(recipe.to_yaml()))
+    old, new = _flat(settings), _flat(yaml.safe_load(recipe.to_yaml()))
     return {
         key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)
     }

@@ -34,9 +34,9 @@ from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model, checkpoint_problem, last_checkpoint
-from mtl_nlp.training.evaluation import EvaluatingTrainer
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
+from mtl_nlp.training.restoring import RestoringTrainer
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
@@ -45,7 +45,7 @@ from mtl_nlp.training.window import agree_on_window
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(EvaluatingTrainer):
+class MultitaskTrainer(RestoringTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -145,8 +145,8 @@ class MultitaskTrainer(EvaluatingTrainer):
             ignore_keys_for_eval: see `Trainer.train`.
 
         Raises:
-            CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
-                weighting.
+            CheckpointError: if there is no such checkpoint, or if the checkpoint is damaged or belongs to a different
+                model or loss weighting.
             RunError: if a new checkpoint cannot be written.
         """
         if resume_from_checkpoint is True:
@@ -159,7 +159,7 @@ class MultitaskTrainer(EvaluatingTrainer):
             if not self.args.ignore_data_skip:
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
-                self._resumed = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+                self._resumed = self.read_state(checkpoint)
         if self.args.world_size > 1:
             # DDP does the same with the model: a weighting may start from random values.
             for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):
