@@ -110,9 +110,9 @@ def check_files(folder: str, **kwargs: Any) -> None:
     Raises:
         ValueError: if a file is not valid.
     """
-    check_values(_read_object(folder, CONFIG_NAME, kwargs))
-    _check_tokenizer_config(_read_object(folder, TOKENIZER_CONFIG_NAME, kwargs))
-    _check_token_ids(_read_object(folder, TOKENIZER_NAME, kwargs))
+    check_values(read_object(folder, CONFIG_NAME, **kwargs))
+    _check_tokenizer_config(read_object(folder, TOKENIZER_CONFIG_NAME, **kwargs))
+    _check_token_ids(read_object(folder, TOKENIZER_NAME, **kwargs))
 
 
 def check_size(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
@@ -169,8 +169,20 @@ def _find(folder: str, name: str, kwargs: Mapping[str, Any]) -> Path | None:
         return None
 
 
-def _read_object(folder: str, name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of a JSON file; an empty dict if there is no file."""
+def read_object(folder: str, name: str, **kwargs: Any) -> dict[str, Any]:
+    """Read a JSON file of a model or an encoder.
+
+    Args:
+        folder: the folder or Hub id.
+        name: the name of the file.
+        **kwargs: arguments of `from_pretrained`, of which `revision` and `cache_dir` are used.
+
+    Returns:
+        The content of the file; an empty dict if there is no file.
+
+    Raises:
+        ValueError: if the file is too large, or does not hold a JSON object.
+    """
     file = _find(folder, name, kwargs)
     if file is None:
         return {}
@@ -193,7 +205,7 @@ def _weights_files(folder: str, kwargs: Mapping[str, Any]) -> list[Path]:
     for name, index_name in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         if (file := _find(folder, name, kwargs)) is not None:
             return [file]
-        if index := _read_object(folder, index_name, kwargs):
+        if index := read_object(folder, index_name, **kwargs):
             shards = _shard_names(index_name, index)
             files = [(shard, _find(folder, shard, kwargs)) for shard in shards]
             if missing := [shard for shard, file in files if file is None]:

@@ -66,12 +66,21 @@ class StreamReader:
 
         Args:
             state: the result of that reader's `state_dict`.
+
+        Raises:
+            DataError: if the state does not belong to the stream.
         """
         self._open(state["pass"])
         if state["block"] > 1:
-            # The saved pass keeps its order of files, even if the seed or the dataset's place in the recipe changed.
-            self._source.set_epoch(state["source"]["epoch"])
-            self._source.load_state_dict(state["source"])
+            try:
+                # The saved pass keeps its order of files, even if the seed or the place in the recipe changed.
+                self._source.set_epoch(state["source"]["epoch"])
+                self._source.load_state_dict(state["source"])
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{self.stream.name}: the position in the checkpoint does not belong to this stream. Resume with "
+                    f"the files of the checkpoint's run, or start a new run."
+                ) from error
             self._rows = iter(self._source)
             self._number = state["block"] - 1
         if state["block"] > 0:

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import safe_open
-from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import conceal
@@ -18,7 +16,7 @@ from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.secret_keys import is_secret_key
-from mtl_nlp.run_folder import RECIPE_NAME
+from mtl_nlp.training.restoring import read_config, read_settings
 from mtl_nlp.training.resume import meaning_of
 
 _SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
@@ -32,11 +30,11 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         model: the model.
 
     Raises:
-        CheckpointError: if the tasks, the adapters, or the names or shapes of the weights differ, or if a weight is not
-            finite.
+        CheckpointError: if the tasks, the adapters, or the names, shapes or types of the weights differ, if the
+            checkpoint's configuration is damaged, or if a weight is not finite.
     """
-    config = json.loads((checkpoint / CONFIG_NAME).read_text(encoding="utf-8"))
-    theirs = {task["name"]: task for task in config.get("tasks") or []}
+    config = read_config(checkpoint)
+    theirs = {task["name"]: task for task in config.tasks or []}
     ours = {task.name: json.loads(json.dumps(task.to_dict())) for task in model.tasks.values()}
     other = f"{checkpoint} belongs to a different model: "
     remedy = " Resume with the model of the checkpoint, or start a new run."
@@ -50,7 +48,7 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")
-    if flaw := _other_adapters(config.get("adapters") or [], model.config.adapters or []):
+    if flaw := _other_adapters(config.adapters or [], model.config.adapters or []):
         raise CheckpointError(f"{other}{flaw}.{remedy}")
     state = model.state_dict()
     saved: set[str] = set()
@@ -60,6 +58,9 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
                 was, now = weights.get_slice(name).get_shape(), list(state[name].shape) if name in state else None
                 if was != now:
                     raise CheckpointError(f"{other}the shape of {name} was {was} and is now {now}.{remedy}")
+                kind = weights.get_slice(name).get_dtype()
+                if state[name].is_floating_point() != kind.startswith(("F", "BF")):
+                    raise CheckpointError(f"{other}the type of {name} was {kind}.{remedy}")
                 saved.add(name)
                 try:
                     check_finite([(name, weights.get_tensor(name))])
@@ -128,11 +129,10 @@ def describe_changes(checkpoint: Path, recipe: Recipe, num_processes: int) -> li
 
 def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return `{"a.b": (was, is)}` for the keys of the recipe that differ, with None for a value that is not given."""
-    saved = checkpoint / RECIPE_NAME
-    text = saved.read_text(encoding="utf-8") if saved.is_file() else ""
-    if not text:  # the checkpoint's run had no recipe
+    settings = read_settings(checkpoint)
+    if not settings:  # the checkpoint's run had no recipe
         return {}
-    old, new = _flat(yaml.safe_load(text)), _flat(recipe.as_written())
+    old, new = _flat(settings), _flat(recipe.as_written())
     # Earlier releases wrote the values of variables.
     values = _flat(recipe.model_dump(exclude_defaults=True))
     return {

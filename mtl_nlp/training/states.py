@@ -15,6 +15,19 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.run_folder import WEIGHTING_NAME
+from mtl_nlp.training.restoring import read_stream_position
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    # torch does not check most values of a state before it uses the values.
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 class StreamPosition:
@@ -38,10 +51,14 @@ class StreamPosition:
             (checkpoint / self.name).write_text(json.dumps(self.state, allow_nan=False), encoding="utf-8")
 
     def load(self, checkpoint: Path) -> None:
-        """Read the position of this process; do nothing if it has none for the same index and number of processes."""
+        """Read the position of this process; do nothing if it has none for the same index and number of processes.
+
+        Raises:
+            CheckpointError: if the file is damaged.
+        """
         file = checkpoint / self.name
         if file.is_file():
-            self.state = json.loads(file.read_text(encoding="utf-8"))
+            self.state = read_stream_position(file)
 
 
 def random_state_name(args: TrainingArguments) -> str:
@@ -80,7 +97,16 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
             f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
             f"of a run with {name}."
         ) from error
-    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        RuntimeError,
+        AttributeError,
+        TypeError,
+        pickle.UnpicklingError,
+    ) as error:
         raise CheckpointError(
             f"{file} cannot be read as the state of the loss weighting {name} ({one_line(error)}). Resume with the "
             f"loss weighting of the checkpoint."

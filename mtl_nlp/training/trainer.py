@@ -151,8 +151,8 @@ class MultitaskTrainer(StoppableTrainer):
             ignore_keys_for_eval: see `Trainer.train`.
 
         Raises:
-            CheckpointError: if there is no such checkpoint, or if the checkpoint belongs to a different model or loss
-                weighting.
+            CheckpointError: if there is no such checkpoint, or if the checkpoint is damaged or belongs to a different
+                model or loss weighting.
             RunError: if a loss or gradient is not finite, if a new checkpoint cannot be written, if a worker of the
                 data loader was killed, or if a different process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
@@ -167,7 +167,7 @@ class MultitaskTrainer(StoppableTrainer):
             if not self.args.ignore_data_skip:
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
-                self._resumed = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+                self._resumed = self.read_state(checkpoint)
         if self.args.world_size > 1:
             # DDP does the same with the model: a weighting may start from random values.
             for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):

@@ -15,11 +15,11 @@ from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.training.callbacks import EpochStart
 from mtl_nlp.training.divergence import DivergenceWatch, diverged
-from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.restoring import RestoringTrainer
 from mtl_nlp.training.step_rows import describe_rows, rows_of_step
 
 
-class WatchingTrainer(EvaluatingTrainer):
+class WatchingTrainer(RestoringTrainer):
     """A Trainer that reads its watch at each log of the loss, before evaluations and checkpoints, and at the end.
 
     Attributes:

@@ -166,9 +166,9 @@ def test_position_is_read_only_for_the_same_index_and_number_of_processes(tmp_pa
     position = StreamPosition(1, 2)
     position.save(tmp_path)
     assert not list(tmp_path.iterdir())
-    position.state = {"window": 3}
+    position.state = {"window": 3, "readers": {}}
     position.save(tmp_path)
-    for process, processes, expected in ((1, 2, {"window": 3}), (0, 2, None), (1, 3, None)):
+    for process, processes, expected in ((1, 2, {"window": 3, "readers": {}}), (0, 2, None), (1, 3, None)):
         other = StreamPosition(process, processes)
         other.load(tmp_path)
         assert other.state == expected
