@@ -73,7 +73,7 @@ def damaged_model(bench: Bench) -> Result:
     name = damage.choose(["predict"] * 6 + [*MODEL_COMMANDS])
     done = damage.folder(case / RUN)
     outcome = bench.sandbox.run(case, [MODEL_COMMANDS[name]], [case / OUT], online=name == "push")
-    return Result(f"{name}: {done}", _refused_if_useless(outcome, case / RUN))
+    return Result(f"{name}: {done}", refused_if_useless(outcome, case / RUN))
 
 
 def damaged_encoder(bench: Bench) -> Result:
@@ -82,9 +82,7 @@ def damaged_encoder(bench: Bench) -> Result:
     command = damage.choose(["plan", "train"])
     done = damage.folder(case / ENCODER)
     outcome = bench.sandbox.run(case, [[command, RECIPE, *_TRAINING]], [case / OUT])
-    return Result(
-        f"encoder {command}: {done}", _refused_if_useless(outcome, case / ENCODER, weights=command == "train")
-    )
+    return Result(f"encoder {command}: {done}", refused_if_useless(outcome, case / ENCODER, weights=command == "train"))
 
 
 def damaged_checkpoint(bench: Bench) -> Result:
@@ -107,7 +105,7 @@ def damaged_recipe(bench: Bench) -> Result:
     elif kind == "name of a task":
         done, command = damage.task_name(case / RECIPE), "train"
     else:
-        output = damage.choose([".", "..", "data", ENCODER, RUN, RECIPE, "/", "../outside", "${FUZZ_SECRET}"])
+        output = damage.choose([".", "..", "data", ENCODER, RUN, RECIPE, "/", "../outside"])
         done, command = f"output_dir {output}", "train"
         options = ["--set", f"output_dir={json.dumps(output)}", "--set", "training.max_steps=1"]
     commands = [[command, RECIPE, *options]] + [["predict", OUT, TEXT_FILE]] * (
@@ -157,7 +155,7 @@ CASES: dict[str, Callable[[Bench], Result]] = {
 """The kinds of cases by name."""
 
 
-def _refused_if_useless(outcome: Outcome, folder: Path, weights: bool = True) -> Outcome:
+def refused_if_useless(outcome: Outcome, folder: Path, weights: bool = True) -> Outcome:
     """Add a violation if a command has accepted a folder without a vocabulary or with weights that are not finite."""
     if outcome.finished.status != 0:
         return outcome

@@ -21,8 +21,8 @@ from mtl_nlp.cli.main import main
 
 CPU_SECONDS = 20
 """The CPU time of a case. It does not depend on the other processes of a machine, in contrast to wall-clock time."""
-WALL_SECONDS = 60
-"""The time of a case that waits and needs no CPU time."""
+WALL_SECONDS = 120
+"""The time of a case that waits and needs no CPU time, on a machine with other work."""
 MEMORY = 2 << 30
 """The bytes of address space that a case may add to those of the preloaded interpreter."""
 

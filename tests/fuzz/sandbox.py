@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 
 SECRET_NAME, SECRET = "FUZZ_SECRET", "s3cret-of-the-environment"
 """A variable of the environment whose value must not be written, printed or sent."""
+_IMPORT_SECONDS = 240.0
+"""The time for the imports of the interpreter, on a machine with other work."""
 PREFIX = "mtl-nlp: error: "
 _BEFORE = f"""
 import sys
@@ -58,7 +60,7 @@ class Sandbox:
 
     Attributes:
         canary: the file that damaged input tries to create by running code.
-        outside: a folder that damaged input names, and that no case may change.
+        outside: a folder that damaged input names. No case may change the folder or send the secret in its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,7 +72,7 @@ class Sandbox:
         home = folder / "home"
         for new in (self.outside, self._programs, home / "tmp"):
             new.mkdir(parents=True)
-        (self.outside / "notes.txt").write_text("not of any run\n", encoding="utf-8")
+        (self.outside / "notes.txt").write_text(f"{SECRET}\n", encoding="utf-8")
         environment = self.hub.environment(home) | {
             "TMPDIR": str(home / "tmp"),
             "OMP_NUM_THREADS": "1",
@@ -81,6 +83,7 @@ class Sandbox:
         }
         self._home = home
         self._interpreter = Interpreter(self._programs, environment, _BEFORE)
+        self._interpreter.start("pass").wait(_IMPORT_SECONDS)
 
     def close(self) -> None:
         """End the interpreter and the Hub."""
