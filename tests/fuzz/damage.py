@@ -63,8 +63,13 @@ class Damage:
 
     def folder(self, folder: Path) -> str:
         """Damage one or two files of a folder, or add a file."""
-        if self.rarely(12):
+        kind = self.choose(["any"] * 10 + ["add", "no tokenizer"])
+        if kind == "add":
             return self.add_file(folder)
+        if kind == "no tokenizer":
+            for file in folder.glob("tokenizer*"):
+                file.unlink()
+            return kind
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
         chosen = self.data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True))
         return "; ".join(f"{name}: {self.any(folder / name)}" for name in chosen)
@@ -317,12 +322,17 @@ class Damage:
         """Give a task of a recipe an odd name."""
         tree = yaml.safe_load(recipe.read_text(encoding="utf-8"))
         task, odd = self.choose(sorted(tree["tasks"])), self.choose([text for text in STRINGS if len(text) < 300])
-        tree["tasks"][odd] = tree["tasks"].pop(task)
-        for dataset in tree["datasets"].values():
-            if task in dataset["labels"]:
-                dataset["labels"][odd] = dataset["labels"].pop(task)
-        adapters = tree.get("adapters") or {}
-        if task in adapters.get("tasks", []):
-            adapters["tasks"] = [odd if name == task else name for name in adapters["tasks"]]
+        rename_task(tree, task, odd)
         recipe.write_bytes(as_yaml(tree))
         return f"rename the task {task} to {odd!r}"
+
+
+def rename_task(recipe: dict[str, Any], task: str, new: str) -> None:
+    """Rename a task in all sections of a recipe."""
+    recipe["tasks"][new] = recipe["tasks"].pop(task)
+    for dataset in recipe["datasets"].values():
+        if task in dataset["labels"]:
+            dataset["labels"][new] = dataset["labels"].pop(task)
+    adapters = recipe.get("adapters", {})
+    if task in adapters.get("tasks", []):
+        adapters["tasks"] = [new if name == task else name for name in adapters["tasks"]]

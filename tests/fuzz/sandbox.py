@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 SECRET_NAME, SECRET = "FUZZ_SECRET", "s3cret-of-the-environment"
 """A variable of the environment whose value must not be written, printed or sent."""
+_NOTES = "notes-outside-of-the-case"
 _IMPORT_SECONDS = 240.0
 """The time for the imports of the interpreter, on a machine with other work."""
 PREFIX = "mtl-nlp: error: "
@@ -60,7 +61,7 @@ class Sandbox:
 
     Attributes:
         canary: the file that damaged input tries to create by running code.
-        outside: a folder that damaged input names. No case may change the folder or send the secret in its file.
+        outside: a folder that damaged input names. No case may change the folder or send the text in its file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,7 +73,7 @@ class Sandbox:
         home = folder / "home"
         for new in (self.outside, self._programs, home / "tmp"):
             new.mkdir(parents=True)
-        (self.outside / "notes.txt").write_text(f"{SECRET}\n", encoding="utf-8")
+        (self.outside / "notes.txt").write_text(f"{_NOTES}\n", encoding="utf-8")
         environment = self.hub.environment(home) | {
             "TMPDIR": str(home / "tmp"),
             "OMP_NUM_THREADS": "1",
@@ -131,15 +132,15 @@ class Sandbox:
             "hub": urlsplit(self.hub.endpoint).port if online else None,
         }
         running = self._interpreter.start("import sys, guard; guard.run(sys.argv[1])", json.dumps(specification))
-        violations = []
         finished = running.wait(2 * WALL_SECONDS)
         shutil.rmtree(running.folder)
-        violations += [*_reported(report), *_ended(finished, report), *self._leaks(finished, writable)]
+        violations = [*_reported(report), *_ended(finished, report), *self._leaks(finished, writable)]
         if self.canary.exists():
             violations.append(Violation("ran code", "created the canary"))
         for folder, files in inputs.items():
             violations += [Violation("wrote outside", f"changed {name}") for name in _changed(folder, files, writable)]
         if finished.status == 0:
+            violations += [Violation("not finite", "printed")] * bool(_numbers_that_are_not_finite(finished.stdout))
             for folder, files in outputs.items():
                 violations += [found for name in _changed(folder, files) for found in not_finite(folder / name)]
         return Outcome(finished, tuple(dict.fromkeys(violations)))
@@ -148,12 +149,10 @@ class Sandbox:
         secret = SECRET.encode()
         if SECRET in finished.stdout + finished.stderr:
             yield Violation("secret", "printed")
-        if finished.status == 0 and re.search(r"\b(NaN|Infinity)\b", re.sub(r'"(?:[^"\\]|\\.)*"', "", finished.stdout)):
-            yield Violation("not finite", "printed")
-        if any(secret in body for body in self.hub.received):
-            yield Violation("secret", "sent")
-        if any(str(self.folder).encode() in body for body in self.hub.received):
-            yield Violation("secret", "sent a local path")
+        sent = {"the variable": SECRET, "a file outside": _NOTES, "a local path": str(self.folder)}
+        for what, private in sent.items():
+            if any(private.encode() in body for body in self.hub.received):
+                yield Violation("secret", f"sent {what}")
         for folder in writable:
             for file in folder.rglob("*"):
                 if file.is_file() and not file.is_symlink() and secret in file.read_bytes():
@@ -178,9 +177,8 @@ def not_finite(file: Path) -> Iterator[Violation]:
     """Check that the numbers in a file of JSON or weights are finite. A file that cannot be read has no numbers."""
     if file.suffix in (".json", ".jsonl") and file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")
-        # Outside of strings, JSON has these words only as numbers.
-        words = re.findall(r"NaN|-?Infinity", re.sub(r'"(?:[^"\\]|\\.)*"', "", text))
-        yield from [Violation("not finite", f"{word} in {file.name}") for word in words[:1]]
+        for word in _numbers_that_are_not_finite(text)[:1]:
+            yield Violation("not finite", f"{word} in {file.name}")
     elif file.suffix == ".safetensors" and file.is_file():
         try:
             weights = load_file(file)
@@ -188,6 +186,11 @@ def not_finite(file: Path) -> Iterator[Violation]:
             return
         if not all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point()):
             yield Violation("not finite", f"weights in {file.name}")
+
+
+def _numbers_that_are_not_finite(text: str) -> list[str]:
+    """Return the numbers in JSON that are not finite: outside of strings, JSON has these words only as numbers."""
+    return re.findall(r"NaN|-?Infinity", re.sub(r'"(?:[^"\\\n]|\\.)*"', "", text))
 
 
 def _changed(folder: Path, before: dict[str, str], without: Sequence[Path] = ()) -> list[str]:

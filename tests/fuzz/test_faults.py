@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import yaml
 from cases import MODEL_COMMANDS, OUT, VOCABULARY, WEIGHTS, refused_if_useless
-from damage import LONG
-from originals import ADAPTED, PLAIN, RECIPE, RUN, TEXT_FILE
+from damage import LONG, rename_task
+from originals import ADAPTED, ENCODER, PLAIN, RECIPE, RUN, TEXT_FILE
 from safetensors.torch import load_file, save_file
 from sandbox import SECRET_NAME
 
 CHECKPOINT = f"{RUN}/checkpoint-2"
 PREDICT, PUSH = MODEL_COMMANDS["predict"], MODEL_COMMANDS["push"]
 TRAIN = ["train", RECIPE, "--set", f"output_dir={OUT}"]
+TRAIN_AND_PREDICT = [TRAIN, ["predict", OUT, TEXT_FILE]]
 RESUME = ["train", RECIPE, "--resume", "--set", "training.max_steps=3"]
 
 
@@ -62,6 +64,22 @@ def _recipe(old: str, new: str, name: str = RECIPE) -> Callable[[Path], None]:
     return damage
 
 
+def _task_named(name: str) -> Callable[[Path], None]:
+    """Return a function that renames a task with an adapter."""
+
+    def damage(case: Path) -> None:
+        recipe = yaml.safe_load((case / RECIPE).read_text(encoding="utf-8"))
+        rename_task(recipe, "topic", name)
+        (case / RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+    return damage
+
+
+def _without_tokenizer(case: Path) -> None:
+    for file in (case / ENCODER).glob("tokenizer*"):
+        file.unlink()
+
+
 def _pickled(name: str, value: Any) -> Callable[[Path], None]:
     return lambda case: torch.save(value, case / CHECKPOINT / name)
 
@@ -97,19 +115,15 @@ FAULTS: dict[str, Fault] = {
     "settings of a tokenizer that are numbers": Fault(
         _json(f"{RUN}/tokenizer_config.json", "mask_token", value={}), [PREDICT]
     ),
-    "a missing tokenizer": Fault(lambda case: (case / RUN / VOCABULARY).unlink(), [PREDICT]),
+    "a missing tokenizer": Fault(_without_tokenizer, [["plan", RECIPE]]),
     "scores that are texts": Fault(
         _json(f"{RUN}/results.json", "tasks", "pos", value="x"), [MODEL_COMMANDS["drop"], PUSH]
     ),
     "weights that are not finite": Fault(_weights_of_nan, [PREDICT]),
     "a label that float32 cannot hold": Fault(_huge_label, [TRAIN]),
     "a long pair": Fault(_long_pair, [PREDICT]),
-    "an adapter of a task with brackets": Fault(
-        _recipe("topic", "topic (fine)"), [TRAIN, ["predict", OUT, TEXT_FILE]], ADAPTED
-    ),
-    "an adapter of a task with a backslash": Fault(
-        _recipe("topic", "a\\b"), [TRAIN, ["predict", OUT, TEXT_FILE]], ADAPTED
-    ),
+    "an adapter of a task with brackets": Fault(_task_named("topic (fine)"), TRAIN_AND_PREDICT, ADAPTED),
+    "an adapter of a task with a backslash": Fault(_task_named("a\\b"), TRAIN_AND_PREDICT, ADAPTED),
     "the recipe's folder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=."]]),
     "the encoder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=encoder"]]),
     "a new run over an older run": Fault(lambda case: None, [["train", RECIPE, "--set", "training.learning_rate=0.1"]]),
@@ -139,5 +153,6 @@ def test_the_commands_survive(name, sandbox, originals):
     writable = [case / (RUN if fault.resumes else OUT)]
     outcome = sandbox.run(case, fault.commands, writable, online=PUSH in fault.commands)
     if not fault.resumes:
-        outcome = refused_if_useless(outcome, case / RUN)
+        for folder in (case / RUN, case / ENCODER):
+            outcome = refused_if_useless(outcome, folder)
     assert not outcome.violations, outcome.finished.stderr
