@@ -123,7 +123,7 @@ FAULTS: dict[str, Fault] = {
     "a label that float32 cannot hold": Fault(_huge_label, [TRAIN]),
     "a long pair": Fault(_long_pair, [PREDICT]),
     "an adapter of a task with brackets": Fault(_task_named("topic (fine)"), TRAIN_AND_PREDICT, ADAPTED),
-    "an adapter of a task with a backslash": Fault(_task_named("a\\b"), TRAIN_AND_PREDICT, ADAPTED),
+    "an adapter of a task with a backslash": Fault(_task_named("domain\\user"), TRAIN_AND_PREDICT, ADAPTED),
     "the recipe's folder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=."]]),
     "the encoder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=encoder"]]),
     "a new run over an older run": Fault(lambda case: None, [["train", RECIPE, "--set", "training.learning_rate=0.1"]]),
