@@ -1,0 +1,158 @@
+"""Faults that the fuzzer has found: the sandbox reports each of them as soon as its repair is removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import yaml
+from cases import MODEL_COMMANDS, OUT, VOCABULARY, WEIGHTS, refused_if_useless
+from damage import LONG, rename_task
+from originals import ADAPTED, ENCODER, PLAIN, RECIPE, RUN, TEXT_FILE
+from safetensors.torch import load_file, save_file
+from sandbox import SECRET_NAME
+
+CHECKPOINT = f"{RUN}/checkpoint-2"
+PREDICT, PUSH = MODEL_COMMANDS["predict"], MODEL_COMMANDS["push"]
+TRAIN = ["train", RECIPE, "--set", f"output_dir={OUT}"]
+TRAIN_AND_PREDICT = [TRAIN, ["predict", OUT, TEXT_FILE]]
+RESUME = ["train", RECIPE, "--resume", "--set", "training.max_steps=3"]
+
+
+class Fault(NamedTuple):
+    """An input that a command once did not survive.
+
+    Attributes:
+        damage: makes the input in the folder of a case.
+        commands: use the input.
+        original: the intact folder.
+        resumes: whether the commands continue the run, so that they may write to its folder.
+    """
+
+    damage: Callable[[Path], object]
+    commands: Sequence[Sequence[str]]
+    original: str = PLAIN
+    resumes: bool = False
+
+
+def _json(name: str, *path: Any, value: Any) -> Callable[[Path], None]:
+    """Return a function that replaces a value in a JSON file."""
+
+    def damage(case: Path) -> None:
+        tree = json.loads((case / name).read_text(encoding="utf-8"))
+        place = tree
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = value
+        (case / name).write_text(json.dumps(tree), encoding="utf-8")
+
+    return damage
+
+
+def _recipe(old: str, new: str, name: str = RECIPE) -> Callable[[Path], None]:
+    """Return a function that replaces a text everywhere in a recipe."""
+
+    def damage(case: Path) -> None:
+        text = (case / name).read_text(encoding="utf-8")
+        assert old in text
+        (case / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return damage
+
+
+def _task_named(name: str) -> Callable[[Path], None]:
+    """Return a function that renames a task with an adapter."""
+
+    def damage(case: Path) -> None:
+        recipe = yaml.safe_load((case / RECIPE).read_text(encoding="utf-8"))
+        rename_task(recipe, "topic", name)
+        (case / RECIPE).write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+    return damage
+
+
+def _without_tokenizer(case: Path) -> None:
+    for file in (case / ENCODER).glob("tokenizer*"):
+        file.unlink()
+
+
+def _pickled(name: str, value: Any) -> Callable[[Path], None]:
+    return lambda case: torch.save(value, case / CHECKPOINT / name)
+
+
+def _weights_of_nan(case: Path) -> None:
+    weights = load_file(case / RUN / WEIGHTS)
+    next(iter(weights.values())).fill_(float("nan"))
+    save_file(weights, case / RUN / WEIGHTS, metadata={"format": "pt"})
+
+
+def _huge_label(case: Path) -> None:
+    rows = [json.loads(line) for line in (case / "data/train.jsonl").read_text(encoding="utf-8").splitlines()]
+    (case / "data/train.jsonl").write_text("".join(json.dumps(row | {"score": 1e39}) + "\n" for row in rows))
+
+
+def _link_outside(case: Path) -> None:
+    (case / RUN / "README.md").unlink()
+    (case / RUN / "README.md").symlink_to(case.parent / "outside" / "notes.txt")
+
+
+def _long_pair(case: Path) -> None:
+    (case / TEXT_FILE).write_text(json.dumps({"text": LONG, "text_pair": LONG}) + "\n", encoding="utf-8")
+
+
+CONFIG = f"{RUN}/config.json"
+FAULTS: dict[str, Fault] = {
+    "many layers": Fault(_json(CONFIG, "text_config", "num_hidden_layers", value=10**9), [PREDICT]),
+    "a large vocabulary": Fault(_json(CONFIG, "text_config", "vocab_size", value=10**12), [PREDICT]),
+    "a task that is a number": Fault(_json(CONFIG, "tasks", 0, value=3), [PREDICT]),
+    "a type of a task that is a list": Fault(_json(CONFIG, "tasks", 0, "type", value=["x"]), [PREDICT]),
+    "a data type that is a list": Fault(_json(CONFIG, "dtype", value=["x"]), [PREDICT]),
+    "a tokenizer that is not valid": Fault(_json(f"{RUN}/{VOCABULARY}", "version", value={}), [PREDICT]),
+    "settings of a tokenizer that are numbers": Fault(
+        _json(f"{RUN}/tokenizer_config.json", "mask_token", value={}), [PREDICT]
+    ),
+    "a missing tokenizer": Fault(_without_tokenizer, [["plan", RECIPE]]),
+    "scores that are texts": Fault(
+        _json(f"{RUN}/results.json", "tasks", "pos", value="x"), [MODEL_COMMANDS["drop"], PUSH]
+    ),
+    "weights that are not finite": Fault(_weights_of_nan, [PREDICT]),
+    "a label that float32 cannot hold": Fault(_huge_label, [TRAIN]),
+    "a long pair": Fault(_long_pair, [PREDICT]),
+    "an adapter of a task with brackets": Fault(_task_named("topic (fine)"), TRAIN_AND_PREDICT, ADAPTED),
+    "an adapter of a task with a backslash": Fault(_task_named("domain\\user"), TRAIN_AND_PREDICT, ADAPTED),
+    "the recipe's folder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=."]]),
+    "the encoder as output_dir": Fault(lambda case: None, [["train", RECIPE, "--set", "output_dir=encoder"]]),
+    "a new run over an older run": Fault(lambda case: None, [["train", RECIPE, "--set", "training.learning_rate=0.1"]]),
+    "a variable in a recipe": Fault(_recipe("apache-2.0", f"${{{SECRET_NAME}}}"), [TRAIN]),
+    "a variable in a model's recipe": Fault(_recipe("apache-2.0", f"${{{SECRET_NAME}}}", f"{RUN}/{RECIPE}"), [PUSH]),
+    "a link in a pushed folder": Fault(_link_outside, [PUSH]),
+    "a schedule that is a text": Fault(_pickled("scheduler.pt", "x"), [RESUME], resumes=True),
+    "an optimizer that is a list": Fault(_pickled("optimizer.pt", []), [RESUME], resumes=True),
+    "random states that are numbers": Fault(
+        _pickled("rng_state.pth", {"python": 1, "numpy": 2}), [RESUME], resumes=True
+    ),
+    "a training state that is a list": Fault(
+        lambda case: (case / CHECKPOINT / "trainer_state.json").write_text("[]"), [RESUME], resumes=True
+    ),
+    "a checkpoint's recipe that is a text": Fault(
+        lambda case: (case / CHECKPOINT / RECIPE).write_text("x"), [RESUME], resumes=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_commands_survive(name, sandbox, originals):
+    fault = FAULTS[name]
+    case = sandbox.new_case(originals[fault.original])
+    (case / OUT).mkdir()
+    fault.damage(case)
+    writable = [case / (RUN if fault.resumes else OUT)]
+    outcome = sandbox.run(case, fault.commands, writable, online=PUSH in fault.commands)
+    if not fault.resumes:
+        for folder in (case / RUN, case / ENCODER):
+            outcome = refused_if_useless(outcome, folder)
+    assert not outcome.violations, outcome.finished.stderr
