@@ -23,6 +23,12 @@ EXAMPLES = (
 SHOWN_CLASSES = 10
 """The number of classes that the page shows of a task with more classes."""
 
+MAX_CHARACTERS = 100_000
+"""The number of characters that a text on the page can have."""
+
+_MAX_WAITING = 100
+"""The number of texts of all users that wait for an answer. The page refuses further texts until one is answered."""
+
 _STYLE = """
 .marks {
   line-height: 2; margin-top: 1.2rem; max-height: 15rem; overflow-y: auto;
@@ -93,7 +99,15 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
     def is_marked(task: Any) -> bool:
         return task.kind.display == "marks"
 
-    def run(text: str) -> list[Any]:
+    def run(text: str | None) -> list[Any]:
+        text = text or ""
+        # The browser does not allow longer texts, but a program can send a text without the page.
+        if len(text) > MAX_CHARACTERS:
+            raise gradio.Error(
+                f"A text on this page should have at most {MAX_CHARACTERS:,} characters. Found {len(text):,}. "
+                f"Shorten the text.",
+                print_exception=False,
+            )
         answers = answer(text, top_k=None)
         return [format_answer(task, answers[task.name], text) for task in tasks]
 
@@ -102,7 +116,13 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column(scale=3, min_width=480):
                 text = gradio.Textbox(
-                    EXAMPLES[0], label="Text", placeholder="Press Shift+Enter", lines=2, max_lines=8, elem_id="text"
+                    EXAMPLES[0],
+                    label="Text",
+                    placeholder="Press Shift+Enter",
+                    lines=2,
+                    max_lines=8,
+                    max_length=MAX_CHARACTERS,
+                    elem_id="text",
                 )
                 button = gradio.Button("Answer", variant="primary", elem_id="answer")
                 outputs = {n: _component(task, n) for n, task in enumerate(tasks) if is_marked(task)}
@@ -115,8 +135,9 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
             inputs=[text],
             outputs=[outputs[number] for number in range(len(tasks))],
             api_name="answer",
+            concurrency_limit=1,  # one text at a time takes all cores
         )
-    return page
+    return page.queue(max_size=_MAX_WAITING)
 
 
 def format_answer(task: Any, entries: list[dict[str, Any]], text: str) -> Any:

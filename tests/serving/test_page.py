@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from chromium import Keys, Page, chromium, eventually, needs_chromium, page_url
@@ -20,7 +22,7 @@ from transformers import Pipeline, pipeline
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.cli.main import main
-from mtl_nlp.serving.page import EXAMPLES, SHOWN_CLASSES, format_answer
+from mtl_nlp.serving.page import EXAMPLES, MAX_CHARACTERS, SHOWN_CLASSES, format_answer
 
 RUNS = "<img src=x onerror=window.ran=1>"
 """Markup that sets `window.ran` if the page shows it as anything but text."""
@@ -290,6 +292,33 @@ def test_texts_are_neither_sent_elsewhere_nor_stored_in_the_browser(page, served
         """
     )
     assert stored == [0, 0, 0]
+
+
+# Texts that a program sends without the page
+
+
+def posted(url: str, data: str | None) -> tuple[str, Any]:
+    """Send a text to a page, and return the kind and content of the reply."""
+    opener = build_opener(ProxyHandler({}))
+    request = Request(f"{url}/gradio_api/call/answer", json.dumps({"data": [data]}).encode())
+    request.add_header("Content-Type", "application/json")
+    with opener.open(request, timeout=60) as reply:
+        event = json.load(reply)["event_id"]
+    with opener.open(f"{url}/gradio_api/call/answer/{event}", timeout=60) as reply:
+        kind, content = reply.read().decode().strip().split("\n")[-2:]
+    return kind.removeprefix("event: "), json.loads(content.removeprefix("data: "))
+
+
+def test_text_above_the_limit_is_refused_and_the_next_text_is_answered(served):
+    url = served.url.rstrip("/")
+    kind, content = posted(url, "a" * (MAX_CHARACTERS + 1))
+    assert kind == "error"
+    message = "A text on this page should have at most 100,000 characters. Found 100,001. Shorten the text."
+    assert content["error"] == message
+    for text in ("a" * MAX_CHARACTERS, SENTENCE, None):
+        kind, content = posted(url, text)
+        assert kind == "complete"
+        assert len(content) == len(TASKS)
 
 
 # The command
