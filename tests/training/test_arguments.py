@@ -93,3 +93,8 @@ def test_best_model_is_chosen_by_mtl_score_by_default(tmp_path):
     assert MultitaskTrainingArguments(str(tmp_path), **best).greater_is_better
     named = MultitaskTrainingArguments(str(tmp_path), **best, metric_for_best_model="loss")
     assert named.metric_for_best_model == "loss"
+
+
+def test_checkpoints_of_transformers_at_sigterm_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`enable_jit_checkpoint` should be false"):
+        MultitaskTrainingArguments(output_dir=str(tmp_path), enable_jit_checkpoint=True)
