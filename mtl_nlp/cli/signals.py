@@ -157,7 +157,7 @@ def advice_to_resume(output_dir: Path) -> Iterator[None]:
     except Interrupted as error:
         error.advice = f"{error.advice} {describe_last_checkpoint(output_dir)}".lstrip()
         raise
-    except RuntimeError:
+    except (RuntimeError, ConnectionError, EOFError):
         from mtl_nlp.training.failures import lost_processes_reported
 
         # torch reports each killed worker at any place in the main thread, even after the training has failed.

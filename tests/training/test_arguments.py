@@ -109,3 +109,8 @@ def test_values_from_the_environment_are_not_reported_to_trackers(tmp_path):
     assert args.to_dict()["run_name"] == args.to_sanitized_dict()["run_name"] == "a-${MTL_RUN}"
     assert args.to_dict()["lr_scheduler_kwargs"] == {"note": ["${MTL_RUN}"]}
     assert "qqtracked" not in args.to_json_string()
+
+
+def test_checkpoints_of_transformers_at_sigterm_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`enable_jit_checkpoint` should be false"):
+        MultitaskTrainingArguments(output_dir=str(tmp_path), enable_jit_checkpoint=True)
