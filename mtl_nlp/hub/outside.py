@@ -68,11 +68,12 @@ class Loading(contextlib.AbstractContextManager):
     Args:
         error: the class of the error for users.
         what: the start of the message, such as `runs/ewt`.
+        failure: the middle of the message.
     """
 
-    def __init__(self, error: type[MtlNlpError], what: str) -> None:
+    def __init__(self, error: type[MtlNlpError], what: str, failure: str = "cannot be loaded") -> None:
         self._error = error
-        self._what = what
+        self._start = f"{what} {failure}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -81,7 +82,7 @@ class Loading(contextlib.AbstractContextManager):
             return
         # The tokenizers library raises objects of the class Exception itself.
         if kind is Exception or isinstance(error, _DAMAGE):
-            raise self._error(f"{self._what} cannot be loaded: {_reason(error)}") from error
+            raise self._error(f"{self._start}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -35,8 +35,10 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
         check_files(recipe.encoder, **hub)
         config = AutoConfig.from_pretrained(recipe.encoder, **hub)
-        if Path(recipe.encoder).is_dir():  # `plan` does not download the weights of an encoder from the Hub
+    if Path(recipe.encoder).is_dir():  # `plan` does not download the weights of an encoder from the Hub
+        with Loading(RecipeError, f"encoder: {recipe.encoder}", "cannot be built"):
             check_size(config, recipe.encoder)
+    with Loading(RecipeError, f"encoder: {recipe.encoder}"):
         if not isinstance(config, MultitaskConfig):
             config = MultitaskConfig(text_config=config)
         on_words = config.reads_words or reads_words([recipe.task(name) for name in recipe.tasks])
