@@ -94,10 +94,10 @@ class DivergenceWatch:
         if self._has_scaler:
             return
         own, gradients = _of_torch(optimizer), _gradients(optimizer)
-        if self.accelerator.distributed_type == DistributedType.FSDP:
+        has_dtensors = any(isinstance(gradient, DTensor) for gradient in gradients)
+        if has_dtensors or self.accelerator.distributed_type == DistributedType.FSDP:
             # Clipping has multiplied the gradients of all processes by a norm to which all shards contribute.
             self._frozen = torch.maximum(self._frozen, self._has_wrong_gradient(optimizer).float())
-        has_dtensors = any(isinstance(gradient, DTensor) for gradient in gradients)
         if isinstance(own, _WITH_FLAG) and all(group["fused"] for group in own.param_groups) and not has_dtensors:
             vars(own)["found_inf"] = self._frozen
             return

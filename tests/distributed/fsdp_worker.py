@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from builders import PULL, build_adapted_model, build_model, mixed_splits
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -27,6 +28,7 @@ from mtl_nlp import (
 from mtl_nlp.balancing.pull import adapter_deviation
 from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
+from mtl_nlp.training.divergence import DivergenceWatch
 
 STEPS = [
     (("words", range(6)), ("texts", range(9))),  # one process has pos and ner, the other topic and score
@@ -95,6 +97,33 @@ def evaluate(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, folder: 
     }
 
 
+def diverge(batch: dict[str, Any], rank: int) -> dict[str, Any]:
+    """Clip and protect a gradient of which one process has a part that is not finite."""
+    model = sharded(build_model().train())
+    found: dict[str, Any] = {}
+    for name in ("finite", "diverged"):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        watch = DivergenceWatch(list(TASKS), Accelerator())
+        loss_sums = model(**batch).loss_sums
+        joint_loss(loss_sums, count_step([batch], TASKS)).backward()
+        if name == "diverged" and rank == 0:
+            next(parameter.grad.to_local() for parameter in model.parameters())[0] = float("nan")
+        watch.observe(torch.stack(list(loss_sums.values())).detach(), optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        watch.protect(optimizer)
+        before = {name: whole(value) for name, value in model.state_dict().items()}
+        optimizer.step()
+        watch.release(optimizer)
+        record = watch.record(model.named_parameters())
+        dist.all_reduce(record)
+        after = {name: whole(value) for name, value in model.state_dict().items()}
+        moved = sum(not torch.equal(value, before[key]) for key, value in after.items())
+        is_finite = all(bool(value.isfinite().all()) for value in after.values())
+        found[name] = {"read": watch.read(record), "moved": moved, "is_finite": is_finite}
+        optimizer.zero_grad()
+    return {name: {**each, "read": each["read"] and tuple(each["read"])} for name, each in found.items()}
+
+
 def main(tokenizer: str, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
@@ -136,6 +165,7 @@ def main(tokenizer: str, folder: str) -> None:
             "elements": sum(parameter.numel() for parameter in parameters.values()),
             **train(model, own, processes, pull),
         }
+    found["divergence"] = diverge(own[0], rank)
     for name, build in (("plain", lambda: build_model(std=0.3)), ("adapters", build_adapted_model)):
         for shard in (False, True):
             found[f"evaluation, {name}, {shard}"] = evaluate(build(), loaded, folder, shard)

@@ -77,3 +77,11 @@ def test_sharded_evaluation_equals_unsharded_evaluation_with_unequal_batches(fou
         assert run["predictions"] == plain[0]["predictions"]
         assert run["metrics"] == pytest.approx(plain[0]["metrics"], rel=1e-6)
     assert len({word for row in plain[0]["predictions"]["pos"] for word in row}) > 1
+
+
+def test_gradient_that_overflows_in_one_shard_reaches_no_weight(found):
+    for rank in found:
+        assert rank["divergence"]["finite"]["read"] is None
+        assert rank["divergence"]["finite"]["moved"] > 0
+        assert all(each["is_finite"] for each in rank["divergence"].values())
+        assert rank["divergence"]["diverged"]["read"] == (0, [], False, [0])
