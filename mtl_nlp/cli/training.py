@@ -151,7 +151,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(describe_notes(run), end="\n" if run.notes else "")
     evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
     if arguments.process_index == 0:
-        with writing_to(output, "--output", RunError):
+        with writing_to(output, "--output"):
             _report(evaluation, run, options.split, output, training=training_in(output))
         if output == folder / RESULTS_NAME:
             write_model_card(folder)
