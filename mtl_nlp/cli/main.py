@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _escape_unprintable_characters() -> None:
     """Print characters that the encoding of the output lacks as escapes, instead of ending the command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in {"strict", "surrogateescape"}:
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -75,8 +75,8 @@ def writing_to(path: Path, name: str = "output_dir", error_type: type[MtlNlpErro
     Args:
         path: the folder or file that the context writes to.
         name: the option or recipe key that names the path, for the message.
-        error_type: the class of the error: `RecipeError` before the work, when the user can name a different path;
-            `RunError` after the work, when the path could be written to before, and the disk is full by now.
+        error_type: the class of the error: `RecipeError` for a path that was never written to, so the path is wrong;
+            `RunError` for a path that was written to before, so the disk is full by now.
 
     Raises:
         MtlNlpError: of the given class, if the path cannot be written to.

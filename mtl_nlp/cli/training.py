@@ -170,7 +170,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if output is None:
         _report(evaluation, run, options.split)
         return
-    with writing_to(output, "--output", RunError):
+    with writing_to(output, "--output"):
         _report(evaluation, run, options.split, output, training=training_in(output))
         if output == beside:
             write_model_card(output.parent)

@@ -180,3 +180,28 @@ def test_a_token_in_a_recipe_is_refused(quick_recipe, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "training.hub_token: a recipe must not contain a token" in error
     assert "hf_secret" not in error
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}]
+)
+def test_output_without_unicode_ends_no_command_and_loses_no_answer(trained, tmp_path, variables):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("Zoë lives in 東京 …\n", encoding="utf-8")
+    for output_format in ("jsonl", "conll"):
+        command = [sys.executable, "-m", "mtl_nlp", "predict", str(trained / "run"), str(texts)]
+        command += ["--output-format", output_format]
+        finished = subprocess.run(command, capture_output=True, env={**os.environ, **variables})
+        assert finished.returncode == 0, finished.stderr
+        assert main([*command[3:], "--output", str(tmp_path / "answers")]) == 0
+        assert finished.stdout == (tmp_path / "answers").read_bytes()
+    command = [sys.executable, "-m", "mtl_nlp", "plan", str(tmp_path / "東京.yaml")]
+    finished = subprocess.run(
+        command, capture_output=True, env={**os.environ, **variables}, text=True, encoding="utf-8"
+    )
+    assert finished.returncode == 2
+    assert len(finished.stderr.splitlines()) == 1
+    # The sample corpus and the recipe have letters that ASCII lacks.
+    shutil.copy(trained / "recipe.yaml", tmp_path / "東京.yaml")
+    finished = subprocess.run(command, capture_output=True, env={**os.environ, **variables})
+    assert finished.returncode == 0, finished.stderr
