@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -91,6 +92,8 @@ class EndingSignals:
             self.received, self._since = number, time.monotonic()
             for each in (signal.SIGINT, signal.SIGTERM):
                 _handle(each, self._leave)
+                # The interpreter removes handlers in Python before it ends, and a signal would change the exit code.
+                atexit.register(_handle, each, signal.SIG_IGN)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._expect_further_signals(number)

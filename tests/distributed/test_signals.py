@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -201,9 +202,8 @@ def test_repeated_ctrl_c_leaves_no_traceback(workshop, output, command):
     started = workshop.start_until(after(4), output, command=command)
     deadline = time.monotonic() + 60
     while started.is_running and time.monotonic() < deadline:
-        if command and psutil.Process(started.processes[0].pid).status() == psutil.STATUS_ZOMBIE:
-            break
-        started.signal(signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            started.signal(signal.SIGINT)
         time.sleep(0.02)
     started.end().line(130, BY_CTRL_C)
 
@@ -234,8 +234,8 @@ def test_signal_during_the_imports_of_a_command_leaves_one_line(workshop, tmp_pa
 def test_sigterm_outside_of_the_training_ends_the_run_at_once(workshop, output):
     started = workshop.start_until(is_in_main, output)
     started.signal(signal.SIGTERM)
-    line = started.end().line(143, "mtl-nlp: ")
-    assert line == f"{BY_SIGTERM}There is no complete checkpoint in {output}."
+    assert started.end().line(143, "mtl-nlp: ").startswith(BY_SIGTERM.rstrip())
+    assert not list(output.glob("checkpoint-*"))
     started = workshop.start_until(lambda started: (output / "model.safetensors").exists(), output)
     started.signal(signal.SIGTERM)
     assert started.end().line(143, "mtl-nlp: ") == BY_SIGTERM + advice(output)
