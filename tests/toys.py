@@ -49,7 +49,7 @@ FAMILIES = (
 )
 
 
-def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
+def build_tokenizer(kind: str, size: int = VOCABULARY) -> PreTrainedTokenizerBase:
     """Build a toy tokenizer that is the same in every process.
 
     The vocabularies of WordPiece and Unigram are listed here, because their trainers break ties by the order of a hash
@@ -57,13 +57,14 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
 
     Args:
         kind: `wordpiece`, `bpe` (byte-level) or `unigram` (SentencePiece).
+        size: the size of the vocabulary, except for `bpe`.
     """
     special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
     words = {word for text in TEXTS for word in text.split()}
     if kind == "wordpiece":
         lower = sorted({piece.lower() for word in words for piece in (word, word[:4], *word)})
         vocab = [*special, *lower, *(f"##{character}" for character in lower if len(character) == 1)]
-        vocab += [f"[unused{number}]" for number in range(VOCABULARY - len(vocab))]
+        vocab += [f"[unused{number}]" for number in range(size - len(vocab))]
         tokenizer = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(vocab)}, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -79,7 +80,7 @@ def build_tokenizer(kind: str) -> PreTrainedTokenizerBase:
         pieces = {f"▁{word[:2]}" for word in words} | {word[2:5] for word in words if len(word) > 3}
         scores = [(piece, -1.0) for piece in special] + [(piece, -2.0) for piece in sorted(pieces)]
         scores += [(character, -3.0) for character in sorted({"▁", *"".join(words)})]
-        scores += [(f"[unused{number}]", -9.0) for number in range(VOCABULARY - len(scores))]
+        scores += [(f"[unused{number}]", -9.0) for number in range(size - len(scores))]
         tokenizer = Tokenizer(models.Unigram(scores, unk_id=special.index("[UNK]")))
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()

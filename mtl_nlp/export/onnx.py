@@ -17,7 +17,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 from mtl_nlp.errors import ExportError, ModelError
 from mtl_nlp.export.stock import check_exportable
@@ -30,6 +30,8 @@ from mtl_nlp.run_folder import ONNX_NAME
 
 _EXAMPLE = (2, 8)
 """The batch size and length for tracing; the exported file accepts any batch size and length."""
+
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 _MAX_BYTES = 2_000_000_000
 """An upper bound on the size of the weights: protobuf limits an ONNX file to 2 GiB."""
@@ -93,10 +95,19 @@ class OnnxMultitaskModel:
             raise ModelError(
                 f"{folder}: {ONNX_NAME} is damaged or truncated ({one_line(error)}). Export the model again."
             ) from error
-        if missing := model.tasks.keys() - {output.name for output in model.session.get_outputs()}:
+        sizes = {output.name: output.shape[-1] for output in model.session.get_outputs()}
+        if missing := model.tasks.keys() - sizes.keys():
             raise ModelError(
                 f"{folder}: {ONNX_NAME} has no output for {', '.join(sorted(missing))}. Export the model again."
             )
+        for name, task in model.tasks.items():
+            if isinstance(sizes[name], int) and sizes[name] != task.num_labels:
+                raise ModelError(
+                    f"{folder}: {ONNX_NAME} has {sizes[name]} outputs for {name}, and {CONFIG_NAME} has "
+                    f"{task.num_labels} labels. Export the model again."
+                )
+        if unknown := {each.name for each in model.session.get_inputs()} - _INPUTS:
+            raise ModelError(f"{folder}: {ONNX_NAME} has the unknown inputs {', '.join(sorted(unknown))}.")
         return model
 
     def __call__(

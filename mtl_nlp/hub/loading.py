@@ -10,7 +10,7 @@ from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import ModelError
-from mtl_nlp.hub.outside import Loading, check_files, check_size
+from mtl_nlp.hub.outside import Loading, check_config_file, check_size, check_tokenizer_files
 from mtl_nlp.modeling.checks_multitask import check_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -33,7 +33,7 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
             f"{folder}: the replacement of the model was interrupted. Finish it: mv {folder}/{SAVED_NAME}/* {folder}/"
         )
     with Loading(ModelError, folder):
-        check_files(folder, **kwargs)
+        check_config_file(folder, **kwargs)
         # Without this argument transformers would ask the user whether to run code from the repository.
         config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
     if not isinstance(config, MultitaskConfig):
@@ -87,6 +87,7 @@ def load_model_tokenizer(folder: str, config: MultitaskConfig) -> PreTrainedToke
         ModelError: if there is no tokenizer, the tokenizer cannot be loaded, or it does not belong to the model.
     """
     with Loading(ModelError, f"{folder}: the tokenizer"):
+        check_tokenizer_files(folder)
         tokenizer = load_tokenizer(folder, reads_words=config.reads_words, trust_remote_code=False)
         check_tokenizer(tokenizer, config.text_config, config.max_length, config.stride)
     return tokenizer

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from huggingface_hub.utils import httpx
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import AutoModel, PreTrainedConfig
@@ -44,6 +45,7 @@ _DAMAGE = (
     OSError,
     ValueError,
     UnpicklingError,
+    httpx.HTTPError,
     SafetensorError,
     StrictDataclassError,
     # transformers and torch do not check most values of a file before they use the values.
@@ -57,7 +59,7 @@ _DAMAGE = (
     TypeError,
 )
 """Errors that the libraries raise when they read a damaged file."""
-_SELF_EXPLAINED = (OSError, ValueError, ImportError)
+_SELF_EXPLAINED = (OSError, ValueError, ImportError, httpx.HTTPError)
 
 
 class Loading(contextlib.AbstractContextManager):
@@ -73,7 +75,8 @@ class Loading(contextlib.AbstractContextManager):
 
     def __init__(self, error: type[MtlNlpError], what: str, failure: str = "cannot be loaded") -> None:
         self._error = error
-        self._start = f"{what} {failure}"
+        self._what = what
+        self._failure = failure
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -82,27 +85,39 @@ class Loading(contextlib.AbstractContextManager):
             return
         # The tokenizers library raises objects of the class Exception itself.
         if kind is Exception or isinstance(error, _DAMAGE):
-            raise self._error(f"{self._start}: {_reason(error)}") from error
+            raise self._error(f"{self._what}{self._describe(error)}") from error
+
+    def _describe(self, error: BaseException) -> str:
+        reason = load_advice(error)
+        if isinstance(error, SafetensorError):
+            return f": the weights file is damaged or truncated ({reason}). Copy or train the model again."
+        if isinstance(error, UnpicklingError):
+            return (
+                ": the weights file is a pickle with objects other than weights, which could run code. Save the model "
+                "as safetensors."
+            )
+        if not isinstance(error, _SELF_EXPLAINED):
+            reason = f"a file or an argument is not valid ({type(error).__name__}: {reason})"
+        return f" {self._failure}: {reason}"
 
 
-def _reason(error: BaseException) -> str:
-    advice = load_advice(error)
-    if isinstance(error, SafetensorError):
-        return f"the weights file is damaged or truncated ({advice}). Copy or train the model again."
-    if isinstance(error, UnpicklingError):
-        return (
-            "the weights file is a pickle with objects other than weights, which could run code. Save the model as "
-            "safetensors."
-        )
-    if isinstance(error, _SELF_EXPLAINED):
-        return advice
-    return f"a file or an argument is not valid ({type(error).__name__}: {advice})"
+def check_config_file(folder: str, **kwargs: Any) -> None:
+    """Check the `config.json` of a model or an encoder: its form, and the size of its numbers.
+
+    Here and in `check_tokenizer_files`, a missing file is not reported, since `from_pretrained` reports the file.
+
+    Args:
+        folder: the folder or Hub id.
+        **kwargs: arguments of `from_pretrained`, of which `revision` and `cache_dir` are used.
+
+    Raises:
+        ValueError: if the file is not valid.
+    """
+    check_values(read_object(folder, CONFIG_NAME, **kwargs))
 
 
-def check_files(folder: str, **kwargs: Any) -> None:
-    """Check the JSON files of a model or an encoder: their form, and the size of their numbers.
-
-    A missing file is not reported here, since a model may have other files instead.
+def check_tokenizer_files(folder: str, **kwargs: Any) -> None:
+    """Check the JSON files of a tokenizer: their form, and the values that transformers uses without a check.
 
     Args:
         folder: the folder or Hub id.
@@ -111,7 +126,6 @@ def check_files(folder: str, **kwargs: Any) -> None:
     Raises:
         ValueError: if a file is not valid.
     """
-    check_values(read_object(folder, CONFIG_NAME, **kwargs))
     _check_tokenizer_config(read_object(folder, TOKENIZER_CONFIG_NAME, **kwargs))
     _check_token_ids(read_object(folder, TOKENIZER_NAME, **kwargs))
 
@@ -126,10 +140,15 @@ def check_size(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
 
     Raises:
         ValueError: if the model has more weights than the files can contain, or the index of the files is not valid.
+        SafetensorError: if a file is damaged or truncated.
     """
     files = _weights_files(folder, kwargs)
     if not files:
         return
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt"):  # checks the header and the size of the file
+                pass
     limit = 2 * sum(file.stat().st_size for file in files)  # a weight has at least 4 bits
     too_large = ValueError(
         f"{CONFIG_NAME} describes a model with more weights than {files[0].name} contains. Copy or train the model "
@@ -165,9 +184,10 @@ def _find(folder: str, name: str, kwargs: Mapping[str, Any]) -> Path | None:
         file = Path(folder) / name
         return file if file.is_file() else None
     try:
-        return Path(cached_file(folder, name, **{key: kwargs[key] for key in kwargs.keys() & _HUB_OPTIONS}))
+        file = cached_file(folder, name, **{key: kwargs[key] for key in kwargs.keys() & _HUB_OPTIONS})
     except OSError:  # from_pretrained reports the reason
         return None
+    return None if file is None else Path(file)
 
 
 def read_object(folder: str, name: str, **kwargs: Any) -> dict[str, Any]:

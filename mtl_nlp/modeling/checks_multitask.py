@@ -88,6 +88,10 @@ def check_tokenizer(
         )
     if tokenizer.pad_token is None:
         raise ValueError("the tokenizer should have a `pad_token`, since texts of a batch differ in length.")
+    if tokenizer.model_input_names[:1] != ["input_ids"]:
+        raise ValueError(
+            f"the first input of the tokenizer should be `input_ids`. Found {tokenizer.model_input_names}."
+        )
     # Words that no vocabulary has, and a pair, so that the unknown token and the template of a pair are read too.
     example = tokenizer(["a", "\u2603\u0f17"], ["b", "c"], padding=True)
     if unread := example.keys() - _INPUTS:

@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.hub.outside import Loading, check_files, check_size
+from mtl_nlp.hub.outside import Loading, check_config_file, check_size, check_tokenizer_files
 from mtl_nlp.modeling.checks_multitask import check_tokenizer, check_window
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import reads_words
@@ -33,7 +33,7 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
     """
     hub = {key: value for key, value in recipe.model_init_kwargs.items() if key in _HUB_OPTIONS}
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
-        check_files(recipe.encoder, **hub)
+        check_config_file(recipe.encoder, **hub)
         config = AutoConfig.from_pretrained(recipe.encoder, **hub)
     if Path(recipe.encoder).is_dir():  # `plan` does not download the weights of an encoder from the Hub
         with Loading(RecipeError, f"encoder: {recipe.encoder}", "cannot be built"):
@@ -42,6 +42,7 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
         if not isinstance(config, MultitaskConfig):
             config = MultitaskConfig(text_config=config)
         on_words = config.reads_words or reads_words([recipe.task(name) for name in recipe.tasks])
+        check_tokenizer_files(recipe.encoder, **hub)
         tokenizer = load_tokenizer(recipe.encoder, reads_words=on_words, **hub)
         check_tokenizer(tokenizer, config.text_config)
     _set_window(recipe, tokenizer, config)

@@ -256,7 +256,7 @@ def test_export_does_not_change_the_model(tmp_path):
 
 
 def test_int8_file_is_a_quarter_as_large_with_nearly_equal_answers(tmp_path):
-    model, tokenizer = lively_model(TASKS, vocab_size=40_000, hidden_size=64), build_tokenizer("wordpiece")
+    model, tokenizer = lively_model(TASKS, vocab_size=40_000, hidden_size=64), build_tokenizer("wordpiece", 20_000)
     ours = export_onnx(model, tokenizer, tmp_path, int8=True)
     assert {path.suffix for path in tmp_path.iterdir()} == {".onnx", ".json"}
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
@@ -332,4 +332,15 @@ def test_folder_without_an_export_is_refused(exported, encoder_folder, tmp_path)
         OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
     (tmp_path / "copy" / "model.onnx").unlink()
     with pytest.raises(ModelError, match=r"model\.onnx"):
+        OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
+
+
+def test_configuration_with_other_labels_than_the_export_is_refused(exported, tmp_path):
+    shutil.copytree(exported("bert").folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "config.json"
+    config = json.loads(file.read_text())
+    task = next(task for task in config["tasks"] if task["type"] == "text-classification")
+    task["labels"].append("one more")
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=rf"has \d+ outputs for {task['name']}, and config\.json has \d+ labels"):
         OnnxMultitaskModel.from_pretrained(tmp_path / "copy")

@@ -225,7 +225,7 @@ def test_values_of_the_tokenizer_configuration_are_checked(folder, path, value):
 )
 def test_values_of_the_tokenizer_file_are_checked(folder, path, value):
     change(folder / "tokenizer.json", *path, value=value)
-    assert f"{folder}: the tokenizer cannot be loaded" in refusal(folder) or path[-1] in {"the", "id"}
+    assert f"{folder}: the tokenizer cannot be loaded" in refusal(folder)
 
 
 def test_tokenizer_of_a_different_model_is_refused(folder):
@@ -351,7 +351,10 @@ def test_encoder_without_a_tokenizer_is_refused(tmp_path, quick_recipe):
     ids=repr,
 )
 def test_errors_of_the_libraries_become_one_line(error):
-    with pytest.raises(ModelError, match=r"^runs/ewt cannot be loaded: ") as raised, Loading(ModelError, "runs/ewt"):
+    with (
+        pytest.raises(ModelError, match=r"^runs/ewt(?: cannot be loaded)?: ") as raised,
+        Loading(ModelError, "runs/ewt"),
+    ):
         raise error
     assert raised.value.__cause__ is error
 

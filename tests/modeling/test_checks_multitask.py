@@ -130,6 +130,13 @@ def test_tokenizer_without_padding_is_refused():
         check_tokenizer(tokenizer, build_config("bert"))
 
 
+def test_tokenizer_with_a_different_first_input_is_refused():
+    tokenizer = build_tokenizer("wordpiece")
+    tokenizer.model_input_names = ["inout_ids", "attention_mask"]
+    with pytest.raises(ValueError, match="the first input of the tokenizer should be `input_ids`"):
+        check_tokenizer(tokenizer, build_config("bert"))
+
+
 @pytest.mark.parametrize(
     ("pair", "special", "message"),
     [
