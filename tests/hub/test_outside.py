@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -344,6 +345,8 @@ def test_encoder_without_a_tokenizer_is_refused(tmp_path, quick_recipe):
         OverflowError("x"),
         MemoryError("x"),
         AssertionError("x"),
+        EOFError("x"),
+        struct.error("x"),
         SafetensorError("x"),
         pickle.UnpicklingError("x"),
         Exception("x"),

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,14 @@ def test_state_of_a_gradient_scaler_is_checked(path, value):
 def test_state_of_a_gradient_scaler_without_a_scaler_is_refused(checkpoint, resume):
     torch.save(torch.amp.GradScaler("cpu").state_dict(), checkpoint / "scaler.pt")
     assert "scaler.pt cannot be loaded: the run has no gradient scaler" in refused(resume)
+
+
+@pytest.mark.parametrize("pickled", [b"", b"\x80\x02", b"\x80\x02X\x01", b"\x80\x02.", b"\x80\x02h\x05."], ids=repr)
+def test_damaged_pickle_is_refused(checkpoint, resume, pickled):
+    with zipfile.ZipFile(checkpoint / "optimizer.pt", "w") as content:
+        content.writestr("archive/data.pkl", pickled)
+        content.writestr("archive/version", "3")
+    assert "optimizer.pt cannot be loaded" in refused(resume)
 
 
 class RunsCode:
