@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -162,3 +163,10 @@ def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
         },
         "training": {"max_steps": max_steps, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
     }
+
+
+def remove_hash(folder: Path) -> None:
+    """Remove the hash of the weights, which earlier releases did not write."""
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("weights_sha256", None)
+    (folder / "config.json").write_text(json.dumps(config))

@@ -246,7 +246,7 @@ def _scores(source: _Source) -> str:
         for task, scores in source.results["tasks"].items()
         for name, value in scores.items()
     ]
-    rows.append(("all", "mtl_score, the mean of the tasks' primary scores", _score(source.results["mtl_score"])))
+    rows.append(("all", "mtl_score, the mean of the tasks' primary scores", _score(source.results.get("mtl_score"))))
     return _table(("task", f"{escape(source.results['split'])} score", "value"), rows)
 
 

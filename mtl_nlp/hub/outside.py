@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import threading
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,7 @@ _MAX_BYTES = {CONFIG_NAME: 8_000_000}
 _MAX_BYTES_OF_OTHERS = 200_000_000
 _MAX_TOKEN_ID = 10_000_000
 _HUB_OPTIONS = {"revision", "cache_dir"}
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     UnpicklingError,
@@ -52,11 +53,13 @@ _DAMAGE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
+    EOFError,
     ImportError,
     LookupError,
     MemoryError,
     RuntimeError,
     TypeError,
+    struct.error,
 )
 """Errors that the libraries raise when they read a damaged file."""
 _SELF_EXPLAINED = (OSError, ValueError, ImportError, httpx.HTTPError)
@@ -84,7 +87,7 @@ class Loading(contextlib.AbstractContextManager):
         if error is None or isinstance(error, MtlNlpError):
             return
         # The tokenizers library raises objects of the class Exception itself.
-        if kind is Exception or isinstance(error, _DAMAGE):
+        if kind is Exception or isinstance(error, DAMAGE):
             raise self._error(f"{self._what}{self._describe(error)}") from error
 
     def _describe(self, error: BaseException) -> str:

@@ -13,6 +13,7 @@ from mtl_nlp.messages import one_line
 
 _MOST_VALUES = 100_000
 _DEEPEST = 50
+_TOO_LARGE = f"should have at most {_MOST_VALUES} values and {_DEEPEST} levels. Its anchors and aliases make it larger."
 
 
 def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -32,18 +33,31 @@ def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RecipeError(f"Recipe {path} is not UTF-8: {error.reason} at byte {error.start}.") from error
     try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-31
-        raise RecipeError(f"Recipe {path} is not valid YAML: {one_line(error)}.") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"Recipe {path} should be a mapping of keys. Found {type(data).__name__}.")
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"Recipe {path} {error}") from error
     for override in overrides:
         _override(data, override)
     if not _is_small(data):
-        raise RecipeError(
-            f"Recipe {path} should have at most {_MOST_VALUES} values and {_DEEPEST} levels. Its anchors and aliases "
-            f"make it larger."
-        )
+        raise RecipeError(f"Recipe {path} {_TOO_LARGE}")
+    return data
+
+
+def parse_yaml(text: str) -> dict[str, Any]:
+    """Return the keys and values of a YAML text that may come from outside.
+
+    Raises:
+        ValueError: if the text is not YAML with keys, or its aliases stand for very many values. The message continues
+            a sentence that starts with the name of the file.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-31
+        raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")
+    if not _is_small(data):
+        raise ValueError(_TOO_LARGE)
     return data
 
 
@@ -51,15 +65,12 @@ def _is_small(data: Any) -> bool:
     """Return whether data has few values and levels. With aliases, a short file may hold any number of both."""
     count, level = 0, [data]
     for _ in range(_DEEPEST):
-        level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
-        count += len(level)
-        if not level or count > _MOST_VALUES:
-            return not level
+        inner = [each for each in level if isinstance(each, dict | list | tuple | set)]
+        count += sum(map(len, inner))
+        if not inner or count > _MOST_VALUES:
+            return not inner
+        level = [item for each in inner for item in (each.values() if isinstance(each, dict) else each)]
     return False
-
-
-def _items(value: dict[Any, Any] | list[Any]) -> list[Any]:
-    return list(value.values()) if isinstance(value, dict) else value
 
 
 def _override(data: dict[str, Any], override: str) -> None:

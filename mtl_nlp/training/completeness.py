@@ -6,8 +6,9 @@ This module imports neither torch nor transformers, whose imports may just have 
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ _CONFIG, _STATE, _SCHEDULER, _SCALER = "config.json", "trainer_state.json", "sch
 
 _SHARDED = ("pytorch_model_fsdp_*", "optimizer_*")
 """The folders of FSDP's sharded state."""
+
+_LONGEST_NAME = 255
+"""The length of a name in bytes that file systems allow."""
 
 
 class LastCheckpoint(NamedTuple):
@@ -107,7 +111,7 @@ def checkpoint_problem(checkpoint: Path) -> str | None:
 
 def _problems(checkpoint: Path) -> Iterator[str]:
     for name in (_STATE, _CONFIG):
-        if not (checkpoint / name).exists():
+        if not (checkpoint / name).is_file():
             yield f"{name} is missing"
     unreadable = (_unreadable(file) for file in sorted(checkpoint.rglob("*")) if file.is_file())
     yield from (flaw for flaw in unreadable if flaw is not None)
@@ -116,9 +120,7 @@ def _problems(checkpoint: Path) -> Iterator[str]:
         yield "it has no weights"
     if not _has(checkpoint, "optimizer*", "global_step*"):
         yield "it has no optimizer state; was it saved with save_only_model?"
-    for name in [*_listed(checkpoint), *_shards(checkpoint)]:
-        if not (checkpoint / name).exists():
-            yield f"{name} is missing"
+    yield from _problems_of_names(checkpoint)
 
 
 def _unreadable(file: Path) -> str | None:
@@ -136,40 +138,78 @@ def _unreadable(file: Path) -> str | None:
         return f"{file.name} cannot be read: {error.strerror}"
     except (ValueError, SafetensorError):
         return f"{file.name} is cut off"
+    except RecursionError:
+        return f"{file.name} is damaged"
     return None
 
 
-def _listed(checkpoint: Path) -> list[str]:
-    """Return the names of the files that a complete checkpoint has, apart from weights and the optimizer's state."""
+def _problems_of_names(checkpoint: Path) -> Iterator[str]:
+    """Yield the flaws of the files that name other files, and the names of missing files."""
+    files: list[str] = []
     if (checkpoint / CHECKPOINT_FILES_NAME).is_file():
-        return _read(checkpoint / CHECKPOINT_FILES_NAME)["files"]
-    # The checkpoint was written without this list: by an earlier release, or by a different trainer.
-    if _has(checkpoint, "global_step*"):
-        return []
-    ranks = [int(path.stem.rpartition("_")[2]) for path in checkpoint.glob("rng_state_*.pth")]
-    return (
-        [_SCHEDULER, *(f"rng_state_{rank}.pth" for rank in range(max(ranks) + 1))]
-        if ranks
-        else [_SCHEDULER, "rng_state.pth"]
-    )
-
-
-def _shards(checkpoint: Path) -> Iterable[str]:
-    """Yield the names of the files that the files and folders of a sharded model need."""
+        listed = _value(checkpoint / CHECKPOINT_FILES_NAME, "files")
+        if not isinstance(listed, list) or not listed or not all(map(_is_name, listed)):
+            yield f"{CHECKPOINT_FILES_NAME} is damaged"
+            return
+        files += listed
+    else:
+        files += _usual_files(checkpoint)
     for index in checkpoint.glob("*.index.json"):
-        yield from sorted(set(_read(index)["weight_map"].values()))
+        shards = _value(index, "weight_map")
+        if not isinstance(shards, dict) or not all(map(_is_name, shards.values())):
+            yield f"{index.name} is damaged"
+            return
+        files += sorted(set(shards.values()))
     for pattern in _SHARDED:
         # torch.distributed.checkpoint writes this file when all processes have written their shards.
-        yield from (f"{folder.name}/.metadata" for folder in checkpoint.glob(pattern) if folder.is_dir())
+        files += [f"{folder.name}/.metadata" for folder in checkpoint.glob(pattern) if folder.is_dir()]
+    yield from (f"{name} is missing" for name in files if not (checkpoint / name).is_file())
     if _has(checkpoint, "global_step*"):
-        # DeepSpeed writes the name of the folder with its state into this file when the folder is complete.
-        latest = checkpoint / "latest"
-        yield latest.read_text(encoding="utf-8").strip() if latest.is_file() else latest.name
+        yield from _problems_of_deepspeed(checkpoint / "latest")
+
+
+def _problems_of_deepspeed(latest: Path) -> Iterator[str]:
+    """Yield the flaws of the file into which DeepSpeed writes the name of the folder with its complete state."""
+    if not latest.is_file():
+        yield f"{latest.name} is missing"
+        return
+    name = latest.read_bytes().decode("utf-8", errors="replace").strip()
+    if not _is_name(name):
+        yield f"{latest.name} is damaged"
+    elif not latest.with_name(name).is_dir():
+        yield f"{name} is missing"
+
+
+def _usual_files(checkpoint: Path) -> list[str]:
+    """Return the names of files of a checkpoint without a list: of an earlier release, or of a different trainer.
+
+    Weights and the optimizer's state are not among the names.
+    """
+    if _has(checkpoint, "global_step*"):
+        return []
+    found = [re.fullmatch(r"rng_state_(\d{1,9})\.pth", path.name) for path in checkpoint.iterdir()]
+    ranks = {int(match[1]) for match in found if match is not None}
+    if not ranks:
+        return [_SCHEDULER, "rng_state.pth"]
+    # If there is a gap, the first rank without a file is at most the number of files.
+    return [_SCHEDULER, *(f"rng_state_{rank}.pth" for rank in range(min(max(ranks), len(ranks)) + 1))]
+
+
+def _value(file: Path, key: str) -> Any:
+    """Return the value of a key of a JSON file that can be read, or None without the key."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    return content.get(key) if isinstance(content, dict) else None
+
+
+def _is_name(name: object) -> bool:
+    """Return whether a value is the name of a file or folder, without a path to a different folder."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and len(name.encode()) <= _LONGEST_NAME
+        and (name not in {"", ".", ".."} and not {"/", "\\"} & set(name))
+    )
 
 
 def _has(checkpoint: Path, *patterns: str) -> bool:
     return any(True for pattern in patterns for _ in checkpoint.glob(pattern))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -74,7 +74,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Mark a folder as the folder of a run, and lock it against other runs until the context ends.
 
     The operating system releases the lock when the process ends, even if the process is killed. A process can lock the
-    same folder again inside the context.
+    same folder again inside the context. A folder in which nothing was written is removed.
 
     Args:
         folder: the run's `output_dir`, which is created if it does not exist.
@@ -96,6 +96,8 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if lock.lock_counter == 1 and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+            shutil.rmtree(folder)
         lock.release()
 
 

@@ -1,29 +1,36 @@
-"""Restoring of the states in a checkpoint, with checks of their types and shapes, since the files may be damaged."""
+"""Checks of the files of a checkpoint before a run resumes from it, since the files may be damaged."""
 
 from __future__ import annotations
 
 import json
 import math
+import random
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from accelerate.optimizer import AcceleratedOptimizer
-from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, TRAINER_STATE_NAME
+from torch.optim.lr_scheduler import LRScheduler
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_pt_utils import safe_globals
 from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.hub.outside import Loading, read_object
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.recipe.file import parse_yaml
 from mtl_nlp.run_folder import CHECKPOINT_PREFIX, RECIPE_NAME
 from mtl_nlp.training.evaluation import EvaluatingTrainer
 
 _MAX_STEPS = 2**53
 _NUMBERS = ("epoch", "global_step", "max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos")
 _ADAM_STATES = {"exp_avg", "exp_avg_sq"}
+_LONGEST_POSITION = 624
+"""The length of the table of numpy's generator, which numpy does not compare with the position in the table."""
 
 
 def read_config(checkpoint: Path) -> MultitaskConfig:
@@ -46,12 +53,9 @@ def read_settings(checkpoint: Path) -> dict[str, Any]:
     with Loading(CheckpointError, str(file)):
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         try:
-            settings = yaml.safe_load(text) if text else {}
-        except yaml.YAMLError as error:
-            raise ValueError(f"not valid YAML: {error}") from error
-        if not isinstance(settings, dict):
-            raise ValueError(f"expected keys and values. Found {settings!r:.80}.")
-    return settings
+            return parse_yaml(text) if text else {}
+        except ValueError as error:
+            raise ValueError(f"the file {error}") from error
 
 
 def read_trainer_state(checkpoint: Path) -> TrainerState:
@@ -88,10 +92,12 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
 
 
 class RestoringTrainer(EvaluatingTrainer):
-    """A trainer that refuses damaged states of a checkpoint in one line.
+    """A trainer that refuses damaged states of a checkpoint in one line, before the training starts.
 
     torch and Trainer read these files without running code from them, but check few of their values.
     """
+
+    lr_scheduler: LRScheduler | None
 
     def read_state(self, checkpoint: Path) -> TrainerState:
         """Return the state of a checkpoint's trainer, after a comparison with the callbacks of this trainer.
@@ -103,38 +109,96 @@ class RestoringTrainer(EvaluatingTrainer):
         with Loading(CheckpointError, str(checkpoint / TRAINER_STATE_NAME)):
             for callback in [*self.callback_handler.callbacks, self.control]:
                 if isinstance(callback, ExportableState):
-                    name = type(callback).__name__
-                    saved = state.stateful_callbacks.get(name, [])
+                    saved = state.stateful_callbacks.get(type(callback).__name__, [])
                     for one in saved if isinstance(saved, list) else [saved]:
-                        _check_form(f"stateful_callbacks: {name}", callback.state(), one)
+                        _check_callback(callback, one, is_restored=self.args.restore_callback_states_from_checkpoint)
         return state
 
-    def _load_callback_state(self) -> None:
-        with Loading(CheckpointError, f"{TRAINER_STATE_NAME} of the checkpoint"):
-            super()._load_callback_state()
+    def check_states(self, checkpoint: Path, random_state: Path) -> None:
+        """Check the states of optimizer, schedule, random numbers and gradient scaler, which Trainer loads later.
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        with Loading(CheckpointError, f"{Path(checkpoint) / OPTIMIZER_NAME} or the state of the schedule"):
-            groups = [
-                {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
-            ]
-            schedule = dict(self.lr_scheduler.state_dict())
-            super()._load_optimizer_and_scheduler(checkpoint)
-            for number, (new, group) in enumerate(zip(groups, self.optimizer.param_groups, strict=True)):
-                _check_form(f"param_groups: {number}", new, group)
-            _check_form("schedule", schedule, self.lr_scheduler.state_dict())
-            is_wrapped = isinstance(self.optimizer, AcceleratedOptimizer)
-            _check_optimizer_state(self.optimizer.optimizer if is_wrapped else self.optimizer)
+        The states of optimizer and schedule are not checked under FSDP and DeepSpeed, which create the optimizer
+        later.
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with Loading(CheckpointError, f"the random state in {checkpoint}"):
-            super()._load_rng_state(checkpoint)
+        Args:
+            checkpoint: the checkpoint's folder.
+            random_state: the file with the random state of this process. The file may be missing.
 
-    def _load_scaler(self, checkpoint: str | None) -> None:
-        with Loading(CheckpointError, f"{SCALER_NAME} in {checkpoint}"):
-            super()._load_scaler(checkpoint)
+        Raises:
+            CheckpointError: if a file is damaged, or belongs to a different optimizer.
+        """
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        # Trainer loads both states or none.
+        if not is_sharded and (checkpoint / SCHEDULER_NAME).is_file() and any(checkpoint.glob("optimizer*")):
+            optimizer = self.create_optimizer()
+            with Loading(CheckpointError, str(checkpoint / OPTIMIZER_NAME)):
+                check_optimizer(
+                    optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer,
+                    _read(checkpoint / OPTIMIZER_NAME),
+                )
+            schedule = self._similar_schedule(len(optimizer.param_groups))
+            with Loading(CheckpointError, str(checkpoint / SCHEDULER_NAME)):
+                check_schedule(schedule, _read(checkpoint / SCHEDULER_NAME))
+        if random_state.is_file():
+            with Loading(CheckpointError, str(random_state)):
+                check_random_state(_read(random_state))
+        if (checkpoint / SCALER_NAME).is_file():
+            with Loading(CheckpointError, str(checkpoint / SCALER_NAME)):
+                check_scaler(self.accelerator.scaler, _read(checkpoint / SCALER_NAME))
+
+    def _similar_schedule(self, groups: int) -> LRScheduler:
+        """Return the schedule of this trainer; if Trainer creates it later, a schedule of the same kind."""
+        given = self.lr_scheduler
+        try:
+            parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in range(groups)]
+            return self.create_scheduler(1, torch.optim.SGD(parameters, lr=1.0))
+        finally:
+            self.lr_scheduler = given
+
+
+def _read(file: Path) -> Any:
+    with safe_globals():  # random states hold arrays of numpy
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _check_callback(callback: ExportableState, saved: Any, *, is_restored: bool) -> None:
+    """Check the saved state of a callback.
+
+    Args:
+        callback: the callback of the run.
+        saved: the state from the checkpoint.
+        is_restored: whether Trainer creates a new callback from the state.
+    """
+    name, form = type(callback).__name__, callback.state()
+    _check_form(f"stateful_callbacks: {name}", form, saved)
+    if is_restored:
+        type(callback)(**saved["args"])
+        if unknown := saved["attributes"].keys() - form["attributes"].keys():
+            raise ValueError(f"`stateful_callbacks`: {name} has no {', '.join(map(repr, unknown)):.80}.")
+
+
+def check_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Check that an optimizer can load a state. The optimizer stays as it is.
+
+    Args:
+        optimizer: the optimizer.
+        state: the state, see `torch.optim.Optimizer.state_dict`.
+
+    Raises:
+        Exception: if the state is damaged, or belongs to a different optimizer. torch raises errors of many classes.
+    """
+    before, groups = optimizer.state, optimizer.param_groups
+    try:
+        optimizer.load_state_dict(state)
+        for number, (group, loaded) in enumerate(zip(groups, optimizer.param_groups, strict=True)):
+            form = {key: value for key, value in group.items() if key != "params"}
+            # A schedule adds the key when it is created.
+            form |= {"initial_lr": group["lr"]} if "initial_lr" in loaded else {}
+            _check_form(f"param_groups: {number}", form, loaded)
+        _check_optimizer_state(optimizer)
+    finally:
+        # `load_state_dict` replaces both and changes neither.
+        optimizer.state, optimizer.param_groups = before, groups
 
 
 def _check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
@@ -144,9 +208,80 @@ def _check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
         for name in _ADAM_STATES if isinstance(optimizer, torch.optim.Adam) and state else ():
             if not isinstance(state[name], torch.Tensor) or state[name].shape != parameter.shape:
                 raise ValueError(f"`{name}` should have the shape {list(parameter.shape)} of its weight.")
+            if not state[name].isfinite().all():
+                raise ValueError(f"`{name}` should have finite numbers.")
         step = state.get("step", 0)
         if not (_is_number(step) or (isinstance(step, torch.Tensor) and step.numel() == 1)):
             raise ValueError(f"`step` should be a number. Found {step!r:.80}.")
+
+
+def check_schedule(schedule: LRScheduler, state: Any) -> None:
+    """Check that a schedule of the learning rate can load a state.
+
+    Args:
+        schedule: the schedule, or one of the same kind with the same number of groups.
+        state: the state, see `torch.optim.lr_scheduler.LRScheduler.state_dict`. torch keeps the values of the schedule
+            for keys that the state does not have.
+
+    Raises:
+        ValueError: if the state is damaged.
+    """
+    if not isinstance(state, dict) or "last_epoch" not in state:
+        raise ValueError(f"the state should be a dict with `last_epoch`. Found {state!r:.80}.")
+    form = dict(schedule.state_dict())
+    # torch sets every key as an attribute.
+    if hidden := [key for key in state.keys() - form.keys() if not isinstance(key, str) or key in dir(schedule)]:
+        raise ValueError(f"the state should not have the key {hidden[0]!r:.80}.")
+    lambdas = form.pop("lr_lambdas", None)
+    _check_form("schedule", form, {**form, **state})
+    for name in ("last_epoch", "_step_count"):
+        value = state.get(name, 0)
+        if not isinstance(value, int) or not 0 <= value <= _MAX_STEPS:
+            raise ValueError(f"`{name}` should be an integer of at least 0. Found {value!r:.80}.")
+    saved = state.get("lr_lambdas")
+    if lambdas is not None and not (
+        isinstance(saved, list) and len(saved) == len(lambdas) and all(isinstance(one, dict | None) for one in saved)
+    ):
+        raise ValueError(f"`lr_lambdas` should be {len(lambdas)} dicts or null. Found {saved!r:.80}.")
+
+
+def check_random_state(state: Any) -> None:
+    """Check the random state of a process with generators that are not used otherwise.
+
+    Args:
+        state: the states of Python, numpy and torch, as Trainer saves them.
+
+    Raises:
+        Exception: if a state is damaged. The libraries raise errors of many classes.
+    """
+    random.Random().setstate(state["python"])
+    np.random.RandomState().set_state(state["numpy"])
+    torch.Generator().set_state(state["cpu"])
+    position, *_, cached = state["numpy"][2:]
+    if not _is_number(position) or not 0 <= position <= _LONGEST_POSITION:
+        raise ValueError(f"the position of numpy should be from 0 to {_LONGEST_POSITION}. Found {position!r:.80}.")
+    for number in (cached, state["python"][2] or 0.0):
+        if not _is_number(number):
+            raise ValueError(f"a random number should be finite. Found {number!r:.80}.")
+
+
+def check_scaler(scaler: torch.amp.GradScaler | None, state: Any) -> None:
+    """Check that a gradient scaler can load a state.
+
+    Args:
+        scaler: the scaler; None for a run without a scaler.
+        state: the state, see `torch.amp.GradScaler.state_dict`.
+
+    Raises:
+        ValueError: if the state is damaged, or the run has no scaler.
+    """
+    if scaler is None:
+        raise ValueError("the run has no gradient scaler. Resume with the precision of the checkpoint.")
+    form: Mapping[str, Any] = scaler.state_dict()
+    _check_form("scaler", form, state)
+    for name in form:
+        if state[name] < 0 or (state[name] == 0 and name != "_growth_tracker"):
+            raise ValueError(f"`{name}` should be positive. Found {state[name]!r}.")
 
 
 def _check_form(path: str, form: Any, found: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,11 @@ from transformers import TrainingArguments
 
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import CheckpointError
+from mtl_nlp.hub.outside import DAMAGE
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.run_folder import WEIGHTING_NAME
 from mtl_nlp.training.restoring import read_stream_position
-
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    pickle.UnpicklingError,
-    # torch does not check most values of a state before it uses the values.
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class StreamPosition:
@@ -97,16 +85,7 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
             f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
             f"of a run with {name}."
         ) from error
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        LookupError,
-        RuntimeError,
-        AttributeError,
-        TypeError,
-        pickle.UnpicklingError,
-    ) as error:
+    except DAMAGE as error:
         raise CheckpointError(
             f"{file} cannot be read as the state of the loss weighting {name} ({one_line(error)}). Resume with the "
             f"loss weighting of the checkpoint."

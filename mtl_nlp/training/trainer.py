@@ -168,6 +168,7 @@ class MultitaskTrainer(StoppableTrainer):
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
                 self._resumed = self.read_state(checkpoint)
+            self.check_states(checkpoint, checkpoint / random_state_name(self.args))
         if self.args.world_size > 1:
             # DDP does the same with the model: a weighting may start from random values.
             for value in itertools.chain(self.loss_weighting.parameters(), self.loss_weighting.buffers()):

@@ -56,7 +56,7 @@ def test_configurations_of_all_families_are_accepted(family):
         ({"tasks": {"name": "pos"}}, "`tasks` should be a list"),
         ({"tasks": ["pos"]}, "A task should be an object with a `name`, a `type` and its `labels`"),
         ({"tasks": [{"type": "regression"}]}, "A task should be an object with a `name`"),
-        ({"tasks": [{"name": 3, "type": "regression"}]}, "The name of a task should be a string. Found 3"),
+        ({"tasks": [{"name": 3, "type": "regression"}]}, "Task 3: the name of a task should be a text of one line"),
         ({"tasks": [{"name": "pos", "type": ["x"]}]}, r"`type` should be one of .* Found \['x'\]"),
         ({"tasks": [{"name": "a", "type": "text-classification", "labels": 3}]}, "`labels` should be a list of str"),
         ({"tasks": [{"name": "a", "type": "text-classification", "labels": "ab"}]}, "`labels` should be a list of s"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from toys import build_model
+from toys import build_model, remove_hash
 from trainers import assert_same_weights
 
 from mtl_nlp import MultitaskModel, TextClassification
@@ -74,3 +74,4 @@ def spoil(folder) -> None:
     name = next(name for name in weights if name.endswith("word_embeddings.weight"))
     weights[name][7, 3] = math.nan
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    remove_hash(folder)

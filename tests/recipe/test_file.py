@@ -71,6 +71,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
             "a: &a0 [x, x]\n" + "\n".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)),
             "at most",
         ),
+        (
+            "a: !!omap\n- x: &x [x, x]\n- y: " + "[" * 30 + "y" + "]" * 30 + "\n- z: *x\nb: " + "[" * 60 + "]" * 60,
+            "50 levels",
+        ),
+        (f"a: &a [{'x, ' * 90_000}]\nb: [{'*a, ' * 9_000}]", "at most 100000 values"),
         ("[" * 5000, "is not valid YAML"),
         ("a: 2026-02-31", "is not valid YAML"),
     ],

@@ -118,6 +118,90 @@ def test_listed_files_are_needed(tmp_path, name):
     assert checkpoint_problem(tmp_path) == f"{name} is missing"
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+
+WRONG_NAMES: tuple[object, ...] = (
+    5,
+    None,
+    ["x"],
+    "",
+    ".",
+    "..",
+    "../x",
+    "/x",
+    "a/b",
+    "a\\b",
+    "a\nb",
+    "\ud800",
+    "a" * 300,
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [5, None, [], "x", {}, {"files": 5}, {"files": {}}, {"files": []}]
+    + [{"files": ["recipe.yaml", name]} for name in WRONG_NAMES],
+    ids=lambda content: f"{content!r:.60}",
+)
+def test_damaged_list_of_files_makes_a_checkpoint_incomplete(tmp_path, content):
+    checkpoint = write_checkpoint(tmp_path, "one process")
+    (checkpoint / "checkpoint_files.json").write_text(json.dumps(content))
+    assert checkpoint_problem(checkpoint) == "checkpoint_files.json is damaged"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [5, None, [], {}, {"weight_map": 5}, {"weight_map": ["x"]}] + [{"weight_map": {"a": name}} for name in WRONG_NAMES],
+    ids=lambda content: f"{content!r:.60}",
+)
+def test_damaged_index_makes_a_checkpoint_incomplete(tmp_path, content):
+    checkpoint = write_checkpoint(tmp_path, "a large model")
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(content))
+    assert checkpoint_problem(checkpoint) == "model.safetensors.index.json is damaged"
+
+
+@pytest.mark.parametrize("name", ["checkpoint_files.json", "model.safetensors.index.json", "config.json"])
+def test_deeply_nested_file_makes_a_checkpoint_incomplete(tmp_path, name):
+    checkpoint = write_checkpoint(tmp_path, "a large model")
+    (checkpoint / name).write_text(DEEP)
+    assert checkpoint_problem(checkpoint) == f"{name} is damaged"
+
+
+@pytest.mark.parametrize("content", [b"", b"..", b"../global_step5", b"/", b"\xff", b"a\nb", b"a" * 300])
+def test_damaged_name_of_the_folder_of_deepspeed_makes_a_checkpoint_incomplete(tmp_path, content):
+    checkpoint = write_checkpoint(tmp_path, "DeepSpeed")
+    (checkpoint / "latest").write_bytes(content)
+    assert checkpoint_problem(checkpoint) in {"latest is damaged", "\ufffd is missing"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_instead_of_files_make_a_checkpoint_incomplete(tmp_path, layout):
+    checkpoint = write_checkpoint(tmp_path, layout)
+    names = {*COMMON, "scheduler.pt", "rng_state.pth", "rng_state_0.pth", "latest", "model-1-of-2.safetensors"}
+    for name in names & {path.name for path in checkpoint.iterdir()}:
+        content = (checkpoint / name).read_bytes()
+        (checkpoint / name).unlink()
+        (checkpoint / name).mkdir()
+        assert checkpoint_problem(checkpoint) == f"{name} is missing" or (name, layout) == (
+            "rng_state_0.pth", "DeepSpeed"
+        )  # fmt: skip
+        (checkpoint / name).rmdir()
+        (checkpoint / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["rng_state_x.pth", "rng_state_.pth", "rng_state_-1.pth", "rng_state_9999999999.pth"])
+def test_random_states_with_a_strange_name_are_not_counted(tmp_path, name):
+    checkpoint = write_checkpoint(tmp_path, "three processes")
+    write_file(checkpoint / name)
+    assert checkpoint_problem(checkpoint) is None
+
+
+def test_random_state_with_a_high_number_needs_the_others(tmp_path):
+    checkpoint = write_checkpoint(tmp_path, "three processes")
+    write_file(checkpoint / "rng_state_999999999.pth")
+    assert checkpoint_problem(checkpoint) == "rng_state_3.pth is missing"
+
+
 def test_copies_without_a_step_are_not_considered(tmp_path):
     write_checkpoint(tmp_path / "checkpoint-3", "one process")
     for name in ("checkpoint-best", "checkpoint-9-old", "checkpoint-"):

@@ -79,7 +79,7 @@ def test_nothing_is_saved_evaluated_or_deleted_after_the_step(trainer_of, with_b
     assert step > 1
     with pytest.raises(RunError, match=rf"resume from .*checkpoint-{step - 1} \(--resume\), or train again with"):
         trainer.train()
-    steps = sorted(int(path.name.removeprefix("checkpoint-")) for path in (tmp_path / "run").iterdir())
+    steps = sorted(int(path.name.removeprefix("checkpoint-")) for path in (tmp_path / "run").glob("checkpoint-*"))
     assert steps[-1] == step - 1
     assert [entry["step"] for entry in trainer.state.log_history] == list(range(1, step))
     json.dumps(trainer.state.log_history, allow_nan=False)

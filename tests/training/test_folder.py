@@ -38,8 +38,7 @@ def test_new_empty_and_marked_folders_are_accepted(tmp_path):
     check_output_folder(tmp_path / "new", "bert", resume=False, overwrite=False)
     check_output_folder(tmp_path, "bert", resume=False, overwrite=False)
     with locked(tmp_path):
-        pass
-    (tmp_path / "runs").mkdir()  # the logs of a run that ended before its first checkpoint
+        (tmp_path / "runs").mkdir()  # the logs of a run that ended before its first checkpoint
     check_output_folder(tmp_path, "bert", resume=False, overwrite=False)
 
 
@@ -97,6 +96,12 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_one_ends(tmp_path
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with locked(tmp_path):
         pass
+
+
+def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+    with locked(tmp_path / "run"), locked(tmp_path / "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_killed_run_leaves_no_lock(tmp_path):

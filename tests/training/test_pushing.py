@@ -19,6 +19,7 @@ from transformers import AutoModel
 MODEL = {"README.md", "config.json", "model.safetensors", "recipe.yaml", "tokenizer.json", "tokenizer_config.json"}
 TO_RESUME = {
     *(MODEL - {"README.md"}),
+    "checkpoint_files.json",
     "optimizer.pt",
     "rng_state.pth",
     "scheduler.pt",

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from toys import build_config, build_tokenizer, sample_recipe
-from transformers import AutoModel
+from transformers import AutoModel, TrainerCallback, get_scheduler
 
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import CheckpointError
@@ -25,7 +28,13 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
 from mtl_nlp.run.prepare import Run, prepare_run
 from mtl_nlp.training.checkpoints import describe_changes
-from mtl_nlp.training.restoring import read_settings, read_stream_position, read_trainer_state
+from mtl_nlp.training.restoring import (
+    check_scaler,
+    check_schedule,
+    read_settings,
+    read_stream_position,
+    read_trainer_state,
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +145,15 @@ def test_states_of_callbacks_are_checked(checkpoint, resume, part):
     assert "EarlyStoppingCallback" in refused(resume)
 
 
+@pytest.mark.parametrize("part", ["args", "attributes"])
+def test_unknown_values_of_callbacks_are_refused(checkpoint, resume, part):
+    file = checkpoint / "trainer_state.json"
+    content = json.loads(file.read_text())
+    content["stateful_callbacks"]["EarlyStoppingCallback"][part]["on_step_end"] = 5
+    file.write_text(json.dumps(content))
+    assert "on_step_end" in refused(resume)
+
+
 @pytest.mark.parametrize(
     ("file", "path", "value"),
     [
@@ -144,6 +162,7 @@ def test_states_of_callbacks_are_checked(checkpoint, resume, part):
         ("optimizer.pt", ("state", 0), 5),
         ("optimizer.pt", ("state", 0, "exp_avg"), 10**9),
         ("optimizer.pt", ("state", 0, "exp_avg"), torch.zeros(3)),
+        ("optimizer.pt", ("state", 0, "exp_avg", 0), float("nan")),
         ("optimizer.pt", ("state", 0), {"step": torch.tensor(1.0)}),
         ("optimizer.pt", ("state", 0, "step"), None),
         ("optimizer.pt", ("state", 0, "step"), torch.zeros(3)),
@@ -152,15 +171,28 @@ def test_states_of_callbacks_are_checked(checkpoint, resume, part):
         ("optimizer.pt", ("param_groups", 0, "lr"), "x"),
         ("optimizer.pt", ("param_groups", 0, "lr"), float("nan")),
         ("optimizer.pt", ("param_groups", 0, "betas"), 5),
+        ("optimizer.pt", ("param_groups", 0, "initial_lr"), "x"),
         ("optimizer.pt", ("param_groups", 0, "params"), [0]),
         ("scheduler.pt", (), torch.zeros(3)),
         ("scheduler.pt", ("base_lrs",), [1.0]),
         ("scheduler.pt", ("base_lrs",), ["x", "y"]),
         ("scheduler.pt", ("last_epoch",), None),
+        ("scheduler.pt", ("last_epoch",), -5),
+        ("scheduler.pt", ("last_epoch",), 1.5),
+        ("scheduler.pt", ("_step_count",), 10**30),
+        ("scheduler.pt", ("lr_lambdas",), None),
+        ("scheduler.pt", ("lr_lambdas",), [{}]),
+        ("scheduler.pt", ("lr_lambdas", 0), 5),
+        ("scheduler.pt", ("step",), 5),
+        ("scheduler.pt", ("optimizer",), 5),
+        ("scheduler.pt", (5,), 5),
         ("rng_state.pth", (), "x"),
         ("rng_state.pth", ("python",), 7),
         ("rng_state.pth", ("python",), (3, (1, 2), None)),
+        ("rng_state.pth", ("python",), (3, random.Random(0).getstate()[1], "x")),
         ("rng_state.pth", ("numpy",), -1),
+        ("rng_state.pth", ("numpy",), ("MT19937", np.zeros(624, np.uint32), 10**6, 0, 0.0)),
+        ("rng_state.pth", ("numpy",), ("MT19937", np.zeros(624, np.uint32), 5, 0, float("nan"))),
         ("rng_state.pth", ("cpu",), torch.zeros(3)),
     ],
     ids=str,
@@ -170,11 +202,113 @@ def test_states_of_optimizer_schedule_and_random_numbers_are_checked(checkpoint,
     assert str(checkpoint) in refused(resume)
 
 
-def test_missing_setting_of_the_optimizer_is_reported(checkpoint, resume):
-    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
-    del state["param_groups"][1]["weight_decay"]
-    torch.save(state, checkpoint / "optimizer.pt")
-    refused(resume)
+@pytest.mark.parametrize(
+    ("file", "path"),
+    [
+        ("scheduler.pt", ("last_epoch",)),
+        ("scheduler.pt", ("lr_lambdas",)),
+        ("rng_state.pth", ("cpu",)),
+        ("optimizer.pt", ("param_groups", 1, "weight_decay")),
+        ("optimizer.pt", ("state", 0, "exp_avg_sq")),
+    ],
+    ids=str,
+)
+def test_missing_key_of_a_state_is_reported(checkpoint, resume, file, path):
+    state = torch.load(checkpoint / file, weights_only=False)
+    inner = state
+    for key in path[:-1]:
+        inner = inner[key]
+    del inner[path[-1]]
+    torch.save(state, checkpoint / file)
+    assert file in refused(resume)
+
+
+def test_checkpoint_with_the_optimizer_of_fsdp_is_refused(checkpoint, resume):
+    (checkpoint / "optimizer.pt").rename(checkpoint / "optimizer.bin")
+    assert "optimizer.pt cannot be loaded" in refused(resume)
+
+
+def test_states_are_refused_before_the_training_starts(checkpoint, resume, run, tmp_path):
+    state = torch.load(checkpoint / "rng_state.pth", weights_only=False)
+    torch.save({**state, "cpu": torch.zeros(3)}, checkpoint / "rng_state.pth")
+    started: list[str] = []
+
+    class Started(TrainerCallback):
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            started.append("training")
+
+    trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
+    trainer.add_callback(Started())
+    with pytest.raises(CheckpointError, match=r"rng_state\.pth cannot be loaded"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert not started
+
+
+def test_check_of_the_states_changes_neither_optimizer_nor_random_numbers(checkpoint, run):
+    trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
+    optimizer = trainer.create_optimizer()
+    before = copy.deepcopy(optimizer.state_dict())
+    random_states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    trainer.check_states(checkpoint, checkpoint / "rng_state.pth")
+    assert trainer.optimizer is optimizer
+    assert optimizer.state_dict() == before
+    assert trainer.lr_scheduler is None
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == random_states
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "reduce_lr_on_plateau", "greedy"])
+def test_state_of_each_schedule_is_accepted_and_checked(kind):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    schedule = get_scheduler(kind, optimizer, num_warmup_steps=0, num_training_steps=10)
+    state = schedule.state_dict()
+    check_schedule(schedule, state)
+    with pytest.raises(ValueError, match="last_epoch"):
+        check_schedule(schedule, {**state, "last_epoch": "x"})
+    with pytest.raises(ValueError, match="_last_lr"):
+        check_schedule(schedule, {**state, "_last_lr": [0.1, 0.1]})
+
+
+def test_state_of_a_different_kind_of_schedule_is_accepted():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    linear = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=10)
+    constant = get_scheduler("constant", optimizer)
+    check_schedule(constant, linear.state_dict())
+    check_schedule(linear, constant.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ((), 5),
+        ((), {}),
+        (("scale",), 0.0),
+        (("scale",), float("inf")),
+        (("scale",), "x"),
+        (("growth_interval",), None),
+        (("growth_interval",), 0),
+        (("_growth_tracker",), -1),
+    ],
+    ids=str,
+)
+def test_state_of_a_gradient_scaler_is_checked(path, value):
+    scaler = torch.amp.GradScaler("cpu")
+    state = scaler.state_dict()
+    check_scaler(scaler, state)
+    with pytest.raises(ValueError, match=r"scaler|scale|growth"):
+        check_scaler(scaler, replaced(state, path, value))
+
+
+def test_state_of_a_gradient_scaler_without_a_scaler_is_refused(checkpoint, resume):
+    torch.save(torch.amp.GradScaler("cpu").state_dict(), checkpoint / "scaler.pt")
+    assert "scaler.pt cannot be loaded: the run has no gradient scaler" in refused(resume)
+
+
+@pytest.mark.parametrize("pickled", [b"", b"\x80\x02", b"\x80\x02X\x01", b"\x80\x02.", b"\x80\x02h\x05."], ids=repr)
+def test_damaged_pickle_is_refused(checkpoint, resume, pickled):
+    with zipfile.ZipFile(checkpoint / "optimizer.pt", "w") as content:
+        content.writestr("archive/data.pkl", pickled)
+        content.writestr("archive/version", "3")
+    assert "optimizer.pt cannot be loaded" in refused(resume)
 
 
 class RunsCode:
@@ -225,6 +359,13 @@ def test_damaged_recipe_is_refused(checkpoint, trained, tmp_path, monkeypatch, t
     with pytest.raises(CheckpointError, match=r"recipe\.yaml cannot be loaded: "):
         describe_changes(checkpoint, Recipe.load(trained / "recipe.yaml"), 1)
     assert not (tmp_path / "code-has-run").exists()
+
+
+def test_recipe_whose_aliases_stand_for_very_many_values_is_refused(checkpoint, trained):
+    lines = [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)]
+    (checkpoint / "recipe.yaml").write_text("\n".join(["a0: &a0 [x, x]", *lines]))
+    with pytest.raises(CheckpointError, match=r"recipe\.yaml cannot be loaded: the file should have at most 100000"):
+        describe_changes(checkpoint, Recipe.load(trained / "recipe.yaml"), 1)
 
 
 def test_checkpoint_without_a_recipe_has_no_settings(checkpoint):

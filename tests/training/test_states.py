@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,15 @@ def test_unreadable_state_is_refused_in_one_line(checkpoint, content):
     with pytest.raises(CheckpointError, match=message) as raised:
         load_weighting(checkpoint, Attentive(TASKS))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("pickled", [b"", b"\x80\x02", b"\x80\x02X\x01", b"\x80\x02.", b"\x80\x02h\x05."], ids=repr)
+def test_damaged_pickle_is_refused_in_one_line(checkpoint, pickled):
+    with zipfile.ZipFile(checkpoint / "weighting.pt", "w") as content:
+        content.writestr("archive/data.pkl", pickled)
+        content.writestr("archive/version", "3")
+    with pytest.raises(CheckpointError, match=r"weighting\.pt cannot be read as the state of the loss weighting"):
+        load_weighting(checkpoint, Attentive(TASKS))
 
 
 def test_code_in_a_state_is_not_executed(checkpoint):
