@@ -61,7 +61,7 @@ def test_a_bad_name_is_refused(hub, push, name):
         ),
         ("results.json", b'{"split": "te', "results.json is damaged (Unterminated string"),
         ("recipe.yaml", b"encoder: [", "recipe.yaml is not valid YAML"),
-        ("tokenizer.json", b"{", "the tokenizer cannot be loaded"),
+        ("tokenizer.json", b"{", "the tokenizer cannot be loaded: tokenizer.json is not valid JSON"),
     ],
     ids=["header", "letters", "results", "recipe", "tokenizer"],
 )
