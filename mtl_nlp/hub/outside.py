@@ -41,7 +41,7 @@ _MAX_BYTES = {CONFIG_NAME: 8_000_000}
 _MAX_BYTES_OF_OTHERS = 200_000_000
 _MAX_TOKEN_ID = 10_000_000
 _HUB_OPTIONS = {"revision", "cache_dir"}
-DAMAGE = (
+_DAMAGE = (
     OSError,
     ValueError,
     UnpicklingError,
@@ -84,7 +84,7 @@ class Loading(contextlib.AbstractContextManager):
         if error is None or isinstance(error, MtlNlpError):
             return
         # The tokenizers library raises objects of the class Exception itself.
-        if kind is Exception or isinstance(error, DAMAGE):
+        if kind is Exception or isinstance(error, _DAMAGE):
             raise self._error(f"{self._start}: {_reason(error)}") from error
 
 
