@@ -237,7 +237,11 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
     names = config.get("model_input_names")
     for key, valid, rule in (
         ("model_max_length", limit is None or _is_number(limit, 1), "a number of at least 1"),
-        ("model_input_names", names is None or _is_list_of_strings(names), "a list of strings"),
+        (
+            "model_input_names",
+            names is None or _are_names_of_inputs(names),
+            "a list of strings that starts with `input_ids`",
+        ),
         ("padding_side", config.get("padding_side") in {None, "left", "right"}, "left or right"),
         ("truncation_side", config.get("truncation_side") in {None, "left", "right"}, "left or right"),
     ):
@@ -264,5 +268,6 @@ def _is_number(value: Any, least: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
 
 
-def _is_list_of_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _are_names_of_inputs(value: Any) -> bool:
+    # transformers pads the first input, and the other inputs to its length.
+    return isinstance(value, list) and value[:1] == ["input_ids"] and all(isinstance(name, str) for name in value)
