@@ -42,7 +42,7 @@ _MAX_BYTES = {CONFIG_NAME: 8_000_000}
 _MAX_BYTES_OF_OTHERS = 200_000_000
 _MAX_TOKEN_ID = 10_000_000
 _HUB_OPTIONS = {"revision", "cache_dir"}
-DAMAGE = (
+_DAMAGE = (
     OSError,
     ValueError,
     UnpicklingError,
@@ -87,7 +87,7 @@ class Loading(contextlib.AbstractContextManager):
         if error is None or isinstance(error, MtlNlpError):
             return
         # The tokenizers library raises objects of the class Exception itself.
-        if kind is Exception or isinstance(error, DAMAGE):
+        if kind is Exception or isinstance(error, _DAMAGE):
             raise self._error(f"{self._what}{self._describe(error)}") from error
 
     def _describe(self, error: BaseException) -> str:
@@ -257,7 +257,11 @@ def _check_tokenizer_config(config: Mapping[str, Any]) -> None:
     names = config.get("model_input_names")
     for key, valid, rule in (
         ("model_max_length", limit is None or _is_number(limit, 1), "a number of at least 1"),
-        ("model_input_names", names is None or _is_list_of_strings(names), "a list of strings"),
+        (
+            "model_input_names",
+            names is None or _are_names_of_inputs(names),
+            "a list of strings that starts with `input_ids`",
+        ),
         ("padding_side", config.get("padding_side") in {None, "left", "right"}, "left or right"),
         ("truncation_side", config.get("truncation_side") in {None, "left", "right"}, "left or right"),
     ):
@@ -284,5 +288,6 @@ def _is_number(value: Any, least: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= least
 
 
-def _is_list_of_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _are_names_of_inputs(value: Any) -> bool:
+    # transformers pads the first input, and the other inputs to its length.
+    return isinstance(value, list) and value[:1] == ["input_ids"] and all(isinstance(name, str) for name in value)

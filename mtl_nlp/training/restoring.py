@@ -6,8 +6,10 @@ import json
 import math
 import random
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,19 @@ from mtl_nlp.training.evaluation import EvaluatingTrainer
 
 _MAX_STEPS = 2**53
 _NUMBERS = ("epoch", "global_step", "max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos")
+_OF_UNPICKLING = (
+    UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""Errors that torch raises on damaged files, apart from OSError."""
 _ADAM_STATES = {"exp_avg", "exp_avg_sq"}
 _LONGEST_POSITION = 624
 """The length of the table of numpy's generator, which numpy does not compare with the position in the table."""
@@ -134,17 +149,17 @@ class RestoringTrainer(EvaluatingTrainer):
             with Loading(CheckpointError, str(checkpoint / OPTIMIZER_NAME)):
                 check_optimizer(
                     optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer,
-                    _read(checkpoint / OPTIMIZER_NAME),
+                    read_saved(checkpoint / OPTIMIZER_NAME),
                 )
             schedule = self._similar_schedule(len(optimizer.param_groups))
             with Loading(CheckpointError, str(checkpoint / SCHEDULER_NAME)):
-                check_schedule(schedule, _read(checkpoint / SCHEDULER_NAME))
+                check_schedule(schedule, read_saved(checkpoint / SCHEDULER_NAME))
         if random_state.is_file():
             with Loading(CheckpointError, str(random_state)):
-                check_random_state(_read(random_state))
+                check_random_state(read_saved(random_state))
         if (checkpoint / SCALER_NAME).is_file():
             with Loading(CheckpointError, str(checkpoint / SCALER_NAME)):
-                check_scaler(self.accelerator.scaler, _read(checkpoint / SCALER_NAME))
+                check_scaler(self.accelerator.scaler, read_saved(checkpoint / SCALER_NAME))
 
     def _similar_schedule(self, groups: int) -> LRScheduler:
         """Return the schedule of this trainer; if Trainer creates it later, a schedule of the same kind."""
@@ -154,11 +169,6 @@ class RestoringTrainer(EvaluatingTrainer):
             return self.create_scheduler(1, torch.optim.SGD(parameters, lr=1.0))
         finally:
             self.lr_scheduler = given
-
-
-def _read(file: Path) -> Any:
-    with safe_globals():  # random states hold arrays of numpy
-        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_callback(callback: ExportableState, saved: Any, *, is_restored: bool) -> None:
@@ -308,6 +318,20 @@ def _check_form(path: str, form: Any, found: Any) -> None:
             raise ValueError(f"`{path}` should be a single value. Found {found!r:.80}.")
     elif type(found) is not type(form):
         raise ValueError(f"`{path}` should be of the type {type(form).__name__}. Found {found!r:.80}.")
+
+
+def read_saved(file: Path) -> Any:
+    """Return the content of a file of `torch.save`, without running code from the file.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if the file is damaged, or holds objects that could run code.
+    """
+    try:
+        with safe_globals():  # random states hold arrays of numpy
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except _OF_UNPICKLING as error:
+        raise ValueError("the file is damaged, or holds objects that could run code.") from error
 
 
 def read_stream_position(file: Path) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from transformers import TrainingArguments
 
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import CheckpointError
-from mtl_nlp.hub.outside import DAMAGE
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.run_folder import WEIGHTING_NAME
-from mtl_nlp.training.restoring import read_stream_position
+from mtl_nlp.training.restoring import read_saved, read_stream_position
+
+_UNREADABLE = (OSError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors on damaged states: torch does not check most values of a state before it uses the values."""
 
 
 class StreamPosition:
@@ -76,7 +78,7 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
             )
         return
     try:
-        weighting.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        weighting.load_state_dict(read_saved(file))
         check_finite(weighting.named_parameters())
     except NotFiniteError as error:
         raise CheckpointError(f"{file}: {error}") from error
@@ -85,7 +87,7 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
             f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
             f"of a run with {name}."
         ) from error
-    except DAMAGE as error:
+    except _UNREADABLE as error:
         raise CheckpointError(
             f"{file} cannot be read as the state of the loss weighting {name} ({one_line(error)}). Resume with the "
             f"loss weighting of the checkpoint."
