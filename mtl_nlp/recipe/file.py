@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import yaml
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import one_line
+
+_QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")
 
 _MOST_VALUES = 100_000
 _DEEPEST = 50
@@ -52,6 +55,11 @@ def parse_yaml(text: str) -> dict[str, Any]:
     """
     try:
         data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        # The complete message quotes the line, which may hold a secret, and `problem` quotes aliases and tags.
+        problem = _QUOTED.sub("…", str(error.problem))
+        where = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
+        raise ValueError(f"is not valid YAML: {problem}{where}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-31
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):

@@ -90,3 +90,13 @@ def test_a_malformed_override_is_named_without_its_value(tmp_path):
         with pytest.raises(RecipeError) as caught:
             Recipe.load(write(tmp_path, PLAIN), [override])
         assert "s3cretvalue" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['"s3cretvalue', "s3cretvalue: x", "*s3cretvalue", "!s3cretvalue x", "s3cret\tvalue: [", '"\\xzz s3cretvalue"'],
+)
+def test_a_line_that_is_not_valid_is_named_without_its_content(tmp_path, line):
+    with pytest.raises(RecipeError, match=r"is not valid YAML: .+ in line \d\.$") as caught:
+        Recipe.load(write(tmp_path, f"encoder: x\ntraining:\n  hub_token: {line}\n"))
+    assert "s3cret" not in str(caught.value)
