@@ -14,6 +14,8 @@ from mtl_nlp.messages import one_line
 
 _QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")
 
+_TAGS = {tuple: "!!omap or !!pairs", set: "!!set", bytes: "!!binary"}
+
 _MOST_VALUES = 100_000
 _DEEPEST = 50
 _TOO_LARGE = f"should have at most {_MOST_VALUES} values and {_DEEPEST} levels. Its anchors and aliases make it larger."
@@ -41,8 +43,10 @@ def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         raise RecipeError(f"Recipe {path} {error}") from error
     for override in overrides:
         _override(data, override)
-    if not _is_small(data):
-        raise RecipeError(f"Recipe {path} {_TOO_LARGE}")
+    try:
+        _check_values(data)
+    except ValueError as error:
+        raise RecipeError(f"Recipe {path} {error}") from error
     return data
 
 
@@ -50,8 +54,8 @@ def parse_yaml(text: str) -> dict[str, Any]:
     """Return the keys and values of a YAML text that may come from outside.
 
     Raises:
-        ValueError: if the text is not YAML with keys, or its aliases stand for very many values. The message continues
-            a sentence that starts with the name of the file.
+        ValueError: if the text is not YAML with keys, its aliases stand for very many values, or a value has a type
+            such as `!!set`. The message continues a sentence that starts with the name of the file.
     """
     try:
         data = yaml.safe_load(text)
@@ -64,9 +68,21 @@ def parse_yaml(text: str) -> dict[str, Any]:
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")
+    _check_values(data)
+    return data
+
+
+def _check_values(data: Any) -> None:
     if not _is_small(data):
         raise ValueError(_TOO_LARGE)
-    return data
+    open_values = [data]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, dict | list):
+            open_values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, tuple | set | bytes):  # `!!omap`, `!!pairs`, `!!set` and `!!binary`
+            # Secrets and local paths are found in mappings, lists and texts.
+            raise ValueError(f"should have only mappings, lists, texts, numbers and dates. Found {_TAGS[type(value)]}.")
 
 
 def _is_small(data: Any) -> bool:
