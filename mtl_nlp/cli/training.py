@@ -174,7 +174,7 @@ def evaluate(options: argparse.Namespace) -> None:
         _report(evaluation, run, options.split, output, training=training_in(output))
         if output == beside:
             write_model_card(output.parent)
-    print(f"The scores are in {output}.")
+    print(conceal(f"The scores are in {output}."))
 
 
 def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
