@@ -163,8 +163,8 @@ def check_size(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
         nonlocal count
         if parameter is not None and threading.get_ident() == thread:
             count += parameter.numel()
-        if count > limit:
-            raise too_large
+            if count > limit:
+                raise too_large
 
     is_multitask = isinstance(config, MultitaskConfig)
     # The hook ends the construction of a model with too many layers at once.

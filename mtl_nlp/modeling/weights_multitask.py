@@ -42,6 +42,11 @@ def not_finite(weights: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
     if not checked:
         return []
     # Minimum and maximum are NaN if a number is NaN, and take a fifteenth of the time of `isfinite` on a CPU.
-    extremes = [torch.stack(torch.aminmax(tensor)).isfinite().all() for _, tensor in checked]
+    extremes = [torch.stack(torch.aminmax(_wide(tensor))).isfinite().all() for _, tensor in checked]
     are_finite = torch.stack([extreme.to(extremes[0].device) for extreme in extremes]).tolist()
     return [name for (name, _), is_finite in zip(checked, are_finite, strict=True) if not is_finite]
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32 if it has a type of 8 bits, which has neither minimum nor maximum in torch."""
+    return tensor.float() if tensor.element_size() == 1 else tensor

@@ -74,6 +74,14 @@ def test_an_interrupted_save_is_refused(folder, monkeypatch):
         MultitaskModel.from_pretrained(folder)
 
 
+def test_weights_in_a_different_format_do_not_belong_to_the_config(folder):
+    model = MultitaskModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="SHA-256"):
+        MultitaskModel.from_pretrained(folder)
+
+
 def test_a_model_in_a_subfolder_is_checked(folder):
     set_hash(folder, "0" * 64)
     with pytest.raises(ValueError, match="SHA-256"):

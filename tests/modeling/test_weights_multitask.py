@@ -68,6 +68,12 @@ def test_encoder_with_weights_that_are_not_finite_is_refused(tmp_path):
         MultitaskModel.from_encoder(str(tmp_path), TASKS)
 
 
+def test_weights_of_8_bits_are_checked():
+    weights = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
+    check_finite([("a", weights)])
+    assert not_finite([("a", torch.tensor([1.0, math.nan]).to(torch.float8_e4m3fn))]) == ["a"]
+
+
 def spoil(folder) -> None:
     """Make one weight of a saved model NaN."""
     weights = load_file(folder / "model.safetensors")
