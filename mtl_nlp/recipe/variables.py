@@ -52,7 +52,8 @@ def _expand(value: Any, key: str) -> Any:
             return found
         if match["default"] is None:
             raise RecipeError(
-                f"{key}: the environment variable {match['name']} is not set or is empty. Set it: export {match['name']}=…"
+                f"{key}: the environment variable {match['name']} is not set or is empty. Set it: export "
+                f"{match['name']}=…"
             )
         return match["default"]
 
