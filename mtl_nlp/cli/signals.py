@@ -135,7 +135,8 @@ def sigterm_stops(trainer: StoppableTrainer) -> Iterator[None]:
     try:
         yield
     finally:
-        _handle(signal.SIGTERM, previous)
+        if signal.getsignal(signal.SIGTERM) == stop:  # a signal that ends the command has set a different handler
+            _handle(signal.SIGTERM, previous)
     if received or trainer.is_stopped:
         error = Interrupted(signal.SIGTERM)
         if trainer.args.save_only_model:
