@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 _EXPANDED: dict[str, str] = {}
@@ -22,8 +24,9 @@ def remember_expanded(value: str, variable: str) -> None:
         value: the value. A value of fewer than 6 characters is not concealed.
         variable: the text that replaces the value in messages, such as `${DATA}`.
     """
-    # Messages hold values as they are, quoted by `repr`, and on one line.
-    for form in (value, repr(value)[1:-1], " ".join(value.split())):
+    # Messages hold values as they are, quoted by `repr`, and on one line, and paths also in their absolute form.
+    paths = [os.path.normpath(value), os.path.realpath(value)] if Path(value).is_absolute() else []
+    for form in (value, repr(value)[1:-1], " ".join(value.split()), *paths):
         if len(form) >= _SHORTEST_CONCEALED:
             _EXPANDED[form] = variable
 

@@ -40,3 +40,10 @@ def test_json_has_null_for_numbers_that_are_not_finite():
     assert "é" in text
     assert json_text({"b": 1.0, "a": nan}, sort_keys=True) == '{"a": null, "b": 1.0}'
     assert [is_finite(value) for value in (1.0, 1, "nan", None, nan, -infinite)] == [True] * 4 + [False] * 2
+
+
+def test_paths_from_the_environment_are_replaced_in_their_absolute_form_too(tmp_path):
+    (tmp_path / "qqreal").mkdir()
+    (tmp_path / "qqlink").symlink_to("qqreal")
+    remember_expanded(f"{tmp_path}/x/..//qqlink/", "${DATA}")
+    assert conceal(f"at {tmp_path}/qqlink and {tmp_path}/qqreal/y") == "at ${DATA} and ${DATA}/y"

@@ -95,7 +95,7 @@ class OnnxMultitaskModel:
             raise ModelError(
                 f"{folder}: {ONNX_NAME} is damaged or truncated ({one_line(error)}). Export the model again."
             ) from error
-        sizes = {output.name: output.shape[-1] for output in model.session.get_outputs()}
+        sizes = {output.name: (output.shape or [0])[-1] for output in model.session.get_outputs()}
         if missing := model.tasks.keys() - sizes.keys():
             raise ModelError(
                 f"{folder}: {ONNX_NAME} has no output for {', '.join(sorted(missing))}. Export the model again."

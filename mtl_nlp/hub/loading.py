@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
         ModelError: if there is no configuration, or it does not belong to a multitask model.
     """
     if (Path(folder) / SAVED_NAME).is_dir() and not (Path(folder) / CONFIG_NAME).exists():
+        quoted = shlex.quote(folder)
         raise ModelError(
-            f"{folder}: the replacement of the model was interrupted. Finish it: mv {folder}/{SAVED_NAME}/* {folder}/"
+            f"{folder}: the replacement of the model was interrupted. Finish it: mv {quoted}/{SAVED_NAME}/* {quoted}/"
         )
     with Loading(ModelError, folder):
         check_config_file(folder, **kwargs)

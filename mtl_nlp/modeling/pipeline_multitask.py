@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
@@ -112,7 +113,7 @@ class MultitaskPipeline(ChunkPipeline):
             inputs = list(_checked_inputs(inputs))
             if not inputs:
                 return []
-        elif isinstance(inputs, Iterable) and not isinstance(inputs, str | bytes | bytearray | Mapping):
+        elif isinstance(inputs, Iterable | Dataset) and not isinstance(inputs, str | bytes | bytearray | Mapping):
             inputs = _checked_inputs(inputs)
         else:
             check_input(inputs)

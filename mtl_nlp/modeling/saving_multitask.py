@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multitask import MultitaskConfig
 from .weights_multitask import check_finite
@@ -44,13 +44,21 @@ class SavedModel(PreTrainedModel):
             NotFiniteError: if a weight is not finite. No file is written.
         """
         if is_main_process:
-            names = {name for name, _ in self.named_parameters()}
+            buffers = {name for name, _ in self.named_buffers()}
             weights = self.state_dict() if state_dict is None else state_dict
-            check_finite((name, tensor) for name, tensor in weights.items() if name in names)
+            # Not by the names of the parameters, which differ from those in `state_dict` inside wrappers such as FSDP.
+            check_finite((name, tensor) for name, tensor in weights.items() if name not in buffers)
+        folder = Path(save_directory)
+        index = folder / SAFE_WEIGHTS_INDEX_NAME
+        if is_main_process and index.is_file():
+            index.unlink()
         self.config.weights_sha256 = None if push_to_hub else _UNFINISHED
         super().save_pretrained(save_directory, is_main_process, state_dict, push_to_hub, **kwargs)
-        folder = Path(save_directory)
-        if not folder.is_dir() or not is_main_process or push_to_hub:
+        if not folder.is_dir() or not is_main_process:
+            return
+        if index.is_file():  # transformers would load the single file of an earlier save instead of the shards
+            (folder / SAFE_WEIGHTS_NAME).unlink(missing_ok=True)
+        if push_to_hub:
             return
         self.config.weights_sha256 = hash_weights(folder)
         config = folder / CONFIG_NAME

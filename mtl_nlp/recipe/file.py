@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import yaml
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import one_line
+
+_QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")
+
+_TAGS = {tuple: "!!omap or !!pairs", set: "!!set", bytes: "!!binary"}
 
 _MOST_VALUES = 100_000
 _DEEPEST = 50
@@ -38,8 +43,10 @@ def read_yaml(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         raise RecipeError(f"Recipe {path} {error}") from error
     for override in overrides:
         _override(data, override)
-    if not _is_small(data):
-        raise RecipeError(f"Recipe {path} {_TOO_LARGE}")
+    try:
+        _check_values(data)
+    except ValueError as error:
+        raise RecipeError(f"Recipe {path} {error}") from error
     return data
 
 
@@ -47,18 +54,35 @@ def parse_yaml(text: str) -> dict[str, Any]:
     """Return the keys and values of a YAML text that may come from outside.
 
     Raises:
-        ValueError: if the text is not YAML with keys, or its aliases stand for very many values. The message continues
-            a sentence that starts with the name of the file.
+        ValueError: if the text is not YAML with keys, its aliases stand for very many values, or a value has a type
+            such as `!!set`. The message continues a sentence that starts with the name of the file.
     """
     try:
         data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        # The complete message quotes the line, which may hold a secret, and `problem` quotes aliases and tags.
+        problem = _QUOTED.sub("…", str(error.problem))
+        where = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
+        raise ValueError(f"is not valid YAML: {problem}{where}.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-31
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")
+    _check_values(data)
+    return data
+
+
+def _check_values(data: Any) -> None:
     if not _is_small(data):
         raise ValueError(_TOO_LARGE)
-    return data
+    open_values = [data]
+    while open_values:
+        value = open_values.pop()
+        if isinstance(value, dict | list):
+            open_values += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, tuple | set | bytes):  # `!!omap`, `!!pairs`, `!!set` and `!!binary`
+            # Secrets and local paths are found in mappings, lists and texts.
+            raise ValueError(f"should have only mappings, lists, texts, numbers and dates. Found {_TAGS[type(value)]}.")
 
 
 def _is_small(data: Any) -> bool:

@@ -19,7 +19,7 @@ _OF_NAMES = ("tasks", "mixture", "loss", "adapters", "freeze")
 
 _FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?(?=[/~A-Za-z])")
 
-_START = r"/(?=[^\s/])|~[\w.-]*/|\.\./|[A-Za-z]:[\\/](?=\S)|\\\\[\w.$-]+\\"
+_START = r"/+(?=[^\s/])|~[\w.-]*/|(?:\./+)*\.\./|[A-Za-z]:[\\/](?=\S)|\\\\[\w.$-]+\\"
 """The start of a path: of the root, a home, the folder above, or a drive or share of Windows."""
 
 _WHOLE = re.compile(rf"(?:{_START}|~(?:[A-Za-z_][\w.-]*)?$)[^\n]*")

@@ -17,7 +17,7 @@ _OF_COLUMNS = frozenset({"features", "dtype", "na_values", "converters", "parse_
 _SECRET_WORDS = frozenset(
     {
         *("token", "secret", "secrets", "password", "passwd", "pwd", "passphrase", "apikey", "credential"),
-        *("credentials", "authorization", "bearer"),
+        *("credentials", "authorization", "bearer", "passwords", "cookie", "cookies", "accesskey", "secretkey"),
     }
 )
 
@@ -38,9 +38,10 @@ _SIGNATURES = frozenset({"sig", "signature", "x-amz-signature", "x-goog-signatur
 
 _WORD = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
-_URL_PASSWORD = re.compile(r"://[^/\s@:]*:[^/\s@]+@")
+# Over HTTP, a user without a password is a token, as in `https://TOKEN@github.com`.
+_URL_PASSWORD = re.compile(r"://[^/\s@:]*:[^/\s@]+@|\bhttps?://[^/\s@:]+@")
 
-_URL_ARGUMENT = re.compile(r"[?&](?P<key>[\w.-]+)=(?P<value>[^&#\s]+)")
+_URL_ARGUMENT = re.compile(r"[?&#](?P<key>[\w.-]+)=(?P<value>[^&#\s]+)")
 
 
 def is_secret_key(key: str) -> bool:

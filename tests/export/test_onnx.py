@@ -335,6 +335,18 @@ def test_folder_without_an_export_is_refused(exported, encoder_folder, tmp_path)
         OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
 
 
+def test_a_file_with_numbers_instead_of_logits_is_refused(exported, tmp_path):
+    shutil.copytree(exported("bert").folder, tmp_path / "copy")
+    outputs = [onnx.helper.make_tensor_value_info(task.name, onnx.TensorProto.FLOAT, []) for task in TASKS]
+    number = onnx.helper.make_tensor("number", onnx.TensorProto.FLOAT, [], [0.0])
+    nodes = [onnx.helper.make_node("Constant", [], [task.name], value=number) for task in TASKS]
+    graph = onnx.helper.make_graph(nodes, "numbers", [], outputs)
+    model = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    onnx.save(model, tmp_path / "copy" / "model.onnx")
+    with pytest.raises(ModelError, match=r"model\.onnx has 0 outputs for pos, and config\.json has 3 labels"):
+        OnnxMultitaskModel.from_pretrained(tmp_path / "copy")
+
+
 def test_configuration_with_other_labels_than_the_export_is_refused(exported, tmp_path):
     shutil.copytree(exported("bert").folder, tmp_path / "copy")
     file = tmp_path / "copy" / "config.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -90,3 +91,13 @@ def test_weights_that_are_not_finite_are_refused(saved):
         "heads.0.stock.classifier.bias. Use an earlier checkpoint, or train the model again with a lower learning "
         "rate."
     )
+
+
+def test_the_remedy_of_an_interrupted_replacement_is_a_valid_command(saved):
+    (saved / ".saved").mkdir()
+    (saved / "config.json").rename(saved / ".saved" / "config.json")
+    moved = saved.rename(saved.with_name("a model's folder"))
+    with pytest.raises(ModelError) as caught:
+        load_model(str(moved))
+    subprocess.run(str(caught.value).partition("Finish it: ")[2], shell=True, check=True)
+    load_model(str(moved))

@@ -15,6 +15,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from toys import build_config, build_model, build_tokenizer, lively_model, liven_adapters
 from transformers import AutoModel, AutoTokenizer, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from mtl_nlp import MultiLabelClassification, MultitaskModel, Regression, TextClassification, TokenClassification
 from mtl_nlp.modeling.pipeline_multitask import parse_input
@@ -322,7 +323,15 @@ def test_batches_hold_texts_of_similar_length_in_any_order(answer):
     assert shapes[0][1] > 2 * shapes[1][1]
 
 
-@pytest.mark.parametrize("kind", [tuple, iter, lambda items: Dataset.from_dict({"text": items})["text"]])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        tuple,
+        iter,
+        lambda items: Dataset.from_dict({"text": items})["text"],
+        lambda items: KeyDataset(Dataset.from_dict({"text": items}), "text"),
+    ],
+)
 def test_iterables_give_the_answers_of_a_list(answer, kind):
     texts = ["Ada lives in Paris.", "", "The fox."]
     assert list(answer(kind(texts), batch_size=2)) == answer(texts, batch_size=2)

@@ -95,3 +95,22 @@ def test_all_files_have_the_mode_of_the_umask(tmp_path, mask):
         os.umask(before)
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
     assert set(modes.values()) == {0o666 & ~mask}
+
+
+@pytest.mark.parametrize("sizes", [("5GB", "20KB"), ("20KB", "5GB"), ("10KB", "20KB")])
+def test_a_model_replaces_a_model_with_a_different_number_of_files(tmp_path, sizes):
+    for number, size in enumerate(sizes):
+        torch.manual_seed(number)
+        model = build_model(TASKS)
+        model.save_pretrained(tmp_path, max_shard_size=size)
+    state = MultitaskModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in model.state_dict().items())
+
+
+def test_weights_with_names_of_a_wrapper_are_checked_too(tmp_path):
+    model = build_model(TASKS)
+    state = {f"wrapper.{name}": weight for name, weight in model.state_dict().items()}
+    state["wrapper.heads.0.stock.classifier.bias"] = torch.tensor([0.0, float("nan")])
+    with pytest.raises(ValueError, match=r"NaN or infinite numbers in wrapper\.heads"):
+        model.save_pretrained(tmp_path, state_dict=state)
+    assert not any(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from plain_recipes import PLAIN, write
 
@@ -90,3 +92,30 @@ def test_a_malformed_override_is_named_without_its_value(tmp_path):
         with pytest.raises(RecipeError) as caught:
             Recipe.load(write(tmp_path, PLAIN), [override])
         assert "s3cretvalue" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['"s3cretvalue', "s3cretvalue: x", "*s3cretvalue", "!s3cretvalue x", "s3cret\tvalue: [", '"\\xzz s3cretvalue"'],
+)
+def test_a_line_that_is_not_valid_is_named_without_its_content(tmp_path, line):
+    with pytest.raises(RecipeError, match=r"is not valid YAML: .+ in line \d\.$") as caught:
+        Recipe.load(write(tmp_path, f"encoder: x\ntraining:\n  hub_token: {line}\n"))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "tag"),
+    [
+        ("!!set {/home/ada/x}", "!!set"),
+        ("!!binary cXE3N3FxNzc=", "!!binary"),
+        ("[!!pairs [token: qq77]]", "!!omap or !!pairs"),
+        ("{a: !!omap [password: qq77]}", "!!omap or !!pairs"),
+    ],
+)
+def test_values_in_which_no_secret_would_be_found_are_refused(tmp_path, value, tag):
+    message = re.escape(f"should have only mappings, lists, texts, numbers and dates. Found {tag}.")
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, f"encoder: x\ntraining: {value}\n"))
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, PLAIN), [f"training.run_name={value}"])

@@ -20,6 +20,7 @@ from mtl_nlp.recipe.secret_keys import is_secret_key
         *("token", "hub_token", "use_auth_token", "sas_token", "secret", "client_secret", "password", "passwd", "pwd"),
         *("db_password", "api_key", "apikey", "apiKey", "API_KEY", "aws_access_key_id", "aws_secret_access_key"),
         *("account_key", "private_key", "HF_TOKEN", "credentials", "Authorization", "secretKey", "access-key"),
+        *("passwords", "cookie", "accesskey", "secretkey"),
     ],
 )
 def test_keys_of_secrets_are_recognized(key):
@@ -72,6 +73,8 @@ def test_ordinary_keys_are_no_secrets(key):
         ("datasets.ewt.data_files.train", ["https://host/x.jsonl?sig=qq77&x=1"]),
         ("datasets.ewt.data_files.train", "s3://bucket/x?a=1&api_key=qq77"),
         ("datasets.ewt.data_files.train", "https://ada:${PASS:-qq77}@host/x"),
+        ("datasets.ewt.data_files.train", "https://host/x.jsonl#access_token=qq77"),
+        ("datasets.ewt.data_files.train", "https://qq77@host/x.jsonl"),
         ("encoder", "https://ada:qq77@host/x"),
         ("training.run_name", "see http://:qq77@host"),
     ],
@@ -103,6 +106,7 @@ def test_tokens_are_refused_with_the_name_of_the_variable_that_the_hub_reads(tmp
         ("datasets.ewt.storage_options", {"key": "${SOME_SECRET}", "anon": False, "timeout": 5, "x": None}),
         ("datasets.ewt.data_files.train", "https://ada:${SOME_SECRET}@host/x?token=${SOME_SECRET}&page=3"),
         ("datasets.ewt.data_files.train", "ssh://git@host/x.jsonl"),
+        ("datasets.ewt.data_files.train", "https://${SOME_SECRET}@host/@ada/x.jsonl"),
         ("datasets.ewt.dtype", {"token": "str", "password": "str"}),
         ("datasets.ewt.labels", {"pos": "token", "genre": "password"}),
         ("datasets.ewt.inputs", {"tokens": "secret"}),
