@@ -35,6 +35,7 @@ from mtl_nlp import (
     encode,
 )
 from mtl_nlp.errors import RunError
+from mtl_nlp.training.callbacks import StepHooks
 from mtl_nlp.training.divergence import DivergenceWatch
 
 ROWS = 256
@@ -103,8 +104,8 @@ def train(mixture: TaskMixture, tokenizer: PreTrainedTokenizerFast, folder: str,
     )  # fmt: skip
     trainer = MultitaskTrainer(model, arguments, tokenizer, mixture)
     watch = Checked([task.name for task in TASKS], trainer.accelerator)
-    hooks = next(callback for callback in trainer.callback_handler.callbacks if "watch" in vars(callback))
-    trainer.watch = vars(hooks)["watch"] = watch
+    hooks = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepHooks))
+    trainer.watch = hooks.watch = watch
     try:
         trainer.train()
     finally:

@@ -118,25 +118,25 @@ class EndingSignals:
 def sigterm_stops(trainer: StoppableTrainer) -> Iterator[None]:
     """Let SIGTERM stop the training inside this context, with a checkpoint, instead of ending the command at once.
 
+    A signal during the last optimizer step stops nothing: the command continues and saves the trained model.
+
     Args:
         trainer: the trainer.
 
     Raises:
-        Interrupted: at the end of the context, if this process has received SIGTERM, or a different process of the
-            run has received it and the training was stopped.
+        Interrupted: at the end of the context, if the training was stopped, in this or a different process.
     """
-    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
         trainer.request_stop()
 
     previous = _handle(signal.SIGTERM, stop)
     try:
         yield
     finally:
-        _handle(signal.SIGTERM, previous)
-    if received or trainer.is_stopped:
+        if signal.getsignal(signal.SIGTERM) == stop:  # a signal that ends the command has set a different handler
+            _handle(signal.SIGTERM, previous)
+    if trainer.is_stopped:
         error = Interrupted(signal.SIGTERM)
         if trainer.args.save_only_model:
             error.advice = "Under `save_only_model` no checkpoint was saved, since no run could resume from it."

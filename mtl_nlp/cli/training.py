@@ -158,13 +158,16 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.run.build import build_trainer
     from mtl_nlp.run.plan import describe_notes
     from mtl_nlp.run.prepare import prepare_evaluation
+    from mtl_nlp.training.failures import lost_processes_reported
 
     arguments = evaluation_arguments(recipe, Path() if output is None else output.resolve().parent)
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:
         print(describe_notes(run), end="\n" if run.notes else "")
-    evaluation = build_trainer(run, model, arguments).score(run.splits[options.split])
+    trainer = build_trainer(run, model, arguments)
+    with lost_processes_reported(None):
+        evaluation = trainer.score(run.splits[options.split])
     if arguments.process_index != 0:
         return
     if output is None:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import inspect
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -146,7 +147,8 @@ def reading(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (DatasetGenerationError, OSError, ValueError, TypeError) as error:
+    # EOFError and zlib.error: a compressed file that is truncated or damaged.
+    except (DatasetGenerationError, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
         raise DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
 
 

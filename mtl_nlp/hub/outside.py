@@ -86,8 +86,9 @@ class Loading(contextlib.AbstractContextManager):
     ) -> None:
         if error is None or isinstance(error, MtlNlpError):
             return
-        # The tokenizers library raises objects of the class Exception itself.
-        if kind is Exception or isinstance(error, _DAMAGE):
+        # The tokenizers library raises objects of the class Exception itself, or of a class that cannot be imported.
+        is_of_tokenizers = kind is Exception or type(error).__name__ == "PanicException"
+        if is_of_tokenizers or isinstance(error, _DAMAGE):
             raise self._error(f"{self._what}{self._describe(error)}") from error
 
     def _describe(self, error: BaseException) -> str:
@@ -130,7 +131,9 @@ def check_tokenizer_files(folder: str, **kwargs: Any) -> None:
         ValueError: if a file is not valid.
     """
     _check_tokenizer_config(read_object(folder, TOKENIZER_CONFIG_NAME, **kwargs))
-    _check_token_ids(read_object(folder, TOKENIZER_NAME, **kwargs))
+    tokenizer = read_object(folder, TOKENIZER_NAME, **kwargs)
+    _check_token_ids(tokenizer)
+    _check_template(tokenizer.get("post_processor"))
 
 
 def check_size(config: PreTrainedConfig, folder: str, **kwargs: Any) -> None:
@@ -282,6 +285,25 @@ def _check_token_ids(tokenizer: Mapping[str, Any]) -> None:
                 f"{TOKENIZER_NAME}: the id of a token should be an integer from 0 to {_MAX_TOKEN_ID:,}. Found "
                 f"{number!r:.80}."
             )
+
+
+def _check_template(processor: Any) -> None:
+    """Check that templates name only their own special tokens. The tokenizers library panics at others."""
+    if not isinstance(processor, dict):
+        return
+    steps = processor.get("processors")
+    for step in steps if isinstance(steps, list) else ():
+        _check_template(step)
+    special = processor.get("special_tokens")
+    if not isinstance(special, dict):
+        return
+    for key in ("single", "pair"):
+        template = processor.get(key)
+        for piece in template if isinstance(template, list) else ():
+            token = piece.get("SpecialToken") if isinstance(piece, dict) else None
+            name = token.get("id") if isinstance(token, dict) else None
+            if isinstance(name, str) and name not in special:
+                raise ValueError(f"{TOKENIZER_NAME}: the template names {name!r:.80}, which is not a special token.")
 
 
 def _is_number(value: Any, least: float) -> bool:

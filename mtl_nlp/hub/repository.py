@@ -25,7 +25,7 @@ from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, REPORT_NAME, RESULTS_NAME
 
 MODELING = Path(__file__).parents[1] / "modeling"
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json")
 
 _NAMES_A_FILE = re.compile(r"(^|_)(path|file|dir)$")
 """The end of a key whose value may be a path, in the files of models and tokenizers."""

@@ -197,8 +197,8 @@ def diverged(found: Divergence, step: int, rows: str, output_dir: Path) -> RunEr
         resume = f"resume from {last_checkpoint(output_dir).path} (--resume), or "
     except CheckpointError:
         resume = ""
-    remedy = f"Check these rows, and {resume}train again" if rows else f"{resume}train again".capitalize()
+    remedy = f"{'check these rows, and ' if rows else ''}{resume}train again with a lower `learning_rate`."
     return RunError(
-        f"Training has diverged: at step {step}, {cause}.{where} Nothing was saved since. {remedy} with a lower "
-        f"`learning_rate`."
+        f"Training has diverged: at step {step}, {cause}.{where} Nothing was saved since. "
+        f"{remedy[0].upper()}{remedy[1:]}"
     )

@@ -42,11 +42,11 @@ def lost_process(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def lost_processes_reported(output_dir: Path) -> Iterator[None]:
+def lost_processes_reported(output_dir: Path | None) -> Iterator[None]:
     """Turn the error about a lost process inside this context into a `RunError`.
 
     Args:
-        output_dir: the folder with the checkpoints of the run.
+        output_dir: the folder with the checkpoints of the run; None for an evaluation, which cannot be resumed.
 
     Raises:
         RunError: if a worker of the data loader was killed, or if a different process of the run has ended.
@@ -57,7 +57,8 @@ def lost_processes_reported(output_dir: Path) -> Iterator[None]:
         if (loss := lost_process(error)) is None:
             raise
         ignore_further_workers()
-        raise RunError(f"{loss[0].upper()}{loss[1:]}. {describe_last_checkpoint(output_dir)}") from error
+        advice = "" if output_dir is None else f" {describe_last_checkpoint(output_dir)}"
+        raise RunError(f"{loss[0].upper()}{loss[1:]}.{advice}") from error
 
 
 def ignore_further_workers() -> None:
@@ -86,7 +87,7 @@ def failed_checkpoint(checkpoint: Path, error: Exception) -> RunError:
     if is_unwritten and loss is None:
         shutil.rmtree(checkpoint, ignore_errors=True)
         return RunError(
-            f"{checkpoint} cannot be written ({one_line(error)}). Free disk space, then resume from the previous "
-            f"checkpoint with --resume."
+            f"{checkpoint} cannot be written ({one_line(error)}). Free disk space. "
+            f"{describe_last_checkpoint(checkpoint.parent)}"
         )
     return RunError(f"{checkpoint} is incomplete: {reason}. {describe_last_checkpoint(checkpoint.parent)}")

@@ -55,7 +55,9 @@ def check_output_folder(folder: Path, encoder: str, *, resume: bool, overwrite: 
         return
     # Trainer writes this file last, also without the states from which a run resumes (`save_only_model`).
     checkpoints = [path.name for path in checkpoint_folders(folder) if (path / TRAINER_STATE_NAME).is_file()]
-    found = [*(["a trained model"] if _has_model(folder) else []), *sorted(checkpoints)[:3]]
+    # A run that was killed while it replaced a model leaves the new model in the folder `.saved`.
+    has_model = _has_model(folder) or _has_model(folder / SAVED_NAME)
+    found = [*(["a trained model"] if has_model else []), *sorted(checkpoints)[:3]]
     foreign = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
     if foreign and not (found or (folder / LOCK_NAME).exists()):
         raise RecipeError(
@@ -74,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Mark a folder as the folder of a run, and lock it against other runs until the context ends.
 
     The operating system releases the lock when the process ends, even if the process is killed. A process can lock the
-    same folder again inside the context. A folder in which nothing was written is removed.
+    same folder again inside the context. If nothing was written, the mark is removed, and so is a new folder.
 
     Args:
         folder: the run's `output_dir`, which is created if it does not exist.
@@ -83,6 +85,7 @@ def locked(folder: Path) -> Iterator[None]:
         RecipeError: if a different run uses the folder, or the folder cannot be written to.
     """
     lock = FileLock(folder / LOCK_NAME, timeout=0, is_singleton=True)
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -96,8 +99,11 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if lock.lock_counter == 1 and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
-            shutil.rmtree(folder)
+        with contextlib.suppress(OSError):  # Windows removes no open file, and the user may have removed the folder
+            if lock.lock_counter == 1 and [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+                (folder / LOCK_NAME).unlink()
+                if is_new:
+                    folder.rmdir()
         lock.release()
 
 

@@ -17,7 +17,7 @@ import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState, TrainerState
+from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 from transformers.utils import CONFIG_NAME
 
@@ -99,6 +99,8 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
         for name in ("best_metric", "best_global_step", "train_batch_size"):
             if vars(state)[name] is not None and not _is_number(vars(state)[name]):
                 raise ValueError(f"`{name}` should be a number or null. Found {vars(state)[name]!r:.80}.")
+        if not isinstance(callbacks, dict) or TrainerControl.__name__ not in callbacks:
+            raise ValueError(f"`stateful_callbacks` should have a TrainerControl. Found {callbacks!r:.80}.")
         for saved in callbacks.values():
             for one in saved if isinstance(saved, list) else [saved]:
                 if not all(isinstance(one[part], dict) for part in ("args", "attributes")):

@@ -4,11 +4,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from toys import build_model, build_tokenizer
 
+from mtl_nlp import MultitaskTrainer, MultitaskTrainingArguments, TextClassification
 from mtl_nlp.cli import main as entry
-from mtl_nlp.cli.signals import EndingSignals, Interrupted, advice_to_resume
+from mtl_nlp.cli.signals import EndingSignals, Interrupted, advice_to_resume, sigterm_stops
 from mtl_nlp.errors import RunError
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -40,6 +43,28 @@ def test_only_the_first_process_prints(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert EndingSignals().report(Interrupted(signal.SIGTERM)) == 143
     assert capsys.readouterr().err == ""
+
+
+def build_trainer(folder: Path) -> MultitaskTrainer:
+    tokenizer = build_tokenizer("wordpiece")
+    model = build_model([TextClassification(name="topic", labels=("news", "sport"))], vocab_size=len(tokenizer))
+    arguments = MultitaskTrainingArguments(output_dir=str(folder), report_to="none", use_cpu=True)
+    return MultitaskTrainer(model=model, args=arguments, processing_class=tokenizer)
+
+
+def test_sigterm_after_ctrl_c_in_training_does_not_interrupt_again(tmp_path):
+    trainer = build_trainer(tmp_path)
+    with pytest.raises(Interrupted), EndingSignals().handled(), sigterm_stops(trainer):
+        os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)  # a launcher ends the process that Ctrl-C did not end yet
+
+
+def test_a_trained_model_is_saved_despite_a_late_sigterm(tmp_path):
+    trainer, signals = build_trainer(tmp_path), EndingSignals()
+    with signals.handled(), sigterm_stops(trainer):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert trainer.stop.is_requested
+    assert signals.exit_code == 0
 
 
 def test_handlers_are_restored_without_a_signal():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import linecache
 import sys
+import zlib
 
 import datasets
 import pytest
@@ -231,6 +232,8 @@ def test_class_label_is_a_number_for_regression_and_minus_one_is_missing():
         (OSError("gone"), r"^d/train: cannot be read: OSError: gone$"),
         (ValueError("not\nJSON"), r"^d/train: cannot be read: ValueError: not JSON$"),
         (DatasetGenerationError("x" * 999), r"^d/train: cannot be read: DatasetGenerationError: x{300}$"),
+        (EOFError("Compressed file ended"), r"^d/train: cannot be read: EOFError: Compressed file ended$"),
+        (zlib.error("invalid block type"), r"^d/train: cannot be read: error: invalid block type$"),
         (DataError("row 3 is none"), r"^row 3 is none$"),
     ],
 )

@@ -135,7 +135,9 @@ def test_unwritable_checkpoint_is_reported_and_the_previous_one_is_kept(workshop
     ended = workshop.start(output, processes=processes, resume=True, file_size=size).end()
     error = ended.line(1, "mtl-nlp: error: ")
     assert f"{output}/checkpoint-6 cannot be written (" in error
-    assert "Free disk space, then resume from the previous checkpoint with --resume." in error
+    assert (
+        f"Free disk space. The last complete checkpoint is {output}/checkpoint-3. To continue, add --resume." in error
+    )
     assert {path.name for path in output.glob("checkpoint-*")} == {"checkpoint-3"}
     assert {path: path.read_bytes() for path in (output / "checkpoint-3").iterdir()} == before
     workshop.train(output, processes=processes, resume=True)

@@ -225,6 +225,7 @@ def test_values_of_the_tokenizer_configuration_are_checked(folder, path, value):
         (("added_tokens", 0, "id"), 10**9),
         (("normalizer",), 5),
         (("post_processor", "special_tokens", "[CLS]", "ids"), [10**6]),
+        (("post_processor", "pair", 0, "SpecialToken", "id"), "[NONE]"),
     ],
     ids=str,
 )

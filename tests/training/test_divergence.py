@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from watched_training import Recorder
 
 from mtl_nlp.errors import RunError
-from mtl_nlp.training.divergence import DivergenceWatch
+from mtl_nlp.training.divergence import Divergence, DivergenceWatch, diverged
 
 
 def step_of_row(trainer: Any, row: int) -> tuple[int, list[int]]:
@@ -169,6 +169,16 @@ def test_weight_that_overflows_is_found_before_it_is_saved(trainer_of, disjoint,
     ):
         trainer.save_model()
     assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_checkpoint_to_resume_from_is_named_as_it_is(trainer_of, disjoint, tmp_path):
+    folder = tmp_path / "Run"
+    settings = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "output_dir": str(folder)}
+    trainer_of({"words": disjoint["words"]}, **settings).train()
+    message = str(diverged(Divergence(0, [], True, [0]), 2, "", folder))
+    assert message.endswith(
+        f"Resume from {folder}/checkpoint-1 (--resume), or train again with a lower `learning_rate`."
+    )
 
 
 def test_second_training_after_a_divergence_begins_anew(trainer_of, with_bad_row, disjoint):

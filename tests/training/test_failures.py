@@ -38,6 +38,11 @@ def test_lost_process_is_named(tmp_path, error, part):
     assert str(raised.value).endswith(f"There is no complete checkpoint in {tmp_path}.")
 
 
+def test_lost_process_of_an_evaluation_has_no_checkpoint():
+    with pytest.raises(RunError, match=r"`dataloader_prefetch_factor`\.$"), lost_processes_reported(None):
+        raise WORKER
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("CUDA error: device-side assert"), OSError("gloo"), TORCH_SAVE, BrokenPipeError()]
 )
@@ -49,7 +54,9 @@ def test_other_errors_have_no_lost_process(error):
     "error", [OSError(28, "No space left on device"), SafetensorError("No space left"), TORCH_SAVE]
 )
 def test_checkpoint_on_a_full_disk_is_deleted(checkpoint, error):
-    assert f"{checkpoint} cannot be written (" in str(failed_checkpoint(checkpoint, error))
+    message = str(failed_checkpoint(checkpoint, error))
+    assert message.startswith(f"{checkpoint} cannot be written (")
+    assert message.endswith(f"Free disk space. There is no complete checkpoint in {checkpoint.parent}.")
     assert not checkpoint.exists()
 
 

@@ -71,6 +71,14 @@ def test_a_run_is_resumed_or_overwritten_only_on_request(tmp_path):
     check_output_folder(tmp_path, "bert", resume=False, overwrite=True)
 
 
+def test_a_model_whose_replacement_was_interrupted_is_not_lost(tmp_path):
+    (tmp_path / ".mtl_nlp.lock").touch()
+    (tmp_path / ".saved").mkdir()
+    (tmp_path / ".saved" / "config.json").write_text(MULTITASK)
+    assert "(a trained model)" in refused(tmp_path)
+    check_output_folder(tmp_path, "bert", resume=False, overwrite=True)
+
+
 @pytest.mark.parametrize("choice", [{}, {"resume": True}, {"overwrite": True}])
 def test_the_folder_of_the_encoder_is_refused(tmp_path, choice):
     (tmp_path / "config.json").write_text(MULTITASK)
@@ -102,6 +110,21 @@ def test_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
     with locked(tmp_path / "run"), locked(tmp_path / "run"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_stays(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    for folder in (tmp_path / "run", tmp_path / "link"):
+        with pytest.raises(ValueError, match="the reason"), locked(folder):
+            raise ValueError("the reason")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_is_removed_hides_no_error(tmp_path):
+    with pytest.raises(ValueError, match="the reason"), locked(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        raise ValueError("the reason")
 
 
 def test_a_killed_run_leaves_no_lock(tmp_path):
@@ -140,14 +163,15 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def test_a_new_model_replaces_the_files_that_describe_the_old_model(tmp_path):
-    old = ("model-00001-of-00002.safetensors", "tokenizer.json", "results.json", "report.html", "notes.txt")
+    foreign = ("notes.txt", "speech.safetensors")
+    old = ("model-00001-of-00002.safetensors", "tokenizer.json", "results.json", "report.html", *foreign)
     folder = model(tmp_path / "run", "old", *old)
     (folder / "checkpoint-3").mkdir()
     staged = model(folder / ".saving", "new", "model.safetensors", "vocab.model", "recipe.yaml")
     replace_model(staged, folder, of_recipe=True)
     (folder / "checkpoint-3").rmdir()
     new = dict.fromkeys(("model.safetensors", "vocab.model", "recipe.yaml"), "new")
-    assert content(folder) == {**new, "notes.txt": "old"}
+    assert content(folder) == {**new, **dict.fromkeys(foreign, "old")}
     assert json.loads((folder / "config.json").read_text())["weights_sha256"] == "new"
 
 

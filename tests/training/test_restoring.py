@@ -121,6 +121,8 @@ def test_undamaged_checkpoint_is_accepted(resume):
         (("best_model_checkpoint",), 5),
         (("best_metric",), "x"),
         (("stateful_callbacks",), 5),
+        (("stateful_callbacks",), []),
+        (("stateful_callbacks",), {}),
         (("stateful_callbacks", "TrainerControl"), 5),
         (("stateful_callbacks", "TrainerControl", "args"), -1),
         (("no_such_field",), 5),
