@@ -47,8 +47,8 @@ def predict(options: argparse.Namespace) -> None:
     source = Path(options.file)
     if not source.is_file():
         raise DataError(f"There is no file {source}.")
-    if options.output is not None and Path(options.output).exists() and source.samefile(options.output):
-        raise DataError(f"--output {options.output} is the input file. Name a different file.")
+    if options.output is not None:
+        writable_file(options.output, options.file, options.model)
     input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
     quiet_libraries()
     from mtl_nlp.serving.predict import answer_file, load_pipeline

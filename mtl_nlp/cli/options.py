@@ -107,12 +107,20 @@ def new_folder(path: str, name: str = "OUT") -> Path:
     return folder
 
 
-def writable_file(path: str) -> Path:
+def writable_file(path: str, *inputs: str) -> Path:
     """Check that a file can be written, before any computation.
 
+    Args:
+        path: the file.
+        *inputs: the files and folders that the command reads, or Hub ids.
+
     Raises:
-        DataError: if the path is a folder, or the folder of the file does not exist.
+        DataError: if the path is a folder, the folder of the file does not exist, or the command reads the file.
     """
+    read = [Path(name).resolve() for name in inputs if Path(name).exists()]
+    file = Path(path).resolve()
+    if file.exists() and any(file == each or each in file.parents for each in read):
+        raise DataError(f"--output {path}: the command reads this file. Name a different file.")
     if Path(path).is_dir() or not Path(path).parent.is_dir():
         raise DataError(f"--output {path}: should be a file in an existing folder.")
     return Path(path)

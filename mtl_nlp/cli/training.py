@@ -150,7 +150,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
     recipe = Recipe.load(options.recipe, options.set)
     beside = Path(options.model) / RESULTS_NAME if Path(options.model).is_dir() else None
-    output = beside if options.output is None else writable_file(options.output)
+    is_beside = options.output is None or (beside is not None and Path(options.output).resolve() == beside.resolve())
+    output = beside if is_beside else writable_file(options.output, options.recipe, options.model)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_model
     from mtl_nlp.hub.model_card import write_model_card

@@ -114,7 +114,7 @@ def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTraining
     if first is not None and first < total:
         return ""
     return (
-        "note: nothing is saved before the end of training, so a run that is interrupted has to start again. To save "
+        "note: nothing is saved before the end of training, so a run that is killed has to start again. To save "
         "checkpoints, set training.save_strategy and training.save_steps"
     )
 

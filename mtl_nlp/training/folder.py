@@ -18,7 +18,7 @@ from mtl_nlp.hub.model_card import is_edited
 from mtl_nlp.hub.repository import WEIGHTS
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
-from mtl_nlp.run_folder import CARD_NAME, LOCK_NAME, REPORT_NAME, RESULTS_NAME, SAVED_NAME, checkpoint_folders
+from mtl_nlp.run_folder import CARD_NAME, LOCK_NAME, REPORT_NAME, RESULTS_NAME, SAVED_NAME, checkpoint_folders, step_of
 
 _NOT_IN_EVERY_MODEL = (
     *WEIGHTS,
@@ -54,10 +54,11 @@ def check_output_folder(folder: Path, encoder: str, *, resume: bool, overwrite: 
     if resume:
         return
     # Trainer writes this file last, also without the states from which a run resumes (`save_only_model`).
-    checkpoints = [path.name for path in checkpoint_folders(folder) if (path / TRAINER_STATE_NAME).is_file()]
+    checkpoints = [path for path in checkpoint_folders(folder) if (path / TRAINER_STATE_NAME).is_file()]
     # A run that was killed while it replaced a model leaves the new model in the folder `.saved`.
     has_model = _has_model(folder) or _has_model(folder / SAVED_NAME)
-    found = [*(["a trained model"] if has_model else []), *sorted(checkpoints)[:3]]
+    last = [max(checkpoints, key=step_of).name] if checkpoints else []
+    found = [*(["a trained model"] if has_model else []), *last]
     foreign = sorted(path.name for path in folder.iterdir() if path.name != LOCK_NAME)
     if foreign and not (found or (folder / LOCK_NAME).exists()):
         raise RecipeError(

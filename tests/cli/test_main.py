@@ -169,7 +169,7 @@ def test_predict_does_not_write_over_its_input(trained, tmp_path, capsys):
     texts = tmp_path / "texts.txt"
     texts.write_text("Ada\n")
     assert main(["predict", str(trained), str(texts), "--output", str(texts)]) == 2
-    assert "is the input file" in capsys.readouterr().err
+    assert "the command reads this file" in capsys.readouterr().err
     assert texts.read_text() == "Ada\n"
 
 

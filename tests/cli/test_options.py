@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from mtl_nlp.cli.main import main
+from mtl_nlp.cli.options import writable_file
+from mtl_nlp.errors import DataError
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "many"])
@@ -20,3 +22,13 @@ def test_unusable_output_folder_is_reported_before_training(quick_recipe, tmp_pa
     recipe.write_text(yaml.safe_dump(quick_recipe | {"output_dir": str(tmp_path / "file" / "run")}))
     assert main(["train", str(recipe)]) == 2
     assert "output_dir" in capsys.readouterr().err
+
+
+def test_an_output_is_not_a_file_that_the_command_reads(tmp_path):
+    model, recipe = tmp_path / "model", tmp_path / "recipe.yaml"
+    model.mkdir()
+    for file in (recipe, model / "config.json"):
+        file.touch()
+        with pytest.raises(DataError, match=f"--output {file}: the command reads this file. Name a different file"):
+            writable_file(str(file), str(recipe), str(model), "ada/model")
+    assert writable_file(str(model / "answers.jsonl"), str(recipe), str(model)) == model / "answers.jsonl"

@@ -141,7 +141,7 @@ def test_a_second_training_in_the_folder_needs_a_choice(trained, tmp_path, capsy
     assert main(train(recipe, **saving)) == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     error = fails(capsys, *train(recipe, **saving))
-    assert f"output_dir: {run} holds the run of an earlier training (a trained model, checkpoint-1" in error
+    assert f"output_dir: {run} holds the run of an earlier training (a trained model, checkpoint-2)." in error
     assert "--resume" in error
     assert "--overwrite" in error
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
