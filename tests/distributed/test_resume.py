@@ -146,10 +146,11 @@ def test_unwritable_checkpoint_is_reported_and_the_previous_one_is_kept(workshop
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_disk_that_fills_in_the_final_save_keeps_the_old_model(workshop, output, processes):
-    workshop.train(output, "training.save_strategy=no", processes=processes)
+    nothing_saved = (*CASES["the last model"], "training.save_strategy=no")
+    workshop.train(output, *nothing_saved, processes=processes)
     shutil.copytree(output, output.parent / "old")
     size = (output / "model.safetensors").stat().st_size // 2
-    more = ("training.save_strategy=no", "training.num_train_epochs=1")
+    more = (*nothing_saved, "training.num_train_epochs=1")
     ended = workshop.start(output, *more, overwrite=True, processes=processes, file_size=size).end()
     assert 1 in ended.codes
     assert f"mtl-nlp: error: output_dir: {output} cannot be written to: " in ended.stderr
