@@ -73,6 +73,15 @@ def data_loader(
     )
 
 
+def _ignore_lost_connections(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+    """Print an error of a thread in a worker, unless the parent process has ended in the middle of a batch.
+
+    torch sends the errors of the worker itself to the parent process.
+    """
+    if not isinstance(error, ConnectionError):
+        sys.__excepthook__(kind, error, traceback)
+
+
 def end_with_parent(worker: int) -> None:
     """Let a worker of a data loader end at a SIGTERM from its parent process only.
 
@@ -80,6 +89,7 @@ def end_with_parent(worker: int) -> None:
     its optimizer step and stop with a checkpoint. Where the sender of a signal is unknown (macOS and Windows), a worker
     ends at any SIGTERM.
     """
+    sys.excepthook = _ignore_lost_connections
     if sys.platform != "linux":
         return
     parent = os.getppid()

@@ -183,7 +183,6 @@ def test_ctrl_c_ends_a_training_in_one_line(workshop, output, moment, processes)
         assert line == BY_CTRL_C + advice(output)
 
 
-@pytest.mark.xfail(reason="a worker of the data loader may print a traceback when its connection breaks", strict=False)
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_same_weights(workshop, output):
     case = "a worker"
     for step in (2, 7):
