@@ -64,7 +64,7 @@ def describe_last_checkpoint(folder: Path) -> str:
     if path is not None:
         return f"The last complete checkpoint is {path}. To continue, add --resume."
     no_checkpoint = _none_in(folder, skipped)
-    return f"{no_checkpoint[0].upper()}{no_checkpoint[1:]}"
+    return f"{no_checkpoint[0].upper()}{no_checkpoint[1:]} Start the run again."
 
 
 def _choose(folder: Path) -> tuple[Path | None, list[str]]:

@@ -176,7 +176,7 @@ def test_ctrl_c_ends_a_training_in_one_line(workshop, output, moment, processes)
     started.signal(signal.SIGINT)
     line = started.end().line(130, "mtl-nlp: ")
     if moment == "before the first checkpoint":
-        assert line == f"{BY_CTRL_C}There is no complete checkpoint in {output}."
+        assert line == f"{BY_CTRL_C}There is no complete checkpoint in {output}. Start the run again."
     elif moment in {"loading data", "writing a checkpoint"}:
         assert line.startswith(BY_CTRL_C.rstrip())
     else:

@@ -210,7 +210,10 @@ def test_copies_without_a_step_are_not_considered(tmp_path):
 
 
 def test_the_last_checkpoint_is_described_in_one_sentence(tmp_path):
-    assert describe_last_checkpoint(tmp_path / "none") == f"There is no complete checkpoint in {tmp_path}/none."
+    assert (
+        describe_last_checkpoint(tmp_path / "none")
+        == f"There is no complete checkpoint in {tmp_path}/none. Start the run again."
+    )
     write_checkpoint(tmp_path / "checkpoint-3", "one process")
     write_checkpoint(tmp_path / "checkpoint-6", "one process")
     (tmp_path / "checkpoint-6" / "optimizer.pt").unlink()
@@ -220,7 +223,7 @@ def test_the_last_checkpoint_is_described_in_one_sentence(tmp_path):
     flaw = "it has no optimizer state; was it saved with save_only_model?"
     assert describe_last_checkpoint(tmp_path) == (
         f"There is no complete checkpoint in {tmp_path}: checkpoint-6 is incomplete ({flaw}); checkpoint-3 is "
-        f"incomplete ({flaw})."
+        f"incomplete ({flaw}). Start the run again."
     )
 
 

@@ -35,7 +35,7 @@ def test_lost_process_is_named(tmp_path, error, part):
     with pytest.raises(RunError) as raised, lost_processes_reported(tmp_path):
         raise error
     assert str(raised.value)[0].isupper()
-    assert str(raised.value).endswith(f"There is no complete checkpoint in {tmp_path}.")
+    assert str(raised.value).endswith(f"There is no complete checkpoint in {tmp_path}. Start the run again.")
 
 
 def test_lost_process_of_an_evaluation_has_no_checkpoint():
@@ -56,7 +56,9 @@ def test_other_errors_have_no_lost_process(error):
 def test_checkpoint_on_a_full_disk_is_deleted(checkpoint, error):
     message = str(failed_checkpoint(checkpoint, error))
     assert message.startswith(f"{checkpoint} cannot be written (")
-    assert message.endswith(f"Free disk space. There is no complete checkpoint in {checkpoint.parent}.")
+    assert message.endswith(
+        f"Free disk space. There is no complete checkpoint in {checkpoint.parent}. Start the run again."
+    )
     assert not checkpoint.exists()
 
 
