@@ -7,7 +7,7 @@ The folder holds the trained model and, during training, its checkpoints. The na
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,8 @@ from mtl_nlp.recipe.saved import SavedRecipe
 
 RECIPE_NAME = "recipe.yaml"
 RESULTS_NAME = "results.json"
+PREDICTIONS_NAME = "predictions.jsonl"
+TRAINING_LOG_NAME = "training_log.jsonl"
 CARD_NAME = "README.md"
 REPORT_NAME = "report.html"
 ONNX_NAME = "model.onnx"
@@ -169,12 +171,12 @@ def write_results(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, json_text(content, indent=2) + "\n")
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str | Iterable[str]) -> None:
     """Write a text file into a model's folder. Until the new file is complete, the folder has the old file.
 
     Args:
         path: the file.
-        text: the content of the file.
+        text: the content of the file, in one piece or in parts.
 
     Raises:
         ModelError: if the file is a symbolic link, since the folder of a model may come from elsewhere and its links
@@ -185,7 +187,8 @@ def write_file(path: Path, text: str) -> None:
     replacement = path.with_name(f".{path.name}.new")
     replacement.unlink(missing_ok=True)
     try:
-        replacement.write_text(text, encoding="utf-8")
+        with replacement.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         replacement.replace(path)
     finally:
         replacement.unlink(missing_ok=True)
