@@ -17,12 +17,14 @@ from mtl_nlp.errors import DataError, ModelError
 from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.recipe.saved import SavedRecipe
 
+CONFIG_NAME = "config.json"
 RECIPE_NAME = "recipe.yaml"
 RESULTS_NAME = "results.json"
 PREDICTIONS_NAME = "predictions.jsonl"
 TRAINING_LOG_NAME = "training_log.jsonl"
 CARD_NAME = "README.md"
 REPORT_NAME = "report.html"
+COMPARISON_NAME = "comparison.json"
 ONNX_NAME = "model.onnx"
 WEIGHTING_NAME = "weighting.pt"
 LOCK_NAME = ".mtl_nlp.lock"
