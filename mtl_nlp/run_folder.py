@@ -45,6 +45,20 @@ class _Sampled(BaseModel):
 
     rows: int
     probability: _Number
+    drawn: int | None = None
+
+
+class _Best(BaseModel):
+    """The best validation score of a task."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    score: str
+    value: _Number
+    step: int
+    kept_value: _Number | None = None
+    kept_step: int | None = None
+    fell: bool = False
 
 
 class _Training(BaseModel):
@@ -53,6 +67,13 @@ class _Training(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     mixture: dict[str, _Sampled] = Field(default_factory=dict)
+    seconds: _Number | None = None
+    rows: int | None = None
+    rows_per_second: _Number | None = None
+    encoder_passes: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    best: dict[str, _Best] = Field(default_factory=dict)
 
 
 class _Provenance(BaseModel):

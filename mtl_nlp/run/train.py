@@ -13,15 +13,17 @@ from mtl_nlp.errors import RunError, writing_to
 from mtl_nlp.evaluation.evaluator import score_answers
 from mtl_nlp.evaluation.predictions import predictions_of, training_words, write_predictions
 from mtl_nlp.evaluation.results import describe_scores, results
-from mtl_nlp.messages import conceal
+from mtl_nlp.hub.repository import WEIGHTS
+from mtl_nlp.messages import conceal, json_text
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.plan import describe_plan
 from mtl_nlp.run.prepare import Run, prepare_run
-from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, write_results
+from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, TRAINING_LOG_NAME, write_file, write_results
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best import describe_falls
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
 from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
 from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
@@ -119,7 +121,7 @@ def _prepare(
 
 
 def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -> dict[str, Any]:
-    """Score the trained model on the held-out split, and write the predictions, the results and the card.
+    """Score the trained model on the held-out split, and write the log, the predictions, the results and the card.
 
     Returns:
         The content of `results.json`.
@@ -129,16 +131,31 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
     evaluation = score_answers(answers, split, run.tasks)
     if say is not None:
         say("\n" + describe_scores(evaluation, run.held_out))
-    content = results(run.held_out, evaluation, split, run.recipe.sha256(), trainer.describe_training())
+    training = trainer.describe_training() | _size_of(trainer.model, folder)
+    content = results(run.held_out, evaluation, split, run.recipe.sha256(), training)
+    if say is not None:
+        for note in describe_falls(training["best"]):
+            say(f"note: {note}")
     if trainer.is_world_process_zero():
         # The rows of a stream were read during training, and are not at hand.
         streamed = {task for stream in run.streams.values() for task in stream.feeds}
         known = training_words(run.splits.get("train", {}).values(), run.tasks.keys() - streamed)
         with writing_to(folder, error_type=RunError):
+            log = (json_text(entry) + "\n" for entry in trainer.state.log_history)
+            write_file(folder / TRAINING_LOG_NAME, log)
             write_predictions(folder / PREDICTIONS_NAME, predictions_of(answers, split, run.held_out, known))
             write_results(folder / RESULTS_NAME, content)
             trainer.create_model_card()
     return content
+
+
+def _size_of(model: MultitaskModel, folder: Path) -> dict[str, int]:
+    """Return the number of a saved model's parameters, and the bytes of its weights on disk."""
+    files = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "bytes": sum(path.stat().st_size for path in files),
+    }
 
 
 def _push(trainer: MultitaskTrainer, say: Say | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mtl_nlp.data.conll import read_conll
 from mtl_nlp.errors import CheckpointError, RecipeError, RunError
 from mtl_nlp.evaluation.predictions import read_predictions
 from mtl_nlp.hub.loading import load_model
+from mtl_nlp.run_folder import read_results
 
 
 @pytest.fixture
@@ -94,3 +96,43 @@ def test_words_of_a_streamed_training_split_are_unknown(recipe):
     done = train(Recipe.from_dict(recipe))
     found = read_predictions(done.folder / "predictions.jsonl")
     assert {line.seen is None for lines in found.values() for line in lines} == {True}
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+
+
+def test_the_training_log_holds_all_entries_also_after_a_resume(recipe):
+    recipe["training"] |= {"max_steps": 4, "logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2}
+    done = train(Recipe.from_dict(recipe))
+    complete = log_of(done.folder)
+    assert [entry["step"] for entry in complete if "loss" in entry] == [1, 2, 3, 4]
+    assert [entry["step"] for entry in complete if "eval_ner_f1" in entry] == [2, 4]
+    assert {"loss_pos", "padding", "learning_rate"} <= complete[0].keys()
+    for name in ("training_log.jsonl", "config.json", "results.json", "model.safetensors"):
+        (done.folder / name).unlink()
+    shutil.rmtree(done.folder / "checkpoint-4")
+    shutil.rmtree(done.folder / "checkpoint-3")
+    again = train(Recipe.from_dict(recipe), resume=True)
+
+    def losses(entries: list[dict[str, Any]]) -> list[tuple[int, float]]:
+        return [
+            (entry["step"], entry.get("loss", entry.get("eval_loss"))) for entry in entries if "train_loss" not in entry
+        ]
+
+    assert losses(log_of(again.folder)) == losses(complete)
+    for key in ("rows", "encoder_passes", "best"):
+        assert again.results["training"][key] == done.results["training"][key]
+
+
+def test_results_describe_the_work_and_the_size_of_the_model(recipe):
+    recipe["training"] |= {"eval_strategy": "steps", "eval_steps": 1}
+    done = train(Recipe.from_dict(recipe))
+    found = done.results["training"]
+    assert found["rows"] == found["encoder_passes"] == found["mixture"]["sample"]["drawn"] == 16
+    assert found["seconds"] > 0
+    assert found["parameters"] == sum(parameter.numel() for parameter in done.model.parameters())
+    assert found["bytes"] == (done.folder / "model.safetensors").stat().st_size
+    assert set(found["best"]) == {"pos", "ner", "topic"}
+    assert found["best"]["topic"]["kept_step"] == 2
+    assert read_results(done.folder / "results.json")["training"] == json.loads(json.dumps(found))
