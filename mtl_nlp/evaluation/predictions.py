@@ -64,7 +64,9 @@ def read_predictions(path: str | Path) -> dict[str, list[Prediction]]:
                     raise DataError(f"{place}: each line should be a JSON object. Found {line.strip()!r:.80}.")
                 needed = ["task", "dataset", "split", "row", "gold", "prediction"]
                 if missing := [key for key in needed if key not in entry]:
-                    raise DataError(f"{place}: a prediction should have the keys {', '.join(needed)}. Missing: {missing}.")
+                    raise DataError(
+                        f"{place}: a prediction should have the keys {', '.join(needed)}. Missing: {missing}."
+                    )
                 prediction = Prediction(**{key: value for key, value in entry.items() if key in names})
                 found.setdefault(prediction.task, []).append(prediction)
     except (OSError, UnicodeDecodeError) as error:

@@ -23,7 +23,9 @@ def labels_of(metric: str, n: int, seed: int) -> list:
     if metric == "correlation":
         return (1000 + rng.normal(size=n)).tolist()
     if metric == "classification":
-        return ["once" if i == 0 and seed else str(rng.choice(LABELS[metric], p=[0.7, 0.1, 0.1, 0.1])) for i in range(n)]
+        return [
+            "once" if i == 0 and seed else str(rng.choice(LABELS[metric], p=[0.7, 0.1, 0.1, 0.1])) for i in range(n)
+        ]
     if metric == "multi_label":
         return [sorted({*map(str, rng.choice(LABELS[metric], size=rng.integers(0, 3)))}) for _ in range(n)]
     if metric == "accuracy":
