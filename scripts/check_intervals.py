@@ -1,4 +1,4 @@
-"""Measure the coverage of the intervals of `mtl-nlp compare`: python scripts/check_intervals.py
+"""Measure the coverage of the intervals of a comparison: python scripts/check_intervals.py
 
 Texts and runs are drawn from a model with a known difference. A label of run r of side s in text i is correct if
 

@@ -69,6 +69,9 @@ def align_runs(a: Runs, b: Runs, task: Task) -> AlignedRuns:
     first = by_run[0]
     for texts in by_run[1:]:
         _check_same_texts(first, texts, task.name)
+    if task.kind.labels_words:
+        for texts in by_run:
+            _check_lengths(texts, task.name)
     units = sorted(first)
     gold = [first[unit].gold for unit in units]
     kind = task.kind
@@ -113,6 +116,17 @@ def _check_same_texts(first: Mapping[Unit, Prediction], other: Mapping[Unit, Pre
             raise DataError(
                 f"{rule} Found {text.gold!r:.80} and {same.gold!r:.80} for {_name(unit)}. Evaluate all runs on the "
                 f"same data."
+            )
+
+
+def _check_lengths(texts: Mapping[Unit, Prediction], task: str) -> None:
+    for unit, text in texts.items():
+        if not (isinstance(text.prediction, list) and isinstance(text.gold, list)):
+            raise DataError(f"Task {task!r}: labels should be lists, one per word. Found none for {_name(unit)}.")
+        if len(text.prediction) != len(text.gold):
+            raise DataError(
+                f"Task {task!r}: a text should have as many predictions as gold labels. Found {len(text.prediction)} "
+                f"and {len(text.gold)} for {_name(unit)}."
             )
 
 

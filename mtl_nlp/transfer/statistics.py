@@ -1,18 +1,20 @@
 """Differences between two sides with intervals that cover both sources of chance: seeds and test texts.
 
-A score has four parts: the side's expected score, an effect of the run (the seed), an effect of the texts that is common
-to all runs of the side, and an interaction of run and texts (each run errs on texts of its own). For the mean over k
-runs on n texts, the variance is
+A score has four parts: the side's expected score, an effect of the run (the seed), an effect of the texts that is
+common to all runs of the side, and an interaction of run and texts (each run errs on texts of its own). For the mean
+over k runs on n texts, the variance is
 
     run / k + texts / n + interaction / (n k)
 
-- The variance S² between the scores of a side's runs estimates run + interaction / n, so S² / k covers two of the parts.
+- The variance S² between the scores of a side's runs estimates run + interaction / n, so S² / k covers two of the
+  parts.
 - The bootstrap over texts, with the same resample for the runs of both sides, estimates the covariance matrix of all
-  runs' scores over samples of texts. Its diagonal is texts / n + interaction / n, and its entries for two different runs
-  of a side are texts / n alone. The variance of the difference of the means, as a bootstrap gives it, therefore holds
-  interaction / (n k) a second time. Where runs disagree at random on texts, which is the usual case, the sum of both
-  variances covers 99 % instead of 95 %. The entries for different runs do not have this part, so texts / n of the
-  difference A - B is taken from these alone: mean of A's pairs of runs + mean of B's - 2 × mean of A with B.
+  runs' scores over samples of texts. Its diagonal is texts / n + interaction / n, and its entries for two different
+  runs of a side are texts / n alone. The variance of the difference of the means, as a bootstrap gives it, therefore
+  contains interaction / (n k) a second time. Where runs disagree at random on texts, which is the usual case, intervals
+  from the sum of both variances would cover 99 % instead of 95 %. The entries for different runs do not contain this
+  part, so texts / n of the difference A - B is computed from these entries alone: mean of A's pairs of runs + mean of
+  B's pairs - 2 × mean of A with B.
 
 A bootstrap over three seeds alone would undercover badly; t with k - 1 degrees of freedom does not.
 
@@ -137,7 +139,8 @@ def compare_sides(a: Runs, b: Runs, task: Task, *, resamples: int = RESAMPLES, s
         a: the predictions of each run of side A.
         b: the predictions of each run of side B. The runs of the sides are not paired.
         task: the task.
-        resamples: the number of bootstrap resamples; at most `SLOW_RESAMPLES` for a score without sufficient statistics.
+        resamples: the number of bootstrap resamples; at most `SLOW_RESAMPLES` for a score without sufficient
+            statistics.
         seed: the seed of the resamples. The result is a function of the predictions and the seed.
 
     Raises:

@@ -68,8 +68,8 @@ class _Rescored(TextScores):
     def _score(self, counts: np.ndarray) -> float:
         from mtl_nlp.evaluation.metrics import compute
 
-        drawn = np.repeat(np.arange(len(counts)), counts)
-        if not len(drawn):
+        drawn = np.repeat(np.arange(len(counts)), counts).tolist()
+        if not drawn:
             return np.nan
         predictions, references = ([labels[text] for text in drawn] for labels in (self.predictions, self.references))
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -139,7 +139,7 @@ class SpanReader:
     def __init__(self, metric: str) -> None:
         from mtl_nlp.evaluation.metrics import METRICS
 
-        self._scheme = METRICS[metric].scheme  # type: ignore[attr-defined]
+        self._scheme = METRICS[metric].scheme
         self._known: dict[tuple[str, ...], frozenset[tuple[str, int, int]]] = {}
 
     def read(self, tags: Sequence[str]) -> frozenset[tuple[str, int, int]]:
