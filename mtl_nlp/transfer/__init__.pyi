@@ -1,0 +1,6 @@
+from .analysis import Analysis as Analysis
+from .analysis import analyse as analyse
+from .delta_m import DeltaM as DeltaM
+from .delta_m import delta_m as delta_m
+from .statistics import Difference as Difference
+from .statistics import compare_sides as compare_sides
