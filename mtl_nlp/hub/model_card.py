@@ -319,6 +319,11 @@ def _adapters(source: _Source) -> str:
     return _table(("adapter of", "kind", "r", "alpha", "layers"), rows)
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of texts, which are escaped."""
+    return _table([*map(escape, head)], ([*map(escape, row)] for row in rows))
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

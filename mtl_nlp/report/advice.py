@@ -1,0 +1,278 @@
+"""The rules behind "what to try next". Each rule is a function from evidence to advice, and shows its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import yaml
+
+from mtl_nlp.hub.comparison import difference_of, unit_of
+from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, fewest_runs, task_statements
+from mtl_nlp.report.facts import early_peak, has_adapter, is_improving, loss_shares, rows_of, weight_of
+from mtl_nlp.report.material import Material, RunFiles
+
+_DOMINATES = 1.5
+"""A loss dominates if its share is the largest and at least this multiple of an equal share."""
+
+_SMALL = 0.25
+"""A dataset is small if it has less than this share of the rows of the largest dataset."""
+
+
+class Advice(NamedTuple):
+    """An experiment to try.
+
+    Attributes:
+        what: the change, as a sentence.
+        because: the evidence, as a sentence.
+        option: the option of the command line that makes the change; empty if there is none.
+        side: the side that the advice is about; empty for all.
+    """
+
+    what: str
+    because: str
+    option: str = ""
+    side: str = ""
+
+
+class Case(NamedTuple):
+    """A side of a comparison as the rules see it.
+
+    Attributes:
+        material: the content of the report.
+        side: the side that is compared with the reference.
+    """
+
+    material: Material
+    side: str
+
+    @property
+    def runs(self) -> list[RunFiles]:
+        """The runs of the side."""
+        return self.material.runs[self.side]
+
+    @property
+    def words(self) -> dict[str, str | None]:
+        """The word of each task; empty for a report without a comparison."""
+        if self.material.comparison is None:
+            return {}
+        return {each.task: each.word for each in task_statements(self.material.comparison, self.side)}
+
+    def tasks_with(self, word: str) -> list[str]:
+        """Return the tasks with a word."""
+        return [task for task, found in self.words.items() if found == word]
+
+    def metric(self, task: str) -> str:
+        """Return the name of a task's primary score."""
+        if self.material.comparison is not None:
+            return self.material.comparison["tasks"][task]["metric"]
+        return self.material.tasks[task].kind.primary_score
+
+
+Rule = Callable[[Case], Iterator[Advice]]
+
+
+def compare_first(case: Case) -> Iterator[Advice]:
+    """Advise a comparison for a run without one, since its scores alone cannot show the effect of sharing."""
+    if case.material.comparison is None and len(case.material.tasks) > 1:
+        yield Advice(
+            "Compare the run with single-task runs.",
+            "The scores of one run cannot show whether sharing helped.",
+            "mtl-nlp compare RECIPE --seeds 3",
+        )
+
+
+def more_seeds(case: Case) -> Iterator[Advice]:
+    """Advise more seeds if a side has only one."""
+    if case.material.comparison is not None and fewest_runs(case.material.comparison, case.side) < 2:
+        yield Advice(
+            "Add seeds.",
+            "One seed per side cannot separate the effect of sharing from chance. The finished runs are kept.",
+            "mtl-nlp compare … --seeds 3",
+        )
+
+
+def tune_baselines(case: Case) -> Iterator[Advice]:
+    """Advise own rates for the single-task runs if the recipe of the side has no `baselines` section."""
+    comparison = case.material.comparison
+    if comparison is None or comparison["reference"] != "single":
+        return
+    text = (comparison["provenance"].get("recipes") or {}).get(case.side)
+    try:
+        recipe = yaml.safe_load(text) if isinstance(text, str) else None
+    except yaml.YAMLError:
+        return
+    if isinstance(recipe, dict) and not recipe.get("baselines"):
+        yield Advice(
+            "Give the single-task runs their own learning rates.",
+            "The recipe has no section baselines, so they ran with the rates of the joint recipe, and a rate can "
+            "move a score by more than sharing does.",
+            "--set baselines.training.learning_rate=…",
+            case.side,
+        )
+
+
+def train_longer(case: Case) -> Iterator[Advice]:
+    """Advise more epochs if sharing hurt all tasks and most of them were still improving at the end."""
+    hurt = case.tasks_with(HURT)
+    if not hurt or len(hurt) < len(case.words) or not case.runs:
+        return
+    improving = [task for task in hurt if any(is_improving(run, task, case.metric(task)) for run in case.runs)]
+    if len(improving) * 2 > len(hurt):
+        epochs = next((run.recipe.training.get("num_train_epochs") for run in case.runs if run.recipe), None)
+        number = 2 * epochs if isinstance(epochs, int | float) else "…"
+        yield Advice(
+            "Train longer.",
+            f"Sharing hurt all tasks, and {_listed(improving)} still improved when the training ended.",
+            f"--set training.num_train_epochs={number}",
+            case.side,
+        )
+
+
+def lower_weight(case: Case) -> Iterator[Advice]:
+    """Advise a lower weight for a task that sharing hurt although its loss dominates the joint loss.
+
+    The weight is the one with which the task would have an equal share.
+    """
+    shares = loss_shares(case.runs, list(case.words))
+    for task in case.tasks_with(HURT):
+        if dominates(shares, task):
+            current = weight_of(case.runs[0].recipe, task)
+            others = (1 - shares[task]) / (len(shares) - 1)
+            yield Advice(
+                f"Lower the weight of {task}.",
+                f"Sharing hurt {task}, and {shares[task]:.0%} of the joint loss is from {task}. With "
+                f"{len(shares)} tasks, an equal share is {1 / len(shares):.0%}.",
+                f"--set loss.weights.{task}={float(f'{current * others / shares[task]:.1g}')}",
+                case.side,
+            )
+
+
+def dominates(shares: dict[str, float], task: str) -> bool:
+    """Return whether a task's share of the joint loss is the largest and at least 1.5 times an equal share."""
+    if len(shares) < 2 or task not in shares:
+        return False
+    return shares[task] == max(shares.values()) and shares[task] * len(shares) >= _DOMINATES and shares[task] < 1
+
+
+def add_adapters(case: Case) -> Iterator[Advice]:
+    """Advise adapters for tasks that sharing hurt although their losses do not dominate."""
+    shares = loss_shares(case.runs, list(case.words))
+    recipe = next((run.recipe for run in case.runs), None)
+    hurt = [task for task in case.tasks_with(HURT) if not dominates(shares, task)]
+    without = [task for task in hurt if not has_adapter(recipe, task)]
+    if without:
+        yield Advice(
+            f"Give {_listed(without)} an adapter of {'its' if len(without) == 1 else 'their'} own.",
+            f"Sharing hurt {_listed(without)}, and no large share of the joint loss explains it.",
+            f"--set 'adapters.tasks=[{', '.join(without)}]'",
+            case.side,
+        )
+    adapted = [task for task in hurt if has_adapter(recipe, task)]
+    if adapted:
+        yield Advice(
+            f"Train {_listed(adapted)} alone.",
+            f"Sharing hurt {_listed(adapted)} even with an adapter of {'its' if len(adapted) == 1 else 'their'} own.",
+            "",
+            case.side,
+        )
+
+
+def raise_temperature(case: Case) -> Iterator[Advice]:
+    """Advise a higher temperature if a task with a small dataset gained.
+
+    p_d is proportional to n_d^(1/T), so a higher T gives small datasets a larger share of the rows.
+    """
+    helped = []
+    for task in case.tasks_with(HELPED):
+        rows = rows_of(case.runs, task)
+        if rows is not None and rows[0] < _SMALL * rows[1]:
+            helped.append((task, *rows))
+    recipe = next((run.recipe for run in case.runs), None)
+    if not helped or recipe is None or "probabilities" in recipe.mixture:
+        return
+    current = recipe.mixture.get("temperature", 1.0)
+    number = f"{2 * current:g}" if isinstance(current, int | float) else "…"
+    task, own, largest = helped[0]
+    yield Advice(
+        "Raise the temperature, so that small datasets are drawn more often.",
+        f"Sharing helped {_listed([name for name, *_ in helped])}, and {task} has {own:,} rows where the largest "
+        f"dataset has {largest:,}.",
+        f"--set mixture.temperature={number}",
+        case.side,
+    )
+
+
+def keep_the_peak(case: Case) -> Iterator[Advice]:
+    """Advise to keep the best checkpoint if a task peaked long before the kept model."""
+    for task in case.material.task_names:
+        for run in case.runs:
+            peak = early_peak(run, task)
+            if peak is None:
+                continue
+            unit = unit_of(peak.metric)
+            keeps_best = run.recipe is not None and run.recipe.training.get("load_best_model_at_end") is True
+            yield Advice(
+                f"Weight or sample {task} less." if keeps_best else "Keep the best checkpoint instead of the last.",
+                f"{task} was best on validation at step {peak.step:,} ({peak.metric} {unit.value(peak.value)}) and "
+                f"fell to {unit.value(peak.kept_value)} at step {peak.kept_step:,}, the kept model: interference or "
+                f"overfitting.",
+                f"--set loss.weights.{task}={weight_of(run.recipe, task) / 2:g}"
+                if keeps_best
+                else "--set training.load_best_model_at_end=true --set training.eval_strategy=epoch "
+                "--set training.save_strategy=epoch",
+                case.side if case.material.comparison is not None else "",
+            )
+            break
+
+
+def choose_by_cost(case: Case) -> Iterator[Advice]:
+    """Advise to choose by cost if no task has a clear difference."""
+    unclear = case.tasks_with(UNCLEAR)
+    comparison = case.material.comparison
+    if comparison is None or not unclear or len(unclear) < len(case.words):
+        return
+    found = []
+    for task in unclear:
+        smallest = (difference_of(comparison, task, case.side) or {}).get("smallest")
+        if smallest is not None:
+            unit = unit_of(comparison["tasks"][task]["metric"])
+            found.append(f"{task} {unit.value(smallest)} {unit.name}")
+    shown = f" The smallest differences that this data can show: {'; '.join(found[:6])}." if found else ""
+    yield Advice(
+        "Choose by cost, or add seeds and test texts.",
+        f"No task shows a clear difference.{shown}",
+        "",
+        case.side,
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    compare_first,
+    more_seeds,
+    train_longer,
+    lower_weight,
+    add_adapters,
+    keep_the_peak,
+    raise_temperature,
+    tune_baselines,
+    choose_by_cost,
+)
+"""The rules, in the order of their advice on the page."""
+
+
+def advice(material: Material) -> list[Advice]:
+    """Return what to try next: the advice of all rules for all joint sides. Equal advice for several sides is one."""
+    found: dict[Advice, list[str]] = {}
+    for rule in RULES:
+        for side in material.joint:
+            for each in rule(Case(material, side)):
+                found.setdefault(each._replace(side=""), []).extend([each.side] if each.side else [])
+    several = len(material.joint) > 1
+    return [each._replace(side=", ".join(sides) if several else "") for each, sides in found.items()]
+
+
+def _listed(names: list[str]) -> str:
+    """Return names as a list in a sentence, shortened after six names."""
+    shown = names if len(names) <= 6 else [*names[:5], f"{len(names) - 5} further tasks"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

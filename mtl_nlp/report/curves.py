@@ -1,0 +1,166 @@
+"""The section on the training: losses, scores on validation, weights, learning rate and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mtl_nlp.report.blocks import Fold, Plot, Plots, Section, Table, Text
+from mtl_nlp.report.facts import curve, early_peak
+from mtl_nlp.report.material import OWN, Material, RunFiles
+from mtl_nlp.report.plots import Series, bar_plot, line_plot
+from mtl_nlp.report.scores import legend, places_of
+
+
+def training_section(material: Material, tasks: Sequence[str]) -> Section:
+    """Return the section on the training.
+
+    Args:
+        material: the content of the report.
+        tasks: the tasks to draw; the page states the number of the others.
+    """
+    section = Section("training", "Training")
+    metrics = {task: _metric_of(material, task) for task in tasks}
+    groups = (
+        ("loss", "Training loss", lambda task: f"loss_{task}"),
+        ("validation", "Scores on validation", lambda task: f"eval_{task}_{metrics[task]}"),
+        ("weight", "Loss weights", lambda task: f"weight_{task}"),
+    )
+    note = "A line for each seed." if material.comparison else "The dotted line is the kept model."
+    for name, title, key in groups:
+        plots = _per_task(material, tasks, name, title, key)
+        if plots:
+            shown = Plots(plots, legend(material, name), note)
+            section.blocks.append(Fold(title, [shown], open=name == "loss" or material.comparison is None))
+    others = [*_learning_rate(material), *_sampling(material)]
+    if others:
+        section.blocks.append(Fold("Learning rate and sampling", [Plots(others, legend(material, "rate"))]))
+    if not section.blocks:
+        section.blocks.append(Text("The runs have no training log."))
+    elif len(tasks) < len(material.task_names):
+        rest = len(material.task_names) - len(tasks)
+        section.blocks.append(Text(f"The curves of {rest} further tasks are left out; training_log.jsonl has them."))
+    section.blocks += _peaks(material, tasks)
+    return section
+
+
+def _metric_of(material: Material, task: str) -> str:
+    if material.comparison is not None:
+        return material.comparison["tasks"][task]["metric"]
+    return material.tasks[task].kind.primary_score
+
+
+def _per_task(material: Material, tasks: Sequence[str], name: str, title: str, key: Callable[[str], str]) -> list[Plot]:
+    """Return a plot for each task that has such entries in the log of a run."""
+    plots = []
+    for number, task in enumerate(tasks):
+        series = _series(material, key(task))
+        is_constant = name == "weight" and all(value == 1.0 for each in series for _, value in each.points)
+        if series and not is_constant:
+            svg = line_plot(f"{name}-{number}", task, series, "epoch", _kept_epoch(material))
+            plots.append(Plot(svg, _table(f"{title} of {task}", series)))
+    return plots
+
+
+def _series(material: Material, key: str) -> list[Series]:
+    """Return the curves of all runs that have entries under a key."""
+    found = []
+    for side, place in places_of(material).items():
+        for run in material.runs[side]:
+            if len(points := curve(run.log, key)) > 1:
+                name = f"{side}, seed {run.seed}" if run.seed else side
+                found.append(Series(name, place if material.comparison else 1, points))
+    return found
+
+
+def _table(title: str, series: Sequence[Series]) -> Table:
+    """Return the values of curves at the quarters of the training."""
+    rows = []
+    for each in series:
+        last = len(each.points) - 1
+        rows.append([each.name, *(f"{each.points[round(part * last / 4)][1]:.4g}" for part in range(5))])
+    return Table(title, ["run", "start", "25 %", "50 %", "75 %", "end"], rows)
+
+
+def _kept_epoch(material: Material) -> float | None:
+    """Return the epoch of the kept model of a single run, or None if it is unknown or there are several runs."""
+    if material.comparison is not None:
+        return None
+    training = material.runs[OWN][0].training
+    steps = [best["kept_step"] for best in (training.get("best") or {}).values() if best.get("kept_step")]
+    if not steps or not training.get("steps") or not training.get("epochs"):
+        return None
+    return steps[0] / training["steps"] * training["epochs"]
+
+
+def _learning_rate(material: Material) -> list[Plot]:
+    # All seeds of a side have the same schedule, so one run of each side is enough.
+    series = [
+        each for each in _series(material, "learning_rate") if each.name.endswith((OWN, f"seed {_seed(material)}"))
+    ]
+    if not series:
+        return []
+    return [Plot(line_plot("rate", "Learning rate", series, "epoch"), _table("Learning rate", series))]
+
+
+def _seed(material: Material) -> str:
+    return next((run.seed for run in material.all_runs()), "")
+
+
+def _sampling(material: Material) -> list[Plot]:
+    """Return the plot of the planned and the drawn share of each dataset, for each joint side."""
+    plots = []
+    for number, side in enumerate(material.joint):
+        mixtures = [run.training["mixture"] for run in material.runs[side] if run.training.get("mixture")]
+        if not mixtures or any("drawn" not in sampled for sampled in mixtures[0].values()):
+            continue
+        total = sum(sampled["drawn"] for sampled in mixtures[0].values()) or 1
+        bars = [
+            (name, 100 * sampled["probability"], 100 * sampled["drawn"] / total)
+            for name, sampled in mixtures[0].items()
+        ]
+        rows = [
+            [name, f"{sampled['rows']:,}", f"{planned:.2f}", f"{drawn:.2f}", f"{sampled['drawn']:,}"]
+            for (name, planned, drawn), sampled in zip(bars, mixtures[0].values(), strict=True)
+        ]
+        title = "Sampling" if material.comparison is None else f"Sampling of {side}"
+        table = Table(title, ["dataset", "rows", "planned, %", "drawn, %", "rows drawn"], rows)
+        plots.append(Plot(bar_plot(f"sampling-{number}", title, bars, ("planned", "drawn")), table))
+    return plots
+
+
+def _peaks(material: Material, tasks: Sequence[str]) -> list[object]:
+    """Return the table of each task's best evaluation on validation, with a note if one lies long before the end."""
+    rows: list[list[object]] = []
+    early: list[str] = []
+    for side in material.joint:
+        for run in material.runs[side]:
+            for task, best in (run.training.get("best") or {}).items():
+                if task not in tasks:
+                    continue
+                kept = best.get("kept_value")
+                where = side if not run.seed else f"{side}, seed {run.seed}"
+                rows.append(
+                    [
+                        task,
+                        where,
+                        best["score"],
+                        f"{best['value']:.4f}",
+                        best["step"],
+                        "" if kept is None else f"{kept:.4f}",
+                    ]
+                )
+                early += [task] if _peaked_early(run, task) else []
+    if not rows:
+        return []
+    table = Table("Best evaluation on validation", ["task", "run", "score", "best", "at step", "kept model"], rows)
+    blocks: list[object] = [Fold("Best evaluation of each task", [table])]
+    if early:
+        names = ", ".join(dict.fromkeys(early))
+        blocks.insert(
+            0, Text(f"Best long before the kept model: {names}. This is how interference or overfitting shows.")
+        )
+    return blocks
+
+
+def _peaked_early(run: RunFiles, task: str) -> bool:
+    return early_peak(run, task) is not None

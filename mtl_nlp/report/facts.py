@@ -1,0 +1,131 @@
+"""Facts about trainings, computed from the logs and recipes of runs: the evidence of the rules in `advice`."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtl_nlp.messages import is_finite
+from mtl_nlp.recipe.saved import SavedRecipe
+from mtl_nlp.report.material import RunFiles
+
+_PEAKED_BEFORE = 0.75
+"""A task peaked early if its best evaluation lies before this share of the steps up to the kept model."""
+
+
+def curve(log: Sequence[Mapping[str, Any]], key: str, x: str = "epoch") -> list[tuple[float, float]]:
+    """Return the points (x, value) of the log's entries that have a finite value under a key."""
+    return [
+        (float(entry.get(x, entry["step"])), float(entry[key]))
+        for entry in log
+        if isinstance(entry.get(key), int | float) and is_finite(float(entry[key]))
+    ]
+
+
+def loss_shares(runs: Sequence[RunFiles], tasks: Sequence[str]) -> dict[str, float]:
+    """Return each task's share of the joint loss in the last half of the training, as a mean over runs.
+
+    The share of a task is w_t · L_t / Σ w · L, with the logged losses and weights. A run without losses of all tasks
+    does not count.
+
+    Returns:
+        A dict from task to share; empty if no run has the losses.
+    """
+    of_runs = []
+    for run in runs:
+        losses = {}
+        for task in tasks:
+            values = [value for _, value in curve(run.log, f"loss_{task}")]
+            weights = [value for _, value in curve(run.log, f"weight_{task}")] or [1.0]
+            if values:
+                losses[task] = _mean_of_last_half(values) * _mean_of_last_half(weights)
+        total = sum(losses.values())
+        if len(losses) == len(tasks) and total > 0:
+            of_runs.append({task: loss / total for task, loss in losses.items()})
+    return {task: statistics.fmean(run[task] for run in of_runs) for task in tasks} if of_runs else {}
+
+
+def _mean_of_last_half(values: Sequence[float]) -> float:
+    return statistics.fmean(values[len(values) // 2 :])
+
+
+def is_improving(run: RunFiles, task: str, metric: str) -> bool:
+    """Return whether a task was still improving when the training ended.
+
+    With at least three evaluations, the last score on validation must be the best. Otherwise the training loss of the
+    last quarter must be at least 5 % below that of the quarter before.
+    """
+    scores = [value for _, value in curve(run.log, f"eval_{task}_{metric}")]
+    if len(scores) >= 3:
+        return scores[-1] > max(scores[:-1])
+    losses = [value for _, value in curve(run.log, f"loss_{task}")]
+    quarter = len(losses) // 4
+    if quarter < 2:
+        return False
+    return statistics.fmean(losses[-quarter:]) < 0.95 * statistics.fmean(losses[-2 * quarter : -quarter])
+
+
+class Peak(NamedTuple):
+    """The best evaluation of a task on validation, and the evaluation of the kept model.
+
+    Attributes:
+        metric: the name of the score.
+        value: the best score.
+        step: the optimizer step of the best score.
+        kept_value: the score of the kept model.
+        kept_step: the optimizer step of the kept model.
+    """
+
+    metric: str
+    value: float
+    step: int
+    kept_value: float
+    kept_step: int
+
+
+def early_peak(run: RunFiles, task: str) -> Peak | None:
+    """Return the best evaluation of a task if the task peaked long before the kept model, and lost score since.
+
+    The best evaluation must lie before 75 % of the steps up to the kept model, and the loss since then must exceed the
+    median change between neighbouring evaluations from the best one, so that a jitter of the scores does not count.
+    """
+    best = (run.training.get("best") or {}).get(task) or {}
+    if best.get("kept_value") is None or not best.get("kept_step"):
+        return None
+    peak = Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
+    after = [v for step, v in curve(run.log, f"eval_{task}_{peak.metric}", "step") if step >= peak.step]
+    changes = [abs(later - earlier) for earlier, later in itertools.pairwise(after)]
+    jitter = statistics.median(changes) if changes else 0.0
+    is_early = peak.step < _PEAKED_BEFORE * peak.kept_step
+    return peak if is_early and peak.value - peak.kept_value > jitter else None
+
+
+def weight_of(recipe: SavedRecipe | None, task: str) -> float:
+    """Return the weight of a task's loss in the recipe."""
+    weights = {} if recipe is None else recipe.loss.get("weights") or {}
+    value = weights.get(task, 1.0)
+    return float(value) if isinstance(value, int | float) else 1.0  # a variable of the environment is a text
+
+
+def has_adapter(recipe: SavedRecipe | None, task: str) -> bool:
+    """Return whether the recipe gives a task an adapter of its own."""
+    if recipe is None or recipe.adapters is None:
+        return False
+    of = recipe.adapters.get("tasks", "all")
+    return of == "all" or task in of
+
+
+def rows_of(runs: Sequence[RunFiles], task: str) -> tuple[int, int] | None:
+    """Return the number of training rows in the datasets of a task, and in the largest dataset; None if unknown."""
+    for run in runs:
+        rows = {name: sampled["rows"] for name, sampled in (run.training.get("mixture") or {}).items()}
+        if run.recipe is None or not rows:
+            continue
+        of_task = [
+            rows[name] for name, dataset in run.recipe.datasets.items() if task in dataset.labels and name in rows
+        ]
+        if of_task:
+            return sum(of_task), max(rows.values())
+    return None

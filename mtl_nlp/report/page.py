@@ -1,0 +1,228 @@
+"""The page `report.html`: one file without scripts and requests, made from the files of a run or a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import yaml
+
+from mtl_nlp.hub.comparison import difference_of, joint_sides
+from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, Statement, caveats, task_statements, whole_statement
+from mtl_nlp.messages import conceal
+from mtl_nlp.recipe.local_paths import without_local_paths
+from mtl_nlp.report.advice import advice
+from mtl_nlp.report.blocks import Code, Fold, Section, Table, Text
+from mtl_nlp.report.curves import training_section
+from mtl_nlp.report.differences import Limits, differences_section
+from mtl_nlp.report.material import OWN, Material, read_material
+from mtl_nlp.report.scores import HOW, cost_section, learning_curves, run_scores_section, scores_section
+from mtl_nlp.run_folder import REPORT_NAME, write_file
+
+LARGEST = 2_000_000
+"""The number of bytes that the page stays below."""
+
+_LIMITS = (Limits(24, 12), Limits(16, 5), Limits(8, 2), Limits(4, 0), Limits(0, 0))
+"""The tasks in detail and the examples of each, from the first choice to the last. The page states the numbers."""
+
+_FOLDED_ABOVE = 8
+"""The number of tasks above which the first screen shows only the first sentences about each word."""
+
+_SHOWN = {HURT: 8, None: 4, HELPED: 4, UNCLEAR: 0}
+"""The number of sentences about each word on the first screen, if there are many tasks."""
+
+
+class Verdict(NamedTuple):
+    """The first screen's part on one side.
+
+    Attributes:
+        title: the side; empty if there is only one.
+        whole: the sentence on all tasks and the cost.
+        statements: the sentences on the tasks.
+        folded: further sentences, hidden behind a line, by line.
+    """
+
+    title: str
+    whole: str
+    statements: list[Statement]
+    folded: dict[str, list[Statement]]
+
+
+def write_report(folder: Path, examples: bool = True) -> Path:
+    """Write `report.html` into the folder of a run or a comparison.
+
+    Args:
+        folder: the folder. It is a comparison if it has `comparison.json`.
+        examples: whether the page quotes texts of the datasets.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: if the folder is neither, or a file is damaged.
+        ModelError: if the page is a symbolic link.
+    """
+    text = report_page(folder, examples)
+    write_file(folder / REPORT_NAME, text)
+    return folder / REPORT_NAME
+
+
+def report_page(folder: Path, examples: bool = True) -> str:
+    """Return the page as HTML of less than 2 MB, see `write_report`. It has no local paths."""
+    material = read_material(folder)
+    text = ""
+    for limits in _LIMITS:
+        text = _page(material, limits if examples else limits._replace(texts=False))
+        if len(text.encode()) < LARGEST:
+            break
+    return text
+
+
+def _page(material: Material, limits: Limits) -> str:
+    comparison = material.comparison
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mtl_nlp", "report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("page.html.j2").render(
+        title=f"{'Did sharing help?' if comparison else 'Report'} · {material.name}",
+        kicker=f"mtl_nlp report · {material.name}",
+        heading="Did sharing help?" if comparison else f"The run {material.name}",
+        subtitle=_subtitle(material),
+        verdicts=list(_verdicts(material)),
+        caveats=[_public(text) for text in _caveats(material)],
+        advice=advice(material),
+        sections=list(_sections(material, limits)),
+        words={HURT: "hurt", HELPED: "helped", UNCLEAR: "unclear"},
+        footer=f"Made by mtl_nlp from the files of {'the comparison' if comparison else 'the run'} alone.",
+    )
+
+
+def _public(text: str) -> str:
+    """Return a text without local paths and without values of the environment."""
+    return without_local_paths(conceal(text))
+
+
+def _subtitle(material: Material) -> str:
+    comparison = material.comparison
+    if comparison is None:
+        return f"{_count(len(material.tasks), 'task')}, one encoder, no comparison with single-task runs yet"
+    sides = comparison["sides"]
+    titles = ", ".join(f"{side} ({_public(sides[side]['title'])})" for side in joint_sides(comparison))
+    reference = _public(sides[comparison["reference"]]["title"])
+    matched = {"passes": ", equal passes over each task's rows", "compute": ", equal encoder passes in training"}
+    return (
+        f"{titles} against {reference} on {comparison['split']}: {_count(len(comparison['tasks']), 'task')}, "
+        f"{_count(len(comparison['seeds']), 'seed')}{matched.get(comparison.get('match', ''), '')}"
+    )
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _verdicts(material: Material) -> Iterator[Verdict]:
+    comparison = material.comparison
+    if comparison is None:
+        score = material.runs[OWN][0].results.get("mtl_score")
+        mean = "" if score is None else f" The mean of the tasks' primary scores is {100 * score:.1f}."
+        whole = f"Nothing is known yet about the effect of sharing: there are no single-task runs beside it.{mean}"
+        yield Verdict("", whole, [], {})
+        return
+    sides = joint_sides(comparison)
+    for side in sides:
+        title = f"{side} ({_public(comparison['sides'][side]['title'])})" if len(sides) > 1 else ""
+        shown, folded = _first_of(task_statements(comparison, side))
+        yield Verdict(title, whole_statement(comparison, side), shown, folded)
+
+
+def _first_of(statements: list[Statement]) -> tuple[list[Statement], dict[str, list[Statement]]]:
+    """Return the sentences for the first screen, and the others by the line that opens them."""
+    if len(statements) <= _FOLDED_ABOVE:
+        return statements, {}
+    groups = {word: [each for each in statements if each.word == word] for word in _SHOWN}
+    shown = [each for word, group in groups.items() for each in group[: _SHOWN[word]]]
+    rest = {word: group[_SHOWN[word] :] for word, group in groups.items() if len(group) > _SHOWN[word]}
+    return shown, {
+        f"{_count(len(group), 'further task')}: {word or 'no verdict'}": group for word, group in rest.items()
+    }
+
+
+def _caveats(material: Material) -> list[str]:
+    found = [] if material.comparison is None else caveats(material.comparison)
+    if material.missing:
+        found.append(
+            f"The folders of {_count(material.missing, 'run')} are missing: their curves and predictions are left out."
+        )
+    return found
+
+
+def _sections(material: Material, limits: Limits) -> Iterator[Section]:
+    comparison = material.comparison
+    detailed = _most_telling(material, limits.tasks)
+    if comparison is None:
+        yield run_scores_section(material)
+    else:
+        scores = scores_section(material, comparison)
+        scores.blocks += learning_curves(material, comparison, detailed)
+        yield scores
+        yield cost_section(material, comparison)
+    yield training_section(material, detailed)
+    yield differences_section(material, detailed, limits)
+    yield _settings(material)
+    yield _provenance(material)
+
+
+def _most_telling(material: Material, number: int) -> list[str]:
+    """Return the tasks to show in detail: those with a word of gain or loss first, then those that changed most."""
+    names = material.task_names
+    comparison = material.comparison
+    if comparison is None or len(names) <= number:
+        return names[:number]
+
+    def rank(task: str) -> tuple[bool, float]:
+        found = [difference_of(comparison, task, side) or {} for side in joint_sides(comparison)]
+        sizes = [abs(each["delta"]) for each in found if each.get("delta") is not None]
+        return any(each.get("word") in {HURT, HELPED} for each in found), max(sizes, default=0.0)
+
+    chosen = sorted(names, key=rank, reverse=True)[:number]
+    return [name for name in names if name in chosen]
+
+
+def _settings(material: Material) -> Section:
+    section = Section("settings", "Settings")
+    comparison = material.comparison
+    if comparison is None:
+        own = material.runs[OWN][0].recipe
+        section.blocks.append(Text("The run has no recipe.") if own is None else Code(own.to_yaml(), "recipe"))
+        return section
+    if comparison["differs"]:
+        rows = [[place, _public(text)] for place, text in enumerate(comparison["differs"], start=1)]
+        section.blocks.append(Table("Differences between the sides' settings", ["", "difference"], rows))
+    else:
+        section.blocks.append(Text("The comparison lists no differences between the sides' settings."))
+    section.blocks += [Text(_public(note)) for note in comparison["notes"]]
+    for side, recipe in (comparison["provenance"].get("recipes") or {}).items():
+        text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        section.blocks.append(Fold(f"Recipe of {side}", [Code(_public(text), f"recipe of {side}")]))
+    return section
+
+
+def _provenance(material: Material) -> Section:
+    section = Section("provenance", "How this was computed")
+    comparison = material.comparison
+    provenance: Mapping[str, Any]
+    if comparison is None:
+        provenance = material.runs[OWN][0].results.get("provenance") or {}
+    else:
+        section.blocks.append(Text(HOW))
+        provenance = comparison["provenance"]
+    rows: list[Sequence[object]] = [
+        *([["mtl_nlp", provenance["mtl_nlp"]]] if provenance.get("mtl_nlp") else []),
+        *([name, version] for name, version in (provenance.get("versions") or {}).items()),
+        *([f"data of {name}", print_] for name, print_ in (provenance.get("data_fingerprints") or {}).items()),
+    ]
+    if rows:
+        section.blocks.append(Table("Versions and fingerprints of the data", ["of", "value"], rows))
+    return section

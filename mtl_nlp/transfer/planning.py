@@ -1,0 +1,286 @@
+"""The plan of a comparison: the runs of every side and seed, and all that differs between the sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.recipe.variables import expand
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import check_splits
+from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
+from mtl_nlp.transfer.jobs import Job
+from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, reduce_recipe, rows_of
+from mtl_nlp.transfer.sides import SINGLE, RecipeSide
+
+Match = Literal["passes", "compute"]
+"""The budget of the single runs: as many passes over each task's rows as the joint run, or its total of encoder passes."""
+
+CURVE_SHARES = (0.25, 0.5)
+"""The shares of the training rows at which a learning curve is measured, besides all rows."""
+
+_SAVES_PER_RUN = 4
+
+_NOT_FOR_RUNS = ("data_seed", "save_only_model", "push_to_hub", "resume_from_checkpoint")
+"""Training arguments of a recipe that its runs in a comparison do not use, with all that start with `hub_`."""
+
+
+@dataclass(frozen=True)
+class PlannedSide:
+    """A side of a comparison that is trained.
+
+    Attributes:
+        name: the name of the side.
+        title: a description for the reader.
+        jobs: seed -> the runs of the side; together they have all tasks.
+    """
+
+    name: str
+    title: str
+    jobs: Mapping[int, list[Job]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a comparison.
+
+    Attributes:
+        sides: the sides, the last of which has a run for each task alone.
+        curves: the share of the training rows -> the sides trained on it.
+        split: the split to compare on.
+        first: the first side's recipe with its data.
+        differs: sentences about the settings in which the sides differ.
+        warnings: sentences about what makes the comparison unfair.
+        notes: other sentences for the reader.
+    """
+
+    sides: list[PlannedSide]
+    curves: dict[float, list[PlannedSide]]
+    split: str
+    first: Run
+    differs: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def jobs(self) -> Iterator[Job]:
+        """Yield all runs, seed by seed, so that an interrupted comparison has complete seeds."""
+        every = [*self.sides, *(side for sides in self.curves.values() for side in sides)]
+        for seed in every[0].jobs:
+            for side in every:
+                yield from side.jobs[seed]
+
+
+class _Prepared:
+    """A recipe with its data, hashes and the use of its datasets."""
+
+    def __init__(self, side: RecipeSide) -> None:
+        self.side = side
+        self.recipe = side.recipe
+        self.run: Run = prepare_run(side.recipe)
+        arguments = training_arguments(side.recipe)
+        check_splits(self.run, arguments)
+        self.used: dict[str, Exposure] = exposures(self.run, arguments)
+        self.digests = digests_of(self.run)
+        self.encoder = encoder_digest(side.recipe, self.run)
+
+    def job(self, tasks: Sequence[str], seed: int, side: str, *, alone: bool, rows: float | None, share: float) -> Job:
+        """Return the run of some tasks with a seed."""
+        written = self.recipe.as_written()
+        written.pop("output_dir")
+        if alone or list(tasks) != list(self.recipe.tasks):
+            written = reduce_recipe(written, tasks, self.used, alone=alone, rows=rows)
+        _set_run_training(written, seed)
+        if share < 1.0:
+            _limit_rows(written, self.run, share)
+        expanded = Recipe.from_dict({**expand(written), "output_dir": "."})
+        training_arguments(expanded)
+        key = content_key(expanded, self.digests, self.encoder)
+        read = (rows_of(tasks, self.used) if rows is None else rows) * share
+        return Job(side, seed, tuple(tasks), written, key, read)
+
+
+def plan_comparison(
+    sides: Sequence[RecipeSide], seeds: Sequence[int], match: Match = "passes", *, learning_curve: bool = False
+) -> Plan:
+    """Load the data of all sides, and plan their runs and those of each task alone.
+
+    Each task alone is trained by the first side's recipe without adapters. The runs are reproducible: a run has the
+    key of its content, and a run that exists is not planned anew.
+
+    Args:
+        sides: the recipes and groups.
+        seeds: the seeds.
+        match: the budget of the runs of each task alone.
+        learning_curve: whether all sides are also trained on a quarter and on half of the training rows.
+
+    Raises:
+        RecipeError: if the recipes have different tasks or test rows, or a task has labels in neither `test` nor
+            `validation`.
+        DataError: if data cannot be loaded.
+    """
+    _check_same_tasks(sides)
+    prepared = [_Prepared(side) for side in sides]
+    first = prepared[0]
+    split, notes = _common_split(first.run)
+    _check_same_rows(prepared, split)
+    rows = _rows_alone(first, match)
+
+    def planned(share: float) -> list[PlannedSide]:
+        found = []
+        for each in prepared:
+            jobs = {
+                seed: [
+                    each.job(tasks, seed, each.side.name, alone=False, rows=None, share=share)
+                    for tasks in each.side.groups
+                ]
+                for seed in seeds
+            }
+            found.append(PlannedSide(each.side.name, each.side.title, jobs))
+        alone = {
+            seed: [
+                first.job([task], seed, SINGLE, alone=True, rows=rows.get(task), share=share)
+                for task in first.recipe.tasks
+            ]
+            for seed in seeds
+        }
+        return [*found, PlannedSide(SINGLE, "each task alone", alone)]
+
+    every = planned(1.0)
+    curves = {share: planned(share) for share in CURVE_SHARES} if learning_curve else {}
+    return Plan(every, curves, split, first.run, _differences(every), _warnings(first.recipe, sides), notes)
+
+
+def _check_same_tasks(sides: Sequence[RecipeSide]) -> None:
+    first = sides[0]
+    for side in sides[1:]:
+        for name in {**first.recipe.tasks, **side.recipe.tasks}:
+            here, there = first.recipe.tasks.get(name), side.recipe.tasks.get(name)
+            if here != there:
+                raise RecipeError(
+                    f"compare: {first.name} and {side.name} should have the same tasks. {name!r} is {_shown(here)} in "
+                    f"{first.name} and {_shown(there)} in {side.name}."
+                )
+
+
+def _shown(options: Mapping[str, Any] | None) -> str:
+    return "missing" if options is None else ", ".join(f"{key} {value}" for key, value in options.items())
+
+
+def _common_split(run: Run) -> tuple[str, list[str]]:
+    """Return the first of `test` and `validation` that has labels for all tasks, and a note if that is validation."""
+    missing: dict[str, list[str]] = {}
+    for split in ("test", "validation"):
+        feeders = run.splits.get(split, {}).values()
+        missing[split] = [task for task in run.recipe.tasks if not any(task in rows.feeds for rows in feeders)]
+        if not missing[split]:
+            lacking = f"test has no labels for {', '.join(missing['test'])}"
+            note = f"all tasks are compared on validation, since {lacking}; scores on validation flatter"
+            return split, [note] if split == "validation" else []
+    both = [task for task in missing["test"] if task in missing["validation"]]
+    where = (
+        f"{both[0]} has no labels in either"
+        if both
+        else f"test lacks {missing['test'][0]}, validation lacks " + (missing["validation"][0])
+    )
+    raise RecipeError(
+        f"compare: one of the splits test and validation should have labels for all tasks: {where}. Add a split to a "
+        f"dataset, or leave out the task."
+    )
+
+
+def _check_same_rows(prepared: Sequence[_Prepared], split: str) -> None:
+    """Check that all recipes score each task on the same rows."""
+    first = prepared[0]
+    for other in prepared[1:]:
+        for task in first.recipe.tasks:
+            if _rows_scored(first, task, split) != _rows_scored(other, task, split):
+                raise RecipeError(
+                    f"compare: {first.side.name} and {other.side.name} should have the same {split} rows for {task!r}. "
+                    f"The texts or the labels differ. Give both recipes the same {split} files."
+                )
+
+
+def _rows_scored(prepared: _Prepared, task: str, split: str) -> list[tuple[str, str, str]]:
+    return [
+        (name, digests[split], digests[f"{split}/{task}"])
+        for name, digests in prepared.digests.items()
+        if f"{split}/{task}" in digests
+    ]
+
+
+def _rows_alone(first: _Prepared, match: Match) -> dict[str, float]:
+    """Return the rows that each task alone reads, if the budget is the joint run's total of encoder passes."""
+    if match == "passes":
+        return {}
+    own = {task: rows_of([task], first.used) for task in first.recipe.tasks}
+    factor = encoder_passes_of(first.used, first.recipe.adapted_tasks) / sum(own.values())
+    return {task: rows * factor for task, rows in own.items()}
+
+
+def _set_run_training(data: dict[str, Any], seed: int) -> None:
+    """Set the seed, and leave checkpoints from which a run that was killed resumes; nothing is pushed."""
+    given = data.get("training", {})
+    training = {k: v for k, v in given.items() if k not in _NOT_FOR_RUNS and not k.startswith("hub_")}
+    training |= {"seed": seed, "disable_tqdm": True}
+    if training.get("save_strategy", "steps") in {"no", False}:
+        training |= {"save_strategy": "steps", "save_steps": 1 / _SAVES_PER_RUN, "save_total_limit": 1}
+    data["training"] = training
+    data.pop("baselines", None)
+
+
+def _limit_rows(data: dict[str, Any], run: Run, share: float) -> None:
+    """Limit the training rows of every dataset to a share of them."""
+    for name, dataset in data["datasets"].items():
+        rows = math.ceil(run.train[name].num_rows * share)
+        dataset["max_rows"] = {**dataset.get("max_rows", {}), "train": rows}
+
+
+def _warnings(recipe: Recipe, sides: Sequence[RecipeSide]) -> list[str]:
+    own = [recipe.baselines.training, *(section.training for section in recipe.baselines.tasks.values())]
+    if any("learning_rate" in training for training in own):
+        return []
+    return [
+        f"each task alone was trained with the learning rates of {sides[0].title}, which were not chosen for it. Rates "
+        f"move scores by more than most ways of sharing do. Choose rates on validation, and set "
+        f"`baselines: {{training: {{learning_rate: …}}}}`"
+    ]
+
+
+def _differences(sides: Sequence[PlannedSide]) -> list[str]:
+    """Return a sentence for each setting of the training, loss or adapters in which a run differs from the first."""
+    first = next(iter(sides[0].jobs.values()))[0]
+    reference = dict(_settings(first.recipe))
+    found = []
+    for side in sides:
+        for job in next(iter(side.jobs.values())):
+            own = dict(_settings(job.recipe))
+            more = [name for name in job.recipe["datasets"] if name not in first.recipe["datasets"]]
+            changed = [f"trained on {name} too" for name in more]
+            changed += [
+                f"{key} {_value(reference.get(key))} → {_value(own.get(key))}"
+                for key in {**reference, **own}
+                if reference.get(key) != own.get(key)
+            ]
+            if changed:
+                who = f"{side.name} {job.tasks[0]}" if len(side.jobs[job.seed]) > 1 else side.name
+                found.append(f"{who} differs from {sides[0].name}: {', '.join(changed)}")
+    return found
+
+
+def _settings(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a recipe by their path, without tasks and datasets."""
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            if prefix or key not in {"tasks", "datasets", "card"}:
+                yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _value(value: Any) -> str:
+    return "not set" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""The file of a comparison: its checks, units, and the rows of its tables."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from comparison_folder import change, many_tasks, write_comparison
+
+from mtl_nlp.errors import DataError
+from mtl_nlp.hub.comparison import (
+    PERCENT,
+    comparison_of,
+    comparison_rows,
+    cost_ratio,
+    cost_rows,
+    read_comparison,
+    spread_of,
+    unit_of,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_comparison(tmp_path / "c", runs=False)
+
+
+def test_a_comparison_is_read_as_it_was_written(folder):
+    content = read_comparison(folder / "comparison.json")
+    written = json.loads((folder / "comparison.json").read_text())
+    assert content["tasks"] == written["tasks"]
+    assert content["sides"] == written["sides"]
+    assert content["match"] == "passes"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "line 1"),
+        ("[]", "valid dictionary"),
+        ("[" * 100_000, "recursion"),
+        ('{"split": "test"}', "seeds: Field required"),
+    ],
+)
+def test_a_damaged_comparison_is_named_in_one_line(tmp_path, text, reason):
+    path = tmp_path / "comparison.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="is damaged") as caught:
+        read_comparison(path)
+    assert reason in str(caught.value) or "dict" in str(caught.value)
+    assert "mtl-nlp compare" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_side_without_an_entry_and_a_nan_are_refused(folder):
+    change(folder, reference="nobody")
+    with pytest.raises(DataError, match="`sides` has no 'nobody'"):
+        read_comparison(folder / "comparison.json")
+    change(folder, reference="single", delta_m={"hard": {"value": 1.0}})
+    text = (folder / "comparison.json").read_text().replace("1.0", "NaN", 1)
+    (folder / "comparison.json").write_text(text)
+    with pytest.raises(DataError, match="finite number"):
+        read_comparison(folder / "comparison.json")
+
+
+def test_the_comparison_of_a_run_lies_in_its_folder_or_two_levels_above(tmp_path):
+    folder = write_comparison(tmp_path / "c", many_tasks(1), seeds=(1,), sides=("hard",))
+    assert comparison_of(folder) == folder / "comparison.json"
+    assert comparison_of(folder / "runs" / "hard-1-0").samefile(folder / "comparison.json")
+    (folder / "other" / "hard").mkdir(parents=True)
+    assert comparison_of(folder / "other" / "hard") is None
+
+
+def test_shares_are_in_percent_and_correlations_as_they_are():
+    assert unit_of("f1").value(0.51234) == "51.23"
+    assert unit_of("f1").change(-0.0171) == "−1.71"
+    assert unit_of("f1").change(-0.000001) == "0.00"
+    assert unit_of("pearson").value(0.51234) == "0.5123"
+    assert unit_of("own_metric").change(12.5) == "+12.5000"
+    assert PERCENT.value(None) == "not defined"
+
+
+def test_a_mean_needs_all_values_and_a_spread_needs_two():
+    assert spread_of([0.5, 0.7]).mean == pytest.approx(0.6)
+    assert spread_of([0.5, 0.7]).sd == pytest.approx(0.1414, abs=1e-4)
+    assert spread_of([0.5]) == (0.5, None)
+    assert spread_of([0.5, None]) == spread_of([]) == spread_of(None) == (None, None)
+
+
+def test_rows_have_each_task_on_each_side_and_delta_m(folder):
+    head, rows = comparison_rows(read_comparison(folder / "comparison.json"))
+    assert head[-1] == "in words"
+    assert rows[0] == ["ner", "f1", "hard", "78.50 ± 0.20", "80.20 ± 0.20", "−1.70", "−2.70 to −0.70", "hurt"]
+    assert [row[0] for row in rows] == ["ner"] * 2 + ["genre"] * 2 + ["$rating_{"] * 2 + ["all"] * 2
+    assert rows[-1][5:7] == ["−0.40", "−1.10 to +0.30"]
+
+
+def test_costs_are_absent_where_no_side_has_them(tmp_path, folder):
+    content = read_comparison(folder / "comparison.json")
+    assert ["MB on disk", "1,320.0", "440.0", "448.0"] in cost_rows(content)[1]
+    assert cost_ratio(content, "hard", "bytes") == pytest.approx(1 / 3)
+    without = read_comparison(write_comparison(tmp_path / "d", runs=False, cost=False) / "comparison.json")
+    assert cost_rows(without)[1] == []
+    assert cost_ratio(without, "hard", "bytes") is None

@@ -1,0 +1,58 @@
+"""The section on the training."""
+
+from __future__ import annotations
+
+from mtl_nlp.report.blocks import Fold, Plots
+from mtl_nlp.report.curves import training_section
+from mtl_nlp.report.material import read_material
+
+
+def folds(section) -> dict[str, Fold]:
+    return {block.summary: block for block in section.blocks if isinstance(block, Fold)}
+
+
+def test_every_task_has_its_losses_scores_and_weights_for_each_seed(comparison):
+    material = read_material(comparison)
+    section = training_section(material, material.task_names)
+    found = folds(section)
+    assert list(found) == [
+        "Training loss",
+        "Scores on validation",
+        "Loss weights",
+        "Learning rate and sampling",
+        "Best evaluation of each task",
+    ]
+    (losses,) = found["Training loss"].blocks
+    assert isinstance(losses, Plots)
+    assert [plot.table.caption for plot in losses.plots] == [f"Training loss of {task}" for task in material.task_names]
+    assert len(losses.plots[0].table.rows) == 9
+    assert losses.plots[0].table.rows[0][0] == "single, seed 1"
+    (weights,) = found["Loss weights"].blocks
+    assert len(weights.plots) == 2  # the weight of ner is 1 at all steps
+
+
+def test_sampling_is_shown_as_planned_and_as_drawn(run):
+    (plots,) = folds(training_section(read_material(run), ["ner"]))["Learning rate and sampling"].blocks
+    assert plots.plots[1].table.rows == [
+        ["ewt", "1,000", "60.00", "60.00", "1,800"],
+        ["wnut", "200", "40.00", "40.00", "1,200"],
+    ]
+
+
+def test_an_early_peak_is_named(run):
+    section = training_section(read_material(run), ["ner", "genre"])
+    assert any("Best long before the kept model: ner." in str(block) for block in section.blocks)
+    assert folds(section)["Best evaluation of each task"].blocks[0].rows[0] == [
+        *("ner", "run", "f1", "0.7000"),
+        *(100, "0.6000"),
+    ]
+
+
+def test_tasks_that_are_not_drawn_are_counted(run):
+    assert any("2 further tasks" in str(block) for block in training_section(read_material(run), ["ner"]).blocks)
+
+
+def test_a_run_without_a_log_says_so(tmp_path):
+    (tmp_path / "results.json").write_text('{"training": {}}')
+    (text,) = training_section(read_material(tmp_path), []).blocks
+    assert text.text == "The runs have no training log."
