@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
-from mtl_nlp.cli import answering, reporting, sharing, training
+from mtl_nlp.cli import answering, comparing, reporting, sharing, training
 from mtl_nlp.cli.signals import EndingSignals, Interrupted
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line

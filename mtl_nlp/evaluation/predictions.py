@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
 
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.errors import DataError
@@ -21,7 +21,9 @@ _BLOCK = 1000
 """The number of source rows that are read from a split at once."""
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-_Label = str | Annotated[float, Field(allow_inf_nan=False)]
+_Name = str | Annotated[float, Field(allow_inf_nan=False)]
+_Label = Annotated[Any, GetPydanticSchema(lambda _, schema_of: schema_of(_Name | list[_Name]))]
+"""A canonical label, whose type depends on the kind of its task."""
 
 _EXPECTED = {
     "row": "an index from 0",
@@ -60,8 +62,8 @@ class Prediction:
     dataset: str
     split: str
     row: Annotated[int, Field(ge=0)]
-    gold: _Label | list[_Label]
-    prediction: _Label | list[_Label]
+    gold: _Label
+    prediction: _Label
     score: _Probability | list[_Probability] | dict[str, _Probability] | None = None
     tokens: list[str] | None = None
     text: str | None = None

@@ -19,7 +19,7 @@ from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, r
 from mtl_nlp.transfer.sides import SINGLE, RecipeSide
 
 Match = Literal["passes", "compute"]
-"""The budget of the single runs: as many passes over each task's rows as the joint run, or its total of encoder passes."""
+"""The budget of the single runs: the joint run's passes over each task's rows, or its total of encoder passes."""
 
 CURVE_SHARES = (0.25, 0.5)
 """The shares of the training rows at which a learning curve is measured, besides all rows."""

@@ -1,0 +1,219 @@
+"""The command `compare` without its terminal: sides are read, trained where needed, and compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_nlp.errors import CommandError, DataError
+from mtl_nlp.messages import one_line, table
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run_folder import COMPARISON_NAME, LOCK_NAME, REPORT_NAME, RESULTS_NAME, checkpoint_folders, read_results
+from mtl_nlp.training.folder import locked
+from mtl_nlp.transfer.comparison import Comparison, compare_measured
+from mtl_nlp.transfer.jobs import Job, JobRunner, check_jobs, folder_of, is_complete
+from mtl_nlp.transfer.measured import Measured, measure_finished, measure_jobs, measure_predictions, tasks_of
+from mtl_nlp.transfer.planning import Match, plan_comparison
+from mtl_nlp.transfer.sides import FinishedSide, PredictionsSide, RecipeSide, Side, read_sides
+from mtl_nlp.transfer.speed import rows_per_second
+
+_OWN = ("runs", "recipes", "logs", COMPARISON_NAME, REPORT_NAME, LOCK_NAME)
+"""The names of what a comparison writes into its folder."""
+
+
+def compare(
+    recipes: Sequence[str | Path | Recipe | Side] | str | Path | Recipe,
+    seeds: int | Sequence[int] = 3,
+    output: str | Path | None = None,
+    *,
+    match: Match = "passes",
+    jobs: int = 1,
+    learning_curve: bool = False,
+    report: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Train recipes and each of their tasks alone with several seeds, and compare the scores.
+
+    Every run is a folder with a key of its content. A second call trains only what is missing.
+
+    Args:
+        recipes: the recipes of the joint sides, as objects or paths; also paths of finished runs, of files of groups
+            and of files of predictions. Recipes are several ways to share the same tasks.
+        seeds: the seeds, or their number: 3 stands for the seeds 1, 2, 3.
+        output: the folder of the comparison; by default `<output_dir>-compare` of the first recipe.
+        match: the budget of the single runs: `passes`, as many passes over each task's rows as the joint run, or
+            `compute`, the joint run's total of encoder passes.
+        jobs: the number of runs that train at once.
+        learning_curve: whether all sides are also trained on 25 % and 50 % of the training rows.
+        report: a function that shows a line to the user, such as `print`.
+
+    Raises:
+        CommandError: if the sides cannot be compared.
+        RecipeError: if a recipe is not valid, or the recipes have different tasks or test rows.
+        DataError: if data cannot be loaded, or the sides differ in their texts or gold labels.
+        RunError: if a run failed.
+    """
+    say = report or _say_nothing
+    sides = _sides_of([recipes] if isinstance(recipes, str | Path | Recipe) else recipes)
+    trained = [side for side in sides if isinstance(side, RecipeSide)]
+    folder = Path(output) if output is not None else default_output(sides)
+    check_folder(folder, [task for side in trained[:1] for task in side.recipe.tasks])
+    check_jobs(jobs)
+    if not trained:
+        with locked(folder):
+            return compare_measured(_measured(sides, []), folder, plan=_NOTHING_PLANNED, curves={}, report=say)
+    plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
+    for line in [
+        *(f"note: {each}" for each in [*plan.notes, *plan.differs]),
+        *(f"warning: {w}" for w in plan.warnings),
+    ]:
+        say(line)
+    with locked(folder):
+        JobRunner(folder, jobs, plan.split, say).run(list(plan.jobs()))
+        curves = {share: [measure_jobs(side, folder) for side in found] for share, found in plan.curves.items()}
+        measured = _measured(sides, [measure_jobs(side, folder) for side in plan.sides])
+        entries = {"match": match, "differs": plan.differs, "warnings": plan.warnings, "notes": plan.notes}
+        return compare_measured(measured, folder, plan=entries, curves=curves, report=say)
+
+
+_NOTHING_PLANNED: dict[str, Any] = {"match": None, "differs": [], "warnings": [], "notes": []}
+
+
+def seeds_of(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds 1 to n for a number n, or the given seeds.
+
+    Raises:
+        CommandError: if there is no seed, or a seed is given twice.
+    """
+    found = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
+    if not found or len(set(found)) < len(found):
+        raise CommandError(f"compare: `seeds` should be at least one seed, each given once. Found {seeds}.")
+    return found
+
+
+def default_output(sides: Sequence[Side]) -> Path:
+    """Return the folder of a comparison beside the output of its first recipe or run."""
+    for side in sides:
+        if isinstance(side, RecipeSide):
+            return Path(f"{side.recipe.output_dir}-compare")
+        if isinstance(side, FinishedSide):
+            return Path(f"{side.runs[0][0].folder.resolve()}-compare")
+    raise CommandError("compare: files of predictions alone cannot be compared. Name a recipe or a run too.")
+
+
+def check_folder(folder: Path, tasks: Sequence[str]) -> None:
+    """Check that a folder is new, empty or that of a comparison of the same tasks.
+
+    Args:
+        folder: the folder of the comparison.
+        tasks: the tasks to compare; empty if unknown.
+
+    Raises:
+        CommandError: if the folder has other files, or a comparison of different tasks.
+    """
+    if folder.is_file():
+        raise CommandError(f"--output: {folder} is a file. Name a folder.")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if foreign := [name for name in names if name not in _OWN]:
+        raise CommandError(
+            f"--output: {folder} holds files that do not belong to a comparison, such as {foreign[0]}. Choose a new or "
+            f"empty folder."
+        )
+    path = folder / COMPARISON_NAME
+    if not path.is_file():
+        return
+    try:
+        found = list(json.loads(path.read_text(encoding="utf-8"))["tasks"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({one_line(error)}). Delete the file; the runs are kept.") from error
+    if tasks and set(found) != set(tasks):
+        raise CommandError(
+            f"--output: {folder} holds a comparison of the tasks {', '.join(found)}, and not of {', '.join(tasks)}. "
+            f"Choose a different folder."
+        )
+
+
+def describe_runs(
+    sides: Sequence[Side], seeds: int | Sequence[int], output: Path, match: Match, *, learning_curve: bool
+) -> str:
+    """Return a table of all runs of a comparison, and the estimated time of those that are missing.
+
+    The estimate rests on the rows per second of finished runs in the folder, or else on a few measured steps.
+
+    Args:
+        sides: the sides.
+        seeds: as in `compare`.
+        output: the folder of the comparison.
+        match: as in `compare`.
+        learning_curve: as in `compare`.
+
+    Raises:
+        CommandError: if no side is trained.
+        RecipeError: if a recipe is not valid, or the recipes have different tasks or test rows.
+        DataError: if data cannot be loaded.
+    """
+    trained = [side for side in sides if isinstance(side, RecipeSide)]
+    if not trained:
+        raise CommandError("--dry-run: lists the runs of recipes. Finished runs and predictions need no training.")
+    plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
+    jobs = list(plan.jobs())
+    done = {job: is_complete(output, job, plan.split) for job in jobs}
+    known = {job.side: _speed_of(output, job) for job in jobs if done[job]}
+    missing = [job for job in jobs if not done[job]]
+    speed = next(iter(known.values()), 0.0) or (rows_per_second(plan.first) if missing else 0.0)
+    seconds = {job: job.rows / (known.get(job.side) or speed) for job in missing}
+    rows = [
+        (
+            job.name,
+            "done" if done[job] else _state(output, job),
+            round(job.rows),
+            "" if done[job] else _minutes(seconds[job]),
+        )
+        for job in jobs
+    ]
+    total = (
+        f"{len(missing)} of {len(jobs)} runs are missing; training them takes about {_minutes(sum(seconds.values()))}"
+    )
+    return f"{table(('run', 'state', 'rows', 'training'), rows)}\n\n{total}, without start and scoring."
+
+
+def _speed_of(output: Path, job: Job) -> float:
+    training = read_results(folder_of(output, job) / RESULTS_NAME).get("training", {})
+    return float(training.get("rows_per_second", 0.0))
+
+
+def _state(output: Path, job: Job) -> str:
+    return "interrupted" if any(checkpoint_folders(folder_of(output, job))) else "missing"
+
+
+def _minutes(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _sides_of(given: Sequence[str | Path | Recipe | Side]) -> list[Side]:
+    sides: list[Side] = []
+    for each in given:
+        if isinstance(each, Recipe):
+            sides.append(RecipeSide(Path(each.output_dir).name, each.output_dir, each, [list(each.tasks)]))
+        elif isinstance(each, RecipeSide | FinishedSide | PredictionsSide):
+            sides.append(each)
+    return [*sides, *read_sides([str(each) for each in given if isinstance(each, str | Path)])]
+
+
+def _measured(sides: Sequence[Side], trained: Sequence[Measured]) -> list[Measured]:
+    """Return all sides with their scores; files of predictions come last, since the runs say the tasks' types."""
+    finished = [measure_finished(side) for side in sides if isinstance(side, FinishedSide)]
+    known = [*trained, *finished]
+    tasks = tasks_of(known)
+    return [*known, *(measure_predictions(side, tasks) for side in sides if isinstance(side, PredictionsSide))]
+
+
+def _say_nothing(line: str) -> None:
+    """Show nothing."""

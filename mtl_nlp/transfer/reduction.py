@@ -1,0 +1,189 @@
+"""The reduction of a recipe to some of its tasks, trained as the complete recipe trains them.
+
+A comparison trains each task alone, or groups of tasks, on the same rows, with the same number of passes over these
+rows and the same schedule as the joint run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.recipe.variables import expand
+from mtl_nlp.run.build import plan_batches
+from mtl_nlp.run.prepare import Run
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+
+_IN_STEPS = ("warmup_steps", "eval_steps", "save_steps", "logging_steps")
+"""Training arguments that count optimizer steps if they are at least 1, and are shares of the training below 1."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """The use of a dataset in a training.
+
+    Attributes:
+        passes: number of passes over the rows of the dataset in the complete training.
+        labelled: task -> whether each row has a label for the task, shape (rows,).
+    """
+
+    passes: float
+    labelled: Mapping[str, np.ndarray]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the dataset."""
+        return len(next(iter(self.labelled.values())))
+
+    def count(self, tasks: Collection[str]) -> int:
+        """Return the number of rows with a label for any of the tasks."""
+        masks = [self.labelled[task] for task in tasks if task in self.labelled]
+        return int(np.logical_or.reduce(masks).sum()) if masks else 0
+
+
+def exposures(run: Run, arguments: MultitaskTrainingArguments) -> dict[str, Exposure]:
+    """Return the use of each dataset in the training of a run.
+
+    A row is a window, as in the mixture. For a stream, every row counts as labelled for all tasks of the stream.
+
+    Args:
+        run: the run.
+        arguments: the training arguments of the run.
+
+    Raises:
+        RecipeError: if the mixture or its batches cannot be built.
+    """
+    sampler = plan_batches(run, arguments)
+    mixture = sampler.mixture
+    drawn = len(mixture) * sampler.total_batches / len(sampler)
+    return {
+        name: Exposure(float(probability) * drawn / encoded.num_windows, _labelled(encoded))
+        for (name, encoded), probability in zip(mixture.datasets.items(), mixture.mean_probabilities, strict=True)
+    }
+
+
+def _labelled(encoded: EncodedDataset | EncodedStream) -> dict[str, np.ndarray]:
+    if isinstance(encoded, EncodedStream):
+        return {task: np.ones(encoded.num_windows, dtype=bool) for task in encoded.feeds}
+    columns = encoded.windows.data
+    return {task: columns.column(f"label:{task}").is_valid().to_numpy() for task in encoded.feeds}
+
+
+def rows_of(tasks: Collection[str], used: Mapping[str, Exposure]) -> float:
+    """Return the number of rows that a training on some tasks reads in all of its passes."""
+    return sum(exposure.passes * exposure.count(tasks) for exposure in used.values())
+
+
+def encoder_passes_of(used: Mapping[str, Exposure], adapted: Collection[str]) -> float:
+    """Return the number of rows that the encoder reads in a training.
+
+    A row that is labelled for tasks with adapters is read once per adapter, and once for all tasks without an adapter.
+
+    Args:
+        used: the use of each dataset.
+        adapted: the tasks with an adapter of their own.
+    """
+    tasks = {task for exposure in used.values() for task in exposure.labelled}
+    groups = [[task] for task in tasks & set(adapted)] + [sorted(tasks - set(adapted))]
+    return sum(rows_of(group, used) for group in groups)
+
+
+def reduce_recipe(
+    recipe: Mapping[str, Any],
+    tasks: Collection[str],
+    used: Mapping[str, Exposure],
+    *,
+    alone: bool,
+    rows: float | None = None,
+) -> dict[str, Any]:
+    """Return a recipe for some of the tasks of a recipe, with the training that the recipe gives these tasks.
+
+    Every dataset is read as many times as in the training of the recipe. The intervals and the warmup that count steps
+    keep their share of the training. The datasets are mixed with constant probabilities, also where the recipe changes
+    the temperature during training.
+
+    Args:
+        recipe: the recipe as plain data, with variables such as `${DATA}` as they stand.
+        tasks: the tasks to keep.
+        used: the use of each dataset in the training of the recipe, see `exposures`.
+        alone: whether the recipe trains the tasks without sharing: adapters, loss weights and a frozen encoder with
+            adapters are then left out, and the section `baselines` replaces training arguments.
+        rows: the number of rows to read in all passes, instead of as many as the training of the recipe reads.
+    """
+    data = copy.deepcopy(dict(recipe))
+    values = expand(recipe)
+    kept = [name for name in data["tasks"] if name in tasks]
+    data["tasks"] = {name: data["tasks"][name] for name in kept}
+    data["datasets"] = {
+        name: {**dataset, "labels": {task: column for task, column in dataset["labels"].items() if task in kept}}
+        for name, dataset in data["datasets"].items()
+        if set(kept) & dataset["labels"].keys()
+    }
+    _reduce_sharing(data, kept, alone=alone)
+    total = _set_passes(data, kept, used, rows)
+    joint = sum(exposure.passes * exposure.rows for exposure in used.values())
+    _fit_training(data["training"], values.get("training", {}), kept, share=total / joint)
+    baselines = data.pop("baselines", {})
+    if alone:
+        own = [baselines.get("tasks", {}).get(task, {}).get("training", {}) for task in kept]
+        for each in [baselines.get("training", {}), *own]:
+            data["training"] |= each
+    return data
+
+
+def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> None:
+    """Remove the parts of the loss, the adapters and the frozen parts that belong to other tasks."""
+    adapters = data.pop("adapters", None)
+    frozen = [part for part in data.pop("freeze", []) if part in kept or part == "encoder"]
+    loss = data.pop("loss", {})
+    training = data.setdefault("training", {})
+    if not alone:
+        weights = {task: weight for task, weight in loss.get("weights", {}).items() if task in kept}
+        data["loss"] = {**loss, "weights": weights}
+        if adapters is not None and adapters.get("tasks", "all") != "all":
+            adapters = {**adapters, "tasks": [task for task in adapters["tasks"] if task in kept]}
+    is_empty = adapters is not None and adapters.get("tasks", "all") == [] and not adapters.get("shared", False)
+    if adapters is not None and (alone or is_empty):
+        training.pop("adapter_learning_rate", None)
+        frozen = [part for part in frozen if part != "encoder"]
+        adapters = None
+    if adapters is not None:
+        data["adapters"] = adapters
+    if frozen:
+        data["freeze"] = frozen
+
+
+def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposure], rows: float | None) -> float:
+    """Set the length of the training and the probabilities of the datasets, and return the number of rows to read."""
+    counts = {name: used[name].count(kept) for name in data["datasets"]}
+    drawn = {name: used[name].passes * count for name, count in counts.items()}
+    total = sum(drawn.values()) if rows is None else rows
+    mixture = data.pop("mixture", {})
+    data["training"].pop("max_steps", None)
+    data["training"]["num_train_epochs"] = total / sum(counts.values())
+    data["mixture"] = {key: mixture[key] for key in ("batching", "length_window") if key in mixture}
+    if len(counts) > 1:
+        data["mixture"]["probabilities"] = {name: share / sum(drawn.values()) for name, share in drawn.items()}
+    return total
+
+
+def _fit_training(training: dict[str, Any], values: Mapping[str, Any], kept: Collection[str], share: float) -> None:
+    """Fit what counts steps to a training of a different length, and choose the best model by a task that is kept.
+
+    Args:
+        training: the section, which is changed in place.
+        values: the section with its variables expanded.
+        kept: the tasks to keep.
+        share: the length of the training, divided by that of the complete recipe.
+    """
+    for key in _IN_STEPS:
+        if values.get(key) is not None and float(values[key]) >= 1:
+            training[key] = max(1, round(float(values[key]) * share))
+    metric = str(values.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    if metric not in {"loss", "mtl_score"} and not any(metric.startswith(f"{task}_") for task in kept):
+        training |= {"metric_for_best_model": "mtl_score", "greater_is_better": True}

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, reduce_recipe, rows_of
+
+RECIPE: dict[str, Any] = {
+    "encoder": "e",
+    "tasks": {name: {"type": "text-classification"} for name in ("a", "b", "c")},
+    "datasets": {
+        "one": {"path": "json", "inputs": {"text": "text"}, "labels": {"a": "x", "b": "y"}},
+        "two": {"path": "json", "inputs": {"text": "text"}, "labels": {"b": "x", "c": "y"}},
+    },
+    "mixture": {"temperature": 2.0, "batching": "homogeneous", "length_window": 5},
+    "loss": {"weights": {"a": 0.5, "b": 2.0}},
+    "adapters": {"r": 4, "tasks": ["a", "b"]},
+    "freeze": ["encoder", "c"],
+    "training": {"max_steps": 700, "warmup_steps": 70, "eval_steps": 0.1, "metric_for_best_model": "eval_c_accuracy"},
+}
+
+
+def used() -> dict[str, Exposure]:
+    """Two passes over 100 rows, of which 40 have a label for a, 80 for b; half a pass over 1000 rows with b and c."""
+    rows = np.arange(100)
+    return {
+        "one": Exposure(2.0, {"a": rows < 40, "b": rows >= 20}),
+        "two": Exposure(0.5, {"b": np.ones(1000, dtype=bool), "c": np.ones(1000, dtype=bool)}),
+    }
+
+
+def test_each_task_alone_has_the_passes_over_its_rows():
+    alone = reduce_recipe(RECIPE, ["b"], used(), alone=True)
+    assert list(alone["tasks"]) == ["b"]
+    assert [dataset["labels"] for dataset in alone["datasets"].values()] == [{"b": "y"}, {"b": "x"}]
+    # 2 passes over 80 rows and half a pass over 1000 rows
+    assert alone["training"]["num_train_epochs"] == pytest.approx(660 / 1080)
+    assert alone["mixture"]["probabilities"] == pytest.approx({"one": 160 / 660, "two": 500 / 660})
+    assert alone["mixture"]["batching"] == "homogeneous"
+    assert "temperature" not in alone["mixture"]
+
+
+def test_one_dataset_needs_no_probabilities():
+    alone = reduce_recipe(RECIPE, ["a"], used(), alone=True)
+    assert alone["training"]["num_train_epochs"] == 2.0
+    assert "probabilities" not in alone["mixture"]
+
+
+def test_steps_keep_their_share_of_the_training_and_shares_stay():
+    training = reduce_recipe(RECIPE, ["c"], used(), alone=True)["training"]
+    assert "max_steps" not in training
+    assert training["warmup_steps"] == 50  # 500 of 700 rows
+    assert training["eval_steps"] == 0.1
+
+
+def test_the_best_model_is_chosen_by_a_task_that_is_kept():
+    assert reduce_recipe(RECIPE, ["c"], used(), alone=True)["training"]["metric_for_best_model"] == "eval_c_accuracy"
+    other = reduce_recipe(RECIPE, ["a"], used(), alone=True)["training"]
+    assert (other["metric_for_best_model"], other["greater_is_better"]) == ("mtl_score", True)
+
+
+def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
+    alone = reduce_recipe(RECIPE, ["a"], used(), alone=True)
+    assert not alone.keys() & {"adapters", "freeze", "loss"}
+    group = reduce_recipe(RECIPE, ["b", "c"], used(), alone=False)
+    assert group["adapters"] == {"r": 4, "tasks": ["b"]}
+    assert group["freeze"] == ["encoder", "c"]
+    assert group["loss"] == {"weights": {"b": 2.0}}
+    without = reduce_recipe(RECIPE, ["c"], used(), alone=False)
+    assert "adapters" not in without
+    assert without["freeze"] == ["c"]
+
+
+def test_the_section_baselines_sets_the_training_of_each_task_alone():
+    baselines = {"training": {"learning_rate": 1e-4}, "tasks": {"a": {"training": {"learning_rate": 3e-4}}}}
+    recipe = {**RECIPE, "baselines": baselines}
+    assert reduce_recipe(recipe, ["a"], used(), alone=True)["training"]["learning_rate"] == 3e-4
+    assert reduce_recipe(recipe, ["b"], used(), alone=True)["training"]["learning_rate"] == 1e-4
+    assert "learning_rate" not in reduce_recipe(recipe, ["b"], used(), alone=False)["training"]
+
+
+def test_the_number_of_rows_can_be_given():
+    alone = reduce_recipe(RECIPE, ["b"], used(), alone=True, rows=330.0)
+    assert alone["training"]["num_train_epochs"] == pytest.approx(330 / 1080)
+    assert alone["mixture"]["probabilities"] == pytest.approx({"one": 160 / 660, "two": 500 / 660})
+
+
+def test_the_recipe_is_not_changed():
+    before = copy.deepcopy(RECIPE)
+    reduce_recipe(RECIPE, ["b"], used(), alone=True)
+    assert before == RECIPE
+
+
+def test_rows_and_encoder_passes_are_counted():
+    assert rows_of(["a"], used()) == 80
+    assert rows_of(["a", "b"], used()) == 200 + 500
+    assert encoder_passes_of(used(), []) == 200 + 500
+    assert encoder_passes_of(used(), ["a", "b"]) == 80 + (160 + 500) + 500
+
+
+def test_the_exposure_is_that_of_the_mixture(quick_recipe):
+    recipe = Recipe.from_dict({**quick_recipe, "training": {**quick_recipe["training"], "num_train_epochs": 3}})
+    recipe.training.pop("max_steps", None)
+    run = prepare_run(recipe)
+    found = exposures(run, training_arguments(recipe))
+    assert found["sample"].passes == pytest.approx(3.0, rel=0.05)
+    assert found["sample"].count(["pos"]) == run.train["sample"].num_windows
