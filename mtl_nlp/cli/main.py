@@ -64,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
     parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for topic in (training, reporting, answering, sharing):
+    for topic in (training, comparing, reporting, answering, sharing):
         topic.add_commands(commands)
     return parser

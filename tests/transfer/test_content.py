@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import shutil
+
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest, versions
+
+
+def test_a_digest_depends_on_the_values_alone(quick_recipe, tmp_path):
+    first = digests_of(prepare_run(Recipe.from_dict(quick_recipe)))
+    assert set(first["sample"]) == {
+        f"{split}{task}" for split in ("train", "validation", "test") for task in ("", "/pos", "/ner", "/topic")
+    }
+    assert len(set(first["sample"].values())) == 12
+    moved = tmp_path / "corpus"
+    shutil.copytree("recipes/sample_corpus", moved)
+    files = {split: str(moved / split / "*.conll") for split in ("train", "validation", "test")}
+    quick_recipe["datasets"]["sample"]["data_files"] = files
+    assert digests_of(prepare_run(Recipe.from_dict(quick_recipe))) == first
+
+
+def test_a_local_encoder_is_known_by_its_files(quick_recipe, tmp_path):
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare_run(recipe)
+    folder = tmp_path / "encoder"
+    shutil.copytree(recipe.encoder, folder)
+    copy = recipe.model_copy(update={"encoder": str(folder)})
+    assert encoder_digest(copy, run) == encoder_digest(recipe, run)
+    (folder / "notes.md").write_text("no part of the model")
+    assert encoder_digest(copy, run) == encoder_digest(recipe, run)
+    (folder / "config.json").write_text("{}")
+    assert encoder_digest(copy, run) != encoder_digest(recipe, run)
+
+
+def test_a_key_covers_values_data_encoder_and_seed(quick_recipe):
+    def key(encoder: str = "x", **changes: object) -> str:
+        return content_key(Recipe.from_dict({**quick_recipe, **changes}), {"sample": {"train": "a"}}, encoder)
+
+    assert key() == key(output_dir="elsewhere") == key(card={"license": "mit"})
+    training = {**quick_recipe["training"], "seed": 7}
+    assert len({key(), key("y"), key(training=training), key(max_length=32)}) == 4
+
+
+def test_versions_are_those_of_the_libraries_that_change_a_model():
+    assert {"mtl_nlp", "torch", "transformers", "peft"} <= versions().keys()
