@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
 
 from mtl_nlp.data.encoding import EncodedDataset
@@ -131,11 +132,18 @@ def predictions_of(
                     split=split,
                     row=row,
                     gold=gold,
-                    prediction=answers[name][task][row].label,
-                    score=answers[name][task][row].confidence,
+                    prediction=_plain(answers[name][task][row].label),
+                    score=_plain(answers[name][task][row].confidence),
                     seen=None if known is None else [word in known for word in words],
                     **inputs,
                 )
+
+
+def _plain(value: Any) -> Any:
+    """Return a label or probability without numbers of NumPy, which a kind from outside of this package may return."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _rows_of(encoded: EncodedDataset) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:

@@ -95,7 +95,7 @@ class DatasetRecipe(BaseModel):
         if self.streaming and self.validation_size is not None:
             raise ValueError("a stream cannot be split. Leave out `validation_size` or `streaming`")
         if self.streaming and "train" in self.max_rows:
-            # The first rows of a stream are no random sample, since files are often sorted.
+            # The first rows of a stream are not a random sample, since files are often sorted.
             raise ValueError("rows cannot be drawn from a stream. Leave out `max_rows.train` or `streaming`")
         return self
 

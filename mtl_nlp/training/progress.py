@@ -51,6 +51,7 @@ class Progress:
     def __init__(self, datasets: Iterable[str]) -> None:
         self.names = list(datasets)
         self.start(None)
+        self.stop()
 
     def start(self, checkpoint: Path | None) -> None:
         """Start a training, from the record in a checkpoint if it has one.

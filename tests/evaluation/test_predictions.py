@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
@@ -117,6 +118,13 @@ def test_words_are_seen_if_the_training_rows_of_the_task_have_them(datasets):
     known = {"pos": {"Ada"}, "score": {"dog", "it"}}
     found = [each.seen for each in predictions_of(ANSWERS, datasets, "test", known)]
     assert found == [[True, False], None, None, [False, True, False, True, False], None]
+
+
+def test_numbers_of_numpy_become_plain_numbers(datasets, tmp_path):
+    answers = {"pairs": {"score": {0: Answer(np.float32(1.25))}, "topic": {1: Answer("news", np.float32(0.5))}}}
+    found = list(predictions_of(answers, {"pairs": datasets["pairs"]}, "test"))
+    assert [(type(each.prediction), type(each.score)) for each in found] == [(float, type(None)), (str, float)]
+    write_predictions(tmp_path / "p.jsonl", found)
 
 
 def test_written_predictions_are_read_unchanged(datasets, tmp_path):
