@@ -15,7 +15,7 @@ import numpy as np
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.transfer.resampling import RESAMPLES, SLOW_RESAMPLES, AlignedRuns, Runs, Unit, align_runs, draw_counts
-from mtl_nlp.transfer.statistics import reason_without_interval, spread_of
+from mtl_nlp.transfer.statistics import reason_without_interval, smallest_variance, spread_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ def delta_m(
         resamples = min(resamples, SLOW_RESAMPLES)
     resampled = _resampled_totals(aligned, weights, units, resamples, seed)
     # The smallest variance of each task's difference, in percent of the reference.
-    floor = sum((100 / len(tasks) / references[name] / len(aligned[name].units)) ** 2 for name in tasks)
+    floors = {name: smallest_variance(len(task.units)) for name, task in aligned.items()}
+    floor = sum((100 / len(tasks) / references[name]) ** 2 * floors[name] for name in tasks)
     spread = spread_of(total, resampled, runs[0], len(units), floor=floor)
     if spread is None:
         return DeltaM(result.value, reason="A score is not defined on most resamples of the texts.")

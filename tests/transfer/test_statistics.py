@@ -120,12 +120,12 @@ def test_a_regression_that_diverged_is_reported():
     assert difference.to_dict()["delta"] is None
 
 
-def test_equal_runs_with_constant_scores_give_an_interval_of_a_texts_share():
+def test_equal_runs_with_constant_scores_give_an_interval_of_half_a_texts_share():
     a = b = [run_of(["a"] * 50, ["a"] * 50)] * 3
     difference = compare_sides(a, b, TASK)
     assert (difference.delta, difference.p, difference.word) == (0, 1, "no clear difference")
-    assert difference.spread.se == pytest.approx(1 / 50)
-    assert difference.high == pytest.approx(stats.t.ppf(0.975, 49) / 50)
+    assert difference.spread.se == pytest.approx(1 / 100)
+    assert difference.high == pytest.approx(stats.t.ppf(0.975, 49) / 100)
     perfect = compare_sides(a, [run_of(["b"] * 50, ["a"] * 50)] * 3, TASK)
     assert perfect.word == "helped"
     two = compare_sides([run_of(["a"] * 2, ["a"] * 2)] * 2, [run_of(["b"] * 2, ["a"] * 2)] * 2, TASK)
