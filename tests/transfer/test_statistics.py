@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
 
 import numpy as np
@@ -179,9 +180,7 @@ def simulation():
     """Return the module of `scripts/check_intervals.py`."""
     spec = importlib.util.spec_from_file_location("check_intervals", REPOSITORY / "scripts" / "check_intervals.py")
     module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["check_intervals"] = module
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 

@@ -89,6 +89,17 @@ def test_a_metric_given_as_a_function_is_computed_for_every_resample():
     assert not scores.is_fast
 
 
+def test_a_metric_that_refuses_a_resample_is_undefined_there():
+    def metric(predictions: list, references: list) -> dict[str, float]:
+        if len({*references}) < 2:
+            raise ValueError("needs two classes")
+        return {"exact": 1.0}
+
+    found = text_scores(metric, "exact", ["a", "b"], ["a", "b"]).of(np.array([[1.0, 1], [2, 0]]))
+    assert found[0] == 1
+    assert np.isnan(found[1])
+
+
 def test_a_tag_of_a_different_scheme_is_refused():
     with pytest.raises(ValueError, match="Invalid"):
         text_scores("span_f1_iob2", "f1", [["E-X"]], [["O"]])
