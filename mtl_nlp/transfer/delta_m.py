@@ -92,6 +92,11 @@ def delta_m(
         DataError: if runs differ in their texts or gold labels, or tasks of a side in their number of runs.
     """
     aligned = {name: align_runs(sides[name], reference[name], task) for name, task in tasks.items()}
+    return delta_m_of_runs(aligned, resamples=resamples, seed=seed)
+
+
+def delta_m_of_runs(aligned: Mapping[str, AlignedRuns], *, resamples: int = RESAMPLES, seed: int = 0) -> DeltaM:
+    """Return Δm of tasks whose runs are aligned; see `delta_m`."""
     observed = {name: runs.observed() for name, runs in aligned.items()}
     values = {name: float(scores[: aligned[name].runs[0]].mean()) for name, scores in observed.items()}
     references = {name: float(scores[aligned[name].runs[0] :].mean()) for name, scores in observed.items()}
@@ -103,8 +108,8 @@ def delta_m(
         raise DataError(f"Δm needs all tasks of a side to have the same number of runs. Found {sorted(numbers)}.")
     (runs,) = numbers
     units = sorted({unit for task in aligned.values() for unit in task.units})
-    weights = {name: _weights(values[name], references[name], runs, len(tasks)) for name in tasks}
-    total = np.sum([weights[name] * observed[name] for name in tasks], axis=0)
+    weights = {name: _weights(values[name], references[name], runs, len(aligned)) for name in aligned}
+    total = np.sum([weights[name] * observed[name] for name in aligned], axis=0)
     if reason := reason_without_interval(total, runs, len(units)):
         return DeltaM(result.value, reason=reason)
     if not all(task.is_fast for task in aligned.values()):
@@ -112,7 +117,7 @@ def delta_m(
     resampled = _resampled_totals(aligned, weights, units, resamples, seed)
     # The smallest variance of each task's difference, in percent of the reference.
     floors = {name: smallest_variance(len(task.units)) for name, task in aligned.items()}
-    floor = sum((100 / len(tasks) / references[name]) ** 2 * floors[name] for name in tasks)
+    floor = sum((100 / len(aligned) / references[name]) ** 2 * floors[name] for name in aligned)
     spread = spread_of(total, resampled, runs[0], len(units), floor=floor)
     if spread is None:
         return DeltaM(result.value, reason="A score is not defined on most resamples of the texts.")

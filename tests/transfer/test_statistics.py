@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import time
 
 import numpy as np
 import pytest
-from runs_of_predictions import run_of
+from runs_of_predictions import run_of, simulation
 from scipy import stats
-from toys import REPOSITORY
 
 from mtl_nlp import Regression, TextClassification, TokenClassification
 from mtl_nlp.messages import json_text
@@ -174,15 +171,6 @@ def test_three_runs_of_2077_texts_take_less_than_two_seconds():
     started = time.process_time()
     assert compare_sides(*sides, task).low < 0
     assert time.process_time() - started < 2
-
-
-def simulation():
-    """Return the module of `scripts/check_intervals.py`."""
-    spec = importlib.util.spec_from_file_location("check_intervals", REPOSITORY / "scripts" / "check_intervals.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("effects", ["seeds", "texts", "interaction", "all"])
