@@ -77,9 +77,10 @@ def delta_m(
 ) -> DeltaM:
     """Return Δm of the tasks' primary scores, of which a higher one is better, with an interval as in `statistics`.
 
-    Δm is linear in the scores up to its curvature (the delta method), so a run has the weighted sum of its tasks'
-    scores as its score, with dΔm / dM_t and dΔm / dB_t as weights. Tasks with the same texts share the resamples of
-    these texts, and run i of a side is the same run for all tasks, so dependence between tasks is counted.
+    The interval uses the linear approximation of Δm (the delta method): the score of a run is the weighted sum of its
+    tasks' scores, with the derivatives dΔm / dM_t and dΔm / dB_t as weights. Tasks with the same texts share the
+    resamples of these texts, and run i of a side is the same run for all tasks, so the interval includes the
+    dependence between tasks.
 
     Args:
         sides: for each task, the predictions of each run of the side.

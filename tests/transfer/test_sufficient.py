@@ -105,9 +105,9 @@ def test_a_tag_of_a_different_scheme_is_refused():
         text_scores("span_f1_iob2", "f1", [["E-X"]], [["O"]])
 
 
-def test_2000_resamples_of_2000_texts_take_well_under_a_second():
+def test_2000_resamples_of_2000_texts_take_less_than_two_seconds():
     counts = resamples(2000, 2000)
     guess, truth = labels_of("span_f1_iob2", 2000, 0), labels_of("span_f1_iob2", 2000, 1)
     started = time.process_time()
     text_scores("span_f1_iob2", "f1", guess, truth).of(counts)
-    assert time.process_time() - started < 1.0
+    assert time.process_time() - started < 2.0
