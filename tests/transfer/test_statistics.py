@@ -173,6 +173,13 @@ def test_three_runs_of_2077_texts_take_less_than_two_seconds():
     assert time.process_time() - started < 2
 
 
+def test_the_simulation_prints_a_table(capsys):
+    simulation().main(["--draws", "20", "--resamples", "50", "--only", "accuracy 3 50 all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(lines[-4].split()) == "metric runs texts scenario coverage ± naive width bias false power"
+    assert lines[-2].split()[:4] == ["accuracy", "3", "50", "all"]
+
+
 @pytest.mark.parametrize("effects", ["seeds", "texts", "interaction", "all"])
 def test_intervals_of_three_seeds_cover_the_true_difference_in_95_percent_of_draws(effects):
     check = simulation()
