@@ -1,9 +1,14 @@
-"""Predictions of runs without a model."""
+"""Predictions of runs without a model, and the simulation of runs."""
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
+
+from toys import REPOSITORY
 
 from mtl_nlp.evaluation.predictions import Prediction
 
@@ -22,3 +27,12 @@ def run_of(predictions: Sequence[Any], golds: Sequence[Any], dataset: str = "d",
         )
         for row, (prediction, gold) in enumerate(zip(predictions, golds, strict=True))
     ]
+
+
+def simulation() -> ModuleType:
+    """Return the module of `scripts/check_intervals.py`."""
+    spec = importlib.util.spec_from_file_location("check_intervals", REPOSITORY / "scripts" / "check_intervals.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module
+    spec.loader.exec_module(module)
+    return module

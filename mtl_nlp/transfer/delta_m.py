@@ -15,7 +15,7 @@ import numpy as np
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.transfer.resampling import RESAMPLES, SLOW_RESAMPLES, AlignedRuns, Runs, Unit, align_runs, draw_counts
-from mtl_nlp.transfer.statistics import reason_without_interval, spread_of
+from mtl_nlp.transfer.statistics import reason_without_interval, smallest_variance, spread_of
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def delta_m(
 ) -> DeltaM:
     """Return Δm of the tasks' primary scores, of which a higher one is better, with an interval as in `statistics`.
 
-    Δm is linear in the scores up to its curvature (the delta method), so a run has the weighted sum of its tasks'
-    scores as its score, with dΔm / dM_t and dΔm / dB_t as weights. Tasks with the same texts share the resamples of
-    these texts, and run i of a side is the same run for all tasks, so dependence between tasks is counted.
+    The interval uses the linear approximation of Δm (the delta method): the score of a run is the weighted sum of its
+    tasks' scores, with the derivatives dΔm / dM_t and dΔm / dB_t as weights. Tasks with the same texts share the
+    resamples of these texts, and run i of a side is the same run for all tasks, so the interval includes the
+    dependence between tasks.
 
     Args:
         sides: for each task, the predictions of each run of the side.
@@ -92,6 +93,11 @@ def delta_m(
         DataError: if runs differ in their texts or gold labels, or tasks of a side in their number of runs.
     """
     aligned = {name: align_runs(sides[name], reference[name], task) for name, task in tasks.items()}
+    return delta_m_of_runs(aligned, resamples=resamples, seed=seed)
+
+
+def delta_m_of_runs(aligned: Mapping[str, AlignedRuns], *, resamples: int = RESAMPLES, seed: int = 0) -> DeltaM:
+    """Return Δm of tasks whose runs are aligned; see `delta_m`."""
     observed = {name: runs.observed() for name, runs in aligned.items()}
     values = {name: float(scores[: aligned[name].runs[0]].mean()) for name, scores in observed.items()}
     references = {name: float(scores[aligned[name].runs[0] :].mean()) for name, scores in observed.items()}
@@ -103,15 +109,16 @@ def delta_m(
         raise DataError(f"Δm needs all tasks of a side to have the same number of runs. Found {sorted(numbers)}.")
     (runs,) = numbers
     units = sorted({unit for task in aligned.values() for unit in task.units})
-    weights = {name: _weights(values[name], references[name], runs, len(tasks)) for name in tasks}
-    total = np.sum([weights[name] * observed[name] for name in tasks], axis=0)
+    weights = {name: _weights(values[name], references[name], runs, len(aligned)) for name in aligned}
+    total = np.sum([weights[name] * observed[name] for name in aligned], axis=0)
     if reason := reason_without_interval(total, runs, len(units)):
         return DeltaM(result.value, reason=reason)
     if not all(task.is_fast for task in aligned.values()):
         resamples = min(resamples, SLOW_RESAMPLES)
     resampled = _resampled_totals(aligned, weights, units, resamples, seed)
     # The smallest variance of each task's difference, in percent of the reference.
-    floor = sum((100 / len(tasks) / references[name] / len(aligned[name].units)) ** 2 for name in tasks)
+    floors = {name: smallest_variance(len(task.units)) for name, task in aligned.items()}
+    floor = sum((100 / len(aligned) / references[name]) ** 2 * floors[name] for name in aligned)
     spread = spread_of(total, resampled, runs[0], len(units), floor=floor)
     if spread is None:
         return DeltaM(result.value, reason="A score is not defined on most resamples of the texts.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,17 +70,18 @@ def align_runs(a: Runs, b: Runs, task: Task) -> AlignedRuns:
     first = by_run[0]
     for texts in by_run[1:]:
         _check_same_texts(first, texts, task.name)
-    if task.kind.labels_words:
-        for texts in by_run:
-            _check_lengths(texts, task.name)
     units = sorted(first)
     gold = [first[unit].gold for unit in units]
     kind = task.kind
     try:
+        for texts in by_run:
+            _check_labels(texts, task)
         scores = [
             text_scores(kind.metric, kind.primary_score, [texts[unit].prediction for unit in units], gold)
             for texts in by_run
         ]
+    except DataError:
+        raise
     except (ValueError, TypeError) as error:  # such as a tag of a different scheme in a file of predictions
         raise DataError(
             f"Task {task.name!r}: predictions and gold labels should be labels of a {task.type} task. {one_line(error)}"
@@ -119,15 +121,33 @@ def _check_same_texts(first: Mapping[Unit, Prediction], other: Mapping[Unit, Pre
             )
 
 
-def _check_lengths(texts: Mapping[Unit, Prediction], task: str) -> None:
+def _check_labels(texts: Mapping[Unit, Prediction], task: Task) -> None:
+    """Check the labels of a run, since a file of predictions may come from a different program.
+
+    Raises:
+        DataError: if a text of a task that labels words does not have one label, score and so on per word.
+        ValueError: if a label of a task that labels texts is not in canonical form.
+    """
+    kind = task.kind
     for unit, text in texts.items():
-        if not (isinstance(text.prediction, list) and isinstance(text.gold, list)):
-            raise DataError(f"Task {task!r}: labels should be lists, one per word. Found none for {_name(unit)}.")
-        if len(text.prediction) != len(text.gold):
-            raise DataError(
-                f"Task {task!r}: a text should have as many predictions as gold labels. Found {len(text.prediction)} "
-                f"and {len(text.gold)} for {_name(unit)}."
+        if kind.labels_words:
+            for name, value in (("prediction", text.prediction), ("tokens", text.tokens), ("seen", text.seen)):
+                _check_words(text.gold, name, value, f"Task {task.name!r}, {_name(unit)}")
+            if isinstance(text.score, list):
+                _check_words(text.gold, "score", text.score, f"Task {task.name!r}, {_name(unit)}")
+        elif kind.has_label_space and kind.check(text.prediction) != text.prediction:
+            raise ValueError(
+                f"expected {kind.check(text.prediction)!r:.80} for {_name(unit)}; found {text.prediction!r:.80}"
             )
+
+
+def _check_words(gold: Any, name: str, value: Any, place: str) -> None:
+    if not isinstance(gold, list) or (value is not None and not isinstance(value, list)):
+        raise DataError(f"{place}: `gold` and `{name}` should be lists with one entry per word. Found {value!r:.80}.")
+    if value is not None and len(value) != len(gold):
+        raise DataError(
+            f"{place}: `{name}` should have one entry per gold label. Found {len(value)} for {len(gold)} gold labels."
+        )
 
 
 def _name(unit: Unit) -> str:

@@ -129,8 +129,6 @@ def _by_seen_words(runs: Runs) -> list[Slice]:
         [[p == g for text in run for p, g in zip(text.prediction, text.gold, strict=True)] for run in runs]
     )
     seen = np.array([word for text in runs[0] for word in text.seen or ()], dtype=bool)
-    if len(seen) != correct.shape[1]:
-        return []
     parts = {"words seen in training": seen, "unseen words": ~seen}
     return [
         Slice(name, int(part.sum()), "words", "accuracy", float(correct[:, part].mean()))

@@ -74,7 +74,10 @@ class _Rescored(TextScores):
         predictions, references = ([labels[text] for text in drawn] for labels in (self.predictions, self.references))
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # a resample may be degenerate although the texts are not
-            return compute(self.metric, predictions, references)[self.name]
+            try:
+                return compute(self.metric, predictions, references)[self.name]
+            except (ValueError, ArithmeticError):
+                return np.nan  # such as a metric that needs two classes
 
 
 def text_scores(metric: Metric, name: str, predictions: Sequence[Any], references: Sequence[Any]) -> TextScores:

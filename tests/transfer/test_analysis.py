@@ -7,22 +7,47 @@ import json
 import numpy as np
 import pytest
 from runs_of_predictions import run_of
-from test_task_types import OrderedClass
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import json_text
-from mtl_nlp.modeling.tasks_multitask import SequenceTask, Task
+from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.text_kinds_multitask import ClassPerText
+from mtl_nlp.modeling.word_kinds_multitask import ClassPerWord
 from mtl_nlp.transfer.analysis import analyse
+from mtl_nlp.transfer.statistics import compare_sides
 
 
-class Ordered(SequenceTask):
-    """A task of a type from outside of the package."""
+class Outside(Task):
+    """A task of a type from outside of the package: a class per text, or a number per word if there are no labels."""
 
-    type = "ordered-for-analysis"
+    type = "outside"
 
     def make_kind(self):
-        return OrderedClass(self.name, self.labels)
+        return (Graded if self.labels else NumberPerWord)(self.name, self.labels)
+
+
+class Graded(ClassPerText):
+    """Ordered classes, scored by the distance of the classes."""
+
+    primary_score = "closeness"
+
+    def metric(self, predictions: list, references: list) -> dict[str, float]:
+        distance = [abs(self.label_ids[p] - self.label_ids[r]) for p, r in zip(predictions, references, strict=True)]
+        return {"closeness": 1 - float(np.mean(distance)) / (len(self.labels) - 1)}
+
+
+class NumberPerWord(ClassPerWord):
+    """A number per word."""
+
+    has_label_space = False
+    primary_score = "closeness"
+
+    def metric(self, predictions: list, references: list) -> dict[str, float]:
+        return {"closeness": -float(np.abs(np.concatenate(predictions) - np.concatenate(references)).mean())}
+
+    def names_in(self, label):
+        return ()
 
 
 TASKS: dict[str, tuple[Task, list]] = {
@@ -31,7 +56,8 @@ TASKS: dict[str, tuple[Task, list]] = {
     "class": (TextClassification(name="t", labels=["a", "b"]), ["a", "b"]),
     "sets": (MultiLabelClassification(name="t", labels=["x", "y"]), [["x"], ["x", "y"]]),
     "numbers": (Regression(name="t"), [1.0, 2.5]),
-    "outside": (Ordered(name="t", labels=["low", "high"]), ["low", "high"]),
+    "outside": (Outside(name="t", labels=["low", "middle", "high"]), ["low", "high"]),
+    "numbers of words": (Outside(name="t"), [[1.0, 2.0], [0.5, 2.0]]),
 }
 
 
@@ -51,10 +77,11 @@ def test_every_type_of_task_is_analysed_as_plain_data(name):
     assert {"a", "b", "only_a", "only_b", "only_a_total", "only_b_total"} == content.keys()
     assert content["a"].keys() == {"labels", "confusion", "lengths", "seen", "calibration"}
     assert found.only_a and found.only_b
-    assert bool(found.a.labels) == (name != "numbers")
-    assert bool(found.a.confusion) == (name not in {"numbers", "sets"})
+    assert bool(found.a.labels) == ("numbers" not in name)
+    assert bool(found.a.confusion) == (name not in {"numbers", "numbers of words", "sets"})
     assert found.a.lengths[0].units == 30
-    assert found.a.seen
+    assert bool(found.a.seen) == (name != "numbers of words")
+    assert compare_sides(a, b, task).low is not None
     alone = analyse(a, None, task)
     assert alone.a == found.a
     assert alone.b is alone.only_a is None

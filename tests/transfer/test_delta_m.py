@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from runs_of_predictions import run_of
+from runs_of_predictions import run_of, simulation
 
 from mtl_nlp import Regression, TextClassification
 from mtl_nlp.errors import DataError
-from mtl_nlp.transfer.delta_m import delta_m, delta_m_of_scores
+from mtl_nlp.transfer.delta_m import delta_m, delta_m_of_runs, delta_m_of_scores
 from mtl_nlp.transfer.statistics import compare_sides
 
 TASKS = {name: TextClassification(name=name, labels=["a", "b"]) for name in ("x", "y")}
@@ -71,3 +71,19 @@ def test_one_seed_or_different_numbers_of_runs():
 def test_an_undefined_score_gives_no_value():
     bad = {"x": [run_of([float("nan"), 1.0], [1.0, 2.0])] * 2}
     assert "task 'x'" in delta_m(bad, bad, {"x": Regression(name="x")}).reason
+
+
+def test_intervals_of_three_seeds_cover_the_true_value_in_95_percent_of_draws():
+    check = simulation()
+    effects = check.EFFECTS["all"]
+    scenarios = {
+        "x": check.Scenario("x", 150, 3, **effects),
+        "y": check.Scenario("y", 150, 3, **effects, bases=(0.5, 1)),
+    }
+    shares = [scenario.delta / scenario.expected(scenario.bases[1]) for scenario in scenarios.values()]
+    rng = np.random.default_rng(0)
+    draws = [{name: scenario.draw(rng) for name, scenario in scenarios.items()} for _ in range(300)]
+    found = [delta_m_of_runs(draw, resamples=200) for draw in draws]
+    assert np.mean([result.value for result in found]) == pytest.approx(100 * np.mean(shares), abs=0.6)
+    # Two standard errors of 300 draws are 2.5 points.
+    assert 0.91 <= np.mean([result.low <= 100 * np.mean(shares) <= result.high for result in found]) <= 0.99

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from runs_of_predictions import run_of
 
-from mtl_nlp import TextClassification, TokenClassification
+from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.errors import DataError
+from mtl_nlp.evaluation.predictions import Prediction
 from mtl_nlp.transfer.resampling import align_runs, draw_counts
 
 TASK = TextClassification(name="t", labels=["a", "b"])
@@ -42,18 +43,40 @@ def test_a_side_without_runs_is_refused():
         align_runs([], [RUN], TASK)
 
 
+WORDS = Prediction("t", "d", "test", 0, ["B-X", "O"], ["O", "O"], tokens=["Ada", "sleeps"])
+
+
 @pytest.mark.parametrize(
-    ("tags", "message"),
+    ("changed", "message"),
     [
-        (["O"], "Found 1 and 2 for dataset 'd', row 0"),
-        (["E-X", "O"], "should be labels of a token-classification task"),
-        (3, "one per word. Found none for dataset 'd', row 0"),
+        ({"prediction": ["O"]}, "dataset 'd', row 0: `prediction` should have one entry per gold label. Found 1 for 2"),
+        ({"prediction": 3}, "`prediction` should be lists with one entry per word. Found 3"),
+        ({"prediction": ["E-X", "O"]}, "should be labels of a token-classification task. Invalid token"),
+        ({"score": [0.5]}, "`score` should have one entry"),
+        ({"seen": [True] * 3}, "`seen` should have one entry"),
+        ({"tokens": ["Ada"]}, "`tokens` should have one entry"),
     ],
 )
-def test_labels_that_do_not_fit_the_task_are_refused(tags, message):
-    good, bad = (run_of([labels], [["B-X", "O"]], tokens=[["Ada", "sleeps"]]) for labels in (["O", "O"], tags))
+def test_words_that_do_not_fit_the_task_are_refused(changed, message):
+    bad = replace(WORDS, **changed)
     with pytest.raises(DataError, match=message):
-        align_runs([good], [bad], TokenClassification(name="t", labels=["O", "B-X", "I-X"], scheme="iob2"))
+        align_runs([[bad]], [[bad]], TokenClassification(name="t", labels=["O", "B-X", "I-X"], scheme="iob2"))
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "message"),
+    [
+        (TASK, 1, "expected '1' for dataset 'd', row 0; found 1"),
+        (TASK, ["a"], "expected a class name"),
+        (MultiLabelClassification(name="t", labels=["a", "b"]), "a", "expected a list of class names"),
+        (MultiLabelClassification(name="t", labels=["a", "b"]), ["b", "a"], "expected .'a', 'b'."),
+        (Regression(name="t"), "high", "could not convert"),
+    ],
+)
+def test_labels_that_do_not_fit_the_task_are_refused(task, label, message):
+    run = run_of([label], [label])
+    with pytest.raises(DataError, match=f"should be labels of a {task.type} task. {message}"):
+        align_runs([run], [run], task)
 
 
 def test_resamples_are_a_function_of_texts_and_seed_and_keep_the_size_of_every_dataset():

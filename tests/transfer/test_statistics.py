@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 
 import numpy as np
 import pytest
-from runs_of_predictions import run_of
+from runs_of_predictions import run_of, simulation
 from scipy import stats
-from toys import REPOSITORY
 
 from mtl_nlp import Regression, TextClassification, TokenClassification
 from mtl_nlp.messages import json_text
@@ -120,12 +118,12 @@ def test_a_regression_that_diverged_is_reported():
     assert difference.to_dict()["delta"] is None
 
 
-def test_equal_runs_with_constant_scores_give_an_interval_of_a_texts_share():
+def test_equal_runs_with_constant_scores_give_an_interval_of_half_a_texts_share():
     a = b = [run_of(["a"] * 50, ["a"] * 50)] * 3
     difference = compare_sides(a, b, TASK)
     assert (difference.delta, difference.p, difference.word) == (0, 1, "no clear difference")
-    assert difference.spread.se == pytest.approx(1 / 50)
-    assert difference.high == pytest.approx(stats.t.ppf(0.975, 49) / 50)
+    assert difference.spread.se == pytest.approx(1 / 100)
+    assert difference.high == pytest.approx(stats.t.ppf(0.975, 49) / 100)
     perfect = compare_sides(a, [run_of(["b"] * 50, ["a"] * 50)] * 3, TASK)
     assert perfect.word == "helped"
     two = compare_sides([run_of(["a"] * 2, ["a"] * 2)] * 2, [run_of(["b"] * 2, ["a"] * 2)] * 2, TASK)
@@ -175,15 +173,11 @@ def test_three_runs_of_2077_texts_take_less_than_two_seconds():
     assert time.process_time() - started < 2
 
 
-def simulation():
-    """Return the module of `scripts/check_intervals.py`."""
-    spec = importlib.util.spec_from_file_location("check_intervals", REPOSITORY / "scripts" / "check_intervals.py")
-    module = importlib.util.module_from_spec(spec)
-    import sys
-
-    sys.modules["check_intervals"] = module
-    spec.loader.exec_module(module)
-    return module
+def test_the_simulation_prints_a_table(capsys):
+    simulation().main(["--draws", "20", "--resamples", "50", "--only", "accuracy 3 50 all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(lines[-4].split()) == "metric runs texts scenario coverage ± naive width bias false power"
+    assert lines[-2].split()[:4] == ["accuracy", "3", "50", "all"]
 
 
 @pytest.mark.parametrize("effects", ["seeds", "texts", "interaction", "all"])
