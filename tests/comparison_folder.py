@@ -48,9 +48,9 @@ COSTS = {
 }
 
 
-def many_tasks(count: int) -> tuple[Task, ...]:
-    """Return tasks of one type with long and short names."""
-    return tuple(TextClassification(name=f"task-{number}", labels=["yes", "no"]) for number in range(count))
+def many_tasks(count: int, labels: Sequence[str] = ("yes", "no")) -> tuple[Task, ...]:
+    """Return tasks of one type with the same labels."""
+    return tuple(TextClassification(name=f"task-{number}", labels=list(labels)) for number in range(count))
 
 
 def predictions(
