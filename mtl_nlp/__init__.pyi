@@ -26,5 +26,7 @@ from .modeling.tasks_multitask import TextClassification as TextClassification
 from .modeling.tasks_multitask import TokenClassification as TokenClassification
 from .modeling.tasks_multitask import register_task_type as register_task_type
 from .recipe.schema import Recipe as Recipe
+from .run.train import TrainedRun as TrainedRun
+from .run.train import train as train
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
 from .training.trainer import MultitaskTrainer as MultitaskTrainer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
-from mtl_nlp.messages import conceal
+from mtl_nlp.messages import conceal, one_line
 
 
 class MtlNlpError(ValueError):
@@ -71,3 +72,26 @@ def needs_extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise CommandError(f"{error.name} is not installed: pip install 'mtl_nlp[{name}]'.") from error
+
+
+@contextlib.contextmanager
+def writing_to(path: Path, name: str = "output_dir", error_type: type[MtlNlpError] = RecipeError) -> Iterator[None]:
+    """Turn a failure to write inside this context into an error for the user.
+
+    Args:
+        path: the folder or file that the context writes to.
+        name: the option or recipe key that names the path, for the message.
+        error_type: the class of the error: `RecipeError` for a path that was never written to, so the path is wrong;
+            `RunError` for a path that was written to before, so the disk is full by now.
+
+    Raises:
+        MtlNlpError: of the given class, if the path cannot be written to.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise error_type(f"{name}: {path} cannot be written to: {one_line(error)}.") from error

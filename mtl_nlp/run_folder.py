@@ -7,7 +7,7 @@ The folder holds the trained model and, during training, its checkpoints. The na
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +19,10 @@ from mtl_nlp.recipe.saved import SavedRecipe
 
 RECIPE_NAME = "recipe.yaml"
 RESULTS_NAME = "results.json"
-CARD_NAME = "README.md"
-REPORT_NAME = "report.html"
 PREDICTIONS_NAME = "predictions.jsonl"
 TRAINING_LOG_NAME = "training_log.jsonl"
+CARD_NAME = "README.md"
+REPORT_NAME = "report.html"
 COMPARISON_NAME = "comparison.json"
 """The file in the folder of a comparison, above the folders of its runs."""
 ONNX_NAME = "model.onnx"
@@ -45,6 +45,20 @@ class _Sampled(BaseModel):
 
     rows: int
     probability: _Number
+    drawn: int | None = None
+
+
+class _Best(BaseModel):
+    """The best validation score of a task."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    score: str
+    value: _Number
+    step: int
+    kept_value: _Number | None = None
+    kept_step: int | None = None
+    fell: bool = False
 
 
 class _Training(BaseModel):
@@ -53,6 +67,13 @@ class _Training(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
     mixture: dict[str, _Sampled] = Field(default_factory=dict)
+    seconds: _Number | None = None
+    rows: int | None = None
+    rows_per_second: _Number | None = None
+    encoder_passes: int | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    best: dict[str, _Best] = Field(default_factory=dict)
 
 
 class _Provenance(BaseModel):
@@ -173,12 +194,12 @@ def write_results(path: Path, content: Mapping[str, Any]) -> None:
     write_file(path, json_text(content, indent=2) + "\n")
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str | Iterable[str]) -> None:
     """Write a text file into a model's folder. Until the new file is complete, the folder has the old file.
 
     Args:
         path: the file.
-        text: the content of the file.
+        text: the content of the file, in one piece or in parts.
 
     Raises:
         ModelError: if the file is a symbolic link, since the folder of a model may come from elsewhere and its links
@@ -189,7 +210,8 @@ def write_file(path: Path, text: str) -> None:
     replacement = path.with_name(f".{path.name}.new")
     replacement.unlink(missing_ok=True)
     try:
-        replacement.write_text(text, encoding="utf-8")
+        with replacement.open("w", encoding="utf-8") as file:
+            file.writelines([text] if isinstance(text, str) else text)
         replacement.replace(path)
     finally:
         replacement.unlink(missing_ok=True)

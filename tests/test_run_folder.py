@@ -92,3 +92,19 @@ def test_scores_that_are_not_defined_are_written_as_null(content, tmp_path):
     found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert found["tasks"] == {"pos": {"pearson": None, "mse": None}}
     assert found["mtl_score"] is None
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"seconds": "long"},
+        {"encoder_passes": 1.5},
+        {"best": {"ner": {"score": "f1", "value": None, "step": 3}}},
+        {"best": {"ner": {"score": "f1", "value": 0.5}}},
+        {"mixture": {"d": {"rows": 1, "probability": 1.0, "drawn": "x"}}},
+    ],
+)
+def test_a_damaged_description_of_the_training_is_refused(tmp_path, training):
+    write_results(tmp_path / "results.json", {"training": training})
+    with pytest.raises(DataError, match=r"results\.json is damaged \(training\."):
+        read_results(tmp_path / "results.json")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file, writing_to
-from mtl_nlp.errors import CommandError, DataError, needs_extra
+from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file
+from mtl_nlp.errors import CommandError, DataError, needs_extra, writing_to
 from mtl_nlp.messages import one_line
 
 INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conllu": "conllu"}

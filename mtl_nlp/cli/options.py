@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.errors import CommandError, DataError, MtlNlpError, RecipeError
-from mtl_nlp.messages import one_line
+from mtl_nlp.errors import CommandError, DataError
 
 
 def add_command(
@@ -68,29 +66,6 @@ def quiet_libraries() -> None:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
 
 
-@contextlib.contextmanager
-def writing_to(path: Path, name: str = "output_dir", error_type: type[MtlNlpError] = RecipeError) -> Iterator[None]:
-    """Turn a failure to write inside this context into an error for the user.
-
-    Args:
-        path: the folder or file that the context writes to.
-        name: the option or recipe key that names the path, for the message.
-        error_type: the class of the error: `RecipeError` for a path that was never written to, so the path is wrong;
-            `RunError` for a path that was written to before, so the disk is full by now.
-
-    Raises:
-        MtlNlpError: of the given class, if the path cannot be written to.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise error_type(f"{name}: {path} cannot be written to: {one_line(error)}.") from error
-
-
 def new_folder(path: str, name: str = "OUT") -> Path:
     """Check that a folder for output is new or empty, before any work is done.
 
@@ -107,12 +82,13 @@ def new_folder(path: str, name: str = "OUT") -> Path:
     return folder
 
 
-def writable_file(path: str, *inputs: str) -> Path:
+def writable_file(path: str, *inputs: str, option: str = "--output") -> Path:
     """Check that a file can be written, before any computation.
 
     Args:
         path: the file.
         *inputs: the files and folders that the command reads, or Hub ids.
+        option: the option that names the file, for the message.
 
     Raises:
         DataError: if the path is a folder, the folder of the file does not exist, or the command reads the file.
@@ -120,7 +96,7 @@ def writable_file(path: str, *inputs: str) -> Path:
     read = [Path(name).resolve() for name in inputs if Path(name).exists()]
     file = Path(path).resolve()
     if file.exists() and any(file == each or each in file.parents for each in read):
-        raise DataError(f"--output {path}: the command reads this file. Name a different file.")
+        raise DataError(f"{option} {path}: the command reads this file. Name a different file.")
     if Path(path).is_dir() or not Path(path).parent.is_dir():
-        raise DataError(f"--output {path}: should be a file in an existing folder.")
+        raise DataError(f"{option} {path}: should be a file in an existing folder.")
     return Path(path)

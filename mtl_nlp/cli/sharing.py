@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_nlp.cli.options import add_command, add_overrides, new_folder, quiet_libraries, writing_to
-from mtl_nlp.errors import ExportError, ModelError, needs_extra
+from mtl_nlp.cli.options import add_command, add_overrides, new_folder, quiet_libraries
+from mtl_nlp.errors import ExportError, ModelError, needs_extra, writing_to
 from mtl_nlp.messages import table
 from mtl_nlp.recipe.sections import SPLITS
 

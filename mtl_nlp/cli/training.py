@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file, writing_to
+from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file
 from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
-from mtl_nlp.errors import RunError
-from mtl_nlp.messages import conceal, table
+from mtl_nlp.errors import CommandError, writing_to
+from mtl_nlp.messages import conceal
 from mtl_nlp.recipe.sections import SPLITS
 
 if TYPE_CHECKING:
-    from mtl_nlp.evaluation.evaluator import Evaluation
     from mtl_nlp.recipe.schema import Recipe
-    from mtl_nlp.run.prepare import Run
-    from mtl_nlp.training.arguments import MultitaskTrainingArguments
+    from mtl_nlp.training.trainer import MultitaskTrainer
 
 
 def add_commands(commands: Any) -> None:
@@ -59,6 +59,9 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--output", help="the file to write (default: results.json in the model's folder; none for a Hub id)"
     )
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="write every prediction with gold label, probability and text, as JSONL"
+    )
     add_overrides(parser)
 
 
@@ -82,77 +85,37 @@ def plan(options: argparse.Namespace) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation."""
     recipe = _training_recipe(options)
-    output = Path(recipe.output_dir)
-    with advice_to_resume(output):
+    with advice_to_resume(Path(recipe.output_dir)):
         quiet_libraries()
-        from mtl_nlp.run.arguments import training_arguments
-        from mtl_nlp.training.folder import check_output_folder, locked
+        from mtl_nlp.run.train import train as train_run
 
-        arguments = training_arguments(recipe)
-        check_output_folder(output, recipe.encoder, resume=options.resume, overwrite=options.overwrite)
-        with locked(output) if arguments.process_index == 0 else contextlib.nullcontext():
-            _train(options, recipe, arguments)
+        say = partial(print, flush=True)
+        train_run(recipe, resume=options.resume, overwrite=options.overwrite, say=say, watch=_until_sigterm)
 
 
-def _train(options: argparse.Namespace, recipe: Recipe, arguments: MultitaskTrainingArguments) -> None:
+@contextlib.contextmanager
+def _until_sigterm(trainer: MultitaskTrainer) -> Iterator[None]:
     from transformers.utils import logging
 
-    from mtl_nlp.run.build import build_model, build_trainer, check_splits
-    from mtl_nlp.run.plan import describe_plan
-    from mtl_nlp.run.prepare import prepare_run
-    from mtl_nlp.run_folder import RESULTS_NAME
-    from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
-    from mtl_nlp.training.completeness import last_checkpoint
-    from mtl_nlp.training.folder import remove_checkpoints
-
-    output = Path(recipe.output_dir)
-    checkpoint = last_checkpoint(output) if options.resume else None
-    if checkpoint is not None:
-        check_same_optimizer(checkpoint.path, recipe)
-    run = prepare_run(recipe)
-    check_splits(run, arguments)
-    text = describe_plan(run, arguments)
-    if arguments.process_index == 0:
-        print(text, flush=True)
-        if checkpoint is not None:
-            changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
-            for note in [*checkpoint.skipped, *changes, f"resuming from {checkpoint.path.name}"]:
-                print(f"note: --resume: {note}", flush=True)
-    model = build_model(run)
-    if checkpoint is not None:
-        check_same_model(checkpoint.path, model)
-    trainer = build_trainer(run, model, arguments)
-    if not options.resume and arguments.process_index == 0:
-        with writing_to(output):
-            remove_checkpoints(output)
     with sigterm_stops(trainer):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
-    with writing_to(output, error_type=RunError):
-        trainer.save_model(_internal_call=True)  # without a push, since the scores are not there yet
-    evaluation = trainer.score(run.splits[run.held_out])
-    if trainer.is_world_process_zero():
-        with writing_to(output, error_type=RunError):
-            _report(evaluation, run, run.held_out, output / RESULTS_NAME, training=trainer.describe_training())
-            trainer.create_model_card()
-        shown = recipe.as_written()["output_dir"]
-        print(f"The model is in {shown}. Try it: mtl-nlp predict {shown} FILE")
-    if arguments.push_to_hub:
-        logging.disable_progress_bar()  # Trainer has enabled it again
-        trainer.push_to_hub()
-        if trainer.is_world_process_zero():
-            print(conceal(f"Pushed to {trainer.hub_model_id}."))
+        yield
+    logging.disable_progress_bar()  # Trainer has enabled it again
 
 
 def evaluate(options: argparse.Namespace) -> None:
     """Score a trained model on one split of a recipe's datasets."""
     from mtl_nlp.recipe.schema import Recipe
-    from mtl_nlp.run_folder import RESULTS_NAME, training_in
+    from mtl_nlp.run_folder import RESULTS_NAME, training_in, write_results
 
     recipe = Recipe.load(options.recipe, options.set)
     beside = Path(options.model) / RESULTS_NAME if Path(options.model).is_dir() else None
     is_beside = options.output is None or (beside is not None and Path(options.output).resolve() == beside.resolve())
     output = beside if is_beside else writable_file(options.output, options.recipe, options.model)
+    predictions = None if options.predictions is None else _predictions_file(options, output)
     quiet_libraries()
+    from mtl_nlp.evaluation.evaluator import score_answers
+    from mtl_nlp.evaluation.predictions import predictions_of, write_predictions
+    from mtl_nlp.evaluation.results import describe_scores, results
     from mtl_nlp.hub.loading import load_model
     from mtl_nlp.hub.model_card import write_model_card
     from mtl_nlp.run.arguments import evaluation_arguments
@@ -167,18 +130,37 @@ def evaluate(options: argparse.Namespace) -> None:
     if arguments.process_index == 0:
         print(describe_notes(run), end="\n" if run.notes else "")
     trainer = build_trainer(run, model, arguments)
+    split = run.splits[options.split]
     with lost_processes_reported(None):
-        evaluation = trainer.score(run.splits[options.split])
+        answers = trainer.answer(split)
     if arguments.process_index != 0:
         return
+    evaluation = score_answers(answers, split, run.tasks)
+    print("\n" + describe_scores(evaluation, options.split))
+    if predictions is not None:
+        with writing_to(predictions, "--predictions"):
+            write_predictions(predictions, predictions_of(answers, split, options.split))
+        print(conceal(f"The predictions are in {predictions}."))
     if output is None:
-        _report(evaluation, run, options.split)
         return
+    content = results(options.split, evaluation, split, recipe.sha256(), training_in(output))
     with writing_to(output, "--output"):
-        _report(evaluation, run, options.split, output, training=training_in(output))
+        write_results(output, content)
         if output == beside:
             write_model_card(output.parent)
     print(conceal(f"The scores are in {output}."))
+
+
+def _predictions_file(options: argparse.Namespace, output: Path | None) -> Path:
+    """Check the file of `--predictions`, which may replace the predictions of the run in the model's folder."""
+    from mtl_nlp.run_folder import PREDICTIONS_NAME
+
+    path = Path(options.predictions)
+    if output is not None and path.resolve() == output.resolve():
+        raise CommandError(f"--predictions {path}: the scores are written to this file. Name a different file.")
+    if path.resolve() == (Path(options.model) / PREDICTIONS_NAME).resolve():
+        return path
+    return writable_file(options.predictions, options.recipe, options.model, option="--predictions")
 
 
 def _add_training_recipe(parser: argparse.ArgumentParser) -> None:
@@ -207,19 +189,3 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
     start = str(Path(start).resolve()) if Path(start).is_dir() else start
     load_config(start)
     return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
-
-
-def _report(
-    evaluation: Evaluation, run: Run, split: str, path: Path | None = None, training: dict[str, Any] | None = None
-) -> None:
-    """Print the scores, and write them to a file with their provenance if a path is given."""
-    from mtl_nlp.evaluation.results import results
-    from mtl_nlp.run_folder import write_results
-
-    rows = [
-        (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
-    ]
-    print()
-    print(table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")]))
-    if path is not None:
-        write_results(path, results(split, evaluation, run.splits[split], run.recipe.sha256(), training))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.modeling.tasks_multitask import Task
+
+SOURCE = "source"
+"""The column of a mixture's rows with the number of the row's dataset."""
 
 
 @dataclass
@@ -66,11 +69,43 @@ class MultitaskDataCollator:
 class WithState:
     """A collator for (rows, state to resume from) of a stream, which returns (batch, state); None stays None."""
 
-    def __init__(self, collator: MultitaskDataCollator) -> None:
+    def __init__(self, collator: Callable[[Any], dict[str, Any]]) -> None:
         self.collator = collator
 
     def __call__(self, batch: tuple[list[dict[str, Any]], dict[str, Any]] | None) -> Any:
         return None if batch is None else (self.collator(batch[0]), batch[1])
+
+
+class SourcedBatch(dict[str, Any]):
+    """A batch that knows the datasets of its rows. A model accepts the batch like any other.
+
+    Args:
+        batch: the batch from the collator.
+        drawn: the number of rows from each dataset of the mixture.
+    """
+
+    def __init__(self, batch: Mapping[str, Any], drawn: Sequence[int] = ()) -> None:
+        super().__init__(batch)
+        self.drawn = drawn
+
+
+class WithSources:
+    """A collator that counts the rows of each dataset in a batch.
+
+    Args:
+        collator: the collator of the batch.
+        datasets: the number of datasets in the mixture, which numbers its rows in the column `SOURCE`.
+    """
+
+    def __init__(self, collator: Callable[[Any], dict[str, Any]], datasets: int) -> None:
+        self.collator = collator
+        self.datasets = datasets
+
+    def __call__(self, features: list[dict[str, Any]]) -> SourcedBatch:
+        drawn = [0] * self.datasets
+        for feature in features:
+            drawn[feature[SOURCE]] += 1
+        return SourcedBatch(self.collator(features), drawn)
 
 
 class WithFeatures:

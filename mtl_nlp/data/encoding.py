@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
+from mtl_nlp.recipe.sections import INPUTS
 
 _SAMPLED_WINDOWS = 1000
 """Number of first windows of a stream from which lengths are estimated."""
@@ -46,6 +47,7 @@ class EncodedDataset:
         fingerprint: the fingerprint that `datasets` has for the canonical rows.
         max_length: maximum number of sub-words per window; None if unknown or unlimited.
         stride: maximum number of sub-words that neighbouring windows share; None for the default.
+        inputs: the canonical inputs in the order of the source rows: `tokens`, or `text` and `text_pair`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class EncodedDataset:
     fingerprint: str
     max_length: int | None = None
     stride: int | None = None
+    inputs: dict[str, Column] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -217,7 +220,8 @@ def encode_dataset(
     repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
-    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint, max_length, stride)
+    inputs = {key: rows[key] for key in INPUTS if key in rows.column_names}
+    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint, max_length, stride, inputs)
 
 
 def encode_stream(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets import Dataset, IterableDataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of, progress_bars_from, reading
@@ -19,6 +20,7 @@ from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 _SCHEMA_ROWS = 10_000
 """Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
 _VALIDATION_SEED = 0
+_DRAW_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class LoadedDataset:
             For a stream, names that were found in the rows instead of None.
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
+        drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
     """
 
     splits: dict[str, Dataset]
     class_names: dict[str, list[str] | None]
     stream: IterableDataset | None = None
     num_rows: int = 0
+    drawn_from: dict[str, int] = field(default_factory=dict)
 
     def can_train(self, task: str) -> bool:
         """Return whether any training row can have a label for the task."""
@@ -64,14 +68,15 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         stream = raw.pop("train", None)
         raw = {split: _read_all(f"{name}/{split}", rows) for split, rows in raw.items()}
         if stream is not None:
-            return _with_stream(name, recipe, tasks, stream, raw)
+            return _draw(_with_stream(name, recipe, tasks, stream, raw), recipe.max_rows)
     canonical = {split: _canonical(f"{name}/{split}", recipe, tasks, rows) for split, rows in raw.items()}
     if recipe.validation_size is not None and "train" in canonical:
         canonical |= _set_aside(name, canonical["train"], recipe.validation_size)
     class_names = {
         task: class_names_of(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
     }
-    return LoadedDataset({split: rows for split, rows in canonical.items() if only in {None, split}}, class_names)
+    kept = {split: rows for split, rows in canonical.items() if only in {None, split}}
+    return _draw(LoadedDataset(kept, class_names), recipe.max_rows)
 
 
 def has_labels(rows: Dataset, task: str) -> bool:
@@ -117,6 +122,20 @@ def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset
         raise DataError(f"datasets.{name}.validation_size: {one_line(error)}") from error
     # Flattened, since code that reads a complete column ignores the indices of a split.
     return {"train": parts["train"].flatten_indices(), "validation": parts["test"].flatten_indices()}
+
+
+def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
+    """Return a dataset whose splits have at most the given number of rows, drawn at random and in their own order.
+
+    The rows were checked before, so that messages name their positions in the file. The seed is fixed, so that all runs
+    of a comparison have the same rows.
+    """
+    larger = {split: len(rows) for split, rows in loaded.splits.items() if len(rows) > max_rows.get(split, len(rows))}
+    drawn = {}
+    for split, size in larger.items():
+        chosen = np.random.default_rng(_DRAW_SEED).permutation(size)[: max_rows[split]]
+        drawn[split] = loaded.splits[split].select(np.sort(chosen)).flatten_indices()
+    return replace(loaded, splits={**loaded.splits, **drawn}, drawn_from=larger)
 
 
 def _with_stream(

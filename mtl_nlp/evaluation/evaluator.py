@@ -33,6 +33,22 @@ class Piece(NamedTuple):
     logits: np.ndarray
 
 
+class Answer(NamedTuple):
+    """The prediction of a task for one text.
+
+    Attributes:
+        label: the predicted label in canonical form.
+        confidence: the probability of the label, see `LabelKind.confidence`; None if it was not asked for.
+    """
+
+    label: Any
+    confidence: Any = None
+
+
+Answers = dict[str, dict[str, dict[int, Answer]]]
+"""Dataset -> task -> index of the source row -> answer."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores of all tasks on one split.
@@ -75,28 +91,40 @@ def pieces_of_batch(
     return pieces
 
 
-def decode_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str, dict[int, Any]]:
+def decode_texts(
+    pieces: Sequence[Piece], tasks: Mapping[str, Task], *, with_confidence: bool = False
+) -> dict[str, dict[int, Answer]]:
     """Decode texts from the pieces of all their windows.
 
     The windows of a text are joined before decoding, so a span can cross the border of two windows.
 
+    Args:
+        pieces: the logits of the windows.
+        tasks: the tasks by name.
+        with_confidence: whether to compute the probabilities of the labels.
+
     Returns:
-        For each task, the prediction by index of the source row.
+        For each task, the answer by index of the source row.
     """
     parts: dict[tuple[str, int], list[Piece]] = {}
     for piece in pieces:
         parts.setdefault((piece.task, piece.row), []).append(piece)
-    predictions: dict[str, dict[int, Any]] = {name: {} for name in tasks}
+    answers: dict[str, dict[int, Answer]] = {name: {} for name in tasks}
     for (name, row), found in parts.items():
         windows = sorted(found, key=lambda piece: piece.words[:1])  # windows have consecutive words
         kind = tasks[name].kind
-        predictions[name][row] = kind.decode(kind.join([window.logits for window in windows]))
-    return predictions
+        logits = kind.join([window.logits for window in windows])
+        label = kind.decode(logits)
+        answers[name][row] = Answer(label, kind.confidence(logits, label) if with_confidence else None)
+    return answers
 
 
-def in_row_order(predictions: Mapping[str, Mapping[int, Any]], encoded: EncodedDataset) -> dict[str, list[Any]]:
-    """Return the predictions of each task in the order of the split's rows; None for rows without a label."""
-    return {name: [predictions[name].get(row) for row in range(encoded.num_rows)] for name in encoded.references}
+def in_row_order(answers: Mapping[str, Mapping[int, Answer]], encoded: EncodedDataset) -> dict[str, list[Any]]:
+    """Return the predicted labels of each task in the order of the split's rows; None for rows without a label."""
+    without = Answer(None)
+    return {
+        name: [answers[name].get(row, without).label for row in range(encoded.num_rows)] for name in encoded.references
+    }
 
 
 def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
@@ -135,6 +163,11 @@ def score_model(
             pieces += pieces_of_batch(features, rows, {task: logits[task][rows[task]] for task in fed}, fed)
         predictions[name] = decode_pieces(pieces, encoded, fed)
     return score(predictions, datasets, tasks)
+
+
+def score_answers(answers: Answers, datasets: Mapping[str, EncodedDataset], tasks: Mapping[str, Task]) -> Evaluation:
+    """Score every task on the labelled rows of all datasets that feed it, see `score`."""
+    return score({name: in_row_order(answers[name], encoded) for name, encoded in datasets.items()}, datasets, tasks)
 
 
 def score(

@@ -10,6 +10,7 @@ from typing import Any
 from mtl_nlp._version import __version__
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import Evaluation
+from mtl_nlp.messages import table
 
 _LIBRARIES = ("torch", "transformers", "datasets", "evaluate", "accelerate", "tokenizers")
 
@@ -43,6 +44,19 @@ def results(
             "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
         },
     }
+
+
+def describe_scores(evaluation: Evaluation, split: str) -> str:
+    """Return the scores as a table.
+
+    Args:
+        evaluation: the scores.
+        split: the split that was scored.
+    """
+    rows = [
+        (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
+    ]
+    return table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")])
 
 
 def _commit() -> str | None:

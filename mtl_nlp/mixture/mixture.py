@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 
+from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.mixture.probabilities import temperature_probabilities
 from mtl_nlp.recipe.sampling import check_sampling
@@ -108,7 +109,7 @@ class TaskMixture(TorchDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the rows at several positions, with one read per dataset."""
+        """Return the rows at several positions, with one read per dataset; `source` is the number of the dataset."""
         positions = np.asarray(indices)
         which = np.searchsorted(self.offsets, positions, side="right") - 1
         rows: list[dict[str, Any]] = [{}] * len(positions)
@@ -117,5 +118,5 @@ class TaskMixture(TorchDataset):
             slots = np.flatnonzero(which == number)
             fetched = datasets[number].windows[(positions[slots] - self.offsets[number]).tolist()]
             for slot, values in zip(slots, zip(*fetched.values(), strict=True), strict=True):
-                rows[slot] = dict(zip(fetched, values, strict=True))
+                rows[slot] = {**dict(zip(fetched, values, strict=True)), SOURCE: int(number)}
         return rows

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
 from mtl_nlp.data.canonical import reading
+from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedStream
 from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.sampler import LengthWindow, MixtureBatchSampler
@@ -208,7 +209,7 @@ class MixtureStream(TorchIterableDataset):
             count = int(window.counts[number])
             own = range((sampler.process_index - dealt) % sampler.num_processes, count, sampler.num_processes)
             if number in readers:
-                rows = readers[number].take(len(own))
+                rows = [{**row, SOURCE: number} for row in readers[number].take(len(own))]
             else:
                 walked = sampler.walk(number, int(window.drawn[number]), count)[own]
                 rows = mixture.__getitems__(walked + mixture.offsets[number])

@@ -223,6 +223,18 @@ class LabelKind(abc.ABC):
             logits: shape (words, outputs) for words, (outputs,) for texts.
         """
 
+    def confidence(self, logits: np.ndarray, label: Any) -> Any:
+        """Return the probability of a predicted label, or None for a kind that defines no probability.
+
+        Args:
+            logits: the logits, as in `decode`.
+            label: the label that `decode` returns for the logits.
+
+        Returns:
+            A list with one number per word, one number per text, or the probability of every class by name.
+        """
+        return None
+
     @abc.abstractmethod
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return the pipeline's answer, one dict per entry; entries about words have `start` and `end` in characters.

@@ -55,6 +55,10 @@ class ClassPerText(OneClassKind, TextKind):
         """Return the most probable class."""
         return self.labels[int(logits.argmax())]
 
+    def confidence(self, logits: np.ndarray, label: str) -> float:
+        """Return the probability of the class."""
+        return float(softmax(logits)[self.label_ids[label]])
+
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
         return _ranked(self.labels, softmax(logits))[: 1 if top_k == PREDICTED else top_k]
@@ -100,7 +104,11 @@ class ClassesPerText(TextKind):
 
     def decode(self, logits: np.ndarray) -> list[str]:
         """Return the classes with a probability of at least `THRESHOLD`, sorted by name."""
-        return sorted(label for label, score in zip(self.labels, sigmoid(logits), strict=True) if score >= THRESHOLD)
+        return sorted(name for name, score in self.confidence(logits, ()).items() if score >= THRESHOLD)
+
+    def confidence(self, logits: np.ndarray, label: Sequence[str]) -> dict[str, float]:
+        """Return the probability of every class by name."""
+        return dict(zip(self.labels, sigmoid(logits).tolist(), strict=True))
 
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""

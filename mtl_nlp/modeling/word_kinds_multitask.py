@@ -47,10 +47,14 @@ class ClassPerWord(OneClassKind, WordKind):
             for index, (word, (label, score)) in enumerate(zip(words, self._scored(logits), strict=True), start=1)
         ]
 
+    def confidence(self, logits: np.ndarray, label: Sequence[str]) -> list[float]:
+        """Return the probability of each word's label."""
+        return [float(row[self.label_ids[name]]) for row, name in zip(softmax(logits), label, strict=True)]
+
     def _scored(self, logits: np.ndarray) -> list[tuple[str, float]]:
         """Return the predicted label of each word and its probability."""
         labels = self.decode(logits)
-        return [(label, float(row[self.label_ids[label]])) for row, label in zip(softmax(logits), labels, strict=True)]
+        return list(zip(labels, self.confidence(logits, labels), strict=True))
 
 
 class SpansOfWords(ClassPerWord):

@@ -47,7 +47,12 @@ def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     datasets = {name: _relative_dataset(name, dataset) for name, dataset in data["datasets"].items()}
     names = {key: data[key] for key in _OF_NAMES if key in data}
-    return {**_relative(data, _name_of, keys=False), **names, "datasets": datasets}
+    changed = {**_relative(data, _name_of, keys=False), **names, "datasets": datasets}
+    baselines = data.get("baselines")
+    if isinstance(baselines, dict) and isinstance(tasks := baselines.get("tasks"), dict):
+        # The keys are names of tasks.
+        changed["baselines"] |= {"tasks": _relative(tasks, _name_of, keys=False)}
+    return changed
 
 
 def without_local_paths(text: str) -> str:

@@ -48,6 +48,7 @@ class SavedRecipe(Section):
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
+    baselines: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -21,10 +21,18 @@ from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
-from mtl_nlp.recipe.resume import OnResume
+from mtl_nlp.recipe.resume import OnResume, section_of
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
-from mtl_nlp.recipe.sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe, Section
+from mtl_nlp.recipe.sections import (
+    AdapterRecipe,
+    BaselinesRecipe,
+    CardRecipe,
+    DatasetRecipe,
+    LossRecipe,
+    MixtureRecipe,
+    Section,
+)
 from mtl_nlp.recipe.variables import Place, expand, has_variable, put_texts, texts_with_variables, value_at
 
 
@@ -47,6 +55,7 @@ class Recipe(Section):
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
         card: facts for the model card that cannot be computed.
+        baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
     """
 
     encoder: Annotated[str, OnResume.KEPT]
@@ -62,6 +71,7 @@ class Recipe(Section):
     model_init_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
+    baselines: BaselinesRecipe = BaselinesRecipe()
 
     _texts: dict[Place, str] = PrivateAttr(default_factory=dict)
     """The texts with variables, by the place of the expanded value."""
@@ -110,6 +120,9 @@ class Recipe(Section):
         for task in self.adapted_tasks:
             if task not in self.tasks:
                 raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")
+        for task in self.baselines.tasks:
+            if task not in self.tasks:
+                raise ValueError(f"baselines.tasks.{task}: no such task. {did_you_mean(task, self.tasks)}")
         for name in {"encoder", "shared"} & self.tasks.keys():
             if self.freeze or self.adapters is not None:
                 raise ValueError(
@@ -132,6 +145,14 @@ class Recipe(Section):
             return []
         return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
 
+    def baseline_training(self, task: str) -> dict[str, Any]:
+        """Return the training arguments with which a comparison trains a task alone.
+
+        The recipe's `training` is overridden by `baselines.training`, and that by `baselines.tasks.<task>.training`.
+        """
+        own = self.baselines.tasks.get(task)
+        return {**self.training, **self.baselines.training, **({} if own is None else own.training)}
+
     def task(self, name: str) -> Task:
         """Return a task as an object without a label space."""
         return task_from_dict({**self.tasks[name], "name": name})
@@ -153,9 +174,9 @@ class Recipe(Section):
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
         The fingerprint covers the values of variables, and only those parts of local paths that `relative_paths`
-        keeps, and not `output_dir`.
+        keeps. `output_dir` and `baselines` have no effect on the run, so the fingerprint does not cover them.
         """
-        data = relative_paths(self.model_dump(exclude_defaults=True))
+        data = relative_paths(self.model_dump(exclude_defaults=True, exclude={"baselines"}))
         del data["output_dir"]
         return hashlib.sha256(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
@@ -224,14 +245,14 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:
     """Return the valid keys of the section that has an unknown key."""
-    sections: dict[Place, type[BaseModel]] = {
-        (): Recipe,
-        ("mixture",): MixtureRecipe,
-        ("loss",): LossRecipe,
-        ("adapters",): AdapterRecipe,
-        ("card",): CardRecipe,
-    }
-    return list(sections[tuple(location)].model_fields)
+    section: type[BaseModel] = Recipe
+    parts = iter(location)
+    for part in parts:
+        field = section.model_fields[str(part)]
+        section = section_of(field) or section
+        if get_origin(field.annotation) is dict:
+            next(parts)  # a name, such as that of a task
+    return list(section.model_fields)
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

@@ -71,11 +71,22 @@ def check_has_no_secret(data: Mapping[str, Any]) -> None:
     """
     for section in ("training", "model_init_kwargs"):
         _check_section(data.get(section), section)
+    _check_baselines(data.get("baselines"))
     datasets = data.get("datasets")
     for name, dataset in datasets.items() if isinstance(datasets, dict) else ():
         if isinstance(dataset, dict):
             _check_section({key: value for key, value in dataset.items() if key not in _NAMES}, f"datasets.{name}")
     _check_urls(data, "")
+
+
+def _check_baselines(baselines: Any) -> None:
+    """Check the training arguments of a comparison's baselines. The keys of `tasks` are names of tasks."""
+    if not isinstance(baselines, dict):
+        return
+    tasks = baselines.get("tasks")
+    _check_section({key: value for key, value in baselines.items() if key != "tasks"}, "baselines")
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        _check_section(task, f"baselines.tasks.{name}")
 
 
 def _check_section(value: Any, where: str, key: str = "", *, is_secret: bool = False, is_stored: bool = False) -> None:

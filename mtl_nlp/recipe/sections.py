@@ -1,8 +1,8 @@
-"""The schemas of a recipe's sections: datasets, mixture, loss, adapters and card. Imports no torch."""
+"""The schemas of a recipe's sections: datasets, mixture, loss, adapters, card and baselines. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -42,6 +42,8 @@ class DatasetRecipe(BaseModel):
         buffer_size: number of rows of a stream that are shuffled at once.
         validation_size: share (or number) of the training rows to use for validation, if the dataset has no validation
             split.
+        max_rows: split -> the largest number of rows to use. The rows of a larger split are drawn with a fixed seed,
+            after `validation_size`, and keep their order; a smaller number draws a part of the rows of a larger number.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -56,6 +58,7 @@ class DatasetRecipe(BaseModel):
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
     buffer_size: Annotated[int, OnResume.REORDERS] = Field(default=1000, ge=1)
     validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
+    max_rows: Annotated[dict[str, Annotated[int, Field(ge=1)]], OnResume.REORDERS] = Field(default_factory=dict)
 
     @field_validator("inputs")
     @classmethod
@@ -76,9 +79,9 @@ class DatasetRecipe(BaseModel):
             raise ValueError("name at least one task and its column")
         return labels
 
-    @field_validator("splits")
+    @field_validator("splits", "max_rows")
     @classmethod
-    def _known_splits(cls, splits: dict[str, str]) -> dict[str, str]:
+    def _known_splits(cls, splits: dict[str, Any]) -> dict[str, Any]:
         for key in splits:
             if key not in SPLITS:
                 raise ValueError(f"no such split {key!r}. {did_you_mean(key, SPLITS)}")
@@ -91,6 +94,9 @@ class DatasetRecipe(BaseModel):
                 raise ValueError(f"`{key}` needs `streaming: true`")
         if self.streaming and self.validation_size is not None:
             raise ValueError("a stream cannot be split. Leave out `validation_size` or `streaming`")
+        if self.streaming and "train" in self.max_rows:
+            # The first rows of a stream are not a random sample, since files are often sorted.
+            raise ValueError("rows cannot be drawn from a stream. Leave out `max_rows.train` or `streaming`")
         return self
 
     @model_validator(mode="after")
@@ -208,11 +214,13 @@ class CardRecipe(Section):
         license: the model's licence, such as `apache-2.0`.
         language: the language or languages of the texts, such as `en`.
         base_model: the encoder's Hub id, if `encoder` is a local folder.
+        examples: whether the report that a push sends may quote texts of the datasets.
     """
 
     license: Annotated[str | None, OnResume.TAKES_EFFECT] = None
     language: Annotated[str | list[str] | None, OnResume.TAKES_EFFECT] = None
     base_model: Annotated[str | None, OnResume.TAKES_EFFECT] = None
+    examples: Annotated[bool, OnResume.TAKES_EFFECT] = False
 
     @field_validator("license", "language", "base_model")
     @classmethod
@@ -221,3 +229,25 @@ class CardRecipe(Section):
             if has_variable(text):
                 raise ValueError(f"{text} is a variable, and the card is published. Write the value itself")
         return value
+
+
+class BaselineTaskRecipe(Section):
+    """The training of one task alone, for a comparison.
+
+    Attributes:
+        training: training arguments that differ from those of all baselines.
+    """
+
+    training: Annotated[dict[str, Any], OnResume.IRRELEVANT] = Field(default_factory=dict)
+
+
+class BaselinesRecipe(Section):
+    """The training of each task alone, for a comparison. The section has no effect on the training of the recipe.
+
+    Attributes:
+        training: training arguments that differ from those of the recipe.
+        tasks: task -> its own training arguments.
+    """
+
+    training: Annotated[dict[str, Any], OnResume.IRRELEVANT] = Field(default_factory=dict)
+    tasks: Annotated[dict[str, BaselineTaskRecipe], OnResume.IRRELEVANT] = Field(default_factory=dict)

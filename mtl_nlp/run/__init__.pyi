@@ -5,3 +5,4 @@ from .plan import describe_plan as describe_plan
 from .prepare import Run as Run
 from .prepare import prepare_evaluation as prepare_evaluation
 from .prepare import prepare_run as prepare_run
+from .train import TrainedRun as TrainedRun

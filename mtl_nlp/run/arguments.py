@@ -34,7 +34,7 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`.
+    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`, and check its `baselines`.
 
     Args:
         recipe: the recipe.
@@ -42,6 +42,10 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
+    _checked_values(recipe.baselines.training, "baselines.training")
+    for task, own in recipe.baselines.tasks.items():
+        _checked_values(own.training, f"baselines.tasks.{task}.training")
     return _arguments(recipe, recipe.training, recipe.output_dir)
 
 
@@ -59,13 +63,7 @@ def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArgum
 
 
 def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> MultitaskTrainingArguments:
-    valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
-    for key in training:
-        if key not in valid:
-            raise RecipeError(f"training.{key}: no such training argument. {did_you_mean(key, valid)}")
-        if key in RESERVED:
-            raise RecipeError(f"training.{key}: set the recipe key `{RESERVED[key]}` instead.")
-    values = _checked_values(training)
+    values = _checked_values(training, "training")
     try:
         return MultitaskTrainingArguments(
             **values,
@@ -83,12 +81,22 @@ _NUMBERS: dict[Any, type[int] | type[float]] = {int: int, float: float, int | No
 _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
 
-def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
+def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return training arguments with each value converted to the type of its field.
 
     `TrainingArguments` accepts a value of any type and fails much later. YAML 1.1 reads an unquoted `no` as False,
     which is not a strategy, and `2e-4` as a string.
+
+    Args:
+        training: the training arguments.
+        where: the path of the section in the recipe, for messages.
     """
+    valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
+    for key in training:
+        if key not in valid:
+            raise RecipeError(f"{where}.{key}: no such training argument. {did_you_mean(key, valid)}")
+        if key in RESERVED:
+            raise RecipeError(f"{where}.{key}: set the recipe key `{RESERVED[key]}` instead.")
     types = get_type_hints(MultitaskTrainingArguments)
     values: dict[str, Any] = {}
     for key, value in copy.deepcopy(dict(training)).items():  # Trainer changes some of its arguments
@@ -99,13 +107,13 @@ def _checked_values(training: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 value = number(value) if isinstance(value, str) else value
             except ValueError:
-                raise RecipeError(f"training.{key}: should be a number. Found {value!r}.") from None
+                raise RecipeError(f"{where}.{key}: should be a number. Found {value!r}.") from None
             if isinstance(value, bool) or not isinstance(value, int | number):
                 kind = "an integer" if number is int else "a number"
-                raise RecipeError(f"training.{key}: should be {kind}. Found {value!r}.")
+                raise RecipeError(f"{where}.{key}: should be {kind}. Found {value!r}.")
         if key in _AT_LEAST_ONE and value < 1:
-            raise RecipeError(f"training.{key}: should be at least 1. Found {value}.")
+            raise RecipeError(f"{where}.{key}: should be at least 1. Found {value}.")
         values[key] = value
     if values.get("num_train_epochs", 1) <= 0:
-        raise RecipeError(f"training.num_train_epochs: should be above 0. Found {values['num_train_epochs']}.")
+        raise RecipeError(f"{where}.num_train_epochs: should be above 0. Found {values['num_train_epochs']}.")
     return values

@@ -49,6 +49,18 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
     return notes
 
 
+def describe_draw(name: str, split: str, drawn: int, total: int) -> str:
+    """Return a sentence about the rows that `max_rows` has drawn.
+
+    Args:
+        name: the name of the dataset.
+        split: the name of the split.
+        drawn: number of rows that are used.
+        total: number of rows in the split.
+    """
+    return f"{name}: {drawn} of {total} {'training' if split == 'train' else split} rows drawn"
+
+
 def describe_stream(stream: EncodedStream, *, is_counted: bool) -> str:
     """Return a sentence about the number of rows of a stream.
 

@@ -13,7 +13,7 @@ from mtl_nlp.data.loading import LoadedDataset, has_labels
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.notes import describe_lost_rows, describe_stream, describe_unscored_tasks
+from mtl_nlp.run.notes import describe_draw, describe_lost_rows, describe_stream, describe_unscored_tasks
 
 
 @dataclass
@@ -64,6 +64,8 @@ def tokenize_datasets(
             found.streams[name] = stream
             found.notes.append(describe_stream(stream, is_counted=section.num_rows is None))
         for split, canonical in data.splits.items():
+            if split in data.drawn_from:
+                found.notes.append(describe_draw(name, split, len(canonical), data.drawn_from[split]))
             if split != "train" and not any(has_labels(canonical, task) for task in data.class_names):
                 found.notes.append(f"{name}/{split}: no row has a label; the split is not used")
                 continue

@@ -16,7 +16,15 @@ from transformers.trainer_utils import speed_metrics
 from mtl_nlp.data.collator import WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.dealing import deal_batches
-from mtl_nlp.evaluation.evaluator import Evaluation, decode_texts, in_row_order, pieces_of_batch, score
+from mtl_nlp.evaluation.evaluator import (
+    Answer,
+    Answers,
+    Evaluation,
+    decode_texts,
+    in_row_order,
+    pieces_of_batch,
+    score_answers,
+)
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -31,20 +39,20 @@ class EvaluatedRows:
     """The evaluation of some rows of a split.
 
     Attributes:
-        predictions: the predictions of each task, by row number.
+        answers: the answers of each task, by row number.
         loss_sums: the summed loss of each task in each batch. The batches are summed later by `math.fsum`, which is
             exact, so the number of processes makes no difference.
         counts: the counts of rows and labels.
     """
 
-    predictions: dict[str, dict[int, Any]]
+    answers: dict[str, dict[int, Answer]]
     loss_sums: list[dict[str, float]]
     counts: StepCounts
 
     def __add__(self, other: EvaluatedRows) -> EvaluatedRows:
         """Return the evaluation of the rows of both operands."""
-        predictions = {task: rows | other.predictions[task] for task, rows in self.predictions.items()}
-        return EvaluatedRows(predictions, self.loss_sums + other.loss_sums, self.counts + other.counts)
+        answers = {task: rows | other.answers[task] for task, rows in self.answers.items()}
+        return EvaluatedRows(answers, self.loss_sums + other.loss_sums, self.counts + other.counts)
 
 
 class EvaluatingTrainer(HubTrainer):
@@ -89,8 +97,8 @@ class EvaluatingTrainer(HubTrainer):
             )
         started = time.time()
         split = {name: self._evaluate_rows(encoded) for name, encoded in datasets.items()}
-        predictions = {name: in_row_order(split[name].predictions, encoded) for name, encoded in datasets.items()}
-        metrics = score(predictions, datasets, self.tasks).flat()
+        answers = {name: rows.answers for name, rows in split.items()}
+        metrics = score_answers(answers, datasets, self.tasks).flat()
         metrics |= self._losses_of(list(split.values()))
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         metrics |= speed_metrics(metric_key_prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
@@ -100,7 +108,16 @@ class EvaluatingTrainer(HubTrainer):
 
     def score(self, datasets: Mapping[str, EncodedDataset]) -> Evaluation:
         """Return the scores of every task on encoded splits by dataset, without logging them."""
-        return score({name: self.predict_rows(encoded) for name, encoded in datasets.items()}, datasets, self.tasks)
+        answers = {name: self._evaluate_rows(encoded).answers for name, encoded in datasets.items()}
+        return score_answers(answers, datasets, self.tasks)
+
+    def answer(self, datasets: Mapping[str, EncodedDataset]) -> Answers:
+        """Return the answers of every task on encoded splits by dataset, with the probabilities of the labels.
+
+        All processes return all answers. `score_answers` computes the scores from them, and `predictions_of` the lines
+        of `predictions.jsonl`.
+        """
+        return {name: self._evaluate_rows(encoded, with_confidence=True).answers for name, encoded in datasets.items()}
 
     def predict_rows(self, encoded: EncodedDataset) -> dict[str, list[Any]]:
         """Predict every task that a split feeds.
@@ -108,7 +125,7 @@ class EvaluatingTrainer(HubTrainer):
         Returns:
             The predictions of each task in row order, with None for a row without a label.
         """
-        return in_row_order(self._evaluate_rows(encoded).predictions, encoded)
+        return in_row_order(self._evaluate_rows(encoded).answers, encoded)
 
     def _losses_of(self, parts: list[EvaluatedRows]) -> dict[str, float]:
         counts = sum((part.counts for part in parts), StepCounts(0, {}, {}))
@@ -119,7 +136,7 @@ class EvaluatingTrainer(HubTrainer):
         return losses | {"loss": float(self.step.outside_step(tensors, counts))}
 
     @torch.no_grad()
-    def _evaluate_rows(self, encoded: EncodedDataset) -> EvaluatedRows:
+    def _evaluate_rows(self, encoded: EncodedDataset, *, with_confidence: bool = False) -> EvaluatedRows:
         """Evaluate a split; each process evaluates a share of the rows."""
         shares = deal_batches(
             encoded,
@@ -148,6 +165,6 @@ class EvaluatingTrainer(HubTrainer):
             values = torch.stack(list(output.loss_sums.values())).tolist()
             sums.append(dict(zip(output.loss_sums, values, strict=True)))
             counts = counts + count_step([batch], self.tasks)
-        own = EvaluatedRows(decode_texts(pieces, fed), sums, counts)
+        own = EvaluatedRows(decode_texts(pieces, fed, with_confidence=with_confidence), sums, counts)
         first, *rest = gather_object([own])
         return sum(rest, first)

@@ -22,7 +22,7 @@ from transformers.utils import logging
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
-from mtl_nlp.data.collator import MultitaskDataCollator, WithState
+from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
@@ -32,6 +32,7 @@ from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
+from mtl_nlp.training.best import best_scores
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
@@ -40,6 +41,7 @@ from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
+from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
@@ -72,6 +74,7 @@ class MultitaskTrainer(StoppableTrainer):
 
     Attributes:
         recipe: the text of the recipe, written to every checkpoint; empty without a recipe.
+        progress: the work that the training has done.
 
     Raises:
         ValueError: if the arguments do not fit the model or each other.
@@ -126,6 +129,7 @@ class MultitaskTrainer(StoppableTrainer):
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
+        self.progress = Progress(train_datasets)
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.epochs = EpochStart(self._streams)
         for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
@@ -160,6 +164,7 @@ class MultitaskTrainer(StoppableTrainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
         self._streams.state = self._resumed = None
+        self.progress.start(Path(resume_from_checkpoint) if resume_from_checkpoint else None)
         if resume_from_checkpoint:
             checkpoint = Path(resume_from_checkpoint)
             check_same_model(checkpoint, self.model)
@@ -177,6 +182,7 @@ class MultitaskTrainer(StoppableTrainer):
         lock = locked(folder) if self.is_world_process_zero() else contextlib.nullcontext()
         with lock, lost_processes_reported(folder):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        self.progress.stop()
         if self.is_stopped:
             return output
         best = self.state.best_model_checkpoint
@@ -186,18 +192,31 @@ class MultitaskTrainer(StoppableTrainer):
         return output
 
     def describe_training(self) -> dict[str, Any]:
-        """Return a description for `results.json`: steps, epochs, processes, and rows and p_d of each dataset."""
-        mixture = self.train_dataset
+        """Return a description for `results.json`.
+
+        Returns:
+            Steps, epochs and processes; rows, p_d and drawn rows of each dataset; `seconds`, `rows`, `rows_per_second`
+            and `encoder_passes`, see [`Progress`]; and the `best` validation score of each task, see `best_scores`.
+        """
+        mixture, progress = self.train_dataset, self.progress
+        is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        kept_step = self.state.best_global_step if is_best_kept else None
         return {
             "steps": self.state.global_step,
             "epochs": self.state.epoch,
             "processes": self.args.world_size,
             "mixture": {
-                name: {"rows": encoded.num_rows, "probability": float(probability)}
+                name: {
+                    "rows": encoded.num_rows,
+                    "probability": float(probability),
+                    **({"drawn": progress.drawn.get(name, 0)} if progress.drawn else {}),
+                }
                 for (name, encoded), probability in zip(
                     mixture.datasets.items(), mixture.mean_probabilities, strict=True
                 )
             },
+            **progress.describe(),
+            "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
         }
 
     def set_initial_training_values(
@@ -228,9 +247,10 @@ class MultitaskTrainer(StoppableTrainer):
         if self.train_dataset is None:
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
+        collator = WithSources(self.data_collator, len(self.train_dataset.datasets))
         if not self.train_dataset.is_streamed:
-            return data_loader(self.train_dataset, sampler, self.data_collator, self.args)
-        return data_loader(MixtureStream(sampler), None, WithState(self.data_collator), self.args)
+            return data_loader(self.train_dataset, sampler, collator, self.args)
+        return data_loader(MixtureStream(sampler), None, WithState(collator), self.args)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Return the names of parameters with weight decay: the names from Trainer, and all adapter parameters.
@@ -266,17 +286,19 @@ class MultitaskTrainer(StoppableTrainer):
         own = count_step(batches, self.tasks)
         sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
         positions = sum(batch["attention_mask"].numel() for batch in batches)
-        numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values()]
+        work = self.progress.count(batches, self.model)
+        numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values(), *work]
         # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         numbers.append(self.stop.is_requested)
         total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
         self.stop.is_agreed = total.pop() > 0
         sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
-        units = total[3 + len(self.tasks) :]
+        units, work = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
         counts = StepCounts(
             rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
         )
+        self.progress.add(rows, work)
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
         self.step.begin(counts, batches)
         return batches, counts
@@ -350,6 +372,7 @@ class MultitaskTrainer(StoppableTrainer):
                 (folder / random_state_name(self.args)).touch()
             self.accelerator.wait_for_everyone()
             if self.args.should_save and not self.args.save_only_model:
+                self.progress.save(folder)
                 has_scaler = self.accelerator.scaler is not None
                 list_files(folder, has_scheduler=not self.is_deepspeed_enabled, has_scaler=has_scaler)
             super()._save_checkpoint(model, trial)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,12 +14,14 @@ from command_line import fails, write
 from toys import sample_recipe
 
 from mtl_nlp.cli.main import main
+from mtl_nlp.evaluation.predictions import read_predictions
 from mtl_nlp.training.folder import locked
 
 
 def test_training_leaves_model_tokenizer_recipe_and_results(trained):
     names = {path.name for path in (trained / "run").iterdir()}
     assert names >= {"config.json", "model.safetensors", "tokenizer.json", "recipe.yaml", "results.json", "README.md"}
+    assert "predictions.jsonl" in names
     assert "training_args.bin" not in names
     results = json.loads((trained / "run" / "results.json").read_text())
     assert list(results) == ["split", "tasks", "mtl_score", "training", "provenance"]
@@ -42,6 +45,30 @@ def test_evaluation_prints_and_writes_the_scores_of_training(trained, tmp_path, 
     printed = capsys.readouterr().out
     assert f"{first['tasks']['pos']['accuracy']:.4f}" in printed
     assert f"mtl_score   {first['mtl_score']:.4f}" in printed
+
+
+def test_predictions_of_any_split_are_written_on_request(trained, tmp_path, capsys):
+    run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
+    evaluation = ["evaluate", str(run), "--recipe", str(trained / "recipe.yaml"), "--output", str(tmp_path / "s.json")]
+    of_training = read_predictions(run / "predictions.jsonl")
+    assert main([*evaluation, "--predictions", str(run / "predictions.jsonl")]) == 0
+    assert f"The predictions are in {run / 'predictions.jsonl'}." in capsys.readouterr().out
+    again = read_predictions(run / "predictions.jsonl")
+    assert all(line.seen is not None for line in of_training["pos"])
+    without = {task: [dataclasses.replace(line, seen=None) for line in lines] for task, lines in of_training.items()}
+    assert again == without
+    assert main([*evaluation, "--split", "validation", "--predictions", str(tmp_path / "p.jsonl")]) == 0
+    assert {line.split for line in read_predictions(tmp_path / "p.jsonl")["ner"]} == {"validation"}
+
+
+def test_predictions_replace_no_file_that_the_command_reads_or_writes(trained, tmp_path, capsys):
+    recipe, run = trained / "recipe.yaml", trained / "run"
+    evaluation = ["evaluate", str(run), "--recipe", str(recipe), "--output", str(tmp_path / "s.json"), "--predictions"]
+    for file in (recipe, run / "model.safetensors"):
+        assert f"--predictions {file}: the command reads this file" in fails(capsys, *evaluation, str(file))
+    assert "the scores are written to this file" in fails(capsys, *evaluation, str(tmp_path / "s.json"))
+    assert "--predictions /no/file: should be a file" in fails(capsys, *evaluation, "/no/file")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_is_printed_and_nothing_is_written(trained, tmp_path, capsys):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from small_datasets import TEXT, load, rows_of, write
 
@@ -59,3 +61,38 @@ def test_unloadable_data_is_named_with_its_key(tmp_path, files, more, message):
     with pytest.raises(DataError, match=message) as caught:
         load(tmp_path, TEXT, {"score": "y"}, data_files=files, **more)
     assert "\n" not in str(caught.value)
+
+
+def numbered(folder: Path, count: int) -> str:
+    return write(folder / "a.jsonl", *({"text": str(number), "y": number} for number in range(count)))
+
+
+def test_rows_are_drawn_once_in_their_order_and_a_smaller_draw_is_a_part_of_a_larger_one(tmp_path):
+    files = {split: numbered(tmp_path, 50) for split in ("train", "validation", "test")}
+    few, again, more = (
+        load(tmp_path, TEXT, {"score": "y"}, data_files=files, max_rows={"train": n, "validation": 60})
+        for n in (10, 10, 30)
+    )
+    numbers = few.splits["train"]["label:score"][:]
+    assert numbers == sorted(numbers) == again.splits["train"]["label:score"][:]
+    assert len(numbers) == 10
+    assert numbers != list(range(10))
+    assert set(numbers) < set(more.splits["train"]["label:score"][:])
+    assert few.splits["train"]._fingerprint == again.splits["train"]._fingerprint
+    assert [len(few.splits[split]) for split in ("validation", "test")] == [50, 50]
+    assert few.drawn_from == {"train": 50}
+
+
+def test_rows_are_drawn_after_validation_rows_were_set_aside(tmp_path):
+    file = numbered(tmp_path, 40)
+    sizes = {"validation_size": 20, "max_rows": {"train": 5, "validation": 8}}
+    loaded = load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, **sizes)
+    train, validation = (set(loaded.splits[split]["text"][:]) for split in ("train", "validation"))
+    assert (len(train), len(validation), train & validation) == (5, 8, set())
+    assert loaded.drawn_from == {"train": 20, "validation": 20}
+
+
+def test_validation_rows_of_a_stream_are_drawn(tmp_path):
+    files = {split: numbered(tmp_path, 9) for split in ("train", "validation")}
+    loaded = load(tmp_path, TEXT, {"score": "y"}, data_files=files, streaming=True, max_rows={"validation": 4})
+    assert (len(loaded.splits["validation"]), loaded.num_rows) == (4, 9)

@@ -276,7 +276,7 @@ def test_evaluation_and_prediction_equal_one_process_to_the_last_digit(found, pr
     (reference,) = (rank["evaluation"] for rank in found[1])
     for rank in found[processes]:
         assert rank["world_size"] == rank["evaluation"]["world_size"] == processes
-        for what in ("metrics", "predictions"):
+        for what in ("metrics", "predictions", "lines"):
             assert json.dumps(rank["evaluation"][what][split]) == json.dumps(reference[what][split])
     metrics = reference["metrics"][split]
     assert {"eval_loss", "eval_mtl_score", *(f"eval_{task}_loss" for task in ("pos", "ner", "score"))} <= set(metrics)

@@ -5,6 +5,7 @@ test_data_parallel.py starts the script with 1, 2 and 3 processes and compares t
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer
 from watched_training import OrderedTrainer, Recorder
 
 from mtl_nlp import EncodedDataset, MultitaskModel, MultitaskTrainer, MultitaskTrainingArguments, TaskMixture
+from mtl_nlp.evaluation.predictions import predictions_of
 
 TOKENIZER = AutoTokenizer.from_pretrained(sys.argv[1])
 
@@ -98,10 +100,12 @@ def train_on_the_mixture(
 def evaluate(folder: str) -> dict[str, Any]:
     settings = arguments(folder, per_device_eval_batch_size=2)
     trainer = MultitaskTrainer(build_model(std=0.3), settings, TOKENIZER)
-    found: dict[str, Any] = {"world_size": settings.world_size, "metrics": {}, "predictions": {}}
+    found: dict[str, Any] = {"world_size": settings.world_size, "metrics": {}, "predictions": {}, "lines": {}}
     for name, split in evaluated_splits(TOKENIZER).items():
         metrics = trainer.evaluate(split)
         found["metrics"][name] = {k: v for k, v in metrics.items() if "runtime" not in k and "per_second" not in k}
+        lines = predictions_of(trainer.answer(split), split, "test")
+        found["lines"][name] = [dataclasses.asdict(line) for line in lines]
         found["predictions"][name] = {data: trainer.predict_rows(encoded) for data, encoded in split.items()}
     return found
 

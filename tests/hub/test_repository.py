@@ -61,6 +61,8 @@ def test_a_push_is_one_commit_with_model_tokenizer_card_recipe_and_results(hub, 
     assert finished.stdout == f"Pushed 7 files: {hub.endpoint}/ada/whole/commit/{commit.id}\n"
     assert hub.commits("ada/whole") == [MESSAGE]
     assert set(hub.files("ada/whole")) == ALL_FILES
+    # The predictions hold the texts of the datasets.
+    assert (pushed_run / "predictions.jsonl").is_file() and "predictions.jsonl" not in ALL_FILES
     for name in ("model.safetensors", "results.json", "tokenizer.json"):
         assert hub.files("ada/whole")[name] == (pushed_run / name).read_bytes()
     assert not hub.repositories["ada/whole"].private

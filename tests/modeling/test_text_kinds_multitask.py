@@ -35,3 +35,13 @@ def test_outputs_are_named_by_the_labels_or_by_the_task():
 
 def test_page_displays_a_class_a_set_of_classes_or_a_number():
     assert [kind.display for kind in (TOPIC, TAGS, SCORE)] == ["class", "classes", "number"]
+
+
+def test_confidence_is_a_probability_per_class_or_none_for_numbers():
+    logits = np.array([0.0, 2.0], dtype=np.float32)
+    one = ClassPerText("topic", ["a", "b"])
+    assert one.confidence(logits, one.decode(logits)) == pytest.approx(1.0 / (1.0 + np.exp(-2.0)))
+    several = ClassesPerText("tags", ["b", "a"])
+    assert several.decode(logits) == ["a", "b"]
+    assert several.confidence(logits, ["a", "b"]) == {"b": 0.5, "a": pytest.approx(1.0 / (1.0 + np.exp(-2.0)))}
+    assert NumberPerText("score").confidence(logits[:1], 0.0) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from mtl_nlp.modeling.word_kinds_multitask import ClassPerWord, SpansOfWords
@@ -32,6 +33,19 @@ def test_column_file_has_the_tags_of_the_spans(scheme, tags):
     kind = SpansOfWords("ner", tags, scheme)
     assert kind.as_strings([span("PER", 0, 2), span("LOC", 4, 5)], WORDS) == tags
     assert kind.as_strings([], WORDS) == ["O"] * 5
+
+
+def test_confidence_is_the_probability_of_each_word_s_predicted_label():
+    logits = np.log(np.array([[0.1, 0.7, 0.2], [0.2, 0.2, 0.6], [0.5, 0.2, 0.3]], dtype=np.float32))
+    kind = ClassPerWord("pos", ["A", "B", "C"])
+    assert kind.confidence(logits, kind.decode(logits)) == pytest.approx([0.7, 0.6, 0.5])
+    assert kind.confidence(logits[:0], []) == []
+    spans = SpansOfWords(
+        "ner", ["I-X", "B-X", "O"], "iob2"
+    )  # the first tag cannot be I-X, so the best is not always taken
+    logits = np.log(np.array([[0.6, 0.3, 0.1], [0.6, 0.1, 0.3]], dtype=np.float32))
+    assert spans.decode(logits) == ["B-X", "I-X"]
+    assert spans.confidence(logits, ["B-X", "I-X"]) == pytest.approx([0.3, 0.6])
 
 
 def test_metric_of_spans_follows_the_scheme():

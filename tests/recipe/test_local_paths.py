@@ -52,6 +52,7 @@ def test_shared_recipe_changes_only_local_paths():
         "encoder": "/home/ada/bert",
         "output_dir": "/home/ada/runs/x",
         "model_init_kwargs": {"cache_dir": "/cache/a"},
+        "baselines": {"tasks": {"/pos": {"training": {"deepspeed": "/home/ada/ds.json"}}}},
     }
     data["datasets"]["ewt"] |= {
         "delimiter": "/",
@@ -62,6 +63,7 @@ def test_shared_recipe_changes_only_local_paths():
     assert (found["encoder"], found["output_dir"]) == ("./bert", "./x")
     assert found["training"] == {"deepspeed": "./ds.json", "learning_rate": 0.1, "report_to": ["none"]}
     assert found["model_init_kwargs"] == {"cache_dir": "./a"}
+    assert found["baselines"] == {"tasks": {"/pos": {"training": {"deepspeed": "./ds.json"}}}}
     ewt = found["datasets"]["ewt"]
     assert (ewt["delimiter"], ewt["data_dir"], ewt["labels"]["pos"]) == ("/", "./ewt/ewt", "/upos")
     assert found["tasks"] == data["tasks"]

@@ -47,6 +47,10 @@ def test_the_fields_of_all_sections_are_found():
         ("adapters.pull", OnResume.TAKES_EFFECT),
         ("adapters.train_encoder", OnResume.REFUSED),
         ("training.any", OnResume.TAKES_EFFECT),
+        ("datasets.ewt.max_rows.train", OnResume.REORDERS),
+        ("card.examples", OnResume.TAKES_EFFECT),
+        ("baselines.training.learning_rate", OnResume.IRRELEVANT),
+        ("baselines.tasks.ner.training.learning_rate", OnResume.IRRELEVANT),
     ],
 )
 def test_a_key_has_the_meaning_of_the_deepest_field_on_its_path(key, meaning):

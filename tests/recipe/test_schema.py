@@ -60,6 +60,15 @@ def test_a_folder_named_like_a_format_does_not_hide_the_format(tmp_path):
         ("loss.weights", {"gnre": 1}, r"^loss\.weights\.gnre: no such task\. Did you mean 'genre'"),
         ("mixture.size_kap", 1, r"^mixture\.size_kap: unknown key\. Did you mean 'size_cap'"),
         ("adapters", {"rank": 8}, r"^adapters\.rank: unknown key\. "),
+        ("datasets.ewt.max_rows", {"valid": 1}, r"^datasets\.ewt\.max_rows: no such split 'valid'.*'validation'"),
+        ("baselines.task", {}, r"^baselines\.task: unknown key\. Did you mean 'tasks'"),
+        (
+            "baselines.tasks.pos",
+            {"trainin": {}},
+            r"^baselines\.tasks\.pos\.trainin: unknown key\. Did you mean 'training'",
+        ),
+        ("baselines.tasks.gnre", {}, r"^baselines\.tasks\.gnre: no such task\. Did you mean 'genre'"),
+        ("card.example", True, r"^card\.example: unknown key\. Did you mean 'examples'"),
         ("mixture.probabilities", {"etw": 1}, r"^mixture: `probabilities` names 'etw', .* Did you mean 'ewt'"),
     ],
 )
@@ -103,6 +112,16 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("datasets.ewt.data_files.train", 3, r"^datasets\.ewt\.data_files\.train: .*string\. Found 3"),
         ("datasets.ewt.labels", {}, r"^datasets\.ewt\.labels: name at least one task"),
         ("datasets.ewt.validation_size", 0, r"^datasets\.ewt\.validation_size.*greater than 0"),
+        (
+            "datasets.ewt.max_rows",
+            {"train": 0},
+            r"^datasets\.ewt\.max_rows\.train: .*greater than or equal to 1\. Found 0",
+        ),
+        ("datasets.ewt.max_rows", {"train": 1.5}, r"^datasets\.ewt\.max_rows\.train: .*integer.*Found 1\.5"),
+        ("datasets.ewt.max_rows", 4000, r"^datasets\.ewt\.max_rows: .*dictionary\. Found 4000"),
+        ("baselines", {"training": 3}, r"^baselines\.training: .*dictionary\. Found 3"),
+        ("card.examples", "some", r"^card\.examples: .*boolean.*Found 'some'"),
+        ("card.examples", "${SHOW}", r"^card\.examples: .*boolean.*Found '\$\{SHOW\}'"),
         ("datasets.ewt.path", ..., r"^datasets\.ewt\.path: this key is missing"),
         ("adapters", {"r": 0}, r"^adapters\.r: .*greater than or equal to 1\. Found 0"),
         ("adapters", {"target_modules": "query"}, r"^adapters\.target_modules.*: .*Found 'query'"),
@@ -180,6 +199,7 @@ def test_resolved_recipe_loads_to_an_equal_recipe_from_any_folder(tmp_path, monk
         ("adapters", {"r": 4}),
         ("training.seed", 7),
         ("card.license", "mit"),
+        ("datasets.ewt.max_rows", {"train": 10}),
     ],
 )
 def test_the_fingerprint_changes_with_any_key(key, value):
@@ -226,3 +246,33 @@ def test_all_tasks_have_adapters_unless_some_are_named():
     )
     assert Recipe.from_dict(changed("adapters", {"tasks": ["pos"]})).adapted_tasks == ["pos"]
     assert Recipe.from_dict(changed("freeze", [])).adapted_tasks == []
+
+
+BASELINES = {
+    "training": {"learning_rate": 2.0e-4},
+    "tasks": {"pos": {"training": {"learning_rate": 1.0e-4, "seed": 3}}},
+}
+
+
+def test_baselines_override_the_training_of_the_recipe_task_by_task():
+    recipe = Recipe.from_dict(
+        changed("training", {"learning_rate": 1.0, "num_train_epochs": 2}) | {"baselines": BASELINES}
+    )
+    assert recipe.baseline_training("genre") == {"learning_rate": 2.0e-4, "num_train_epochs": 2}
+    assert recipe.baseline_training("pos") == {"learning_rate": 1.0e-4, "num_train_epochs": 2, "seed": 3}
+    assert recipe.training == {"learning_rate": 1.0, "num_train_epochs": 2}
+
+
+def test_baselines_are_kept_and_not_part_of_the_fingerprint_of_the_run(tmp_path):
+    recipe = Recipe.from_dict(changed("baselines", BASELINES))
+    assert Recipe.load(write(tmp_path, recipe.to_yaml())) == recipe
+    assert recipe.sha256() == Recipe.from_dict(PLAIN).sha256()
+
+
+def test_rows_cannot_be_drawn_from_a_stream():
+    data = changed("datasets.ewt.max_rows", {"test": 5})
+    data["datasets"]["ewt"]["streaming"] = True
+    assert Recipe.from_dict(data).datasets["ewt"].max_rows == {"test": 5}
+    data["datasets"]["ewt"]["max_rows"] = {"train": 5}
+    with pytest.raises(RecipeError, match=r"^datasets\.ewt: rows cannot be drawn from a stream\. Leave out `max_rows"):
+        Recipe.from_dict(data)

@@ -76,12 +76,15 @@ def test_ordinary_keys_are_no_secrets(key):
         ("datasets.ewt.data_files.train", "https://host/x.jsonl#access_token=qq77"),
         ("datasets.ewt.data_files.train", "https://qq77@host/x.jsonl"),
         ("encoder", "https://ada:qq77@host/x"),
+        ("baselines.training.api_key", "qq77"),
+        ("baselines.tasks.pos.training.password", "qq77"),
         ("training.run_name", "see http://:qq77@host"),
     ],
 )
 def test_literal_secrets_are_refused_without_their_value(tmp_path, key, value):
     where = (
-        r"^(training|model_init_kwargs|datasets\.ewt|encoder)[.\w\[\]]*: a recipe must not contain a secret, since it "
+        r"^(training|model_init_kwargs|datasets\.ewt|encoder|baselines)[.\w\[\]]*: a recipe must not contain a secret, "
+        r"since it "
     )
     with pytest.raises(RecipeError, match=where + ".*Put it in the environment") as caught:
         Recipe.load(write(tmp_path, changed(key, value)))
@@ -91,7 +94,9 @@ def test_literal_secrets_are_refused_without_their_value(tmp_path, key, value):
         Recipe.from_dict(changed(key, value))
 
 
-@pytest.mark.parametrize("key", ["training.hub_token", "model_init_kwargs.token", "datasets.ewt.token"])
+@pytest.mark.parametrize(
+    "key", ["training.hub_token", "model_init_kwargs.token", "datasets.ewt.token", "baselines.training.hub_token"]
+)
 def test_tokens_are_refused_with_the_name_of_the_variable_that_the_hub_reads(tmp_path, key):
     message = rf"^{key}: a recipe must not contain a token, since it is published with the model\. Set HF_TOKEN in the"
     with pytest.raises(RecipeError, match=message):
@@ -121,3 +126,10 @@ def test_variables_names_and_switches_are_accepted(tmp_path, monkeypatch, key, v
     if key == "tasks.token":
         data["datasets"]["ewt"]["labels"]["token"] = "x"
     assert "qq77" not in Recipe.load(write(tmp_path, data)).to_yaml()
+
+
+def test_a_task_named_like_a_secret_may_have_baselines():
+    data = changed("tasks.token", {"type": "text-classification"})
+    data["datasets"]["ewt"]["labels"]["token"] = "genre"
+    data["baselines"] = {"tasks": {"token": {"training": {"learning_rate": 0.1, "run_name": "alone"}}}}
+    assert Recipe.from_dict(data).baseline_training("token") == {"learning_rate": 0.1, "run_name": "alone"}

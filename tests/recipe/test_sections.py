@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mtl_nlp.recipe.sections import AdapterRecipe, CardRecipe, DatasetRecipe, LossRecipe, MixtureRecipe
+from mtl_nlp.recipe.sections import (
+    AdapterRecipe,
+    BaselinesRecipe,
+    BaselineTaskRecipe,
+    CardRecipe,
+    DatasetRecipe,
+    LossRecipe,
+    MixtureRecipe,
+)
 
 DATASET = {
     "path": "json",
@@ -15,7 +23,9 @@ DATASET = {
 }
 
 
-@pytest.mark.parametrize("section", [AdapterRecipe, CardRecipe, LossRecipe, MixtureRecipe])
+@pytest.mark.parametrize(
+    "section", [AdapterRecipe, BaselinesRecipe, BaselineTaskRecipe, CardRecipe, LossRecipe, MixtureRecipe]
+)
 def test_section_has_defaults_refuses_unknown_keys_and_is_immutable(section: type[BaseModel]):
     made = section()
     with pytest.raises(ValidationError):

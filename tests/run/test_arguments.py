@@ -30,6 +30,29 @@ def test_a_bad_training_argument_is_named(quick_recipe, training, message):
         training_arguments(Recipe.from_dict(quick_recipe))
 
 
+@pytest.mark.parametrize(
+    ("baselines", "message"),
+    [
+        (
+            {"tasks": {"ner": {"training": {"learning_rat": 1}}}},
+            r"^baselines\.tasks\.ner\.training\.learning_rat: no such training argument\. Did you mean 'learning_rate'",
+        ),
+        ({"training": {"learning_rat": 1}}, r"^baselines\.training\.learning_rat: no such training argument"),
+        ({"training": {"output_dir": "x"}}, r"^baselines\.training\.output_dir: set the recipe key `output_dir`"),
+        ({"training": {"seed": "x"}}, r"^baselines\.training\.seed: should be a number\. Found 'x'"),
+    ],
+)
+def test_a_bad_argument_of_a_baseline_is_named(quick_recipe, baselines, message):
+    with pytest.raises(RecipeError, match=message):
+        training_arguments(Recipe.from_dict(quick_recipe | {"baselines": baselines}))
+
+
+def test_baselines_have_no_effect_on_the_arguments_of_the_recipe(quick_recipe):
+    baselines = {"training": {"learning_rate": 1e-3, "bf16": True}, "tasks": {"ner": {"training": {"seed": 5}}}}
+    with_baselines = training_arguments(Recipe.from_dict(quick_recipe | {"baselines": baselines}))
+    assert with_baselines.to_dict() == training_arguments(Recipe.from_dict(quick_recipe)).to_dict()
+
+
 def test_training_and_loss_sections_become_arguments(quick_recipe):
     quick_recipe["training"]["learning_rate"] = 2.0e-4
     quick_recipe["loss"] = {"weights": {"pos": 0.5}, "scale": "per_task"}

@@ -19,3 +19,24 @@ def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_r
     assert run.held_out == "validation"
     assert "d/test: no row has a label; the split is not used" in run.notes
     assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes
+
+
+def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(quick_recipe, tmp_path):
+    rows = [{"tokens": ["a"], "topic": f"t{number}"} for number in range(8)]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    quick_recipe["tasks"] = {"topic": {"type": "text-classification"}}
+    quick_recipe["datasets"] = {
+        "d": {
+            "path": "json",
+            "data_files": {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "test")},
+            "inputs": {"tokens": "tokens"},
+            "labels": {"topic": "topic"},
+            "max_rows": {"train": 3, "test": 5},
+        }
+    }
+    run = prepare_run(Recipe.from_dict(quick_recipe))
+    assert {"d: 3 of 8 training rows drawn", "d: 5 of 8 test rows drawn"} <= set(run.notes)
+    assert run.splits["train"]["d"].num_rows == 3
+    assert set(run.tasks["topic"].labels) == set(run.splits["train"]["d"].references["topic"])
+    assert any("labels of topic do not occur in training" in note for note in run.notes)

@@ -9,6 +9,7 @@ from toy_splits import TASKS, build_split
 from trainers import adapted_model, build_model
 
 from mtl_nlp import EncodedDataset
+from mtl_nlp.evaluation.evaluator import Answer
 from mtl_nlp.modeling.loss_multitask import StepCounts
 from mtl_nlp.training.evaluation import EvaluatedRows
 
@@ -21,10 +22,12 @@ def long_texts(tokenizer) -> EncodedDataset:
 
 
 def test_rows_of_two_processes_are_joined():
-    one = EvaluatedRows({"pos": {0: ["A"], 2: ["B"]}}, [{"pos": 1.5}], StepCounts(2, {"pos": 2}, {"pos": 2}))
-    other = EvaluatedRows({"pos": {1: ["C"]}}, [{"pos": 0.25}], StepCounts(3, {"pos": 1}, {"pos": 1}))
+    one = EvaluatedRows(
+        {"pos": {0: Answer(["A"]), 2: Answer(["B"])}}, [{"pos": 1.5}], StepCounts(2, {"pos": 2}, {"pos": 2})
+    )
+    other = EvaluatedRows({"pos": {1: Answer(["C"])}}, [{"pos": 0.25}], StepCounts(3, {"pos": 1}, {"pos": 1}))
     both = one + other
-    assert both.predictions == {"pos": {0: ["A"], 1: ["C"], 2: ["B"]}}
+    assert both.answers == {"pos": {0: Answer(["A"]), 1: Answer(["C"]), 2: Answer(["B"])}}
     assert both.loss_sums == [{"pos": 1.5}, {"pos": 0.25}]
     assert both.counts == StepCounts(5, {"pos": 3}, {"pos": 3})
 

@@ -1,0 +1,166 @@
+"""The training of a recipe from its data to the files in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtl_nlp.errors import RunError, writing_to
+from mtl_nlp.evaluation.evaluator import score_answers
+from mtl_nlp.evaluation.predictions import predictions_of, training_words, write_predictions
+from mtl_nlp.evaluation.results import describe_scores, results
+from mtl_nlp.hub.repository import WEIGHTS
+from mtl_nlp.messages import conceal, json_text
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
+from mtl_nlp.run.build import build_model, build_trainer, check_splits
+from mtl_nlp.run.plan import describe_plan
+from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, TRAINING_LOG_NAME, write_file, write_results
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best import describe_falls
+from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
+from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
+from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
+from mtl_nlp.training.trainer import MultitaskTrainer
+
+Say = Callable[[str], None]
+Watch = Callable[[MultitaskTrainer], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run after its training.
+
+    Attributes:
+        folder: the folder with the model and all other files of the run.
+        results: the content of `results.json`: the scores, the description of the training, and the provenance.
+        model: the trained model.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    model: MultitaskModel
+
+
+def train(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Say | None = None,
+    watch: Watch = contextlib.nullcontext,
+) -> TrainedRun:
+    """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation.
+
+    The folder also gets every prediction on that split, a model card and, if `training.push_to_hub` is set, is pushed.
+
+    Args:
+        recipe: the recipe, whose `output_dir` is the folder of the run.
+        resume: whether to resume from the last complete checkpoint in the folder.
+        overwrite: whether to replace the run in the folder: its checkpoints when training starts, its model when
+            training ends.
+        say: a function that shows a text to the user, such as `print`: the plan, notes and scores. Only the first
+            process calls the function.
+        watch: a function from the trainer to a context in which the training loop runs.
+
+    Raises:
+        RecipeError: if the recipe, its data and its encoder do not fit each other, or the folder is in use.
+        DataError: if the data cannot be loaded.
+        CheckpointError: if there is no checkpoint to resume from, or it does not fit the recipe.
+        RunError: if the run fails, such as by a full disk, a loss that is not finite, or a lost process.
+    """
+    folder = Path(recipe.output_dir)
+    arguments = training_arguments(recipe)
+    check_output_folder(folder, recipe.encoder, resume=resume, overwrite=overwrite)
+    is_first = arguments.process_index == 0
+    with locked(folder) if is_first else contextlib.nullcontext():
+        checkpoint = last_checkpoint(folder) if resume else None
+        trainer, run = _prepare(recipe, arguments, checkpoint, say if is_first else None)
+        if checkpoint is None and is_first:
+            with writing_to(folder):
+                remove_checkpoints(folder)
+        with watch(trainer):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
+        if trainer.is_stopped:
+            raise RunError(f"{folder}: training was stopped before its end. {describe_last_checkpoint(folder)}")
+        with writing_to(folder, error_type=RunError):
+            trainer.save_model(_internal_call=True)  # without a push, since the scores are not there yet
+        content = _score(run, trainer, folder, say if is_first else None)
+        if is_first and say is not None:
+            shown = recipe.as_written()["output_dir"]
+            say(f"The model is in {shown}. Try it: mtl-nlp predict {shown} FILE")
+        _push(trainer, say)
+    return TrainedRun(folder, content, trainer.model)
+
+
+def _prepare(
+    recipe: Recipe, arguments: MultitaskTrainingArguments, checkpoint: LastCheckpoint | None, say: Say | None
+) -> tuple[MultitaskTrainer, Run]:
+    """Load the data and the encoder, show the plan, and build the trainer, with all checks before training."""
+    if checkpoint is not None:
+        check_same_optimizer(checkpoint.path, recipe)
+    run = prepare_run(recipe)
+    check_splits(run, arguments)
+    text = describe_plan(run, arguments)
+    if say is not None:
+        say(text)
+    if checkpoint is not None and say is not None:
+        changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
+        for note in [*checkpoint.skipped, *changes, f"resuming from {checkpoint.path.name}"]:
+            say(f"note: --resume: {note}")
+    model = build_model(run)
+    if checkpoint is not None:
+        check_same_model(checkpoint.path, model)
+    return build_trainer(run, model, arguments), run
+
+
+def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -> dict[str, Any]:
+    """Score the trained model on the held-out split, and write the log, the predictions, the results and the card.
+
+    Returns:
+        The content of `results.json`.
+    """
+    split = run.splits[run.held_out]
+    answers = trainer.answer(split)
+    evaluation = score_answers(answers, split, run.tasks)
+    if say is not None:
+        say("\n" + describe_scores(evaluation, run.held_out))
+    training = trainer.describe_training() | _size_of(trainer.model, folder)
+    content = results(run.held_out, evaluation, split, run.recipe.sha256(), training)
+    if say is not None:
+        for note in describe_falls(training["best"]):
+            say(f"note: {note}")
+    if trainer.is_world_process_zero():
+        # The rows of a stream were read during training, and are not at hand.
+        streamed = {task for stream in run.streams.values() for task in stream.feeds}
+        known = training_words(run.splits.get("train", {}).values(), run.tasks.keys() - streamed)
+        with writing_to(folder, error_type=RunError):
+            log = (json_text(entry) + "\n" for entry in trainer.state.log_history)
+            write_file(folder / TRAINING_LOG_NAME, log)
+            write_predictions(folder / PREDICTIONS_NAME, predictions_of(answers, split, run.held_out, known))
+            write_results(folder / RESULTS_NAME, content)
+            trainer.create_model_card()
+    return content
+
+
+def _size_of(model: MultitaskModel, folder: Path) -> dict[str, int]:
+    """Return the number of a saved model's parameters, and the bytes of its weights on disk."""
+    files = {path for pattern in WEIGHTS for path in folder.glob(pattern)}
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "bytes": sum(path.stat().st_size for path in files),
+    }
+
+
+def _push(trainer: MultitaskTrainer, say: Say | None) -> None:
+    if not trainer.args.push_to_hub:
+        return
+    trainer.push_to_hub()
+    if trainer.is_world_process_zero() and say is not None:
+        say(conceal(f"Pushed to {trainer.hub_model_id}."))

@@ -1,0 +1,128 @@
+"""The work that a training has done: time, rows, rows of each dataset, and encoder passes, over all its resumes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mtl_nlp.data.collator import SourcedBatch
+from mtl_nlp.errors import CheckpointError
+from mtl_nlp.hub.outside import Loading
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.routing_multitask import encoder_passes
+
+PROGRESS_NAME = "progress.json"
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Saved(BaseModel):
+    """The form of `progress.json` in a checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rows: _Count
+    encoder_passes: _Count
+    drawn: dict[str, _Count]
+
+
+class Progress:
+    """The work of a training, over all processes.
+
+    A checkpoint of an earlier release has no such record; the record of a run that resumes from it covers only the part
+    of the training after the checkpoint.
+
+    Args:
+        datasets: the names of the datasets in the mixture.
+
+    Attributes:
+        rows: number of rows that were trained on.
+        encoder_passes: number of rows that the encoder has read; with an adapter per task, the encoder reads a row once
+            per combination of adapters that the labels of the row need.
+        drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
+    """
+
+    def __init__(self, datasets: Iterable[str]) -> None:
+        self.names = list(datasets)
+        self.start(None)
+        self.stop()
+
+    def start(self, checkpoint: Path | None) -> None:
+        """Start a training, from the record in a checkpoint if it has one.
+
+        Args:
+            checkpoint: the folder of the checkpoint; None for a new training.
+
+        Raises:
+            CheckpointError: if the record is damaged.
+        """
+        saved = _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
+        file = None if checkpoint is None else checkpoint / PROGRESS_NAME
+        if file is not None and file.is_file():
+            with Loading(CheckpointError, str(file)):
+                saved = _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        self.rows, self.encoder_passes, self.drawn = saved.rows, saved.encoder_passes, saved.drawn
+        self._before, self._started = saved.seconds, time.monotonic()
+        self._end: float | None = None
+
+    def stop(self) -> None:
+        """End the training, whose time does not grow any more."""
+        self._end = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training with its evaluations and checkpoints, summed over its resumes."""
+        return self._before + (self._end or time.monotonic()) - self._started
+
+    def count(self, batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> list[int]:
+        """Return the encoder passes of batches and the rows of each dataset, as numbers to sum over all processes."""
+        drawn = [0] * len(self.names)
+        for batch in batches:
+            if isinstance(batch, SourcedBatch) and batch.drawn:
+                drawn = [total + own for total, own in zip(drawn, batch.drawn, strict=True)]
+        return [_passes_of(batches, model), *drawn]
+
+    def add(self, rows: int, counts: Sequence[float]) -> None:
+        """Add an optimizer step.
+
+        Args:
+            rows: the number of rows over all processes.
+            counts: the numbers of `count`, summed over all processes.
+        """
+        passes, *drawn = map(int, counts)
+        self.rows += rows
+        self.encoder_passes += passes
+        if any(drawn):
+            before = self.drawn
+            self.drawn = before | {name: before.get(name, 0) + n for name, n in zip(self.names, drawn, strict=True)}
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the record into a checkpoint."""
+        saved = _Saved(seconds=self.seconds, rows=self.rows, encoder_passes=self.encoder_passes, drawn=self.drawn)
+        (checkpoint / PROGRESS_NAME).write_text(saved.model_dump_json(), encoding="utf-8")
+
+    def describe(self) -> dict[str, Any]:
+        """Return the numbers for `results.json`."""
+        seconds = self.seconds
+        return {
+            "seconds": seconds,
+            "rows": self.rows,
+            "rows_per_second": self.rows / seconds if seconds else None,
+            "encoder_passes": self.encoder_passes,
+        }
+
+
+def _passes_of(batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> int:
+    """Return the number of rows that the encoder reads for batches, see `encoder_passes`."""
+    adapters = {name: model.adapters_of(name) for name in model.tasks}
+    total = 0
+    for batch in batches:
+        passes = encoder_passes(adapters, batch["rows"], in_one=True)
+        total += sum(len(batch["input_ids"]) if each.rows is None else len(each.rows) for each in passes)
+    return total
