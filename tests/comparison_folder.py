@@ -124,7 +124,14 @@ def write_run(
     MultitaskConfig(text_config=build_config("bert"), tasks=list(tasks)).save_pretrained(folder)
     log = training_log(tasks, steps)
     best = {
-        task.name: {"score": METRICS[task.type], "value": 0.7, "step": 100, "kept_value": 0.6, "kept_step": steps}
+        task.name: {
+            "score": METRICS[task.type],
+            "value": 0.7,
+            "step": 100,
+            "kept_value": 0.6,
+            "kept_step": steps,
+            "fell": True,
+        }
         if number == 0
         else {"score": METRICS[task.type], "value": 0.7, "step": steps, "kept_value": 0.7, "kept_step": steps}
         for number, task in enumerate(tasks)

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.cli.options import add_command, quiet_libraries, writing_to
-from mtl_nlp.errors import CommandError, RunError
+from mtl_nlp.cli.options import add_command, quiet_libraries
+from mtl_nlp.errors import CommandError, RunError, writing_to
 from mtl_nlp.messages import conceal
 
 _FORMATS = ("text", "markdown", "latex", "csv")
