@@ -84,6 +84,17 @@ class Page:
         """Return the classes of a task from top to bottom: label, percentage, width of the bar in pixels."""
         return [tuple(row) for row in self.driver.execute_script(_BARS, f"#task-{task}")]
 
+    def show(self, width: int, height: int, scheme: str = "light") -> None:
+        """Set the size of the screen in pixels, and the user's choice of light or dark."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def messages(self) -> list[str]:
+        """Return the messages on the browser's console since the last call."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
     def requests(self) -> set[str]:
         """Return the hosts to which the browser has sent requests since the page was opened."""
         messages = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
@@ -98,13 +109,12 @@ def chromium() -> Iterator[Page]:
     options.binary_location = str(_PROGRAM)
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(_DRIVER))
-    width, height = LAPTOP
-    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    page = Page(driver)
+    page.show(*LAPTOP)
     try:
-        yield Page(driver)
+        yield page
     finally:
         driver.quit()
 

@@ -48,9 +48,9 @@ COSTS = {
 }
 
 
-def many_tasks(count: int) -> tuple[Task, ...]:
-    """Return tasks of one type with long and short names."""
-    return tuple(TextClassification(name=f"task-{number}", labels=["yes", "no"]) for number in range(count))
+def many_tasks(count: int, labels: Sequence[str] = ("yes", "no")) -> tuple[Task, ...]:
+    """Return tasks of one type with the same labels."""
+    return tuple(TextClassification(name=f"task-{number}", labels=list(labels)) for number in range(count))
 
 
 def predictions(
@@ -124,7 +124,14 @@ def write_run(
     MultitaskConfig(text_config=build_config("bert"), tasks=list(tasks)).save_pretrained(folder)
     log = training_log(tasks, steps)
     best = {
-        task.name: {"score": METRICS[task.type], "value": 0.7, "step": 100, "kept_value": 0.6, "kept_step": steps}
+        task.name: {
+            "score": METRICS[task.type],
+            "value": 0.7,
+            "step": 100,
+            "kept_value": 0.6,
+            "kept_step": steps,
+            "fell": True,
+        }
         if number == 0
         else {"score": METRICS[task.type], "value": 0.7, "step": steps, "kept_value": 0.7, "kept_step": steps}
         for number, task in enumerate(tasks)

@@ -13,6 +13,7 @@ ALL_FILES = {
     "config.json",
     "model.safetensors",
     "recipe.yaml",
+    "report.html",
     "results.json",
     "tokenizer.json",
     "tokenizer_config.json",

@@ -56,7 +56,10 @@ def add_commands(commands: Any) -> None:
 
 
 def push(options: argparse.Namespace) -> None:
-    """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results."""
+    """Push a trained model to the Hub as one commit: model, tokenizer, card, recipe, results and report.
+
+    The report is made again, without local paths, and without texts unless the recipe says `card: {examples: true}`.
+    """
     folder = Path(options.model)
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}. Train a model: mtl-nlp train.")
@@ -67,8 +70,9 @@ def push(options: argparse.Namespace) -> None:
     # Check that the model is complete before anyone can see it.
     load_model_tokenizer(options.model, load_model(options.model).config)
     check_can_be_published(folder)
+    report = _shared_report(folder)
     repo_id = make_repository(options.repo_id, private=options.private or None)
-    files = repository_files(folder, repo_id, with_code=options.with_code)
+    files = repository_files(folder, repo_id, with_code=options.with_code) | report
     pushed = push_files(
         files,
         repo_id,
@@ -77,6 +81,22 @@ def push(options: argparse.Namespace) -> None:
         create_pr=options.create_pr,
     )
     print(f"Pushed {len(files)} files: {pushed.pr_url or pushed.commit_url}")
+
+
+def _shared_report(folder: Path) -> dict[str, Path | bytes]:
+    """Return the report for a push: on the comparison of the model, else on its run; empty if it has no results."""
+    from mtl_nlp.hub.comparison import comparison_of
+    from mtl_nlp.report.page import report_page
+    from mtl_nlp.run_folder import REPORT_NAME, RESULTS_NAME, shared_recipe
+
+    comparison = comparison_of(folder)
+    if comparison is None and not (folder / RESULTS_NAME).is_file():
+        return {}
+    recipe = shared_recipe(folder)
+    page = report_page(
+        folder if comparison is None else comparison.parent, examples=recipe is not None and recipe.card.examples
+    )
+    return {REPORT_NAME: page.encode()}
 
 
 def export(options: argparse.Namespace) -> None:

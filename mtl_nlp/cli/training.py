@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file
 from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
-from mtl_nlp.errors import CommandError, writing_to
+from mtl_nlp.errors import CommandError, RunError, writing_to
 from mtl_nlp.messages import conceal
 from mtl_nlp.recipe.sections import SPLITS
+from mtl_nlp.run_folder import REPORT_NAME
 
 if TYPE_CHECKING:
     from mtl_nlp.recipe.schema import Recipe
@@ -90,7 +91,19 @@ def train(options: argparse.Namespace) -> None:
         from mtl_nlp.run.train import train as train_run
 
         say = partial(print, flush=True)
-        train_run(recipe, resume=options.resume, overwrite=options.overwrite, say=say, watch=_until_sigterm)
+        trained = train_run(recipe, resume=options.resume, overwrite=options.overwrite, say=say, watch=_until_sigterm)
+    _write_report(trained.folder)
+
+
+def _write_report(folder: Path) -> None:
+    from accelerate import PartialState
+
+    from mtl_nlp.report.page import write_report
+
+    if PartialState().is_main_process:
+        with writing_to(folder, error_type=RunError):
+            write_report(folder)
+        print(conceal(f"The report is in {folder / REPORT_NAME}."))
 
 
 @contextlib.contextmanager

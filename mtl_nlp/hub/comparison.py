@@ -226,14 +226,20 @@ def cost_text(key: str, value: float | None) -> str:
     )
 
 
-def comparison_rows(comparison: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def comparison_rows(
+    comparison: Mapping[str, Any], sides: Sequence[str] | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Return the table of a comparison: a row for each task and each side that is compared with the reference.
+
+    Args:
+        comparison: the content of `comparison.json`.
+        sides: the sides to show; by default all that are compared with the reference.
 
     Returns:
         The head, and the rows as texts. The last rows have Δm in percent.
     """
     reference = comparison["reference"]
-    sides = joint_sides(comparison)
+    sides = joint_sides(comparison) if sides is None else sides
     head = ["task", "score", "side", "mean ± sd", reference, "Δ", "95 % interval", "in words"]
     rows = []
     for name, task in comparison["tasks"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import yaml
 
 from mtl_nlp.hub.comparison import difference_of, unit_of
 from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, fewest_runs, task_statements
+from mtl_nlp.messages import json_text
 from mtl_nlp.report.facts import early_peak, has_adapter, is_improving, loss_shares, rows_of, weight_of
 from mtl_nlp.report.material import Material, RunFiles
 
@@ -17,6 +19,10 @@ _DOMINATES = 1.5
 
 _SMALL = 0.25
 """A dataset is small if it has less than this share of the rows of the largest dataset."""
+
+
+_KEEPS_BEST = ("training.load_best_model_at_end=true", "training.eval_strategy=epoch", "training.save_strategy=epoch")
+"""The settings with which a run keeps its best checkpoint by `mtl_score`."""
 
 
 class Advice(NamedTuple):
@@ -143,7 +149,7 @@ def lower_weight(case: Case) -> Iterator[Advice]:
                 f"Lower the weight of {task}.",
                 f"Sharing hurt {task}, and {shares[task]:.0%} of the joint loss is from {task}. With "
                 f"{len(shares)} tasks, an equal share is {1 / len(shares):.0%}.",
-                f"--set loss.weights.{task}={float(f'{current * others / shares[task]:.1g}')}",
+                _set(f"loss.weights.{task}={float(f'{current * others / shares[task]:.1g}')}"),
                 case.side,
             )
 
@@ -165,7 +171,7 @@ def add_adapters(case: Case) -> Iterator[Advice]:
         yield Advice(
             f"Give {_listed(without)} an adapter of {'its' if len(without) == 1 else 'their'} own.",
             f"Sharing hurt {_listed(without)}, and no large share of the joint loss explains it.",
-            f"--set 'adapters.tasks=[{', '.join(without)}]'",
+            _set(f"adapters.tasks={json_text(without)}"),
             case.side,
         )
     adapted = [task for task in hurt if has_adapter(recipe, task)]
@@ -204,26 +210,29 @@ def raise_temperature(case: Case) -> Iterator[Advice]:
 
 
 def keep_the_peak(case: Case) -> Iterator[Advice]:
-    """Advise to keep the best checkpoint if a task peaked long before the kept model."""
-    for task in case.material.task_names:
-        for run in case.runs:
-            peak = early_peak(run, task)
-            if peak is None:
-                continue
-            unit = unit_of(peak.metric)
-            keeps_best = run.recipe is not None and run.recipe.training.get("load_best_model_at_end") is True
-            yield Advice(
-                f"Weight or sample {task} less." if keeps_best else "Keep the best checkpoint instead of the last.",
-                f"{task} was best on validation at step {peak.step:,} ({peak.metric} {unit.value(peak.value)}) and "
-                f"fell to {unit.value(peak.kept_value)} at step {peak.kept_step:,}, the kept model: interference or "
-                f"overfitting.",
-                f"--set loss.weights.{task}={weight_of(run.recipe, task) / 2:g}"
-                if keeps_best
-                else "--set training.load_best_model_at_end=true --set training.eval_strategy=epoch "
-                "--set training.save_strategy=epoch",
-                case.side if case.material.comparison is not None else "",
-            )
-            break
+    """Advise to keep the best checkpoint if tasks peaked long before the kept model, or to weight them less."""
+    found = [
+        (task, run, peak)
+        for task in case.material.task_names
+        for run in case.runs
+        if (peak := early_peak(run, task)) is not None
+    ]
+    if not found:
+        return
+    task, run, peak = found[0]
+    others = list(dict.fromkeys(name for name, *_ in found if name != task))
+    unit = unit_of(peak.metric)
+    keeps_best = run.recipe is not None and run.recipe.training.get("load_best_model_at_end") is True
+    yield Advice(
+        f"Weight or sample {task} less." if keeps_best else "Keep the best checkpoint instead of the last.",
+        f"{task} was best on validation at step {peak.step:,} ({peak.metric} {unit.value(peak.value)}) and "
+        f"fell to {unit.value(peak.kept_value)} at step {peak.kept_step:,}, the kept model: interference or "
+        f"overfitting.{f' {_listed(others)} fell too.' if others else ''}",
+        _set(f"loss.weights.{task}={weight_of(run.recipe, task) / 2:g}")
+        if keeps_best
+        else " ".join(map(_set, _KEEPS_BEST)),
+        case.side if case.material.comparison is not None else "",
+    )
 
 
 def choose_by_cost(case: Case) -> Iterator[Advice]:
@@ -270,6 +279,11 @@ def advice(material: Material) -> list[Advice]:
                 found.setdefault(each._replace(side=""), []).extend([each.side] if each.side else [])
     several = len(material.joint) > 1
     return [each._replace(side=", ".join(sides) if several else "") for each, sides in found.items()]
+
+
+def _set(setting: str) -> str:
+    """Return the option that overrides a key of the recipe, quoted for a shell."""
+    return f"--set {shlex.quote(setting)}"
 
 
 def _listed(names: list[str]) -> str:

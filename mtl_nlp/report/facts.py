@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,9 +9,6 @@ from typing import Any, NamedTuple
 from mtl_nlp.messages import is_finite
 from mtl_nlp.recipe.saved import SavedRecipe
 from mtl_nlp.report.material import RunFiles
-
-_PEAKED_BEFORE = 0.75
-"""A task peaked early if its best evaluation lies before this share of the steps up to the kept model."""
 
 
 def curve(log: Sequence[Mapping[str, Any]], key: str, x: str = "epoch") -> list[tuple[float, float]]:
@@ -86,20 +82,14 @@ class Peak(NamedTuple):
 
 
 def early_peak(run: RunFiles, task: str) -> Peak | None:
-    """Return the best evaluation of a task if the task peaked long before the kept model, and lost score since.
+    """Return the best evaluation of a task if the task was best long before the kept model and has fallen since.
 
-    The best evaluation must lie before 75 % of the steps up to the kept model, and the loss since then must exceed the
-    median change between neighbouring evaluations from the best one, so that a jitter of the scores does not count.
+    The rule is that of `mtl_nlp.training.best.has_fallen`, whose result is in `results.json`.
     """
     best = (run.training.get("best") or {}).get(task) or {}
-    if best.get("kept_value") is None or not best.get("kept_step"):
+    if not best.get("fell"):
         return None
-    peak = Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
-    after = [v for step, v in curve(run.log, f"eval_{task}_{peak.metric}", "step") if step >= peak.step]
-    changes = [abs(later - earlier) for earlier, later in itertools.pairwise(after)]
-    jitter = statistics.median(changes) if changes else 0.0
-    is_early = peak.step < _PEAKED_BEFORE * peak.kept_step
-    return peak if is_early and peak.value - peak.kept_value > jitter else None
+    return Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
 
 
 def weight_of(recipe: SavedRecipe | None, task: str) -> float:

@@ -24,7 +24,7 @@ from mtl_nlp.run_folder import REPORT_NAME, write_file
 LARGEST = 2_000_000
 """The number of bytes that the page stays below."""
 
-_LIMITS = (Limits(24, 12), Limits(16, 5), Limits(8, 2), Limits(4, 0), Limits(0, 0))
+_LIMITS = (Limits(16, 12), Limits(8, 4), Limits(4, 0), Limits(0, 0))
 """The tasks in detail and the examples of each, from the first choice to the last. The page states the numbers."""
 
 _FOLDED_ABOVE = 8

@@ -19,7 +19,8 @@ from mtl_nlp.hub.comparison import (
     spread_of,
     unit_of,
 )
-from mtl_nlp.hub.model_card import markdown_table
+from mtl_nlp.hub.markdown import table_of
+from mtl_nlp.hub.sharing_card import HOW
 from mtl_nlp.messages import table
 
 Format = Literal["text", "markdown", "latex", "csv"]
@@ -51,8 +52,6 @@ _CSV_HEAD = (
     *("delta", "low", "high", "p_holm", "smallest", "word"),
 )
 
-_NOTE = "Intervals are unadjusted; the words are by p-values that Holm's method adjusts over the tasks."
-
 
 def comparison_table(comparison: Mapping[str, Any], format: Format) -> str:
     """Return the table of a comparison: each task's scores, difference, interval and word, Δm, and the costs.
@@ -67,10 +66,10 @@ def comparison_table(comparison: Mapping[str, Any], format: Format) -> str:
     """
     if format == "csv":
         return _csv(comparison)
-    parts = {"text": _text, "markdown": markdown_table, "latex": _latex}[format]
+    parts = {"text": _text, "markdown": table_of, "latex": _latex}[format]
     scores, costs = comparison_rows(comparison), cost_rows(comparison)
     tables = [parts(*scores), *([parts(*costs)] if costs[1] else [])]
-    note = {"text": _NOTE, "markdown": _NOTE, "latex": f"% {_NOTE}"}[format]
+    note = f"% {HOW}" if format == "latex" else HOW
     return "\n\n".join([*tables, note]) + "\n"
 
 

@@ -20,7 +20,8 @@ from toys import build_model
 
 from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
 from mtl_nlp.errors import DataError, ModelError, RecipeError
-from mtl_nlp.hub.model_card import escape, is_generated, model_card, write_model_card
+from mtl_nlp.hub.markdown import escape
+from mtl_nlp.hub.model_card import is_generated, model_card, write_model_card
 from mtl_nlp.run_folder import shared_recipe
 
 TASKS = [

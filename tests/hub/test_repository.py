@@ -58,11 +58,14 @@ def test_a_push_is_one_commit_with_model_tokenizer_card_recipe_and_results(hub, 
     finished = push("ada/whole")
     assert finished.status == 0
     commit = hub.repositories["ada/whole"].branches["main"][-1]
-    assert finished.stdout == f"Pushed 7 files: {hub.endpoint}/ada/whole/commit/{commit.id}\n"
+    assert finished.stdout == f"Pushed 8 files: {hub.endpoint}/ada/whole/commit/{commit.id}\n"
     assert hub.commits("ada/whole") == [MESSAGE]
     assert set(hub.files("ada/whole")) == ALL_FILES
     # The predictions hold the texts of the datasets.
     assert (pushed_run / "predictions.jsonl").is_file() and "predictions.jsonl" not in ALL_FILES
+    report = hub.files("ada/whole")["report.html"].decode()
+    assert "The page was made without texts of the datasets." in report
+    assert str(pushed_run.parent) not in report
     for name in ("model.safetensors", "results.json", "tokenizer.json"):
         assert hub.files("ada/whole")[name] == (pushed_run / name).read_bytes()
     assert not hub.repositories["ada/whole"].private
@@ -105,7 +108,7 @@ def test_pull_request_can_be_opened_without_write_permission(hub, push):
     assert push("ada/asked").status == 0
     hub.put("ada/asked", {"results.json": b"{}"})
     finished = push("ada/asked", "--create-pr", HF_TOKEN=EVE)
-    assert finished.stdout == f"Pushed 7 files: {hub.endpoint}/ada/asked/discussions/1\n"
+    assert finished.stdout == f"Pushed 8 files: {hub.endpoint}/ada/asked/discussions/1\n"
     assert hub.commits("ada/asked") == [MESSAGE, "Put"]
     assert hub.commits("ada/asked", "refs/pr/1") == [MESSAGE, "Put", MESSAGE]
 

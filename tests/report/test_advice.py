@@ -98,7 +98,7 @@ def test_a_loss_dominates_with_the_largest_share_and_half_as_much_again_as_an_eq
 
 def test_a_hurt_task_without_a_large_loss_gets_an_adapter_or_its_own_model(folder):
     (found,) = said(folder, "add_adapters")
-    assert found.option == "--set 'adapters.tasks=[ner]'"
+    assert found.option == "--set 'adapters.tasks=[\"ner\"]'"
     recipes(folder, adapters={"tasks": ["ner"]})
     (found,) = said(folder, "add_adapters")
     assert found.what == "Train ner alone."
