@@ -57,7 +57,8 @@ def compare(
     say = report or _say_nothing
     sides = _sides_of([recipes] if isinstance(recipes, str | Path | Recipe) else recipes)
     trained = [side for side in sides if isinstance(side, RecipeSide)]
-    folder = Path(output) if output is not None else default_output(sides)
+    beside = default_output(sides)
+    folder = beside if output is None else Path(output)
     check_folder(folder, [task for side in trained[:1] for task in side.recipe.tasks])
     check_jobs(jobs)
     if not trained:
@@ -93,13 +94,18 @@ def seeds_of(seeds: int | Sequence[int]) -> list[int]:
 
 
 def default_output(sides: Sequence[Side]) -> Path:
-    """Return the folder of a comparison beside the output of its first recipe or run."""
-    for side in sides:
-        if isinstance(side, RecipeSide):
-            return Path(f"{side.recipe.output_dir}-compare")
-        if isinstance(side, FinishedSide):
-            return Path(f"{side.runs[0][0].folder.resolve()}-compare")
-    raise CommandError("compare: files of predictions alone cannot be compared. Name a recipe or a run too.")
+    """Return the folder of a comparison beside the output of its first recipe or run.
+
+    Raises:
+        CommandError: if all sides are files of predictions.
+    """
+    first = next((side for side in sides if not isinstance(side, PredictionsSide)), None)
+    if first is None:
+        raise CommandError(
+            "compare: predictions alone do not say the types of their tasks. Name a recipe or a run too."
+        )
+    beside = first.recipe.output_dir if isinstance(first, RecipeSide) else first.runs[0][0].folder.resolve()
+    return Path(f"{beside}-compare")
 
 
 def check_folder(folder: Path, tasks: Sequence[str]) -> None:

@@ -127,8 +127,6 @@ def compare_measured(
 def _check_sides(sides: Sequence[Measured], tasks: Mapping[str, Task]) -> None:
     if len(sides) < 2:
         raise CommandError("compare: a comparison needs two sides. Name a second run, recipe or file of predictions.")
-    if not tasks:
-        raise CommandError("compare: files of predictions alone do not say the types of their tasks. Name a run too.")
     for side in sides:
         if missing := [name for name in tasks if name not in side.tasks]:
             raise CommandError(
