@@ -121,7 +121,12 @@ def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset
     except ValueError as error:
         raise DataError(f"datasets.{name}.validation_size: {one_line(error)}") from error
     # Flattened, since code that reads a complete column ignores the indices of a split.
-    return {"train": parts["train"].flatten_indices(), "validation": parts["test"].flatten_indices()}
+    return {"train": _flattened(parts["train"]), "validation": _flattened(parts["test"])}
+
+
+def _flattened(rows: Dataset) -> Dataset:
+    with progress_bars_from(len(rows)):
+        return rows.flatten_indices()
 
 
 def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
@@ -134,7 +139,7 @@ def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
     drawn = {}
     for split, size in larger.items():
         chosen = np.random.default_rng(_DRAW_SEED).permutation(size)[: max_rows[split]]
-        drawn[split] = loaded.splits[split].select(np.sort(chosen)).flatten_indices()
+        drawn[split] = _flattened(loaded.splits[split].select(np.sort(chosen)))
     return replace(loaded, splits={**loaded.splits, **drawn}, drawn_from=larger)
 
 
