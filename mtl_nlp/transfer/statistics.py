@@ -20,7 +20,7 @@ A bootstrap over three seeds alone would undercover badly; t with k - 1 degrees 
 
 Sources: Satterthwaite (1946) for the degrees of freedom of a sum of variances; Efron & Tibshirani (1993) for the
 bootstrap; Dror et al. (2018) for paired resampling of texts in NLP; Bouthillier et al. (2021) for seeds as a source of
-variance; Holm (1979). `scripts/check_intervals.py` measures the coverage of the intervals: 94.5 to 96.8 % with 3 or 5
+variance; Holm (1979). `scripts/check_intervals.py` measures the coverage of the intervals: 94 to 97 % with 3 or 5
 seeds and 50 to 2,000 texts, and 93 to 98 % with 2 seeds, whatever the share of each source of chance.
 """
 
