@@ -1,3 +1,5 @@
+from .comparing import compare as compare
+from .comparison import Comparison as Comparison
 from .delta_m import DeltaM as DeltaM
 from .delta_m import delta_m as delta_m
 from .statistics import Difference as Difference
