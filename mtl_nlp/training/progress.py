@@ -38,9 +38,6 @@ class Progress:
     A checkpoint of an earlier release has no such record; the record of a run that resumes from it covers only the part
     of the training after the checkpoint.
 
-    Args:
-        datasets: the names of the datasets in the mixture.
-
     Attributes:
         rows: number of rows that were trained on.
         encoder_passes: number of rows that the encoder has read; with an adapter per task, the encoder reads a row once
@@ -48,20 +45,21 @@ class Progress:
         drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
     """
 
-    def __init__(self, datasets: Iterable[str]) -> None:
-        self.names = list(datasets)
-        self.start(None)
+    def __init__(self) -> None:
+        self.start((), None)
         self.stop()
 
-    def start(self, checkpoint: Path | None) -> None:
+    def start(self, datasets: Iterable[str], checkpoint: Path | None) -> None:
         """Start a training, from the record in a checkpoint if it has one.
 
         Args:
+            datasets: the names of the datasets in the mixture.
             checkpoint: the folder of the checkpoint; None for a new training.
 
         Raises:
             CheckpointError: if the record is damaged.
         """
+        self.names = list(datasets)
         saved = _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
         file = None if checkpoint is None else checkpoint / PROGRESS_NAME
         if file is not None and file.is_file():

@@ -129,7 +129,7 @@ class MultitaskTrainer(StoppableTrainer):
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
-        self.progress = Progress(train_datasets)
+        self.progress = Progress()
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.epochs = EpochStart(self._streams)
         for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
@@ -164,7 +164,8 @@ class MultitaskTrainer(StoppableTrainer):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
         self._streams.state = self._resumed = None
-        self.progress.start(Path(resume_from_checkpoint) if resume_from_checkpoint else None)
+        names = () if self.train_dataset is None else self.train_dataset.datasets
+        self.progress.start(names, Path(resume_from_checkpoint) if resume_from_checkpoint else None)
         if resume_from_checkpoint:
             checkpoint = Path(resume_from_checkpoint)
             check_same_model(checkpoint, self.model)

@@ -90,20 +90,20 @@ def test_a_resumed_training_counts_the_complete_training(trainer_of, mixture, tm
 
 
 def test_time_is_summed_over_the_parts_of_a_training(tmp_path):
-    progress = Progress(["a"])
+    progress = Progress()
     assert progress.seconds < 0.01  # nothing was trained yet
-    progress.start(None)
+    progress.start(["a"], None)
     time.sleep(0.02)
     progress.save(tmp_path)
     time.sleep(0.2)  # after the checkpoint, so it is lost
-    again = Progress(["a"])
-    again.start(tmp_path)
+    again = Progress()
+    again.start(["a"], tmp_path)
     time.sleep(0.02)
     again.stop()
     first = again.seconds
     time.sleep(0.02)
     assert 0.04 <= again.seconds == first < 0.2
-    again.start(None)
+    again.start(["a"], None)
     assert again.seconds < first
 
 
@@ -116,7 +116,7 @@ def test_time_is_summed_over_the_parts_of_a_training(tmp_path):
 def test_a_damaged_record_is_refused(tmp_path, content):
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"progress\.json cannot be loaded"):
-        Progress([]).start(tmp_path)
+        Progress().start([], tmp_path)
 
 
 def test_a_batch_keeps_its_counts_when_it_is_copied_or_sent():
@@ -128,7 +128,8 @@ def test_a_batch_keeps_its_counts_when_it_is_copied_or_sent():
 
 
 def test_batches_without_counts_are_counted_by_rows_alone():
-    progress = Progress(["a", "b"])
+    progress = Progress()
+    progress.start(["a", "b"], None)
     rows = {name: torch.tensor([0]) for name in TASKS}
     counts = progress.count([{"input_ids": torch.ones(1, 3), "rows": rows}], build_model())
     progress.add(1, counts)

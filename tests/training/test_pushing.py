@@ -21,6 +21,7 @@ TO_RESUME = {
     *(MODEL - {"README.md"}),
     "checkpoint_files.json",
     "optimizer.pt",
+    "progress.json",
     "rng_state.pth",
     "scheduler.pt",
     "trainer_state.json",
