@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, positive_integer, quiet_libraries
+from mtl_nlp.cli.reporting import FORMATS
 from mtl_nlp.cli.signals import Interrupted
+from mtl_nlp.errors import RunError, writing_to
 from mtl_nlp.messages import conceal
-
-FORMATS = ("text", "markdown", "latex", "csv")
 
 
 def add_commands(commands: Any) -> None:
@@ -87,7 +87,8 @@ def compare(options: argparse.Namespace) -> None:
         error.advice = f"Finished runs and checkpoints are in {conceal(str(output))}. To continue, repeat the command."
         raise
     print(comparison_table(comparison.content, options.format))
-    print(conceal(f"\nThe report is {write_report(output)}"))
+    with writing_to(output, "--output", RunError):
+        print(conceal(f"The report is in {write_report(output)}."))
 
 
 def _report(line: str) -> None:

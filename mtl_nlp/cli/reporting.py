@@ -10,7 +10,7 @@ from mtl_nlp.cli.options import add_command, quiet_libraries
 from mtl_nlp.errors import CommandError, RunError, writing_to
 from mtl_nlp.messages import conceal
 
-_FORMATS = ("text", "markdown", "latex", "csv")
+FORMATS = ("text", "markdown", "latex", "csv")
 """The formats of `mtl_nlp.report.tables`, without importing that module."""
 
 
@@ -23,9 +23,7 @@ def add_commands(commands: Any) -> None:
         "mtl-nlp report runs/quickstart\n  mtl-nlp report runs/quickstart-compare --format latex",
     )
     parser.add_argument("run", help="folder of a trained run or of a comparison")
-    parser.add_argument(
-        "--format", choices=_FORMATS, help="print the table of a comparison instead of writing the page"
-    )
+    parser.add_argument("--format", choices=FORMATS, help="print the table of a comparison instead of writing the page")
     parser.add_argument("--no-examples", action="store_true", help="leave out the texts of the datasets")
 
 

@@ -74,7 +74,7 @@ def describe_falls(best: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"{task} was best at step {found['step']} ({found['value']:.3f} on validation) and fell to "
         f"{found['kept_value']:.3f} at the kept step {found['kept_step']}: interference or overfitting. A training of "
-        f"{task} alone shows which"
+        f"{task} alone shows which: mtl-nlp compare"
         for task, found in best.items()
         if found["fell"]
     ]

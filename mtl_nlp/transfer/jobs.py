@@ -119,14 +119,16 @@ class JobRunner:
         missing = [job for job in distinct if not is_complete(self.output, job, self.split)]
         with ThreadPoolExecutor(self.number) as pool:
             futures = [pool.submit(self._run, job, f"[{n}/{len(missing)}]") for n, job in enumerate(missing, start=1)]
+            is_done = False
             try:
                 for future in as_completed(futures):
                     future.result()
-            except BaseException:
-                for future in futures:
-                    future.cancel()
-                self._end()
-                raise
+                is_done = True
+            finally:
+                if not is_done:  # by an error, or by a signal
+                    for future in futures:
+                        future.cancel()
+                    self._end()
 
     def _run(self, job: Job, position: str) -> None:
         folder = folder_of(self.output, job)

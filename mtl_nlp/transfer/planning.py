@@ -109,8 +109,7 @@ def plan_comparison(
 ) -> Plan:
     """Load the data of all sides, and plan their runs and those of each task alone.
 
-    Each task alone is trained by the first side's recipe without adapters. The runs are reproducible: a run has the
-    key of its content, and a run that exists is not planned anew.
+    Each task alone is trained by the first side's recipe without adapters.
 
     Args:
         sides: the recipes and groups.

@@ -111,7 +111,7 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
 
     Raises:
         RecipeError: if a recipe or a file of groups is not valid.
-        CommandError: if a path is none of the four, or two sides have the same name.
+        CommandError: if a path does not name a side, or two sides have the same name.
     """
     sides: list[Side] = []
     runs: list[FinishedRun] = []

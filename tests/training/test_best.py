@@ -75,5 +75,5 @@ def test_a_fall_is_described_in_one_line():
     best = best_scores(log, TASKS, 600)
     assert describe_falls(best) == [
         "ner was best at step 200 (0.712 on validation) and fell to 0.683 at the kept step 600: interference or "
-        "overfitting. A training of ner alone shows which"
+        "overfitting. A training of ner alone shows which: mtl-nlp compare"
     ]
