@@ -154,7 +154,7 @@ def _calibration(material: Material, name: str, number: int, sides: Mapping[str,
         return []
     table = Table("Expected calibration error, 15 bins (Guo et al. 2017)", ["side", "%"], rows)
     plot = Plot(calibration_plot(f"calibration-{number}", f"Calibration, {name}", series), table)
-    errors = ", ".join(f"{side} {error} %" for side, error in rows)
+    errors = ", ".join(f"{error} %" if side == OWN else f"{side} {error} %" for side, error in rows)
     return [Plots([plot], legend(material, f"calibration-{number}"), f"Expected calibration error: {errors}.")]
 
 

@@ -87,9 +87,7 @@ def dot_plot(name: str, title: str, dots: Sequence[Dot], label: str) -> Markup:
         return to_svg(figure, name, title, f"Each dot is a difference and each line its 95 % interval: {described}.")
 
 
-def line_plot(
-    name: str, title: str, series: Sequence[Series], x_label: str, mark: float | None = None, *, log: bool = False
-) -> Markup:
+def line_plot(name: str, title: str, series: Sequence[Series], x_label: str, mark: float | None = None) -> Markup:
     """Return the plot of curves over training.
 
     Args:
@@ -98,7 +96,6 @@ def line_plot(
         series: the curves.
         x_label: the label of the horizontal axis.
         mark: the place of the kept model on the horizontal axis, if it is known.
-        log: whether the vertical axis is logarithmic.
     """
     with drawing(name):
         figure, axes = axes_of(_WIDTH, 210)
@@ -119,8 +116,6 @@ def line_plot(
                 axes.plot(xs[-1:], ys[-1:], **style)
         if mark is not None:
             axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
-        if log:
-            axes.set_yscale("log")
         axes.set_title(shortened([title], 40)[0])
         axes.set_xlabel(x_label)
         axes.margins(x=0.03)

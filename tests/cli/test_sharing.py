@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from command_line import fails, write
+from comparison_folder import write_comparison
 from local_hub import card_errors
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
@@ -17,6 +18,7 @@ from transformers import AutoModelForTokenClassification
 
 from mtl_nlp import MultitaskModel, Recipe, TextClassification
 from mtl_nlp.cli.main import main
+from mtl_nlp.cli.sharing import _shared_report
 from mtl_nlp.errors import HubError
 
 
@@ -242,3 +244,20 @@ def test_drop_writes_only_to_a_new_or_empty_folder(adapted, tmp_path, capsys):
     below = str(tmp_path / "mine" / "out")
     assert f"OUT: {below} cannot be written to" in fails(capsys, "drop", str(adapted), below, "--task", "ner")
     assert "cannot be loaded" in fails(capsys, "drop", str(tmp_path), str(tmp_path / "out"), "--task", "ner")
+
+
+@pytest.mark.parametrize("examples", [True, False])
+def test_the_report_of_a_push_quotes_texts_only_if_the_recipe_allows_it(tmp_path, examples):
+    folder = write_comparison(tmp_path / "c", seeds=(1,), sides=("hard",), texts=20)
+    run = folder / "runs" / "hard-1-0"
+    with open(run / "recipe.yaml", "a", encoding="utf-8") as recipe:
+        recipe.write(f"card: {{examples: {str(examples).lower()}}}\n")
+    page = _shared_report(run)["report.html"].decode()
+    assert "Did sharing help?" in page
+    assert ("Lovelace" in page) is examples
+    assert "/home/ada" not in page
+    assert str(tmp_path) not in page
+
+
+def test_a_model_without_results_is_pushed_without_a_report(tmp_path):
+    assert _shared_report(tmp_path) == {}

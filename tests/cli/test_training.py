@@ -251,3 +251,10 @@ def test_all_files_of_a_run_have_the_mode_of_the_umask(trained, tmp_path):
         os.umask(before)
     modes = {str(path): path.stat().st_mode & 0o777 for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert {path: mode for path, mode in modes.items() if mode != 0o640} == {}
+
+
+def test_training_leaves_a_report_on_what_is_known(trained):
+    page = (trained / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Nothing is known yet about the effect of sharing" in page
+    assert "Scores on test" in page
+    assert "Where the answers are right and wrong" in page
