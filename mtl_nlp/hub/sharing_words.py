@@ -190,7 +190,7 @@ def _count(count: int, noun: str) -> str:
 
 def caveats(comparison: Mapping[str, Any]) -> list[str]:
     """Return the sentences that limit the meaning of a comparison: its own warnings, and those that follow from it."""
-    found = list(comparison.get("warnings") or ())
+    found = [_sentence(warning) for warning in comparison.get("warnings") or ()]
     sides = joint_sides(comparison)
     if len(sides) > 1:
         shown = "Both" if len(sides) == 2 else f"All {_number(len(sides))}"
@@ -203,3 +203,7 @@ def caveats(comparison: Mapping[str, Any]) -> list[str]:
             "One seed gives numbers and no verdict: the scores of two seeds may differ by more than the sides."
         )
     return found
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_nlp.errors import CommandError, DataError
+from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.messages import one_line, table
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run_folder import COMPARISON_NAME, LOCK_NAME, REPORT_NAME, RESULTS_NAME, checkpoint_folders, read_results
@@ -75,7 +76,10 @@ def compare(
         curves = {share: [measure_jobs(side, folder) for side in found] for share, found in plan.curves.items()}
         measured = _measured(sides, [measure_jobs(side, folder) for side in plan.sides])
         entries = {"match": match, "differs": plan.differs, "warnings": plan.warnings, "notes": plan.notes}
-        return compare_measured(measured, folder, plan=entries, curves=curves, report=say)
+        comparison = compare_measured(measured, folder, plan=entries, curves=curves, report=say)
+        for job in plan.jobs():  # the cards were written before there was a comparison
+            write_model_card(folder_of(folder, job))
+        return comparison
 
 
 _NOTHING_PLANNED: dict[str, Any] = {"match": None, "differs": [], "warnings": [], "notes": []}
