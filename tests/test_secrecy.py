@@ -61,7 +61,7 @@ class World(NamedTuple):
         return self.folder / "qqruns" / VALUES["OUTPUT"]
 
     def command(self, *arguments: str, status: int = 0) -> Finished:
-        finished = self.online.command(*arguments, **self.environment)
+        finished = self.online.start_command(*arguments, **self.environment).wait(600.0)  # a comparison takes minutes
         assert finished.status == status, finished
         self.printed.append(finished)
         return finished
@@ -138,7 +138,7 @@ def write_recipe(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def world(hub: LocalHub, online: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Plan, train with pushes, resume, evaluate, push, export and write a Space."""
+    """Plan, train with pushes, resume, evaluate, compare, push, export and write a Space."""
     folder = tmp_path_factory.mktemp("qqworld")
     write_data(folder)
     encoder = folder / "qqmodels" / VALUES["KWARG"]
@@ -162,6 +162,9 @@ def world(hub: LocalHub, online: Interpreter, tmp_path_factory: pytest.TempPathF
     changed = ("--set", "training.run_name=${QQ_NEW_RUN_NAME}", "--set", "training.max_steps=3")
     made.command("train", recipe, *overrides, *changed, "--resume")
     made.command("evaluate", run, "--recipe", recipe, *overrides)
+    made.command("compare", recipe, *overrides, "--seeds", "1", "--output", str(folder / "compared"))
+    (joint,) = (folder / "compared" / "runs").glob("recipe-seed-1-*")
+    made.command("push", str(joint), "ada/compared")
     made.command("push", run, "ada/pushed", "--with-code")
     made.command("demo", run, "--space", str(folder / "space"))
     made.command("drop", run, str(folder / "dropped"), "--task", "pos")
@@ -220,8 +223,17 @@ def test_no_value_of_a_variable_is_in_the_files_of_the_run(world):
     assert found_in([VALUES["OUTPUT"]], others) == {}
 
 
+def test_no_value_of_a_variable_is_in_the_files_of_a_comparison(world):
+    contents = files_of(world.folder / "compared")
+    assert {"comparison.json", "report.html"} <= contents.keys()
+    assert len([name for name in contents if name.startswith("logs/")]) == 3
+    assert found_in([*VALUES.values()], contents) == {}
+    shared = {name: contents[name] for name in ("comparison.json", "report.html")}
+    assert found_in([*COMPONENTS, world.folder.name], shared) == {}
+
+
 def test_no_value_of_a_variable_is_printed(world):
-    printed = {str(number): f"{each.stdout}{each.stderr}".encode() for number, each in enumerate(world.printed[:4])}
+    printed = {str(number): f"{each.stdout}{each.stderr}".encode() for number, each in enumerate(world.printed[:5])}
     assert found_in([*VALUES.values()], printed) == {}
 
 

@@ -191,11 +191,22 @@ class Recipe(Section):
         Raises:
             RecipeError: if the file cannot be read, a variable is not set, or a key is not valid.
         """
-        folder = Path(path).parent
-        data = read_yaml(Path(path), overrides)
+        return cls.from_written(read_yaml(Path(path), overrides), Path(path).parent)
+
+    @classmethod
+    def from_written(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+        """Check a recipe that is given as plain data, and read its variables from the environment.
+
+        Args:
+            data: the recipe's keys and values, with variables such as `${DATA}`.
+            folder: the folder against which relative paths are resolved.
+
+        Raises:
+            RecipeError: if a variable is not set, or a key is not valid.
+        """
         expanded = expand(data)
-        recipe = cls._checked(expanded, data, folder)
-        recipe._texts = texts_with_variables(data, recipe.model_dump(), expanded, folder)
+        recipe = cls._checked(expanded, data, Path(folder))
+        recipe._texts = texts_with_variables(data, recipe.model_dump(), expanded, Path(folder))
         return recipe
 
     @classmethod

@@ -211,7 +211,8 @@ def _sides_of(given: Sequence[str | Path | Recipe | Side]) -> list[Side]:
     sides: list[Side] = []
     for each in given:
         if isinstance(each, Recipe):
-            sides.append(RecipeSide(Path(each.output_dir).name, each.output_dir, each, [list(each.tasks)]))
+            name = Path(each.output_dir).name
+            sides.append(RecipeSide(name, name, each, [list(each.tasks)]))
         elif isinstance(each, RecipeSide | FinishedSide | PredictionsSide):
             sides.append(each)
     return [*sides, *read_sides([str(each) for each in given if isinstance(each, str | Path)])]

@@ -155,7 +155,7 @@ class JobRunner:
     def _write_recipe(self, job: Job, folder: Path) -> Path:
         path = self.output / _RECIPES / f"{folder.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = {**job.recipe, "output_dir": str(folder.resolve())}
+        data = {**job.recipe, "output_dir": f"../{_RUNS}/{folder.name}"}
         path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         return path
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.recipe.variables import expand
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import check_splits
 from mtl_nlp.run.prepare import Run, prepare_run
@@ -97,7 +96,7 @@ class _Prepared:
         _set_run_training(written, seed)
         if share < 1.0:
             _limit_rows(written, self.run, share)
-        expanded = Recipe.from_dict({**expand(written), "output_dir": "."})
+        expanded = Recipe.from_written({**written, "output_dir": "."})
         training_arguments(expanded)
         key = content_key(expanded, self.digests, self.encoder)
         read = (rows_of(tasks, self.used) if rows is None else rows) * share
