@@ -40,6 +40,7 @@ class Job:
         recipe: the recipe of the run as plain data, with variables as they stand, without `output_dir`.
         key: the content key of the run.
         rows: the number of rows that the training reads.
+        share: the share of the training rows, for a learning curve.
     """
 
     side: str
@@ -48,12 +49,14 @@ class Job:
     recipe: Mapping[str, Any]
     key: str
     rows: float
+    share: float = 1.0
 
     @property
     def name(self) -> str:
-        """The side, the task of a run with one task, and the seed."""
+        """The side, the task of a run with one task, the seed, and the share of the training rows below 100 %."""
         task = f" {self.tasks[0]}" if len(self.tasks) == 1 else ""
-        return f"{self.side}{task}, seed {self.seed}"
+        share = f", {100 * self.share:.0f} % of the rows" if self.share < 1 else ""
+        return f"{self.side}{task}, seed {self.seed}{share}"
 
 
 def folder_of(output: Path, job: Job) -> Path:

@@ -175,8 +175,8 @@ def _measured(name: str, title: str, runs: dict[str, list[Model]]) -> Measured:
 def _check_split(model: Model, split: str) -> None:
     """Check that the predictions and the scores of a run are of one split; `evaluate` may have written one of them."""
     if split != model.results["split"]:
+        file = model.folder / PREDICTIONS_NAME
         raise CommandError(
-            f"compare: {model.folder}: {PREDICTIONS_NAME} is of {split}, and {RESULTS_NAME} of "
-            f"{model.results['split']}. Write both again: mtl-nlp evaluate {model.folder} --recipe RECIPE --split SPLIT --predictions "
-            f"{model.folder / PREDICTIONS_NAME}."
+            f"compare: {file} is of {split}, and {RESULTS_NAME} of {model.results['split']}. Write both again: mtl-nlp "
+            f"evaluate {model.folder} --recipe RECIPE --split SPLIT --predictions {file}."
         )

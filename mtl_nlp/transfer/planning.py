@@ -101,7 +101,7 @@ class _Prepared:
         training_arguments(expanded)
         key = content_key(expanded, self.digests, self.encoder)
         read = (rows_of(tasks, self.used) if rows is None else rows) * share
-        return Job(side, seed, tuple(tasks), written, key, read)
+        return Job(side, seed, tuple(tasks), written, key, read, share)
 
 
 def plan_comparison(

@@ -143,7 +143,8 @@ def test_a_learning_curve_adds_runs_on_shares_of_the_rows(recipe):
         {"train": train // 2},
         {"train": train // 2},
     ]
-    assert len({job.key for job in jobs}) == 9
+    assert len({job.key for job in jobs}) == len({job.name for job in jobs}) == 9
+    assert jobs[3].name == "joint, seed 1, 25 % of the rows"
     # As many passes over fewer rows, for the joint run and for each task alone.
     assert [job.recipe["training"].get("max_steps") for job in jobs] == [4, None, None, 1, None, None, 2, None, None]
 
