@@ -63,6 +63,8 @@ def compare(
     check_folder(folder, [task for side in trained[:1] for task in side.recipe.tasks])
     check_jobs(jobs)
     if not trained:
+        if learning_curve:
+            raise CommandError("--learning-curve: trains recipes on fewer rows, and no recipe is named.")
         with locked(folder):
             return compare_measured(_measured(sides, []), folder, plan=_NOTHING_PLANNED, curves={}, report=say)
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)

@@ -111,7 +111,8 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
 
     Raises:
         RecipeError: if a recipe or a file of groups is not valid.
-        CommandError: if a path does not name a side, or two sides have the same name.
+        CommandError: if a path does not name a side, two sides have the same name, or there are overrides and no
+            recipe.
     """
     sides: list[Side] = []
     runs: list[FinishedRun] = []
@@ -125,6 +126,10 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
         else:
             _check_exists(path)
             sides.append(_recipe_side(path, overrides))
+    if overrides and not any(isinstance(side, RecipeSide) for side in sides):
+        raise CommandError(
+            "--set: changes recipes, and no recipe is named. Finished runs and predictions stay as they are."
+        )
     sides += _finished_sides(runs)
     check_names(sides)
     return sides

@@ -18,6 +18,7 @@ import mtl_nlp
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import CommandError
 from mtl_nlp.transfer.comparing import check_folder, compare, seeds_of
+from mtl_nlp.transfer.sides import FinishedRun, FinishedSide
 
 slow = pytest.mark.slow
 
@@ -165,6 +166,12 @@ def test_recipes_as_objects_need_different_names(tmp_path):
     with pytest.raises(CommandError, match=r"'single' is the name of the runs with one task each"):
         compare(alone, output=tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_a_learning_curve_needs_a_recipe(tmp_path):
+    run = FinishedRun(tmp_path, ["pos"], "test", "k", 1)
+    with pytest.raises(CommandError, match=r"^--learning-curve: trains recipes on fewer rows"):
+        compare([FinishedSide("x", "X", [[run]])], output=tmp_path / "c", learning_curve=True)
 
 
 def test_seeds_are_counted_or_named():

@@ -74,6 +74,12 @@ def test_runs_that_differ_in_the_seed_are_one_side(tmp_path):
     assert second.name == "other"
 
 
+def test_overrides_need_a_recipe(tmp_path):
+    folder = finished(tmp_path / "joint", ["pos", "genre"], 1)
+    with pytest.raises(CommandError, match=r"^--set: changes recipes, and no recipe is named\."):
+        read_sides([folder], ["training.seed=3"])
+
+
 def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
     folders = [finished(tmp_path / name, ["pos", "genre"], 1) for name in ("joint", "copy")]
     with pytest.raises(CommandError, match=r"each seed of a recipe should be given once\. .*joint and .*copy have"):
