@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtl_nlp.messages import is_finite
 from mtl_nlp.modeling.tasks_multitask import Task
 
 _EARLY = 0.75
@@ -31,7 +32,9 @@ def best_scores(
     found = {}
     for name, task in tasks.items():
         key = f"eval_{name}_{task.kind.primary_score}"
-        values = {entry["step"]: entry[key] for entry in history if entry.get(key) is not None}
+        values = {
+            entry["step"]: entry[key] for entry in history if entry.get(key) is not None and is_finite(entry[key])
+        }
         if not values:
             continue
         step = max(values, key=lambda each: (values[each], -each))

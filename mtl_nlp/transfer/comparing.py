@@ -11,16 +11,16 @@ from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.messages import one_line, table
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run_folder import COMPARISON_NAME, LOCK_NAME, REPORT_NAME, RESULTS_NAME, checkpoint_folders, read_results
+from mtl_nlp.run_folder import COMPARISON_NAME, REPORT_NAME, RESULTS_NAME, checkpoint_folders, read_results
 from mtl_nlp.training.folder import locked
 from mtl_nlp.transfer.comparison import Comparison, compare_measured
 from mtl_nlp.transfer.jobs import Job, JobRunner, check_jobs, folder_of, is_complete
 from mtl_nlp.transfer.measured import Measured, measure_finished, measure_jobs, measure_predictions, tasks_of
 from mtl_nlp.transfer.planning import Match, plan_comparison
-from mtl_nlp.transfer.sides import FinishedSide, PredictionsSide, RecipeSide, Side, read_sides
+from mtl_nlp.transfer.sides import FinishedSide, PredictionsSide, RecipeSide, Side, check_names, read_sides
 from mtl_nlp.transfer.speed import rows_per_second
 
-_OWN = ("runs", "recipes", "logs", COMPARISON_NAME, REPORT_NAME, LOCK_NAME)
+_OWN = ("runs", "recipes", "logs", COMPARISON_NAME, REPORT_NAME)
 """The names of what a comparison writes into its folder."""
 
 
@@ -63,6 +63,8 @@ def compare(
     check_folder(folder, [task for side in trained[:1] for task in side.recipe.tasks])
     check_jobs(jobs)
     if not trained:
+        if learning_curve:
+            raise CommandError("--learning-curve: trains recipes on fewer rows, and no recipe is named.")
         with locked(folder):
             return compare_measured(_measured(sides, []), folder, plan=_NOTHING_PLANNED, curves={}, report=say)
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
@@ -125,7 +127,8 @@ def check_folder(folder: Path, tasks: Sequence[str]) -> None:
     if folder.is_file():
         raise CommandError(f"--output: {folder} is a file. Name a folder.")
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if foreign := [name for name in names if name not in _OWN]:
+    # Hidden files are the lock, what a killed command was writing, and those of file managers.
+    if foreign := [name for name in names if name not in _OWN and not name.startswith(".")]:
         raise CommandError(
             f"--output: {folder} holds files that do not belong to a comparison, such as {foreign[0]}. Choose a new or "
             f"empty folder."
@@ -167,7 +170,7 @@ def describe_runs(
     if not trained:
         raise CommandError("--dry-run: lists the runs of recipes. Finished runs and predictions need no training.")
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
-    jobs = list(plan.jobs())
+    jobs = list({job.key: job for job in plan.jobs()}.values())  # a run that two sides share is trained once
     done = {job: is_complete(output, job, plan.split) for job in jobs}
     known = {job.side: _speed_of(output, job) for job in jobs if done[job]}
     missing = [job for job in jobs if not done[job]]
@@ -215,7 +218,9 @@ def _sides_of(given: Sequence[str | Path | Recipe | Side]) -> list[Side]:
             sides.append(RecipeSide(name, name, each, [list(each.tasks)]))
         elif isinstance(each, RecipeSide | FinishedSide | PredictionsSide):
             sides.append(each)
-    return [*sides, *read_sides([str(each) for each in given if isinstance(each, str | Path)])]
+    sides += read_sides([str(each) for each in given if isinstance(each, str | Path)])
+    check_names(sides)
+    return sides
 
 
 def _measured(sides: Sequence[Side], trained: Sequence[Measured]) -> list[Measured]:

@@ -181,7 +181,7 @@ def _texts(side: Measured) -> list[dict[str, Any]]:
                 {"tokens": each.tokens} if each.tokens is not None else {"text": each.text, "text_pair": each.text_pair}
             )
             found[each.dataset, each.row] = {key: value for key, value in words.items() if value is not None}
-    every = [text for text in found.values() if any(text.values())]
+    every = [text for text in found.values() if any(text.values())] or list(found.values())
     step = max(1, len(every) // _TIMED_TEXTS)
     return every[::step][:_TIMED_TEXTS]
 

@@ -98,6 +98,11 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str) -> str:
 
 
 def _dataset_content(dataset: Mapping[str, Any], digests: Mapping[str, str], tasks: Collection[str]) -> dict[str, Any]:
-    """Return the hashes of a dataset's texts and of the labels of some tasks; for a stream, also its section."""
+    """Return the hashes of a dataset's texts and of the labels of some tasks; for a stream, also its section.
+
+    `max_rows` counts too, since the runs of a learning curve draw their rows from the hashed ones.
+    """
     kept = {key: digest for key, digest in digests.items() if "/" not in key or key.partition("/")[2] in tasks}
-    return {"data": kept, **({"section": dict(dataset)} if dataset.get("streaming") else {"tasks": sorted(tasks)})}
+    if dataset.get("streaming"):
+        return {"data": kept, "section": dict(dataset)}
+    return {"data": kept, "tasks": sorted(tasks), "max_rows": dataset.get("max_rows", {})}

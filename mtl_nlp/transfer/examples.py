@@ -98,6 +98,8 @@ def _sureness(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> float
 def _example(ours: Sequence[Prediction], theirs: Sequence[Prediction], task: Task) -> Example:
     sure = _sureness(ours, theirs)
     text, right, wrong = theirs[0], _usual(ours), _usual(theirs)
+    if not is_number(text.gold):  # a few runs of a side may differ from the rest
+        right, wrong = text.gold, _usual([each for each in theirs if each.prediction != each.gold])
     gold, words, start = text.gold, None, 0
     if task.kind.labels_words and text.tokens is not None:
         places = [i for i, labels in enumerate(zip(wrong, gold, strict=True)) if labels[0] != labels[1]][:MOST_WORDS]

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Job:
         recipe: the recipe of the run as plain data, with variables as they stand, without `output_dir`.
         key: the content key of the run.
         rows: the number of rows that the training reads.
+        share: the share of the training rows, for a learning curve.
     """
 
     side: str
@@ -48,12 +49,14 @@ class Job:
     recipe: Mapping[str, Any]
     key: str
     rows: float
+    share: float = 1.0
 
     @property
     def name(self) -> str:
-        """The side, the task of a run with one task, and the seed."""
+        """The side, the task of a run with one task, the seed, and the share of the training rows below 100 %."""
         task = f" {self.tasks[0]}" if len(self.tasks) == 1 else ""
-        return f"{self.side}{task}, seed {self.seed}"
+        share = f", {100 * self.share:.0f} % of the rows" if self.share < 1 else ""
+        return f"{self.side}{task}, seed {self.seed}{share}"
 
 
 def folder_of(output: Path, job: Job) -> Path:
@@ -118,9 +121,11 @@ class JobRunner:
         distinct = {job.key: job for job in jobs}.values()  # a group of one task may equal the run of the task alone
         missing = [job for job in distinct if not is_complete(self.output, job, self.split)]
         with ThreadPoolExecutor(self.number) as pool:
-            futures = [pool.submit(self._run, job, f"[{n}/{len(missing)}]") for n, job in enumerate(missing, start=1)]
+            futures: list[Future[None]] = []
             is_done = False
             try:
+                for number, job in enumerate(missing, start=1):
+                    futures.append(pool.submit(self._run, job, f"[{number}/{len(missing)}]"))
                 for future in as_completed(futures):
                     future.result()
                 is_done = True
@@ -147,7 +152,9 @@ class JobRunner:
         if self._is_ending:
             return
         if status != 0:
-            raise (CommandError if status == 2 else RunError)(f"{job.name}: {_last_line(log)} The log is {log}.")
+            # Where memory runs out, the system kills the process, without a line in its log.
+            why = _last_line(log) if status > 0 else f"signal {-status} has ended the process."
+            raise (CommandError if status == 2 else RunError)(f"{job.name}: {why} The log is {log}.")
         for checkpoint in checkpoint_folders(folder):
             shutil.rmtree(checkpoint)
         self.report(f"{position} {job.name}: {_scores_in(folder)} ({time.monotonic() - started:.0f} s)")
@@ -189,7 +196,8 @@ class JobRunner:
             self._is_ending = True
             for process in self._running:
                 process.terminate()
-        for process in self._running:
+            running = [*self._running]
+        for process in running:
             try:
                 process.wait(_SECONDS_TO_STOP)
             except subprocess.TimeoutExpired:

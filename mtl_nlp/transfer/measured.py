@@ -164,8 +164,19 @@ def _measured(name: str, title: str, runs: dict[str, list[Model]]) -> Measured:
         predictions[run], scores[run] = {}, {}
         for model in models:
             found = read_predictions(model.folder / PREDICTIONS_NAME)
+            _check_split(model, next(iter(found.values()))[0].split)
             predictions[run] |= {task: found[task] for task in model.tasks if task in found}
             scores[run] |= {
                 task: model.results["tasks"][task] for task in model.tasks if task in model.results["tasks"]
             }
     return Measured(name, title, runs, predictions, scores, splits.pop())
+
+
+def _check_split(model: Model, split: str) -> None:
+    """Check that the predictions and the scores of a run are of one split; `evaluate` may have written one of them."""
+    if split != model.results["split"]:
+        file = model.folder / PREDICTIONS_NAME
+        raise CommandError(
+            f"compare: {file} is of {split}, and {RESULTS_NAME} of {model.results['split']}. Write both again: mtl-nlp "
+            f"evaluate {model.folder} --recipe RECIPE --split SPLIT --predictions {file}."
+        )

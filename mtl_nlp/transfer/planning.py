@@ -14,7 +14,7 @@ from mtl_nlp.run.build import check_splits
 from mtl_nlp.run.prepare import Run, prepare_run
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.jobs import Job
-from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, reduce_recipe, rows_of
+from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.sides import SINGLE, RecipeSide
 
 Match = Literal["passes", "compute"]
@@ -100,7 +100,7 @@ class _Prepared:
         training_arguments(expanded)
         key = content_key(expanded, self.digests, self.encoder)
         read = (rows_of(tasks, self.used) if rows is None else rows) * share
-        return Job(side, seed, tuple(tasks), written, key, read)
+        return Job(side, seed, tuple(tasks), written, key, read, share)
 
 
 def plan_comparison(
@@ -150,7 +150,8 @@ def plan_comparison(
 
     every = planned(1.0)
     curves = {share: planned(share) for share in CURVE_SHARES} if learning_curve else {}
-    return Plan(every, curves, split, first.run, _differences(every), _warnings(first.recipe, sides), notes)
+    differs = [*_different_rows(prepared), *_differences(every)]
+    return Plan(every, curves, split, first.run, differs, _warnings(first.recipe, sides), notes)
 
 
 def _check_same_tasks(sides: Sequence[RecipeSide]) -> None:
@@ -232,21 +233,44 @@ def _set_run_training(data: dict[str, Any], seed: int) -> None:
 
 
 def _limit_rows(data: dict[str, Any], run: Run, share: float) -> None:
-    """Limit the training rows of every dataset to a share of them."""
+    """Limit the training rows of every dataset to a share of them, with as many passes over these rows."""
+    fit_steps(data["training"], share)
     for name, dataset in data["datasets"].items():
         rows = math.ceil(run.train[name].num_rows * share)
         dataset["max_rows"] = {**dataset.get("max_rows", {}), "train": rows}
 
 
 def _warnings(recipe: Recipe, sides: Sequence[RecipeSide]) -> list[str]:
-    own = [recipe.baselines.training, *(section.training for section in recipe.baselines.tasks.values())]
-    if any("learning_rate" in training for training in own):
+    own = recipe.baselines.tasks
+    is_tuned = "learning_rate" in recipe.baselines.training
+    untuned = [
+        task for task in recipe.tasks if not is_tuned and (task not in own or "learning_rate" not in own[task].training)
+    ]
+    if not untuned:
         return []
+    who = "each task" if len(untuned) == len(recipe.tasks) else ", ".join(untuned)
     return [
-        f"each task alone was trained with the learning rates of {sides[0].title}, which were not chosen for it. Rates "
+        f"{who} alone was trained with the learning rates of {sides[0].title}, which were not chosen for it. Rates "
         f"move scores by more than most ways of sharing do. Choose rates on validation, and set "
         f"`baselines: {{training: {{learning_rate: …}}}}`"
     ]
+
+
+def _different_rows(prepared: Sequence[_Prepared]) -> Iterator[str]:
+    """Yield a sentence for each dataset with other training or validation rows than the first recipe has."""
+    first, *others = prepared
+    for other in others:
+        for split, rows in (("train", "training"), ("validation", "validation")):
+            for name in first.digests:
+                theirs = other.digests.get(name)
+                if theirs is None and split == "train":
+                    yield f"{other.side.name} differs from {first.side.name}: not trained on {name}"
+                elif theirs is not None and _of_split(theirs, split) != _of_split(first.digests[name], split):
+                    yield f"{other.side.name} differs from {first.side.name}: other {rows} rows of {name}"
+
+
+def _of_split(digests: Mapping[str, str], split: str) -> dict[str, str]:
+    return {key: digest for key, digest in digests.items() if key.partition("/")[0] == split}
 
 
 def _differences(sides: Sequence[PlannedSide]) -> list[str]:

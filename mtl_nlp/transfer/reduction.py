@@ -19,7 +19,7 @@ from mtl_nlp.run.build import plan_batches
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
-_IN_STEPS = ("warmup_steps", "eval_steps", "save_steps", "logging_steps")
+_IN_STEPS = ("max_steps", "warmup_steps", "eval_steps", "save_steps", "logging_steps")
 """Training arguments that count optimizer steps if they are at least 1, and are shares of the training below 1."""
 
 
@@ -127,7 +127,8 @@ def reduce_recipe(
     _reduce_sharing(data, kept, alone=alone)
     total = _set_passes(data, kept, used, rows)
     joint = sum(exposure.passes * exposure.rows for exposure in used.values())
-    _fit_training(data["training"], values.get("training", {}), kept, share=total / joint)
+    fit_steps(data["training"], total / joint)
+    _fit_metric(data["training"], values, kept)
     baselines = data.pop("baselines", {})
     if alone:
         own = [baselines.get("tasks", {}).get(task, {}).get("training", {}) for task in kept]
@@ -172,18 +173,36 @@ def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposu
     return total
 
 
-def _fit_training(training: dict[str, Any], values: Mapping[str, Any], kept: Collection[str], share: float) -> None:
-    """Fit what counts steps to a training of a different length, and choose the best model by a task that is kept.
+def fit_steps(training: dict[str, Any], share: float) -> None:
+    """Fit what counts optimizer steps to a training of a different length.
+
+    Steps between two checkpoints stay a multiple of the steps between two evaluations, as Trainer demands where it
+    keeps the best model.
+
+    Args:
+        training: the section of a recipe, with variables as they stand, which is changed in place.
+        share: the new length of the training, divided by the old length.
+    """
+    values = expand(training)
+    given = {key: float(values[key]) for key in _IN_STEPS if values.get(key) is not None}
+    for key, steps in given.items():
+        if steps >= 1:
+            training[key] = max(1, round(steps * share))
+    evaluated, saved = given.get("eval_steps", 0.0), given.get("save_steps", 0.0)
+    if evaluated >= 1 and saved >= 1 and saved % evaluated == 0:
+        training["save_steps"] = training["eval_steps"] * round(saved / evaluated)
+
+
+def _fit_metric(training: dict[str, Any], recipe: Mapping[str, Any], kept: Collection[str]) -> None:
+    """Choose the best model by a task that is kept.
 
     Args:
         training: the section, which is changed in place.
-        values: the section with its variables expanded.
+        recipe: the complete recipe with its variables expanded.
         kept: the tasks to keep.
-        share: the length of the training, divided by that of the complete recipe.
     """
-    for key in _IN_STEPS:
-        if values.get(key) is not None and float(values[key]) >= 1:
-            training[key] = max(1, round(float(values[key]) * share))
-    metric = str(values.get("metric_for_best_model") or "loss").removeprefix("eval_")
-    if metric not in {"loss", "mtl_score"} and not any(metric.startswith(f"{task}_") for task in kept):
+    metric = str(recipe.get("training", {}).get("metric_for_best_model") or "loss").removeprefix("eval_")
+    # The longest name, since the name of a task may start with that of a different task.
+    owner = max((task for task in recipe["tasks"] if metric.startswith(f"{task}_")), key=len, default=None)
+    if metric not in {"loss", "mtl_score"} and owner not in kept:
         training |= {"metric_for_best_model": "mtl_score", "greater_is_better": True}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -15,7 +15,7 @@ from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.schema import Recipe, explain
 from mtl_nlp.recipe.sections import Section
-from mtl_nlp.run_folder import CONFIG_NAME, PREDICTIONS_NAME, read_results, saved_recipe
+from mtl_nlp.run_folder import CONFIG_NAME, PREDICTIONS_NAME, RECIPE_NAME, RESULTS_NAME, read_results, saved_recipe
 
 SINGLE = "single"
 """The side in which every task has a model of its own."""
@@ -99,7 +99,7 @@ class Groups(Section):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     recipe: str
-    groups: dict[str, list[str]] = Field(min_length=1)
+    groups: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)
 
 
 def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side]:
@@ -111,7 +111,8 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
 
     Raises:
         RecipeError: if a recipe or a file of groups is not valid.
-        CommandError: if a path does not name a side, or two sides have the same name.
+        CommandError: if a path does not name a side, two sides have the same name, or there are overrides and no
+            recipe.
     """
     sides: list[Side] = []
     runs: list[FinishedRun] = []
@@ -125,14 +126,30 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
         else:
             _check_exists(path)
             sides.append(_recipe_side(path, overrides))
+    if overrides and not any(isinstance(side, RecipeSide) for side in sides):
+        raise CommandError(
+            "--set: changes recipes, and no recipe is named. Finished runs and predictions stay as they are."
+        )
     sides += _finished_sides(runs)
+    check_names(sides)
+    return sides
+
+
+def check_names(sides: Sequence[Side]) -> None:
+    """Check that every side has a name of its own.
+
+    Raises:
+        CommandError: if two sides have the same name, or a side has that of the side that a comparison adds.
+    """
     names = [side.name for side in sides]
     for name in names:
         if names.count(name) > 1:
             raise CommandError(f"compare: two sides are named {name!r}. Rename one of the files.")
         if name == SINGLE and any(isinstance(side, RecipeSide) for side in sides):
-            raise CommandError(f"compare: {SINGLE!r} is the name of the runs with one task each. Rename the file.")
-    return sides
+            raise CommandError(
+                f"compare: {SINGLE!r} is the name of the runs with one task each, which the recipes add. Rename the "
+                f"file, or leave out the finished runs with one task each."
+            )
 
 
 def _check_exists(path: Path) -> None:
@@ -166,7 +183,7 @@ def _recipe_side(path: Path, overrides: Sequence[str]) -> RecipeSide:
 def _finished_run(folder: Path) -> FinishedRun:
     if not (folder / CONFIG_NAME).is_file():
         raise CommandError(f"compare: {folder} is not the folder of a run: it has no {CONFIG_NAME}.")
-    results = read_results(folder / "results.json")
+    results = read_results(folder / RESULTS_NAME)
     if "tasks" not in results or not (folder / PREDICTIONS_NAME).is_file():
         raise CommandError(
             f"compare: {folder} has no scores or no {PREDICTIONS_NAME}. Write both: mtl-nlp evaluate {folder} --recipe "
@@ -176,6 +193,11 @@ def _finished_run(folder: Path) -> FinishedRun:
     data: dict[str, Any] = {} if recipe is None else recipe.model_dump(exclude_unset=True)
     data.pop("output_dir", None)
     seed = data.get("training", {}).pop("seed", 42)
+    if not isinstance(seed, int):
+        raise CommandError(
+            f"compare: the seed of {folder} should be a number. Found {seed!r} in {RECIPE_NAME}, whose variables are "
+            f"not expanded. Write the number there."
+        )
     content = json.dumps(data or str(folder), sort_keys=True, default=str)
     key = hashlib.sha256(content.encode()).hexdigest()
     return FinishedRun(folder, list(results["tasks"]), results["split"], key, seed)
@@ -188,7 +210,14 @@ def _finished_sides(runs: Sequence[FinishedRun]) -> list[Side]:
     tasks = list(dict.fromkeys(task for run in runs for task in run.tasks))
     by_key: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        by_key.setdefault(run.key, []).append(run)
+        group = by_key.setdefault(run.key, [])
+        # The spread of a run and its copy would be 0, as if chance in training did not matter.
+        if same := [other for other in group if other.seed == run.seed]:
+            raise CommandError(
+                f"compare: each seed of a recipe should be given once. {same[0].folder} and {run.folder} have the same "
+                f"recipe and the seed {run.seed}."
+            )
+        group.append(run)
     alone = {key: group for key, group in by_key.items() if len(group[0].tasks) == 1 and len(tasks) > 1}
     sides: list[Side] = [
         FinishedSide(group[0].folder.name, ", ".join(run.folder.name for run in group), [[run] for run in group])

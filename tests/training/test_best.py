@@ -43,7 +43,10 @@ def test_scores_that_are_not_defined_are_left_out():
     assert best_scores(history(eval_score_pearson=[None, 0.1, None]), TASKS, 300) == {
         "score": {"score": "pearson", "value": 0.1, "step": 200, "kept_value": None, "kept_step": None, "fell": False}
     }
+    nan = float("nan")
+    assert best_scores(history(eval_score_pearson=[nan, 0.1, nan]), TASKS, 300)["score"]["value"] == 0.1
     assert best_scores(history(eval_score_pearson=[None]), TASKS, 100) == {}
+    assert best_scores(history(eval_score_pearson=[nan]), TASKS, 100) == {}
     assert best_scores([], TASKS, 100) == {}
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import fails
+from plain_recipes import PLAIN
 
 import mtl_nlp
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import CommandError
-from mtl_nlp.transfer.comparing import check_folder, seeds_of
+from mtl_nlp.transfer.comparing import check_folder, compare, seeds_of
+from mtl_nlp.transfer.sides import FinishedRun, FinishedSide
 
 slow = pytest.mark.slow
 
@@ -149,6 +151,27 @@ def test_a_folder_of_something_else_is_refused(compared_folder, capsys):
 def compared_folder(tmp_path: Path) -> Path:
     (tmp_path / "c" / "runs").mkdir(parents=True)
     return tmp_path / "c"
+
+
+def test_hidden_files_do_not_make_a_folder_foreign(compared_folder):
+    (compared_folder / ".comparison.json.new").touch()  # left by a command that was killed
+    check_folder(compared_folder, ["pos"])
+
+
+def test_recipes_as_objects_need_different_names(tmp_path):
+    recipe = mtl_nlp.Recipe.from_dict({**PLAIN, "output_dir": "runs/x"})
+    with pytest.raises(CommandError, match=r"two sides are named 'x'\."):
+        compare([recipe, recipe], output=tmp_path / "c")
+    alone = mtl_nlp.Recipe.from_dict({**PLAIN, "output_dir": "runs/single"})
+    with pytest.raises(CommandError, match=r"'single' is the name of the runs with one task each"):
+        compare(alone, output=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_learning_curve_needs_a_recipe(tmp_path):
+    run = FinishedRun(tmp_path, ["pos"], "test", "k", 1)
+    with pytest.raises(CommandError, match=r"^--learning-curve: trains recipes on fewer rows"):
+        compare([FinishedSide("x", "X", [[run]])], output=tmp_path / "c", learning_curve=True)
 
 
 def test_seeds_are_counted_or_named():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,16 @@ def test_a_comparison_is_a_table(side, tmp_path):
     assert table.loc[0, "reference_mean"] == pytest.approx(0.55)
     assert table.loc[0, "reference_sd"] == pytest.approx(0.1 / math.sqrt(2))
     assert "<table" in comparison._repr_html_()
+
+
+def test_texts_that_are_all_empty_are_answered_too(side, tmp_path):
+    def emptied(measured: Measured) -> Measured:
+        found = {
+            run: {task: [replace(each, tokens=[]) for each in texts] for task, texts in by_task.items()}
+            for run, by_task in measured.predictions.items()
+        }
+        return replace(measured, predictions=found)
+
+    sides = [emptied(side("joint", [0.5])), emptied(side("single", [0.5]))]
+    content = compare_measured(sides, tmp_path, plan=PLAN, curves={}, report=lambda line: None).content
+    assert content["sides"]["joint"]["cost"]["ms_per_1000_texts"] > 0

@@ -33,6 +33,13 @@ def test_a_side_is_right_or_wrong_by_the_majority_of_its_runs():
     assert examples(runs[:2], [run_of([*"bbbb"], [*"aaaa"])], CLASSES)[1] == 1
 
 
+def test_the_wrong_answer_is_that_of_the_runs_that_are_wrong():
+    # The three answers are equally frequent, and the first one is correct.
+    runs = [run_of([label], ["a"]) for label in "abc"]
+    ((example,), _) = examples([run_of(["a"], ["a"])], runs, CLASSES)
+    assert (example.right, example.wrong) == ("a", "b")
+
+
 def test_words_of_an_example_are_those_that_are_wrong():
     tokens = [["Ada", "met", "Bo", "Li"]]
     gold = [["B-X", "O", "B-X", "I-X"]]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mtl_nlp.errors import CommandError, DataError
+from mtl_nlp.errors import CommandError, DataError, RunError
 from mtl_nlp.transfer.jobs import Job, JobRunner, check_jobs, folder_of, is_complete
 
 KEY = "0123456789abcdef" * 4
@@ -65,6 +66,16 @@ def test_runs_that_are_complete_are_not_trained(tmp_path):
     lines: list[str] = []
     JobRunner(tmp_path, 1, "test", lines.append).run([job(), job(side="other")])
     assert lines == []
+
+
+def test_a_run_that_the_system_ends_is_told(tmp_path):
+    class Killed(JobRunner):
+        def _call(self, arguments: Sequence[str], log: Path) -> int:
+            log.write_text("{'loss': 0.25}\n")
+            return -9
+
+    with pytest.raises(RunError, match=r"^joint pos, seed 1: signal 9 has ended the process\. The log is"):
+        Killed(tmp_path, 1, "test", lambda line: None).run([job()])
 
 
 @pytest.mark.slow

@@ -66,6 +66,12 @@ def test_runs_that_were_scored_on_different_splits_are_refused(saved, tmp_path):
         measure_finished(FinishedSide("x", "X", runs))
 
 
+def test_predictions_and_scores_of_different_splits_are_refused(saved, tmp_path):
+    run = finished(saved, tmp_path / "1", "validation")  # `evaluate` without `--predictions` leaves the old file
+    with pytest.raises(CommandError, match=r"predictions\.jsonl is of test, and results\.json of validation\."):
+        measure_finished(FinishedSide("x", "X", [[run]]))
+
+
 def test_a_file_of_predictions_is_scored(saved, tmp_path):
     side = measure_finished(FinishedSide("x", "X", [[finished(saved, tmp_path / "1")]]))
     file = tmp_path / "theirs.jsonl"

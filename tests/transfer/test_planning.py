@@ -68,6 +68,22 @@ def test_differences_are_told_and_untuned_rates_warned_of(plan, recipe):
     assert [job.recipe["training"].get("learning_rate") for job in tuned.jobs()] == [None, 3e-4, 3e-4]
 
 
+def test_the_tasks_without_rates_of_their_own_are_named(recipe):
+    recipe["baselines"] = {"tasks": {"pos": {"training": {"learning_rate": 3e-4}}}}
+    (warning,) = plan_comparison([side(recipe)], [1]).warnings
+    assert warning.startswith("topic alone was trained with the learning rates of joint.yaml")
+    recipe["baselines"]["tasks"]["topic"] = {"training": {"learning_rate": 1e-4}}
+    assert plan_comparison([side(recipe)], [1]).warnings == []
+
+
+def test_other_training_rows_are_told(recipe):
+    fewer = copy.deepcopy(recipe)
+    fewer["datasets"]["words"]["max_rows"] = {"train": 20}
+    plan = plan_comparison([side(recipe), side(fewer, "fewer")], [1])
+    assert "fewer differs from joint: other training rows of words" in plan.differs
+    assert not any("rows of texts" in each or "validation rows" in each for each in plan.differs)
+
+
 def test_a_changed_recipe_changes_only_the_keys_of_its_runs(plan, recipe):
     keys = {job.name: job.key for job in plan.jobs()}
     changed = copy.deepcopy(recipe)
@@ -127,6 +143,10 @@ def test_a_learning_curve_adds_runs_on_shares_of_the_rows(recipe):
         {"train": train // 2},
         {"train": train // 2},
     ]
+    assert len({job.key for job in jobs}) == len({job.name for job in jobs}) == 9
+    assert jobs[3].name == "joint, seed 1, 25 % of the rows"
+    # As many passes over fewer rows, for the joint run and for each task alone.
+    assert [job.recipe["training"].get("max_steps") for job in jobs] == [4, None, None, 1, None, None, 2, None, None]
 
 
 def test_recipes_with_different_tasks_are_refused(recipe):

@@ -9,7 +9,7 @@ import pytest
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.prepare import prepare_run
-from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, reduce_recipe, rows_of
+from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 
 RECIPE: dict[str, Any] = {
     "encoder": "e",
@@ -50,6 +50,19 @@ def test_one_dataset_needs_no_probabilities():
     alone = reduce_recipe(RECIPE, ["a"], used(), alone=True)
     assert alone["training"]["num_train_epochs"] == 2.0
     assert "probabilities" not in alone["mixture"]
+
+
+def test_checkpoints_stay_at_evaluations():
+    training = {"max_steps": 700, "eval_steps": 100, "save_steps": 200, "logging_steps": 10}
+    fit_steps(training, 1 / 3)
+    assert training == {"max_steps": 233, "eval_steps": 33, "save_steps": 66, "logging_steps": 3}
+
+
+def test_the_best_model_is_chosen_by_the_task_that_the_metric_names():
+    named = {**RECIPE, "tasks": {**RECIPE["tasks"], "a_long": {"type": "text-classification"}}}
+    for metric, chosen in (("a_long_accuracy", "mtl_score"), ("eval_a_accuracy", "eval_a_accuracy"), ("loss", "loss")):
+        recipe = {**named, "training": {"metric_for_best_model": metric}}
+        assert reduce_recipe(recipe, ["a"], used(), alone=True)["training"]["metric_for_best_model"] == chosen
 
 
 def test_steps_keep_their_share_of_the_training_and_shares_stay():

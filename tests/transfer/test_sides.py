@@ -52,6 +52,7 @@ def test_groups_name_the_tasks_of_each_model(tmp_path):
         ({"all": ["pos", "xyz"]}, r"apart\.yaml: groups: recipe\.yaml has no task 'xyz'\. It has pos, genre\."),
         ({"all": ["pos"]}, r"apart\.yaml: groups: every task should be in one group\. 'genre' is in 0\."),
         ({"a": ["pos", "genre"], "b": ["pos"]}, r"every task should be in one group\. 'pos' is in 2\."),
+        ({"all": ["pos", "genre"], "none": []}, r"apart\.yaml: groups\.none: "),
         ({}, r"apart\.yaml: groups: "),
         (["pos"], r"apart\.yaml: groups: "),
     ],
@@ -71,6 +72,30 @@ def test_runs_that_differ_in_the_seed_are_one_side(tmp_path):
     assert isinstance(first, FinishedSide)
     assert [[run.folder.name for run in runs] for runs in first.runs] == [["joint1"], ["joint2"]]
     assert second.name == "other"
+
+
+def test_overrides_need_a_recipe(tmp_path):
+    folder = finished(tmp_path / "joint", ["pos", "genre"], 1)
+    with pytest.raises(CommandError, match=r"^--set: changes recipes, and no recipe is named\."):
+        read_sides([folder], ["training.seed=3"])
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    folders = [finished(tmp_path / name, ["pos", "genre"], 1) for name in ("joint", "copy")]
+    with pytest.raises(CommandError, match=r"each seed of a recipe should be given once\. .*joint and .*copy have"):
+        read_sides(folders)
+    with pytest.raises(CommandError, match=r"the same recipe and the seed 1\."):
+        read_sides([folders[0], folders[0]])
+
+
+def test_a_seed_that_is_a_variable_is_refused(tmp_path):
+    folder = finished(tmp_path / "joint", ["pos"], 1)
+    recipe = tmp_path / "joint" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 1", "seed: ${SEED}"))
+    with pytest.raises(
+        CommandError, match=r"the seed of .*joint should be a number\. Found '\$\{SEED\}' in recipe\.yaml"
+    ):
+        read_sides([folder])
 
 
 def test_runs_with_one_task_each_are_the_single_side(tmp_path):
@@ -116,5 +141,5 @@ def test_sides_need_different_names(tmp_path):
         read_sides([str(tmp_path / folder / "recipe.yaml") for folder in ("a", "b")])
     single = tmp_path / "single.yaml"
     single.write_text(yaml.safe_dump(PLAIN))
-    with pytest.raises(CommandError, match=r"'single' is the name of the runs with one task each\. Rename the file\."):
+    with pytest.raises(CommandError, match=r"'single' is the name of the runs with one task each, which the recipes"):
         read_sides([str(single)])
