@@ -113,20 +113,31 @@ def comparison_of(folder: Path) -> Path | None:
     """Return the `comparison.json` that belongs to a model's folder, or None if there is none.
 
     The file lies in the folder itself, or two levels above it, since `mtl-nlp compare` writes the runs of a comparison
-    to `COMPARISON/runs/RUN`. A file above that does not list the run, such as a run of an earlier recipe, does not
-    belong to it.
+    to `COMPARISON/runs/RUN`. A file above belongs to the run only if the file lists the run. It may also be a file of
+    the user with the same name, which must not end a training.
 
     Raises:
-        DataError: if the file above is damaged.
+        DataError: if the file above has sides and is damaged.
     """
     if (folder / COMPARISON_NAME).is_file():
         return folder / COMPARISON_NAME
     above = folder.resolve().parent
     path = above.parent / COMPARISON_NAME
-    if above.name != "runs" or not path.is_file():
+    if above.name != "runs" or not _has_sides(path):
         return None
     sides = read_comparison(path)["sides"].values()
     return path if any(has_run(side, path.parent, folder) for side in sides) else None
+
+
+def _has_sides(path: Path) -> bool:
+    """Return whether a file is JSON with the key `sides`, as that of a comparison is."""
+    if not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "sides" in content
 
 
 def has_run(side: Mapping[str, Any], above: Path, folder: Path) -> bool:

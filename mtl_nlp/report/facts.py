@@ -121,7 +121,7 @@ def adapted_tasks(recipe: SavedRecipe | None) -> list[str]:
     if recipe is None or recipe.adapters is None:
         return []
     of = recipe.adapters.get("tasks", "all")
-    return [task for task in recipe.tasks if of == "all" or task in of]
+    return [task for task in recipe.tasks if not isinstance(of, list) or task in of]  # `all`, null or a variable
 
 
 def learning_rates(recipe: SavedRecipe) -> dict[str, Any]:

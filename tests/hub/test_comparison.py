@@ -96,6 +96,13 @@ def test_the_comparison_of_a_run_lies_in_its_folder_or_two_levels_above(tmp_path
         assert comparison_of(folder / elsewhere) is None
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"mine": 1}', "\udcff"])
+def test_a_file_of_the_user_above_a_run_is_not_a_comparison(tmp_path, text):
+    (tmp_path / "comparison.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert comparison_of(tmp_path / "runs" / "mine") is None
+
+
 def test_shares_are_in_percent_and_correlations_as_they_are():
     assert unit_of("f1").value(0.51234) == "51.23"
     assert unit_of("f1").change(-0.0171) == "−1.71"

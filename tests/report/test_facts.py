@@ -79,6 +79,7 @@ def test_recipes_answer_for_weights_and_adapters(tmp_path):
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": "${W}"}}}), "ner") == 1.0
     assert adapted_tasks(recipe) == adapted_tasks(None) == []
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"r": 8}})) == list(recipe.tasks)
+    assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": None}})) == list(recipe.tasks)
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": ["genre"]}})) == ["genre"]
     training = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "seed": 1}
     assert list(learning_rates(recipe.model_copy(update={"training": training}))) == list(training)[:2]
