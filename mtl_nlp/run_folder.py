@@ -67,6 +67,8 @@ class _Training(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+    steps: int | None = None
+    epochs: _Number | None = None
     mixture: dict[str, _Sampled] = Field(default_factory=dict)
     seconds: _Number | None = None
     rows: int | None = None

@@ -45,6 +45,7 @@ class _Difference(_Part):
     delta: _Number | None = None
     low: _Number | None = None
     high: _Number | None = None
+    p_holm: _Number | None = None
     smallest: _Number | None = None
     word: str | None = None
 
@@ -54,6 +55,7 @@ class _Task(_Part):
     values: dict[str, _PerSeed]
     scores: dict[str, dict[str, _PerSeed]] = Field(default_factory=dict)
     differences: dict[str, _Difference | None] = Field(default_factory=dict)
+    learning_curve: dict[str, dict[Annotated[str, Field(pattern=r"^\d{1,3}$")], _PerSeed]] | None = None
 
 
 class _DeltaM(_Part):
@@ -62,17 +64,24 @@ class _DeltaM(_Part):
     high: _Number | None = None
 
 
+class _Provenance(_Part):
+    versions: dict[str, str] = Field(default_factory=dict)
+    data_fingerprints: dict[str, str] = Field(default_factory=dict)
+    recipes: dict[str, str] = Field(default_factory=dict)
+
+
 class _Comparison(_Part):
     split: str
     seeds: list[int]
     reference: str
+    match: str | None = None
     sides: dict[str, _Side]
-    tasks: dict[str, _Task]
+    tasks: dict[str, _Task] = Field(min_length=1)
     delta_m: dict[str, _DeltaM | None] = Field(default_factory=dict)
     differs: list[str] = Field(default_factory=list)
     warnings: list[str] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: _Provenance = Field(default_factory=_Provenance)
 
     @model_validator(mode="after")
     def _sides_exist(self) -> _Comparison:
@@ -104,11 +113,43 @@ def comparison_of(folder: Path) -> Path | None:
     """Return the `comparison.json` that belongs to a model's folder, or None if there is none.
 
     The file lies in the folder itself, or two levels above it, since `mtl-nlp compare` writes the runs of a comparison
-    to `COMPARISON/runs/RUN`.
+    to `COMPARISON/runs/RUN`. A file above belongs to the run only if the file lists the run. It may also be a file of
+    the user with the same name, which must not end a training.
+
+    Raises:
+        DataError: if the file above has sides and is damaged.
     """
+    if (folder / COMPARISON_NAME).is_file():
+        return folder / COMPARISON_NAME
     above = folder.resolve().parent
-    found = [folder / COMPARISON_NAME, *([above.parent / COMPARISON_NAME] if above.name == "runs" else [])]
-    return next((path for path in found if path.is_file()), None)
+    path = above.parent / COMPARISON_NAME
+    if above.name != "runs" or not _has_sides(path):
+        return None
+    sides = read_comparison(path)["sides"].values()
+    return path if any(has_run(side, path.parent, folder) for side in sides) else None
+
+
+def _has_sides(path: Path) -> bool:
+    """Return whether a file is JSON with the key `sides`, as that of a comparison is."""
+    if not path.is_file():
+        return False
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "sides" in content
+
+
+def has_run(side: Mapping[str, Any], above: Path, folder: Path) -> bool:
+    """Return whether a folder is that of a run of a side.
+
+    Args:
+        side: an entry of `sides` in `comparison.json`.
+        above: the folder of the comparison.
+        folder: the folder of the run.
+    """
+    runs = (run for of_seed in side["runs"].values() for run in of_seed)
+    return any((above / run["folder"]).resolve() == folder.resolve() for run in runs)
 
 
 class Unit(NamedTuple):
@@ -217,13 +258,12 @@ def cost_text(key: str, value: float | None) -> str:
     if value is None:
         return "unknown"
     shown = value / 1e6 if key == "bytes" else value
-    return (
-        f"{shown:,.1f}"
-        if key in {"bytes", "training_seconds", "ms_per_1000_texts"}
-        else f"{shown:,.4g}"
-        if (shown != int(shown))
-        else f"{int(shown):,}"
-    )
+    return f"{shown:,.1f}" if key in {"bytes", "training_seconds", "ms_per_1000_texts"} else count_text(shown)
+
+
+def count_text(value: float) -> str:
+    """Return a count, or a mean of counts, as text without an exponent."""
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.4g}"
 
 
 def comparison_rows(

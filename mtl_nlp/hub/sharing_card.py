@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.hub.comparison import comparison_of, comparison_rows, cost_rows, joint_sides, read_comparison
+from mtl_nlp.hub.comparison import comparison_of, comparison_rows, cost_rows, has_run, joint_sides, read_comparison
 from mtl_nlp.hub.markdown import escape, table_of
 from mtl_nlp.hub.sharing_words import caveats, task_statements, whole_statement
 from mtl_nlp.messages import conceal
@@ -40,13 +40,8 @@ def sharing_section(folder: Path) -> str:
     comparison = read_comparison(path)
     sides = joint_sides(comparison)
     if path.parent.resolve() != folder.resolve():
-        sides = [side for side in sides if _has_run(comparison["sides"][side], path.parent, folder)]
+        sides = [side for side in sides if has_run(comparison["sides"][side], path.parent, folder)]
     return _section(comparison, sides) if sides else ""
-
-
-def _has_run(side: Mapping[str, Any], above: Path, folder: Path) -> bool:
-    runs = (run for of_seed in side["runs"].values() for run in of_seed)
-    return any((above / run["folder"]).resolve() == folder.resolve() for run in runs)
 
 
 def _section(comparison: Mapping[str, Any], sides: list[str]) -> str:

@@ -138,7 +138,9 @@ def _counts(comparison: Mapping[str, Any], side: str) -> str:
     parts = []
     for word, tasks in found.items():
         if len(tasks) == total > 1:
-            return f"{who} {verbs[word]} {'both' if total == 2 else f'all {_number(total)}'} tasks"
+            every = "both tasks" if total == 2 else f"all {_number(total)} tasks"
+            either = "either task" if total == 2 else f"any of the {_number(total)} tasks"
+            return f"{who} {verbs[word]} {either if word is None else every}"
         if tasks:
             parts.append(f"{verbs[word]} {_named(tasks)}")
     return f"{who} {' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))}"
@@ -153,7 +155,9 @@ def _named(tasks: list[str]) -> str:
 
 def _delta_m(comparison: Mapping[str, Any], side: str) -> Iterable[str]:
     mean = (comparison.get("delta_m") or {}).get(side)
-    if mean is not None and mean["value"] is not None:
+    if mean is not None and mean["value"] is None:
+        yield "Δm is not defined"
+    elif mean is not None:
         short = PERCENT._replace(digits=1)
         interval = short.interval(mean)
         yield f"Δm is {short.change(mean['value'])} %{f' ({interval})' if interval else ''}"
@@ -197,6 +201,11 @@ def caveats(comparison: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{shown} ways to share are shown. To pick the better one by these {comparison['split']} scores flatters "
             f"it: pick on validation, or score the pick on new texts."
+        )
+    if comparison["split"] == "validation":
+        found.append(
+            "The scores are on validation, on which settings and checkpoints are often chosen. Such scores flatter all "
+            "sides, and not all by the same amount."
         )
     if len(comparison["seeds"]) < 2:
         found.append(

@@ -6,13 +6,20 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import yaml
-
 from mtl_nlp.hub.comparison import difference_of, unit_of
 from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, fewest_runs, task_statements
 from mtl_nlp.messages import json_text
-from mtl_nlp.report.facts import early_peak, has_adapter, is_improving, loss_shares, rows_of, weight_of
+from mtl_nlp.report.facts import (
+    adapted_tasks,
+    early_peak,
+    is_improving,
+    learning_rates,
+    loss_shares,
+    rows_of,
+    weight_of,
+)
 from mtl_nlp.report.material import Material, RunFiles
+from mtl_nlp.transfer.sides import SINGLE
 
 _DOMINATES = 1.5
 """A loss dominates if its share is the largest and at least this multiple of an equal share."""
@@ -58,6 +65,12 @@ class Case(NamedTuple):
         return self.material.runs[self.side]
 
     @property
+    def is_trained(self) -> bool:
+        """Whether the side has runs, and is not only a file of predictions."""
+        comparison = self.material.comparison
+        return comparison is None or bool(comparison["sides"][self.side]["runs"])
+
+    @property
     def words(self) -> dict[str, str | None]:
         """The word of each task; empty for a report without a comparison."""
         if self.material.comparison is None:
@@ -99,22 +112,21 @@ def more_seeds(case: Case) -> Iterator[Advice]:
 
 
 def tune_baselines(case: Case) -> Iterator[Advice]:
-    """Advise own rates for the single-task runs if the recipe of the side has no `baselines` section."""
-    comparison = case.material.comparison
-    if comparison is None or comparison["reference"] != "single":
+    """Advise own rates for the single-task runs if all of them ran with the learning rates of the first recipe.
+
+    The recipes of the runs decide, since `mtl-nlp compare` trains the single-task runs by the first recipe.
+    """
+    material = case.material
+    comparison = material.comparison
+    if comparison is None or comparison["reference"] != SINGLE or comparison["match"] is None:
         return
-    text = (comparison["provenance"].get("recipes") or {}).get(case.side)
-    try:
-        recipe = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError:
-        return
-    if isinstance(recipe, dict) and not recipe.get("baselines"):
+    joint = next((run.recipe for run in material.runs[material.joint[0]] if run.recipe is not None), None)
+    alone = [run.recipe for run in material.runs[SINGLE] if run.recipe is not None]
+    if joint is not None and alone and all(learning_rates(each) == learning_rates(joint) for each in alone):
         yield Advice(
             "Give the single-task runs their own learning rates.",
-            "The recipe has no section baselines, so they ran with the rates of the joint recipe, and a rate can "
-            "move a score by more than sharing does.",
+            "Their rates are those of the joint recipe, and a rate can move a score by more than sharing does.",
             "--set baselines.training.learning_rate=…",
-            case.side,
         )
 
 
@@ -166,15 +178,17 @@ def add_adapters(case: Case) -> Iterator[Advice]:
     shares = loss_shares(case.runs, list(case.words))
     recipe = next((run.recipe for run in case.runs), None)
     hurt = [task for task in case.tasks_with(HURT) if not dominates(shares, task)]
-    without = [task for task in hurt if not has_adapter(recipe, task)]
-    if without:
+    have = adapted_tasks(recipe)
+    without = [task for task in hurt if task not in have]
+    if without and case.is_trained:
+        reason = ", and no large share of the joint loss explains it" if shares else ""
         yield Advice(
             f"Give {_listed(without)} an adapter of {'its' if len(without) == 1 else 'their'} own.",
-            f"Sharing hurt {_listed(without)}, and no large share of the joint loss explains it.",
-            _set(f"adapters.tasks={json_text(without)}"),
+            f"Sharing hurt {_listed(without)}{reason}.",
+            _set(f"adapters.tasks={json_text([*have, *without])}"),
             case.side,
         )
-    adapted = [task for task in hurt if has_adapter(recipe, task)]
+    adapted = [task for task in hurt if task in have]
     if adapted:
         yield Advice(
             f"Train {_listed(adapted)} alone.",

@@ -73,12 +73,13 @@ def _series(material: Material, key: str) -> list[Series]:
 
 
 def _table(title: str, series: Sequence[Series]) -> Table:
-    """Return the values of curves at the quarters of the training."""
+    """Return the first and last values of curves, and those at the quarters of the training if there are enough."""
+    parts = 4 if min(len(each.points) for each in series) > 4 else 1
     rows = []
     for each in series:
         last = len(each.points) - 1
-        rows.append([each.name, *(f"{each.points[round(part * last / 4)][1]:.4g}" for part in range(5))])
-    return Table(title, ["run", "start", "25 %", "50 %", "75 %", "end"], rows)
+        rows.append([each.name, *(f"{each.points[round(part * last / parts)][1]:.4g}" for part in range(parts + 1))])
+    return Table(title, ["run", "first", *(["25 %", "50 %", "75 %"] if parts > 1 else []), "last"], rows)
 
 
 def _kept_epoch(material: Material) -> float | None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from mtl_nlp.errors import DataError
-from mtl_nlp.hub.comparison import unit_of
+from mtl_nlp.hub.comparison import count_text, unit_of
 from mtl_nlp.messages import one_line
 from mtl_nlp.report.blocks import Example, Examples, Fold, Plot, Plots, Section, Table, Text, short
 from mtl_nlp.report.material import OWN, Material
@@ -166,7 +166,7 @@ def _confusions(name: str, sides: Mapping[str, SideAnalysis]) -> list[object]:
         size = min(len(found.labels), _MOST_CONFUSED)
         labels = [short(label, 24) for label in found.labels[:size]]
         rows = [
-            [label, *(f"{count:.4g}" for count in found.counts[place][:size])] for place, label in enumerate(labels)
+            [label, *(count_text(count) for count in found.counts[place][:size])] for place, label in enumerate(labels)
         ]
         heat = [[count / (sum(row) or 1) for count in row[:size]] for row in found.counts[:size]]
         shown = "" if size == len(found.labels) else f", the most frequent {size} labels"
@@ -188,7 +188,7 @@ def _examples(side: str, reference: str, pair: Analysis, limit: int) -> list[obj
         )
         shown = [_example(each, right, wrong, marked=not are_numbers) for each in examples[:limit]]
         blocks.append(Examples(f"Texts on which {how}: {min(limit, total)} of {total}", shown))
-    return blocks
+    return blocks or [Text(f"There is no text on which only one of {side} and {reference} is right in most seeds.")]
 
 
 def _example(found: FoundExample, right: str, wrong: str, *, marked: bool) -> Example:

@@ -23,8 +23,9 @@ def curve(log: Sequence[Mapping[str, Any]], key: str, x: str = "epoch") -> list[
 def loss_shares(runs: Sequence[RunFiles], tasks: Sequence[str]) -> dict[str, float]:
     """Return each task's share of the joint loss in the last half of the training, as a mean over runs.
 
-    The share of a task is w_t · L_t / Σ w · L, with the logged losses and weights. A run without losses of all tasks
-    does not count.
+    The share of a task is proportional to w_t · n_t / N · L_t, with the logged losses and weights; n_t / N, the share
+    of the rows of the datasets that have the task, is 1 if the recipe has `loss.scale: per_task`. A run without losses
+    of all tasks, or with unknown n_t / N, does not count.
 
     Returns:
         A dict from task to share; empty if no run has the losses.
@@ -32,15 +33,31 @@ def loss_shares(runs: Sequence[RunFiles], tasks: Sequence[str]) -> dict[str, flo
     of_runs = []
     for run in runs:
         losses = {}
+        factors = _row_shares(run, tasks)
         for task in tasks:
             values = [value for _, value in curve(run.log, f"loss_{task}")]
             weights = [value for _, value in curve(run.log, f"weight_{task}")] or [1.0]
-            if values:
-                losses[task] = _mean_of_last_half(values) * _mean_of_last_half(weights)
+            if values and task in factors:
+                losses[task] = factors[task] * _mean_of_last_half(values) * _mean_of_last_half(weights)
         total = sum(losses.values())
         if len(losses) == len(tasks) and total > 0:
             of_runs.append({task: loss / total for task, loss in losses.items()})
     return {task: statistics.fmean(run[task] for run in of_runs) for task in tasks} if of_runs else {}
+
+
+def _row_shares(run: RunFiles, tasks: Sequence[str]) -> dict[str, float]:
+    """Return the factor n_t / N of each task in the joint loss; empty if the run has no recipe or no mixture."""
+    mixture = run.training.get("mixture") or {}
+    if run.recipe is None:
+        return {}
+    if run.recipe.loss.get("scale") == "per_task":
+        return dict.fromkeys(tasks, 1.0)
+    datasets = run.recipe.datasets
+    return {
+        task: sum(sampled["probability"] for name, sampled in mixture.items() if task in datasets[name].labels)
+        for task in tasks
+        if mixture and all(name in datasets for name in mixture)
+    }
 
 
 def _mean_of_last_half(values: Sequence[float]) -> float:
@@ -87,7 +104,7 @@ def early_peak(run: RunFiles, task: str) -> Peak | None:
     The rule is that of `mtl_nlp.training.best.has_fallen`, whose result is in `results.json`.
     """
     best = (run.training.get("best") or {}).get(task) or {}
-    if not best.get("fell"):
+    if not best.get("fell") or best.get("kept_value") is None or best.get("kept_step") is None:
         return None
     return Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
 
@@ -99,12 +116,17 @@ def weight_of(recipe: SavedRecipe | None, task: str) -> float:
     return float(value) if isinstance(value, int | float) else 1.0  # a variable of the environment is a text
 
 
-def has_adapter(recipe: SavedRecipe | None, task: str) -> bool:
-    """Return whether the recipe gives a task an adapter of its own."""
+def adapted_tasks(recipe: SavedRecipe | None) -> list[str]:
+    """Return the tasks that have an adapter of their own by the recipe."""
     if recipe is None or recipe.adapters is None:
-        return False
+        return []
     of = recipe.adapters.get("tasks", "all")
-    return of == "all" or task in of
+    return [task for task in recipe.tasks if not isinstance(of, list) or task in of]  # `all`, null or a variable
+
+
+def learning_rates(recipe: SavedRecipe) -> dict[str, Any]:
+    """Return the learning rates among the training arguments of the recipe."""
+    return {key: value for key, value in recipe.training.items() if key.endswith("learning_rate")}
 
 
 def rows_of(runs: Sequence[RunFiles], task: str) -> tuple[int, int] | None:

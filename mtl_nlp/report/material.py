@@ -14,9 +14,10 @@ from transformers.utils import CONFIG_NAME
 from mtl_nlp.errors import DataError, ModelError
 from mtl_nlp.evaluation.predictions import Prediction, read_predictions
 from mtl_nlp.hub.comparison import read_comparison
-from mtl_nlp.messages import conceal
+from mtl_nlp.messages import conceal, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.local_paths import without_local_paths
 from mtl_nlp.recipe.saved import SavedRecipe
 from mtl_nlp.run_folder import (
     COMPARISON_NAME,
@@ -145,7 +146,7 @@ def read_material(folder: Path) -> Material:
     name = conceal(folder.resolve().name)
     path = folder / COMPARISON_NAME
     if path.is_file():
-        comparison = read_comparison(path)
+        comparison = _for_page(read_comparison(path))
         runs: dict[str, list[RunFiles]] = {side: [] for side in comparison["sides"]}
         missing = 0
         for side, content in comparison["sides"].items():
@@ -162,6 +163,21 @@ def read_material(folder: Path) -> Material:
     return Material(name, None, {OWN: [RunFiles(folder)]})
 
 
+def _for_page(comparison: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison whose texts have no local paths and no values of the environment.
+
+    The title of a side can be a folder, and a warning can name a file.
+    """
+    sides = {name: {**side, "title": _public(side["title"])} for name, side in comparison["sides"].items()}
+    texts = {key: [_public(text) for text in comparison[key]] for key in ("differs", "warnings", "notes")}
+    recipes = {side: _public(text) for side, text in comparison["provenance"]["recipes"].items()}
+    return {**comparison, **texts, "sides": sides, "provenance": {**comparison["provenance"], "recipes": recipes}}
+
+
+def _public(text: str) -> str:
+    return without_local_paths(conceal(text))
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read `training_log.jsonl`.
 
@@ -169,19 +185,32 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         The entries in order; an empty list if there is no file.
 
     Raises:
-        DataError: if a line is not a JSON object with a step; the message names the line.
+        DataError: if the file is not UTF-8, or a line is not a JSON object with a step; the message names the line.
     """
     if not path.is_file():
         return []
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: should be UTF-8 text. Found {one_line(error)}.") from error
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             entry = None
-        if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
-            raise DataError(f"{path}:{number}: should be a JSON object with a `step`. Found {line!r:.80}.")
+        if not _is_entry(entry):
+            raise DataError(
+                f"{path}:{number}: should be a JSON object with a `step` and an `epoch` that are numbers. Found "
+                f"{line!r:.80}."
+            )
         entries.append(entry)
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("step"), int):
+        return False
+    return isinstance(entry.get("epoch", 0), int | float)

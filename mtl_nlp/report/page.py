@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
-import yaml
 
 from mtl_nlp.hub.comparison import difference_of, joint_sides
 from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, Statement, caveats, task_statements, whole_statement
-from mtl_nlp.messages import conceal
-from mtl_nlp.recipe.local_paths import without_local_paths
 from mtl_nlp.report.advice import advice
-from mtl_nlp.report.blocks import Code, Fold, Section, Table, Text
+from mtl_nlp.report.blocks import Code, Fold, Section, Table, Text, short
 from mtl_nlp.report.curves import training_section
 from mtl_nlp.report.differences import Limits, differences_section
 from mtl_nlp.report.material import OWN, Material, read_material
@@ -26,6 +23,9 @@ LARGEST = 2_000_000
 
 _LIMITS = (Limits(16, 12), Limits(8, 4), Limits(4, 0), Limits(0, 0))
 """The tasks in detail and the examples of each, from the first choice to the last. The page states the numbers."""
+
+_LONGEST_RECIPE = 50_000
+"""The number of characters of a recipe on the page. `recipe.yaml` has the complete recipe."""
 
 _FOLDED_ABOVE = 8
 """The number of tasks above which the first screen shows only the first sentences about each word."""
@@ -91,7 +91,7 @@ def _page(material: Material, limits: Limits) -> str:
         heading="Did sharing help?" if comparison else f"The run {material.name}",
         subtitle=_subtitle(material),
         verdicts=list(_verdicts(material)),
-        caveats=[_public(text) for text in _caveats(material)],
+        caveats=_caveats(material),
         advice=advice(material),
         sections=list(_sections(material, limits)),
         words={HURT: "hurt", HELPED: "helped", UNCLEAR: "unclear"},
@@ -99,22 +99,17 @@ def _page(material: Material, limits: Limits) -> str:
     )
 
 
-def _public(text: str) -> str:
-    """Return a text without local paths and without values of the environment."""
-    return without_local_paths(conceal(text))
-
-
 def _subtitle(material: Material) -> str:
     comparison = material.comparison
     if comparison is None:
         return f"{_count(len(material.tasks), 'task')}, one encoder, no comparison with single-task runs yet"
     sides = comparison["sides"]
-    titles = ", ".join(f"{side} ({_public(sides[side]['title'])})" for side in joint_sides(comparison))
-    reference = _public(sides[comparison["reference"]]["title"])
+    titles = ", ".join(f"{side} ({sides[side]['title']})" for side in joint_sides(comparison))
+    reference = sides[comparison["reference"]]["title"]
     matched = {"passes": ", equal passes over each task's rows", "compute": ", equal encoder passes in training"}
     return (
         f"{titles} against {reference} on {comparison['split']}: {_count(len(comparison['tasks']), 'task')}, "
-        f"{_count(len(comparison['seeds']), 'seed')}{matched.get(comparison.get('match', ''), '')}"
+        f"{_count(len(comparison['seeds']), 'seed')}{matched.get(comparison['match'], '')}"
     )
 
 
@@ -132,7 +127,7 @@ def _verdicts(material: Material) -> Iterator[Verdict]:
         return
     sides = joint_sides(comparison)
     for side in sides:
-        title = f"{side} ({_public(comparison['sides'][side]['title'])})" if len(sides) > 1 else ""
+        title = f"{side} ({comparison['sides'][side]['title']})" if len(sides) > 1 else ""
         shown, folded = _first_of(task_statements(comparison, side))
         yield Verdict(title, whole_statement(comparison, side), shown, folded)
 
@@ -166,6 +161,9 @@ def _sections(material: Material, limits: Limits) -> Iterator[Section]:
     else:
         scores = scores_section(material, comparison)
         scores.blocks += learning_curves(material, comparison, detailed)
+        if comparison["notes"]:
+            notes = list(enumerate(comparison["notes"], start=1))
+            scores.blocks.append(Table("Notes, such as reasons for missing values", ["number", "note"], notes))
         yield scores
         yield cost_section(material, comparison)
     yield training_section(material, detailed)
@@ -195,18 +193,20 @@ def _settings(material: Material) -> Section:
     comparison = material.comparison
     if comparison is None:
         own = material.runs[OWN][0].recipe
-        section.blocks.append(Text("The run has no recipe.") if own is None else Code(own.to_yaml(), "recipe"))
+        section.blocks.append(Text("The run has no recipe.") if own is None else _code(own.to_yaml(), "recipe"))
         return section
     if comparison["differs"]:
-        rows = [[place, _public(text)] for place, text in enumerate(comparison["differs"], start=1)]
-        section.blocks.append(Table("Differences between the sides' settings", ["", "difference"], rows))
+        rows = [[place, text] for place, text in enumerate(comparison["differs"], start=1)]
+        section.blocks.append(Table("Differences between the sides' settings", ["number", "difference"], rows))
     else:
         section.blocks.append(Text("The comparison lists no differences between the sides' settings."))
-    section.blocks += [Text(_public(note)) for note in comparison["notes"]]
-    for side, recipe in (comparison["provenance"].get("recipes") or {}).items():
-        text = recipe if isinstance(recipe, str) else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-        section.blocks.append(Fold(f"Recipe of {side}", [Code(_public(text), f"recipe of {side}")]))
+    for side, recipe in comparison["provenance"]["recipes"].items():
+        section.blocks.append(Fold(f"Recipe of {side}", [_code(recipe, f"recipe of {side}")]))
     return section
+
+
+def _code(recipe: str, label: str) -> Code:
+    return Code(short(recipe, _LONGEST_RECIPE), label)
 
 
 def _provenance(material: Material) -> Section:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
+from mtl_nlp.hub.comparison import count_text
 from mtl_nlp.report.svg import COLOURS, DASHES, GRID, MARKERS, MUTED, axes_of, drawing, shortened, to_svg
 
 _WIDTH = 340
@@ -154,8 +155,8 @@ def scatter_plot(name: str, title: str, points: Sequence[Point], x_label: str, y
         axes.set_title(title)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        described = "; ".join(f"{each.name}: cost {each.cost:,.4g}, quality {each.quality:.2f}" for each in points)
-        return to_svg(figure, name, f"{y_label} against {x_label}", f"{described}.")
+        costs = [f"{each.name}: cost {count_text(each.cost)}, quality {each.quality:.2f}" for each in points]
+        return to_svg(figure, name, f"{y_label} against {x_label}", f"{'; '.join(costs)}.")
 
 
 def bar_plot(name: str, title: str, bars: Sequence[tuple[str, float, float]], legend: tuple[str, str]) -> Markup:

@@ -14,6 +14,7 @@ from mtl_nlp.hub.comparison import (
     comparison_rows,
     cost_of,
     cost_rows,
+    count_text,
     difference_of,
     joint_sides,
     spread_of,
@@ -124,7 +125,7 @@ def cost_section(material: Material, comparison: Mapping[str, Any]) -> Section:
             if cost is not None and mean is not None:
                 points.append(Point(side, place, cost / 1e6 if key == "bytes" else cost, mean))
         if len(points) > 1 and len(plots) < 2:
-            values = [[point.name, f"{point.cost:,.4g}", f"{point.quality:.2f}"] for point in points]
+            values = [[point.name, count_text(point.cost), f"{point.quality:.2f}"] for point in points]
             table = Table(f"Quality and {label}", ["side", label, "mean score"], values)
             svg = scatter_plot(
                 f"cost-{key}".replace("_", "-"), f"Quality against {COSTS[key]}", points, label, "mean score"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mtl_nlp.hub.comparison import (
     COSTS,
@@ -24,7 +24,6 @@ from mtl_nlp.hub.sharing_card import HOW
 from mtl_nlp.messages import table
 
 Format = Literal["text", "markdown", "latex", "csv"]
-FORMATS: tuple[str, ...] = get_args(Format)
 
 _LATEX = {
     "\\": r"\textbackslash{}",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from typing import get_args
 
 import pytest
 from command_line import fails
 from comparison_folder import write_comparison, write_run
 
 from mtl_nlp.cli.main import main
-from mtl_nlp.cli.reporting import _FORMATS
-from mtl_nlp.report.tables import FORMATS
+from mtl_nlp.cli.reporting import FORMATS
+from mtl_nlp.report.tables import Format
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_table_is_printed_instead_of_the_page(comparison, capsys, format, show
     assert main(["report", str(comparison), "--format", format]) == 0
     assert shown in capsys.readouterr().out
     assert not (comparison / "report.html").exists()
-    assert FORMATS == _FORMATS
+    assert get_args(Format) == FORMATS
 
 
 def test_other_folders_are_refused_in_one_line(tmp_path, comparison, capsys):

@@ -259,5 +259,12 @@ def test_the_report_of_a_push_quotes_texts_only_if_the_recipe_allows_it(tmp_path
     assert str(tmp_path) not in page
 
 
+def test_a_run_that_its_comparison_does_not_list_is_pushed_with_a_report_on_itself(tmp_path):
+    folder = write_comparison(tmp_path / "c", seeds=(1,), sides=("hard",), texts=1)
+    old = shutil.copytree(folder / "runs" / "hard-1-0", folder / "runs" / "hard-of-an-earlier-recipe")
+    page = _shared_report(old)["report.html"].decode()
+    assert "Nothing is known yet about the effect of sharing" in page
+
+
 def test_a_model_without_results_is_pushed_without_a_report(tmp_path):
     assert _shared_report(tmp_path) == {}

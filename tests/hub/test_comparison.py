@@ -14,6 +14,7 @@ from mtl_nlp.hub.comparison import (
     comparison_rows,
     cost_ratio,
     cost_rows,
+    count_text,
     read_comparison,
     spread_of,
     unit_of,
@@ -28,7 +29,7 @@ def folder(tmp_path):
 def test_a_comparison_is_read_as_it_was_written(folder):
     content = read_comparison(folder / "comparison.json")
     written = json.loads((folder / "comparison.json").read_text())
-    assert content["tasks"] == written["tasks"]
+    assert {name: task | {"learning_curve": None} for name, task in written["tasks"].items()} == content["tasks"]
     assert content["sides"] == written["sides"]
     assert content["match"] == "passes"
 
@@ -63,12 +64,43 @@ def test_a_side_without_an_entry_and_a_nan_are_refused(folder):
         read_comparison(folder / "comparison.json")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tasks": {}},
+        {"match": ["passes"]},
+        {"provenance": {"versions": "2.13"}},
+        {"provenance": {"recipes": {"hard": {"encoder": "bert"}}}},
+    ],
+)
+def test_values_of_a_wrong_form_are_refused(folder, changes):
+    with pytest.raises(DataError, match=f"is damaged .{next(iter(changes))}"):
+        read_comparison(change(folder, **changes) / "comparison.json")
+
+
+def test_a_learning_curve_has_percents(folder):
+    tasks = json.loads((folder / "comparison.json").read_text())["tasks"]
+    tasks["ner"]["learning_curve"] = {"hard": {"25": [0.5], "100": [None]}}
+    assert read_comparison(change(folder, tasks=tasks) / "comparison.json")["tasks"]["ner"] == tasks["ner"]
+    tasks["ner"]["learning_curve"] = {"hard": {"all": [0.5]}}
+    with pytest.raises(DataError, match="learning_curve"):
+        read_comparison(change(folder, tasks=tasks) / "comparison.json")
+
+
 def test_the_comparison_of_a_run_lies_in_its_folder_or_two_levels_above(tmp_path):
     folder = write_comparison(tmp_path / "c", many_tasks(1), seeds=(1,), sides=("hard",))
     assert comparison_of(folder) == folder / "comparison.json"
     assert comparison_of(folder / "runs" / "hard-1-0").samefile(folder / "comparison.json")
-    (folder / "other" / "hard").mkdir(parents=True)
-    assert comparison_of(folder / "other" / "hard") is None
+    for elsewhere in ("other/hard", "runs/hard-of-an-earlier-recipe"):
+        (folder / elsewhere).mkdir(parents=True)
+        assert comparison_of(folder / elsewhere) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"mine": 1}', "\udcff"])
+def test_a_file_of_the_user_above_a_run_is_not_a_comparison(tmp_path, text):
+    (tmp_path / "comparison.json").write_text(text, encoding="utf-8", errors="surrogateescape")
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    assert comparison_of(tmp_path / "runs" / "mine") is None
 
 
 def test_shares_are_in_percent_and_correlations_as_they_are():
@@ -85,6 +117,10 @@ def test_a_mean_needs_all_values_and_a_spread_needs_two():
     assert spread_of([0.5, 0.7]).sd == pytest.approx(0.1414, abs=1e-4)
     assert spread_of([0.5]) == (0.5, None)
     assert spread_of([0.5, None]) == spread_of([]) == spread_of(None) == (None, None)
+
+
+def test_counts_have_no_exponent():
+    assert [count_text(each) for each in (0, 12345, 12345.4, 1.5, 3.0)] == ["0", "12,345", "12,345", "1.5", "3"]
 
 
 def test_rows_have_each_task_on_each_side_and_delta_m(folder):

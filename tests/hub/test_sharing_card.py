@@ -55,6 +55,6 @@ def test_names_are_escaped_and_local_paths_left_out(folder):
 
 
 def test_a_damaged_comparison_is_named(folder):
-    (folder / "comparison.json").write_text("{")
+    (folder / "comparison.json").write_text('{"sides": 1}')
     with pytest.raises(DataError, match=r"comparison\.json is damaged"):
         model_card(folder / "runs" / "hard-1-0", "ada/model")

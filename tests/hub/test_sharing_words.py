@@ -52,7 +52,7 @@ def test_one_seed_gives_numbers_and_no_word(tmp_path):
     assert first.word is None
     assert first.text == "ner changed by −1.7 points; one seed cannot separate this from chance."
     assert any("One seed" in text for text in caveats(comparison))
-    assert whole_statement(comparison, "hard").startswith("Sharing has no verdict for all three tasks")
+    assert whole_statement(comparison, "hard").startswith("Sharing has no verdict for any of the three tasks")
 
 
 def test_an_undefined_score_is_said_and_not_averaged_away(comparison):
@@ -60,6 +60,13 @@ def test_an_undefined_score_is_said_and_not_averaged_away(comparison):
     found = {each.task: each for each in task_statements(comparison, "hard")}["genre"]
     assert found.word is None
     assert found.text == "genre: accuracy is not defined in at least one run, so the sides cannot be compared."
+
+
+def test_an_undefined_delta_m_and_scores_on_validation_are_said(comparison):
+    comparison["delta_m"]["hard"] = {"value": None, "low": None, "high": None}
+    assert "; Δm is not defined; one encoder" in whole_statement(comparison, "hard")
+    comparison["split"] = "validation"
+    assert any("scores flatter all sides" in text for text in caveats(comparison))
 
 
 def test_many_tasks_are_counted_and_unknown_costs_left_out(tmp_path):

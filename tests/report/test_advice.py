@@ -37,8 +37,8 @@ def logs(folder, make):
         (run / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in make()))
 
 
-def recipes(folder, **changes):
-    for run in (folder / "runs").glob("hard-*"):
+def recipes(folder, which="hard-*", **changes):
+    for run in (folder / "runs").glob(which):
         recipe = yaml.safe_load((run / "recipe.yaml").read_text())
         (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | changes))
 
@@ -61,10 +61,11 @@ def test_one_seed_is_advised_to_become_several(tmp_path, folder):
 
 def test_single_runs_with_untuned_rates_are_named(folder):
     assert said(folder, "tune_baselines")[0].option == "--set baselines.training.learning_rate=…"
-    provenance = {"recipes": {"hard": "baselines: {training: {learning_rate: 0.0001}}"}}
-    assert said(change(folder, provenance=provenance), "tune_baselines") == []
-    assert said(change(folder, provenance={"recipes": {"hard": "a: [b"}}), "tune_baselines") == []
-    assert said(change(folder, provenance={}), "tune_baselines") == []
+    assert said(change(folder, match=None), "tune_baselines") == []  # finished runs
+    recipes(change(folder, match="passes"), "single-1-*", training={"learning_rate": 1e-4})
+    assert said(folder, "tune_baselines") == []
+    shutil.rmtree(folder / "runs")
+    assert said(folder, "tune_baselines") == []
 
 
 def test_training_longer_needs_losses_of_all_tasks_that_still_improve(folder):
@@ -99,10 +100,21 @@ def test_a_loss_dominates_with_the_largest_share_and_half_as_much_again_as_an_eq
 def test_a_hurt_task_without_a_large_loss_gets_an_adapter_or_its_own_model(folder):
     (found,) = said(folder, "add_adapters")
     assert found.option == "--set 'adapters.tasks=[\"ner\"]'"
+    recipes(folder, adapters={"tasks": ["genre"]})
+    (found,) = said(folder, "add_adapters")
+    assert found.option == '--set \'adapters.tasks=["genre", "ner"]\''  # genre keeps its adapter
     recipes(folder, adapters={"tasks": ["ner"]})
     (found,) = said(folder, "add_adapters")
     assert found.what == "Train ner alone."
     assert said(words(folder, ner="helped"), "add_adapters") == []
+
+
+def test_adapters_are_advised_without_claims_on_unknown_losses_and_never_for_predictions(folder):
+    logs(folder, list)
+    assert said(folder, "add_adapters")[0].because == "Sharing hurt ner."
+    sides = json.loads((folder / "comparison.json").read_text())["sides"]
+    change(folder, sides={**sides, "hard": {**sides["hard"], "runs": {}}})
+    assert said(folder, "add_adapters") == []
 
 
 def test_a_small_dataset_that_gains_raises_the_temperature(folder):
@@ -145,6 +157,8 @@ def test_equal_advice_for_two_sides_is_given_once(comparison):
 
 def test_sixty_tasks_give_few_lines(tmp_path):
     folder = write_comparison(tmp_path / "c", many_tasks(60), runs=False, sides=("hard",))
+    sides = json.loads((folder / "comparison.json").read_text())["sides"]
+    change(folder, sides={**sides, "hard": {**sides["hard"], "runs": {"1": [{"folder": "gone", "tasks": []}]}}})
     found = advice(read_material(folder))
     assert "15 further tasks" in found[0].what
     assert len(found) < 6

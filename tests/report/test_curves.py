@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 from mtl_nlp.report.blocks import Fold, Plots
 from mtl_nlp.report.curves import training_section
 from mtl_nlp.report.material import read_material
@@ -29,6 +32,20 @@ def test_every_task_has_its_losses_scores_and_weights_for_each_seed(comparison):
     assert losses.plots[0].table.rows[0][0] == "single, seed 1"
     (weights,) = found["Loss weights"].blocks
     assert len(weights.plots) == 2  # the weight of ner is 1 at all steps
+
+
+def test_values_at_the_quarters_of_the_training_need_five_points(comparison, tmp_path):
+    folder = shutil.copytree(comparison, tmp_path / "c")
+
+    def heads() -> list[str]:
+        material = read_material(folder)
+        (losses,) = folds(training_section(material, ["ner"]))["Training loss"].blocks
+        return list(losses.plots[0].table.head)
+
+    assert heads() == ["run", "first", "25 %", "50 %", "75 %", "last"]
+    short = "".join(json.dumps({"step": step, "loss_ner": 1.0}) + "\n" for step in (1, 2))
+    (folder / "runs" / "hard-1-0" / "training_log.jsonl").write_text(short)
+    assert heads() == ["run", "first", "last"]
 
 
 def test_sampling_is_shown_as_planned_and_as_drawn(run):

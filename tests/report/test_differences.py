@@ -57,6 +57,15 @@ def test_examples_have_gold_and_both_answers(comparison):
     assert "/B-" in words[0].examples[0].answers[0][1]
 
 
+def test_sides_without_such_texts_say_so(comparison, tmp_path):
+    folder = shutil.copytree(comparison, tmp_path / "c")
+    answers = (folder / "runs" / "single-1-1" / "predictions.jsonl").read_bytes()
+    for run in (folder / "runs").iterdir():
+        (run / "predictions.jsonl").write_bytes(answers)
+    texts = [block.text for block in blocks_of(folder, "genre") if isinstance(block, Text)]
+    assert texts[0] == "There is no text on which only one of hard and single is right in most seeds."
+
+
 def test_texts_can_be_left_out(comparison):
     section = differences_section(read_material(comparison), ["genre"], ALL._replace(texts=False))
     assert isinstance(section.blocks[0], Text)

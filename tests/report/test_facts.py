@@ -8,7 +8,16 @@ import math
 import pytest
 from comparison_folder import TASKS, write_run
 
-from mtl_nlp.report.facts import curve, early_peak, has_adapter, is_improving, loss_shares, rows_of, weight_of
+from mtl_nlp.report.facts import (
+    adapted_tasks,
+    curve,
+    early_peak,
+    is_improving,
+    learning_rates,
+    loss_shares,
+    rows_of,
+    weight_of,
+)
 from mtl_nlp.report.material import RunFiles
 
 
@@ -25,12 +34,22 @@ def test_a_curve_has_the_finite_values_of_a_key():
 
 
 def test_a_share_of_the_loss_is_weighted_and_of_the_last_half(tmp_path):
-    entries = [{"step": step, "loss_a": 90.0, "loss_b": 1.0} for step in (1, 2)]
-    entries += [{"step": step, "loss_a": 1.0, "loss_b": 3.0, "weight_a": 3.0} for step in (3, 4)]
-    shares = loss_shares([logged(tmp_path / "r", entries)], ["a", "b"])
-    assert shares == pytest.approx({"a": 0.5, "b": 0.5})
-    assert loss_shares([logged(tmp_path / "r", entries)], ["a", "c"]) == {}
-    assert loss_shares([], ["a"]) == {}
+    entries = [{"step": step, "loss_ner": 90.0, "loss_genre": 1.0} for step in (1, 2)]
+    entries += [{"step": step, "loss_ner": 1.0, "loss_genre": 3.0, "weight_ner": 3.0} for step in (3, 4)]
+    run = logged(write_run(tmp_path / "r"), entries)
+    assert loss_shares([run], ["ner", "genre"]) == pytest.approx({"ner": 0.5, "genre": 0.5})
+    assert loss_shares([run], ["ner", "$rating_{"]) == {}
+    assert loss_shares([], ["ner"]) == {}
+    assert loss_shares([logged(tmp_path / "without-recipe", entries)], ["ner", "genre"]) == {}
+
+
+def test_a_share_of_the_loss_counts_the_rows_of_the_task(tmp_path):
+    entries = [{"step": step, "loss_ner": 1.0, "loss_genre": 1.0} for step in (1, 2)]
+    folder = write_run(tmp_path / "r", labels={"ewt": ["ner"], "wnut": ["genre"]})  # p = 0.6 and 0.4
+    assert loss_shares([logged(folder, entries)], ["ner", "genre"]) == pytest.approx({"ner": 0.6, "genre": 0.4})
+    with open(folder / "recipe.yaml", "a") as recipe:
+        recipe.write("loss: {scale: per_task}\n")
+    assert loss_shares([RunFiles(folder)], ["ner", "genre"]) == pytest.approx({"ner": 0.5, "genre": 0.5})
 
 
 def test_a_task_improves_if_its_last_evaluation_or_its_losses_say_so(tmp_path):
@@ -58,9 +77,12 @@ def test_recipes_answer_for_weights_and_adapters(tmp_path):
     assert weight_of(recipe, "ner") == weight_of(None, "ner") == 1.0
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": 0.5}}}), "ner") == 0.5
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": "${W}"}}}), "ner") == 1.0
-    assert not has_adapter(recipe, "ner")
-    assert has_adapter(recipe.model_copy(update={"adapters": {"r": 8}}), "ner")
-    assert not has_adapter(recipe.model_copy(update={"adapters": {"tasks": ["genre"]}}), "ner")
+    assert adapted_tasks(recipe) == adapted_tasks(None) == []
+    assert adapted_tasks(recipe.model_copy(update={"adapters": {"r": 8}})) == list(recipe.tasks)
+    assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": None}})) == list(recipe.tasks)
+    assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": ["genre"]}})) == ["genre"]
+    training = {"learning_rate": 1e-4, "head_learning_rate": 1e-3, "seed": 1}
+    assert list(learning_rates(recipe.model_copy(update={"training": training}))) == list(training)[:2]
 
 
 def test_rows_of_a_task_are_those_of_its_datasets(tmp_path):

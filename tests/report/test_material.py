@@ -52,6 +52,12 @@ def test_damaged_files_are_named(tmp_path):
     path.write_text('{"step": 1}\n\n{"step": "two"}\n')
     with pytest.raises(DataError, match=r"training_log\.jsonl:3: should be a JSON object with a `step`"):
         read_log(path)
+    path.write_text('{"step": 1, "epoch": "half"}')
+    with pytest.raises(DataError, match=r"training_log\.jsonl:1: .* an `epoch`"):
+        read_log(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"training_log\.jsonl: should be UTF-8"):
+        read_log(path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match=r"config\.json is damaged"):
         _ = RunFiles(tmp_path).tasks

@@ -110,7 +110,8 @@ def test_equal_files_give_an_equal_page(comparison):
 
 def test_losses_come_before_gains_and_the_advice_follows(pages):
     text = pages("three").read_text(encoding="utf-8")
-    order = ["ner lost 1.7 points", "genre gained 1.2 points", "Read this with care", "What to try next", "Settings"]
+    order = ["ner lost 1.7 points", "genre gained 1.2 points", "Read this with care", "What to try next"]
+    order += ["4000 of 12544 training rows drawn", "encoder passes per text", "Training loss"]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     assert "an equal share" in text or "adapter of its own" in text
@@ -126,6 +127,8 @@ def test_names_and_texts_are_escaped(pages):
 def test_a_page_without_examples_has_no_texts_and_no_local_paths(tmp_path):
     folder = write_comparison(tmp_path / "c", seeds=(1,))
     change(folder, notes=["data of /home/ada/data/x.jsonl"], differs=["single: /home/ada/a.yaml"])
+    sides = json.loads((folder / "comparison.json").read_text())["sides"]
+    change(folder, sides={name: {**side, "title": f"/home/ada/runs/{name}"} for name, side in sides.items()})
     with_texts, without = report_page(folder), report_page(folder, examples=False)
     assert "Lovelace" in with_texts
     assert "Lovelace" not in without
@@ -146,6 +149,12 @@ def test_incomplete_comparisons_give_a_page(tmp_path, options):
     text = report_page(write_comparison(tmp_path / "c", sides=("hard",), **{"seeds": (1, 2), **options}))
     assert "Did sharing help?" in text
     assert "nan" not in re.sub(r"<[^>]+>", "", text).lower().split()
+
+
+def test_a_long_recipe_is_shortened(tmp_path):
+    folder = write_comparison(tmp_path / "c", runs=False, sides=("hard",))
+    text = report_page(change(folder, provenance={"recipes": {"hard": "labels: x\n" * 300_000}}))
+    assert len(text.encode()) < LARGEST
 
 
 def test_an_empty_run_gives_a_page(tmp_path):

@@ -7,12 +7,13 @@ import html
 import io
 import shutil
 import subprocess
+from typing import get_args
 
 import pytest
 from comparison_folder import write_comparison
 
 from mtl_nlp.hub.comparison import read_comparison
-from mtl_nlp.report.tables import FORMATS, comparison_table, latex_escape
+from mtl_nlp.report.tables import Format, comparison_table, latex_escape
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_csv_has_plain_numbers_in_the_unit_of_the_table(content):
     assert None not in {key for row in rows for key in row}
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", get_args(Format))
 def test_one_seed_and_no_cost_give_a_table(tmp_path, format):
     folder = write_comparison(tmp_path / "c", seeds=(1,), cost=False, runs=False)
     text = comparison_table(read_comparison(folder / "comparison.json"), format)
