@@ -75,7 +75,7 @@ def encoder_digest(recipe: Recipe, run: Run) -> str:
     return digest.hexdigest()
 
 
-def content_key(recipe: Recipe, digests: Digests, encoder: str) -> str:
+def content_key(recipe: Recipe, digests: Digests, encoder: str, share: float = 1.0) -> str:
     """Return the key of a run: a hash of the recipe's values with its seed, of its data, its encoder and the versions.
 
     The location of the data, of the encoder and of the output has no effect on the key.
@@ -84,6 +84,7 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str) -> str:
         recipe: the recipe of the run.
         digests: the hashes of the datasets, see `digests_of`.
         encoder: the hash of the encoder, see `encoder_digest`.
+        share: the share of the hashed training rows that the run draws.
     """
     data = recipe.model_dump(exclude_defaults=True)
     for key in _WITHOUT_EFFECT:
@@ -93,16 +94,12 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str) -> str:
         name: _dataset_content(dataset, digests[name], set(dataset["labels"]))
         for name, dataset in data["datasets"].items()
     }
-    content = json.dumps({"recipe": data, "versions": versions()}, sort_keys=True, default=str)
+    drawn = {} if share == 1.0 else {"share": share}
+    content = json.dumps({"recipe": data, "versions": versions(), **drawn}, sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _dataset_content(dataset: Mapping[str, Any], digests: Mapping[str, str], tasks: Collection[str]) -> dict[str, Any]:
-    """Return the hashes of a dataset's texts and of the labels of some tasks; for a stream, also its section.
-
-    `max_rows` counts too, since the runs of a learning curve draw their rows from the hashed ones.
-    """
+    """Return the hashes of a dataset's texts and of the labels of some tasks; for a stream, also its section."""
     kept = {key: digest for key, digest in digests.items() if "/" not in key or key.partition("/")[2] in tasks}
-    if dataset.get("streaming"):
-        return {"data": kept, "section": dict(dataset)}
-    return {"data": kept, "tasks": sorted(tasks), "max_rows": dataset.get("max_rows", {})}
+    return {"data": kept, **({"section": dict(dataset)} if dataset.get("streaming") else {"tasks": sorted(tasks)})}

@@ -98,7 +98,7 @@ class _Prepared:
             _limit_rows(written, self.run, share)
         expanded = Recipe.from_written({**written, "output_dir": "."})
         training_arguments(expanded)
-        key = content_key(expanded, self.digests, self.encoder)
+        key = content_key(expanded, self.digests, self.encoder, share)
         read = (rows_of(tasks, self.used) if rows is None else rows) * share
         return Job(side, seed, tuple(tasks), written, key, read, share)
 

@@ -42,13 +42,9 @@ def test_a_key_covers_values_data_encoder_and_seed(quick_recipe):
     assert len({key(), key("y"), key(training=training), key(max_length=32)}) == 4
 
 
-def test_a_key_covers_the_rows_that_are_drawn(quick_recipe):
-    def key(**max_rows: int) -> str:
-        sample = {**quick_recipe["datasets"]["sample"], "max_rows": max_rows}
-        recipe = Recipe.from_dict({**quick_recipe, "datasets": {"sample": sample}})
-        return content_key(recipe, {"sample": {"train": "a"}}, "x")
-
-    assert len({key(), key(train=10), key(train=20)}) == 3
+def test_a_key_covers_the_share_of_the_rows(quick_recipe):
+    recipe = Recipe.from_dict(quick_recipe)
+    assert len({content_key(recipe, {"sample": {"train": "a"}}, "x", share) for share in (1.0, 0.5, 0.25)}) == 3
 
 
 def test_versions_are_those_of_the_libraries_that_change_a_model():
