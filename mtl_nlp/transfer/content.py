@@ -54,7 +54,7 @@ def _hash_of(columns: Iterable[Column]) -> str:
     digest = hashlib.sha256()
     for column in columns:
         rows = column.source.select_columns([column.column_name]).with_format("arrow")
-        table = pa.Table.from_batches([rows[:].combine_chunks().to_batches()[0]]) if len(rows) else rows[:]
+        table = rows[:].combine_chunks()  # the hash would depend on the chunks
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
             stream.write_table(table.replace_schema_metadata(None))

@@ -81,8 +81,10 @@ def check_jobs(number: int) -> None:
     """Check that several runs can train at once: one per accelerator, or one per CPU core without accelerators.
 
     Raises:
-        CommandError: if there are fewer devices.
+        CommandError: if there are fewer devices, or the command was launched with several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CommandError("compare: starts the processes of its runs itself. Call it without `accelerate launch`.")
     devices = torch.accelerator.device_count()
     limit, kind = (devices, "device") if devices else (os.cpu_count() or 1, "CPU core")
     if number > limit:

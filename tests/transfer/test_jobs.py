@@ -53,6 +53,12 @@ def test_a_run_is_complete_with_the_scores_and_predictions_of_the_split(tmp_path
         is_complete(tmp_path, job(), "test")
 
 
+def test_a_comparison_is_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(CommandError, match="Call it without `accelerate launch`"):
+        check_jobs(1)
+
+
 def test_there_are_at_most_as_many_jobs_as_devices():
     check_jobs(1)
     devices = torch.accelerator.device_count()
