@@ -39,6 +39,7 @@ class _Side(_Part):
     title: str
     runs: dict[str, list[_Run]] = Field(default_factory=dict)
     cost: dict[str, _Number | None] | None = None
+    predictions: str | None = None
 
 
 class _Difference(_Part):

@@ -90,7 +90,7 @@ class Material:
     Attributes:
         name: the name of the folder.
         comparison: the content of `comparison.json`; None for a run.
-        runs: for each side, its runs of all seeds.
+        runs: for each side, its runs of all seeds; a file of predictions is a run without other files.
         missing: the number of runs whose folders do not exist.
     """
 
@@ -154,6 +154,8 @@ def read_material(folder: Path) -> Material:
                 existing = [each for each in entries if (folder / each["folder"]).is_dir()]
                 missing += len(entries) - len(existing)
                 runs[side] += [RunFiles(folder / each["folder"], seed) for each in existing]
+            if content.get("predictions") is not None:
+                runs[side].append(RunFiles(folder / content["predictions"]))
         return Material(name, comparison, runs, missing)
     if not (folder / RESULTS_NAME).is_file():
         raise DataError(

@@ -20,7 +20,7 @@ from mtl_nlp.transfer.planning import Match, plan_comparison
 from mtl_nlp.transfer.sides import FinishedSide, PredictionsSide, RecipeSide, Side, check_names, read_sides
 from mtl_nlp.transfer.speed import rows_per_second
 
-_OWN = ("runs", "recipes", "logs", COMPARISON_NAME, REPORT_NAME)
+_OWN = ("runs", "recipes", "logs", "predictions", COMPARISON_NAME, REPORT_NAME)
 """The names of what a comparison writes into its folder."""
 
 

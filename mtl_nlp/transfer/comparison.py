@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from mtl_nlp.errors import CommandError
 from mtl_nlp.evaluation.predictions import Prediction
 from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.run_folder import COMPARISON_NAME, shared_recipe, write_file
+from mtl_nlp.run_folder import COMPARISON_NAME, PREDICTIONS_NAME, shared_recipe, write_file
 from mtl_nlp.transfer.content import versions
 from mtl_nlp.transfer.delta_m import delta_m
 from mtl_nlp.transfer.measured import Measured, tasks_of
@@ -167,9 +169,21 @@ def _sides_entry(sides: Sequence[Measured], output: Path, report: Callable[[str]
                 for run, found in side.models.items()
             },
             "cost": side.cost(timed.get(side.name)),
+            **({} if side.file is None else {"predictions": _copied(side.file, output)}),
         }
         for side in sides
     }
+
+
+def _copied(file: Path, output: Path) -> str:
+    """Copy a file of predictions into the folder of the comparison, from which the report is made."""
+    with open(file, "rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    folder = output / "predictions" / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / PREDICTIONS_NAME).is_file():
+        shutil.copyfile(file, folder / PREDICTIONS_NAME)
+    return folder.relative_to(output).as_posix()
 
 
 def _texts(side: Measured) -> list[dict[str, Any]]:

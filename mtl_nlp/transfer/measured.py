@@ -49,6 +49,7 @@ class Measured:
         predictions: run -> task -> predictions in the order of the rows.
         scores: run -> the scores of its tasks.
         split: the split of the predictions.
+        file: the file of predictions, for a side without models.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Measured:
     predictions: dict[str, dict[str, list[Prediction]]]
     scores: dict[str, Scores]
     split: str
+    file: Path | None = None
 
     @property
     def tasks(self) -> list[str]:
@@ -136,7 +138,7 @@ def measure_predictions(side: PredictionsSide, tasks: Mapping[str, Task]) -> Mea
         for task, rows in found.items()
     }
     split = next(iter(found.values()))[0].split
-    return Measured(side.name, side.title, {}, {"1": found}, {"1": scores}, split)
+    return Measured(side.name, side.title, {}, {"1": found}, {"1": scores}, split, side.file)
 
 
 def tasks_of(sides: Sequence[Measured]) -> dict[str, Task]:

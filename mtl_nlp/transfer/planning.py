@@ -252,7 +252,7 @@ def _warnings(recipe: Recipe, sides: Sequence[RecipeSide]) -> list[str]:
     return [
         f"{who} alone was trained with the learning rates of {sides[0].title}, which were not chosen for it. Rates "
         f"move scores by more than most ways of sharing do. Choose rates on validation, and set "
-        f"`baselines: {{training: {{learning_rate: …}}}}`"
+        f"baselines.training.learning_rate"
     ]
 
 

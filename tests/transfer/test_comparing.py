@@ -98,6 +98,9 @@ def test_a_file_of_predictions_is_a_side(compared, tmp_path, capsys):
     difference = content["tasks"]["pos"]["differences"][f"theirs - {first.name}"]
     assert (difference["delta"], difference["word"]) == (0.0, None)
     assert set(content["sides"]["theirs"]["cost"].values()) == {None}
+    copied = tmp_path / "c" / content["sides"]["theirs"]["predictions"] / "predictions.jsonl"
+    assert copied.read_bytes() == theirs.read_bytes()
+    assert "The runs have no predictions" not in (tmp_path / "c" / "report.html").read_text()
     assert any("One seed gives no interval" in note for note in content["notes"])
     lines = [json.loads(line) for line in theirs.read_text().splitlines()]
     theirs.write_text("".join(json.dumps(line) + "\n" for line in lines if line["task"] == "pos"))
