@@ -18,7 +18,7 @@ from transformers import AutoModel
 
 from mtl_nlp.data.conll import read_conll
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test waits for all commands
 
 VALUES = {
     name: f"qqvalue{number}of{name.lower()}"

@@ -55,6 +55,7 @@ def test_a_dry_run_lists_the_runs_with_their_time_and_writes_nothing(tmp_path, c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_table_is_printed_in_the_format_asked_for(compared, capsys):
     arguments = ["compare", str(compared / "joint.yaml"), "--seeds", "2", "--output", str(compared / "compared")]
     assert main([*arguments, "--format", "markdown"]) == 0

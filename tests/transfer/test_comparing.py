@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ from mtl_nlp.errors import CommandError
 from mtl_nlp.transfer.comparing import check_folder, compare, seeds_of
 from mtl_nlp.transfer.sides import FinishedRun, FinishedSide
 
-slow = pytest.mark.slow
+
+def slow(test: Callable) -> Callable:
+    """Mark a test that trains several runs."""
+    return pytest.mark.slow(pytest.mark.timeout(900)(test))
 
 
 def content_of(folder: Path) -> dict:

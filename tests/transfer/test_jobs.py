@@ -85,6 +85,7 @@ def test_a_run_that_the_system_ends_is_told(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_runs_train_at_once_and_are_scored_on_the_split(tmp_path, quick_recipe):
     del quick_recipe["output_dir"]
     jobs = [
@@ -102,6 +103,7 @@ def test_two_runs_train_at_once_and_are_scored_on_the_split(tmp_path, quick_reci
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_cannot_be_trained_is_named_with_its_log(tmp_path, quick_recipe):
     del quick_recipe["output_dir"]
     quick_recipe["datasets"]["sample"]["labels"]["pos"] = "nowhere"
