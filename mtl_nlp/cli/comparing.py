@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
         compare,
         "find out whether sharing helped",
         "mtl-nlp compare recipes/quickstart.yaml --seeds 2\n"
-        "  mtl-nlp compare recipes/ewt.yaml recipes/ewt_adapters.yaml --dry-run\n"
+        "  mtl-nlp compare recipes/quickstart.yaml recipes/soft_sharing.yaml --dry-run\n"
         "  mtl-nlp compare runs/joint runs/other predictions.jsonl",
     )
     parser.add_argument(
@@ -28,7 +28,7 @@ def add_commands(commands: Any) -> None:
         nargs="+",
         metavar="SIDE",
         help="a recipe, a file of groups (recipe and groups: {model: [task, …]}), the folder of a finished run, or a "
-        "file of predictions (.jsonl)",
+        "file of predictions (.jsonl); the reference is each task alone, or else the first side",
     )
     parser.add_argument(
         "--seeds", type=positive_integer, default=3, metavar="N", help="train with the seeds 1 to N (default: 3)"

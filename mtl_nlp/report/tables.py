@@ -21,6 +21,7 @@ from mtl_nlp.hub.comparison import (
 )
 from mtl_nlp.hub.markdown import table_of
 from mtl_nlp.hub.sharing_card import HOW
+from mtl_nlp.hub.sharing_words import caveats
 from mtl_nlp.messages import table
 
 Format = Literal["text", "markdown", "latex", "csv"]
@@ -56,7 +57,7 @@ def comparison_table(comparison: Mapping[str, Any], format: Format) -> str:
     """Return the table of a comparison: each task's scores, difference, interval and word, Δm, and the costs.
 
     Shares such as accuracy and F1 are in percent and their differences in points, with two decimals. Correlations and
-    errors are as they are, with four decimals.
+    errors are as they are, with four decimals. Below the tables are the sentences that limit their meaning.
 
     Args:
         comparison: the content of `comparison.json`.
@@ -68,8 +69,11 @@ def comparison_table(comparison: Mapping[str, Any], format: Format) -> str:
     parts = {"text": _text, "markdown": table_of, "latex": _latex}[format]
     scores, costs = comparison_rows(comparison), cost_rows(comparison)
     tables = [parts(*scores), *([parts(*costs)] if costs[1] else [])]
-    note = f"% {HOW}" if format == "latex" else HOW
-    return "\n\n".join([*tables, note]) + "\n"
+    has_interval = any(
+        d.get("low") is not None for task in comparison["tasks"].values() for d in task["differences"].values()
+    )
+    notes = [*([HOW] if has_interval else []), *caveats(comparison)]
+    return "\n\n".join([*tables, *(f"% {note}" if format == "latex" else note for note in notes)]) + "\n"
 
 
 def _text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

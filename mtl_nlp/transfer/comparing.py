@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.hub.model_card import write_model_card
 from mtl_nlp.messages import one_line, table
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run_folder import COMPARISON_NAME, REPORT_NAME, RESULTS_NAME, checkpoint_folders, read_results
+from mtl_nlp.run_folder import (
+    COMPARISON_NAME,
+    REPORT_NAME,
+    RESULTS_NAME,
+    checkpoint_folders,
+    read_results,
+    saved_recipe,
+)
 from mtl_nlp.training.folder import locked
 from mtl_nlp.transfer.comparison import Comparison, compare_measured
+from mtl_nlp.transfer.differing import describe_differences, name_of_model
 from mtl_nlp.transfer.jobs import Job, JobRunner, check_jobs, folder_of, is_complete
 from mtl_nlp.transfer.measured import Measured, measure_finished, measure_jobs, measure_predictions, tasks_of
 from mtl_nlp.transfer.planning import Match, plan_comparison
-from mtl_nlp.transfer.sides import FinishedSide, PredictionsSide, RecipeSide, Side, check_names, read_sides
+from mtl_nlp.transfer.sides import SINGLE, FinishedSide, PredictionsSide, RecipeSide, Side, check_names, read_sides
 from mtl_nlp.transfer.speed import rows_per_second
 
 _OWN = ("runs", "recipes", "logs", "predictions", COMPARISON_NAME, REPORT_NAME)
@@ -60,42 +68,79 @@ def compare(
     trained = [side for side in sides if isinstance(side, RecipeSide)]
     beside = default_output(sides)
     folder = beside if output is None else Path(output)
-    check_folder(folder, [task for side in trained[:1] for task in side.recipe.tasks])
+    check_folder(folder, [side.name for side in sides], [task for side in trained[:1] for task in side.recipe.tasks])
     check_jobs(jobs)
+    if match not in get_args(Match):
+        raise CommandError(f"compare: `match` should be {' or '.join(get_args(Match))}. Found {match!r}.")
     if not trained:
         if learning_curve:
             raise CommandError("--learning-curve: trains recipes on fewer rows, and no recipe is named.")
+        measured = _measured(sides, [])
+        entries: dict[str, Any] = {
+            "match": None,
+            "differs": differences_of_runs(measured),
+            "warnings": [],
+            "notes": _notes(measured),
+        }
+        _say_all(entries, say)
         with locked(folder):
-            return compare_measured(_measured(sides, []), folder, plan=_NOTHING_PLANNED, curves={}, report=say)
+            return compare_measured(measured, folder, plan=entries, curves={}, report=say)
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
-    for line in [
-        *(f"note: {each}" for each in [*plan.notes, *plan.differs]),
-        *(f"warning: {w}" for w in plan.warnings),
-    ]:
-        say(line)
+    entries = {"match": plan.match, "differs": plan.differs, "warnings": plan.warnings, "notes": plan.notes}
+    _say_all(entries, say)
     with locked(folder):
         JobRunner(folder, jobs, plan.split, say).run(list(plan.jobs()))
         curves = {share: [measure_jobs(side, folder) for side in found] for share, found in plan.curves.items()}
         measured = _measured(sides, [measure_jobs(side, folder) for side in plan.sides])
-        entries = {"match": match, "differs": plan.differs, "warnings": plan.warnings, "notes": plan.notes}
+        for note in _notes(measured):
+            say(f"note: {note}")
+        entries["notes"] = [*plan.notes, *_notes(measured)]
         comparison = compare_measured(measured, folder, plan=entries, curves=curves, report=say)
         for job in plan.jobs():  # the cards were written before there was a comparison
             write_model_card(folder_of(folder, job))
         return comparison
 
 
-_NOTHING_PLANNED: dict[str, Any] = {"match": None, "differs": [], "warnings": [], "notes": []}
+def differences_of_runs(sides: Sequence[Measured]) -> list[str]:
+    """Return a sentence for each finished run whose settings differ from those of the first, if both have a recipe.
+
+    Args:
+        sides: the sides, of which the first runs are compared.
+    """
+    named = []
+    for side in sides:
+        models = next(iter(side.models.values()), [])
+        for model in models:
+            if (recipe := saved_recipe(model.folder)) is not None:
+                data = recipe.model_dump(exclude_unset=True)
+                data.pop("output_dir", None)
+                data.get("training", {}).pop("seed", None)
+                named.append((name_of_model(side.name, model.tasks, len(models)), data))
+    return describe_differences(named)
+
+
+def _say_all(entries: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    for note in [*entries["notes"], *entries["differs"]]:
+        say(f"note: {note}")
+    for warning in entries["warnings"]:
+        say(f"warning: {warning}")
+
+
+def _notes(measured: Sequence[Measured]) -> list[str]:
+    return [note for side in measured for note in side.notes]
 
 
 def seeds_of(seeds: int | Sequence[int]) -> list[int]:
     """Return the seeds 1 to n for a number n, or the given seeds.
 
     Raises:
-        CommandError: if there is no seed, or a seed is given twice.
+        CommandError: if there is no seed, a seed is not an integer, or a seed is given twice.
     """
     found = list(range(1, seeds + 1)) if isinstance(seeds, int) else list(seeds)
-    if not found or len(set(found)) < len(found):
-        raise CommandError(f"compare: `seeds` should be at least one seed, each given once. Found {seeds}.")
+    if not found or len(set(found)) < len(found) or not all(isinstance(seed, int) for seed in found):
+        raise CommandError(
+            f"compare: `seeds` should be a number of seeds, or at least one integer, each given once. Found {seeds!r}."
+        )
     return found
 
 
@@ -110,19 +155,24 @@ def default_output(sides: Sequence[Side]) -> Path:
         raise CommandError(
             "compare: predictions alone do not say the types of their tasks. Name a recipe or a run too."
         )
-    beside = first.recipe.output_dir if isinstance(first, RecipeSide) else first.runs[0][0].folder.resolve()
+    if isinstance(first, RecipeSide):
+        return Path(f"{first.recipe.output_dir}-compare")
+    folder = first.runs[0][0].folder.resolve()
+    of_comparison = folder.parents[1]  # a run may lie in the folder of a comparison, which has no room for another one
+    beside = of_comparison if (of_comparison / COMPARISON_NAME).is_file() else folder
     return Path(f"{beside}-compare")
 
 
-def check_folder(folder: Path, tasks: Sequence[str]) -> None:
-    """Check that a folder is new, empty or that of a comparison of the same tasks.
+def check_folder(folder: Path, sides: Collection[str], tasks: Sequence[str]) -> None:
+    """Check that a folder is new, empty or that of a comparison of the same tasks and of no other sides.
 
     Args:
         folder: the folder of the comparison.
+        sides: the names of the sides.
         tasks: the tasks to compare; empty if unknown.
 
     Raises:
-        CommandError: if the folder has other files, or a comparison of different tasks.
+        CommandError: if the folder has other files, or a comparison of different tasks or with other sides.
     """
     if folder.is_file():
         raise CommandError(f"--output: {folder} is a file. Name a folder.")
@@ -137,13 +187,19 @@ def check_folder(folder: Path, tasks: Sequence[str]) -> None:
     if not path.is_file():
         return
     try:
-        found = list(json.loads(path.read_text(encoding="utf-8"))["tasks"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found, others = list(content["tasks"]), [side for side in content["sides"] if side not in {*sides, SINGLE}]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({one_line(error)}). Delete the file; the runs are kept.") from error
     if tasks and set(found) != set(tasks):
         raise CommandError(
             f"--output: {folder} holds a comparison of the tasks {', '.join(found)}, and not of {', '.join(tasks)}. "
             f"Choose a different folder."
+        )
+    if others:
+        raise CommandError(
+            f"--output: {folder} holds a comparison with the side {others[0]}, which would be lost. Name this side "
+            f"too, or choose a different folder."
         )
 
 
@@ -169,6 +225,7 @@ def describe_runs(
     trained = [side for side in sides if isinstance(side, RecipeSide)]
     if not trained:
         raise CommandError("--dry-run: lists the runs of recipes. Finished runs and predictions need no training.")
+    check_folder(output, [side.name for side in sides], list(trained[0].recipe.tasks))
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
     jobs = list({job.key: job for job in plan.jobs()}.values())  # a run that two sides share is trained once
     done = {job: is_complete(output, job, plan.split) for job in jobs}
@@ -186,9 +243,12 @@ def describe_runs(
         for job in jobs
     ]
     total = (
-        f"{len(missing)} of {len(jobs)} runs are missing; training them takes about {_minutes(sum(seconds.values()))}"
+        f"{len(missing)} of {len(jobs)} runs are missing; training them takes about "
+        f"{_minutes(sum(seconds.values()))}, without start and scoring."
     )
-    return f"{table(('run', 'state', 'rows', 'training'), rows)}\n\n{total}, without start and scoring."
+    notes = [f"note: {each}" for each in [*plan.notes, *plan.differs]] + [f"warning: {each}" for each in plan.warnings]
+    parts = [table(("run", "state", "rows", "training"), rows), total if missing else f"All {len(jobs)} runs are done."]
+    return "\n\n".join([*(["\n".join(notes)] if notes else []), *parts])
 
 
 def _speed_of(output: Path, job: Job) -> float:

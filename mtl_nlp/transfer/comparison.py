@@ -86,8 +86,14 @@ def compare_measured(
         CommandError: if the sides do not have the same tasks or split.
         DataError: if the sides' texts or gold labels differ.
     """
-    tasks = tasks_of(sides)
+    every = tasks_of(sides)
+    tasks = {name: task for name, task in every.items() if all(name in side.tasks for side in sides)}
     _check_sides(sides, tasks)
+    left_out = [
+        f"{name} is left out, since not every side has predictions for it" for name in every if name not in tasks
+    ]
+    for note in left_out:
+        report(f"note: {note}")
     reference = next((side for side in sides if side.name == SINGLE), sides[0])
     others = [side for side in sides if side is not reference]
     differences = {}
@@ -119,7 +125,7 @@ def compare_measured(
             for name, task in tasks.items()
         },
         "delta_m": {name: value.to_dict() for name, value in relative.items()},
-        "notes": [*plan["notes"], *sorted(reasons)],
+        "notes": [*plan["notes"], *left_out, *sorted(reasons)],
         "provenance": _provenance(sides),
     }
     write_file(output / COMPARISON_NAME, json_text(content, indent=2) + "\n")
@@ -130,10 +136,9 @@ def _check_sides(sides: Sequence[Measured], tasks: Mapping[str, Task]) -> None:
     if len(sides) < 2:
         raise CommandError("compare: a comparison needs two sides. Name a second run, recipe or file of predictions.")
     for side in sides:
-        if missing := [name for name in tasks if name not in side.tasks]:
-            raise CommandError(
-                f"compare: every side should have the same tasks. {side.name} has no predictions for {missing[0]!r}."
-            )
+        if not tasks:
+            listed = "; ".join(f"{each.name}: {', '.join(each.tasks)}" for each in sides)
+            raise CommandError(f"compare: the sides should have a task in common. Found {listed}.")
         if side.split != sides[0].split:
             raise CommandError(
                 f"compare: every side should be scored on the same split. {sides[0].name} was scored on "

@@ -122,6 +122,8 @@ class JobRunner:
         """
         distinct = {job.key: job for job in jobs}.values()  # a group of one task may equal the run of the task alone
         missing = [job for job in distinct if not is_complete(self.output, job, self.split)]
+        if 0 < len(missing) < len(distinct):
+            self.report(f"{len(distinct) - len(missing)} of {len(distinct)} runs are done")
         with ThreadPoolExecutor(self.number) as pool:
             futures: list[Future[None]] = []
             is_done = False

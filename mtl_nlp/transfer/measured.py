@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtl_nlp.errors import CommandError
+from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.evaluation.predictions import Prediction, read_predictions
+from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, read_results
@@ -50,6 +51,7 @@ class Measured:
         scores: run -> the scores of its tasks.
         split: the split of the predictions.
         file: the file of predictions, for a side without models.
+        notes: sentences for the reader.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Measured:
     scores: dict[str, Scores]
     split: str
     file: Path | None = None
+    notes: Sequence[str] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -125,7 +128,7 @@ def measure_predictions(side: PredictionsSide, tasks: Mapping[str, Task]) -> Mea
         tasks: the tasks of the other sides.
 
     Raises:
-        DataError: if the file is damaged.
+        DataError: if the file is damaged, or its predictions do not fit the task.
         CommandError: if the file has a task that no other side has.
     """
     from mtl_nlp.evaluation.metrics import compute
@@ -133,12 +136,37 @@ def measure_predictions(side: PredictionsSide, tasks: Mapping[str, Task]) -> Mea
     found = read_predictions(side.file)
     if unknown := [task for task in found if task not in tasks]:
         raise CommandError(f"compare: {side.file} has predictions for {unknown[0]!r}, and no other side has this task.")
-    scores: Scores = {
-        task: dict(compute(tasks[task].kind.metric, [each.prediction for each in rows], [each.gold for each in rows]))
-        for task, rows in found.items()
-    }
+    scores: Scores = {}
+    for name, rows in found.items():
+        _check_lengths(side.file, rows)
+        try:
+            scores[name] = dict(
+                compute(tasks[name].kind.metric, [each.prediction for each in rows], [each.gold for each in rows])
+            )
+        except (ValueError, TypeError) as error:  # such as a tag of a different scheme
+            raise DataError(f"{side.file}: the predictions of {name!r} cannot be scored: {one_line(error)}") from error
     split = next(iter(found.values()))[0].split
-    return Measured(side.name, side.title, {}, {"1": found}, {"1": scores}, split, side.file)
+    notes = [note for name, rows in found.items() for note in _unknown_labels(side, tasks[name], rows)]
+    return Measured(side.name, side.title, {}, {"1": found}, {"1": scores}, split, side.file, notes)
+
+
+def _check_lengths(file: Path, rows: Sequence[Prediction]) -> None:
+    """Check that a prediction of words has as many labels as the gold labels."""
+    for each in rows:
+        has_words = each.tokens is not None and isinstance(each.gold, list) and len(each.gold) == len(each.tokens)
+        if has_words and len(each.prediction) != len(each.gold):
+            raise DataError(
+                f"{file}: task {each.task!r}, dataset {each.dataset!r}, row {each.row}: `prediction` should have a "
+                f"label for each of the {len(each.gold)} words. Found {len(each.prediction)}."
+            )
+
+
+def _unknown_labels(side: PredictionsSide, task: Task, rows: Sequence[Prediction]) -> Iterator[str]:
+    """Yield a note if predictions have labels that the task does not have, such as the names of a different tool."""
+    predicted = {label for each in rows for label in task.kind.names_in(each.prediction)}
+    if unknown := sorted(predicted - set(task.labels)):
+        shown = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
+        yield f"{side.name} predicts labels that {task.name} does not have ({shown}); each of them counts as wrong"
 
 
 def tasks_of(sides: Sequence[Measured]) -> dict[str, Task]:

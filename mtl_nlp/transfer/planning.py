@@ -13,6 +13,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import check_splits
 from mtl_nlp.run.prepare import Run, prepare_run
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
+from mtl_nlp.transfer.differing import describe_differences, name_of_model
 from mtl_nlp.transfer.jobs import Job
 from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.sides import SINGLE, RecipeSide
@@ -53,6 +54,7 @@ class Plan:
         curves: the share of the training rows -> the sides trained on it.
         split: the split to compare on.
         first: the first side's recipe with its data.
+        match: the budget of the runs of each task alone; None if the section `baselines` sets the length of a training.
         differs: sentences about the settings in which the sides differ.
         warnings: sentences about what makes the comparison unfair.
         notes: other sentences for the reader.
@@ -62,6 +64,7 @@ class Plan:
     curves: dict[float, list[PlannedSide]]
     split: str
     first: Run
+    match: Match | None
     differs: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -99,8 +102,11 @@ class _Prepared:
         expanded = Recipe.from_written({**written, "output_dir": "."})
         training_arguments(expanded)
         key = content_key(expanded, self.digests, self.encoder, share)
-        read = (rows_of(tasks, self.used) if rows is None else rows) * share
-        return Job(side, seed, tuple(tasks), written, key, read, share)
+        read = rows_of(tasks, self.used)
+        if alone:  # the section `baselines` can change the number of epochs
+            rows_once = sum(self.used[name].count(tasks) for name in written["datasets"])
+            read = rows_once * float(expanded.training["num_train_epochs"])
+        return Job(side, seed, tuple(tasks), written, key, read * share, share)
 
 
 def plan_comparison(
@@ -151,7 +157,14 @@ def plan_comparison(
     every = planned(1.0)
     curves = {share: planned(share) for share in CURVE_SHARES} if learning_curve else {}
     differs = [*_different_rows(prepared), *_differences(every)]
-    return Plan(every, curves, split, first.run, differs, _warnings(first.recipe, sides), notes)
+    warnings = _warnings(first.recipe, sides)
+    return Plan(every, curves, split, first.run, _matched(first.recipe, match), differs, warnings, notes)
+
+
+def _matched(recipe: Recipe, match: Match) -> Match | None:
+    """Return the budget of the single runs, or None if `baselines` gives them a different number of steps or epochs."""
+    own = [recipe.baselines.training, *(section.training for section in recipe.baselines.tasks.values())]
+    return None if any({"num_train_epochs", "max_steps"} & training.keys() for training in own) else match
 
 
 def _check_same_tasks(sides: Sequence[RecipeSide]) -> None:
@@ -274,35 +287,8 @@ def _of_split(digests: Mapping[str, str], split: str) -> dict[str, str]:
 
 
 def _differences(sides: Sequence[PlannedSide]) -> list[str]:
-    """Return a sentence for each setting of the training, loss or adapters in which a run differs from the first."""
-    first = next(iter(sides[0].jobs.values()))[0]
-    reference = dict(_settings(first.recipe))
-    found = []
-    for side in sides:
-        for job in next(iter(side.jobs.values())):
-            own = dict(_settings(job.recipe))
-            more = [name for name in job.recipe["datasets"] if name not in first.recipe["datasets"]]
-            changed = [f"trained on {name} too" for name in more]
-            changed += [
-                f"{key} {_value(reference.get(key))} → {_value(own.get(key))}"
-                for key in {**reference, **own}
-                if reference.get(key) != own.get(key)
-            ]
-            if changed:
-                who = f"{side.name} {job.tasks[0]}" if len(side.jobs[job.seed]) > 1 else side.name
-                found.append(f"{who} differs from {sides[0].name}: {', '.join(changed)}")
-    return found
-
-
-def _settings(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a recipe by their path, without tasks and datasets."""
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            if prefix or key not in {"tasks", "datasets", "card"}:
-                yield from _settings(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _value(value: Any) -> str:
-    return "not set" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a sentence for each run whose settings differ from those of the first run."""
+    first_seeds = [(side, next(iter(side.jobs.values()))) for side in sides]
+    return describe_differences(
+        [(name_of_model(side.name, job.tasks, len(jobs)), job.recipe) for side, jobs in first_seeds for job in jobs]
+    )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_nlp.errors import CommandError
+from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.transfer.measured import Measured, Model, measure_finished, measure_predictions, tasks_of
 from mtl_nlp.transfer.sides import FinishedRun, FinishedSide, PredictionsSide
 
@@ -83,3 +83,22 @@ def test_a_file_of_predictions_is_scored(saved, tmp_path):
     file.write_text(json.dumps(line("xyz", 0)) + "\n")
     with pytest.raises(CommandError, match=r"has predictions for 'xyz', and no other side has this task\."):
         measure_predictions(PredictionsSide("theirs", "theirs.jsonl", file), tasks_of([side]))
+
+
+def test_labels_that_the_task_does_not_have_are_noted(saved, tmp_path):
+    side = measure_finished(FinishedSide("x", "X", [[finished(saved, tmp_path / "1")]]))
+    label = tasks_of([side])["topic"].labels[0]
+    file = tmp_path / "theirs.jsonl"
+    file.write_text("".join(json.dumps(line("topic", row, label, [label, "Sports"][row])) + "\n" for row in range(2)))
+    measured = measure_predictions(PredictionsSide("theirs", "theirs.jsonl", file), tasks_of([side]))
+    assert measured.notes == ["theirs predicts labels that topic does not have (Sports); each of them counts as wrong"]
+
+
+def test_a_prediction_that_is_too_short_is_named(saved, tmp_path):
+    run = finished(saved, tmp_path / "1")._replace(tasks=["pos"])
+    tasks = tasks_of([measure_finished(FinishedSide("x", "X", [[run]]))])
+    words = {"task": "pos", "dataset": "d", "split": "test", "row": 7, "tokens": ["a", "b"], "gold": ["X", "X"]}
+    file = tmp_path / "theirs.jsonl"
+    file.write_text(json.dumps({**words, "prediction": ["X"]}) + "\n")
+    with pytest.raises(DataError, match=r"task 'pos', dataset 'd', row 7: `prediction` should .* 2 words\. Found 1\."):
+        measure_predictions(PredictionsSide("theirs", "theirs.jsonl", file), tasks)

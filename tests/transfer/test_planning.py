@@ -84,6 +84,15 @@ def test_other_training_rows_are_told(recipe):
     assert not any("rows of texts" in each or "validation rows" in each for each in plan.differs)
 
 
+def test_a_training_of_other_length_has_no_equal_budget(plan, recipe):
+    assert plan.match == "passes"
+    recipe["baselines"] = {"training": {"num_train_epochs": 3}}
+    own = plan_comparison([side(recipe)], [1])
+    assert own.match is None
+    jobs = list(own.jobs())
+    assert jobs[1].rows == 3 * own.first.train["words"].num_windows
+
+
 def test_a_changed_recipe_changes_only_the_keys_of_its_runs(plan, recipe):
     keys = {job.name: job.key for job in plan.jobs()}
     changed = copy.deepcopy(recipe)
