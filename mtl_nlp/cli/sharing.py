@@ -70,7 +70,7 @@ def push(options: argparse.Namespace) -> None:
     # Check that the model is complete before anyone can see it.
     load_model_tokenizer(options.model, load_model(options.model).config)
     check_can_be_published(folder)
-    report = _shared_report(folder)
+    report = _shared_report(folder, options.repo_id)
     repo_id = make_repository(options.repo_id, private=options.private or None)
     files = repository_files(folder, repo_id, with_code=options.with_code) | report
     pushed = push_files(
@@ -83,7 +83,7 @@ def push(options: argparse.Namespace) -> None:
     print(f"Pushed {len(files)} files: {pushed.pr_url or pushed.commit_url}")
 
 
-def _shared_report(folder: Path) -> dict[str, Path | bytes]:
+def _shared_report(folder: Path, repo_id: str) -> dict[str, Path | bytes]:
     """Return the report for a push: on the comparison of the model, else on its run; empty if it has no results."""
     from mtl_nlp.hub.comparison import comparison_of
     from mtl_nlp.report.page import report_page
@@ -94,7 +94,9 @@ def _shared_report(folder: Path) -> dict[str, Path | bytes]:
         return {}
     recipe = shared_recipe(folder)
     page = report_page(
-        folder if comparison is None else comparison.parent, examples=recipe is not None and recipe.card.examples
+        folder if comparison is None else comparison.parent,
+        examples=recipe is not None and recipe.card.examples,
+        name=repo_id,  # the name of a folder can be the value of a variable
     )
     return {REPORT_NAME: page.encode()}
 

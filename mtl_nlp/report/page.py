@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,9 +70,17 @@ def write_report(folder: Path, examples: bool = True) -> Path:
     return folder / REPORT_NAME
 
 
-def report_page(folder: Path, examples: bool = True) -> str:
-    """Return the page as HTML of less than 2 MB, see `write_report`. It has no local paths."""
+def report_page(folder: Path, examples: bool = True, name: str | None = None) -> str:
+    """Return the page as HTML of less than 2 MB, see `write_report`. It has no local paths.
+
+    Args:
+        folder: the folder of a run or a comparison.
+        examples: whether the page quotes texts of the datasets.
+        name: the name on the page, such as that of a repository; by default the folder's.
+    """
     material = read_material(folder)
+    if name is not None:
+        material = replace(material, name=name)
     text = ""
     for limits in _LIMITS:
         text = _page(material, limits if examples else limits._replace(texts=False))
