@@ -252,7 +252,7 @@ def test_the_report_of_a_push_quotes_texts_only_if_the_recipe_allows_it(tmp_path
     run = folder / "runs" / "hard-1-0"
     with open(run / "recipe.yaml", "a", encoding="utf-8") as recipe:
         recipe.write(f"card: {{examples: {str(examples).lower()}}}\n")
-    page = _shared_report(run)["report.html"].decode()
+    page = _shared_report(run, "ada/x")["report.html"].decode()
     assert "Did sharing help?" in page
     assert ("Lovelace" in page) is examples
     assert "/home/ada" not in page
@@ -262,9 +262,9 @@ def test_the_report_of_a_push_quotes_texts_only_if_the_recipe_allows_it(tmp_path
 def test_a_run_that_its_comparison_does_not_list_is_pushed_with_a_report_on_itself(tmp_path):
     folder = write_comparison(tmp_path / "c", seeds=(1,), sides=("hard",), texts=1)
     old = shutil.copytree(folder / "runs" / "hard-1-0", folder / "runs" / "hard-of-an-earlier-recipe")
-    page = _shared_report(old)["report.html"].decode()
+    page = _shared_report(old, "ada/x")["report.html"].decode()
     assert "Nothing is known yet about the effect of sharing" in page
 
 
 def test_a_model_without_results_is_pushed_without_a_report(tmp_path):
-    assert _shared_report(tmp_path) == {}
+    assert _shared_report(tmp_path, "ada/x") == {}
