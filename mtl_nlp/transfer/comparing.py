@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -82,18 +82,20 @@ def compare(
             "warnings": [],
             "notes": _notes(measured),
         }
-        _say_all(entries, say)
+        for line in _lines(entries["notes"], entries["differs"], []):
+            say(line)
         with locked(folder):
             return compare_measured(measured, folder, plan=entries, curves={}, report=say)
     plan = plan_comparison(trained, seeds_of(seeds), match, learning_curve=learning_curve)
     entries = {"match": plan.match, "differs": plan.differs, "warnings": plan.warnings, "notes": plan.notes}
-    _say_all(entries, say)
+    for line in _lines(plan.notes, plan.differs, plan.warnings):
+        say(line)
     with locked(folder):
         JobRunner(folder, jobs, plan.split, say).run(list(plan.jobs()))
         curves = {share: [measure_jobs(side, folder) for side in found] for share, found in plan.curves.items()}
         measured = _measured(sides, [measure_jobs(side, folder) for side in plan.sides])
-        for note in _notes(measured):
-            say(f"note: {note}")
+        for line in _lines(_notes(measured), [], []):
+            say(line)
         entries["notes"] = [*plan.notes, *_notes(measured)]
         comparison = compare_measured(measured, folder, plan=entries, curves=curves, report=say)
         for job in plan.jobs():  # the cards were written before there was a comparison
@@ -119,11 +121,8 @@ def differences_of_runs(sides: Sequence[Measured]) -> list[str]:
     return describe_differences(named)
 
 
-def _say_all(entries: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    for note in [*entries["notes"], *entries["differs"]]:
-        say(f"note: {note}")
-    for warning in entries["warnings"]:
-        say(f"warning: {warning}")
+def _lines(notes: Sequence[str], differs: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    return [*(f"note: {each}" for each in [*notes, *differs]), *(f"warning: {each}" for each in warnings)]
 
 
 def _notes(measured: Sequence[Measured]) -> list[str]:
@@ -246,7 +245,7 @@ def describe_runs(
         f"{len(missing)} of {len(jobs)} runs are missing; training them takes about "
         f"{_minutes(sum(seconds.values()))}, without start and scoring."
     )
-    notes = [f"note: {each}" for each in [*plan.notes, *plan.differs]] + [f"warning: {each}" for each in plan.warnings]
+    notes = _lines(plan.notes, plan.differs, plan.warnings)
     parts = [table(("run", "state", "rows", "training"), rows), total if missing else f"All {len(jobs)} runs are done."]
     return "\n\n".join([*(["\n".join(notes)] if notes else []), *parts])
 

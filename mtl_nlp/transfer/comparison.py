@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mtl_nlp.errors import CommandError
 from mtl_nlp.evaluation.predictions import Prediction
+from mtl_nlp.hub.comparison import spread_of
 from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import COMPARISON_NAME, PREDICTIONS_NAME, shared_recipe, write_file
@@ -52,9 +51,9 @@ class Comparison:
             for pair, difference in entry["differences"].items():
                 side, _, reference = pair.partition(" - ")
                 numbers = {
-                    f"{role}_{name}": function(entry["values"][each])
+                    f"{role}_{name}": value
                     for role, each in (("side", side), ("reference", reference))
-                    for name, function in (("mean", _mean), ("sd", _deviation))
+                    for name, value in zip(("mean", "sd"), spread_of(entry["values"][each]), strict=True)
                 }
                 shown = {key: value for key, value in difference.items() if key != "variance"}
                 names = {"task": task, "metric": entry["metric"], "side": side, "reference": reference}
@@ -247,11 +246,3 @@ def _provenance(sides: Sequence[Measured]) -> dict[str, Any]:
         if (recipe := shared_recipe(model.folder)) is not None
     }
     return {"versions": versions(), "data_fingerprints": fingerprints, "recipes": recipes}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else float(np.mean(np.array(values, dtype=float)))
-
-
-def _deviation(values: Sequence[float | None]) -> float | None:
-    return None if None in values or len(values) < 2 else float(np.std(np.array(values, dtype=float), ddof=1))

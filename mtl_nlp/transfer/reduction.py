@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.recipe.variables import expand
 from mtl_nlp.run.build import plan_batches
@@ -71,7 +72,7 @@ def _labelled(encoded: EncodedDataset | EncodedStream) -> dict[str, np.ndarray]:
     if isinstance(encoded, EncodedStream):
         return {task: np.ones(encoded.num_windows, dtype=bool) for task in encoded.feeds}
     columns = encoded.windows.data
-    return {task: columns.column(f"label:{task}").is_valid().to_numpy() for task in encoded.feeds}
+    return {task: columns.column(LABEL_PREFIX + task).is_valid().to_numpy() for task in encoded.feeds}
 
 
 def rows_of(tasks: Collection[str], used: Mapping[str, Exposure]) -> float:
