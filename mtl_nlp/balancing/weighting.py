@@ -25,10 +25,12 @@ class WeightingStep:
         losses: the mean loss L_t = CE_t / u_t of each task that has labels in the step, a detached scalar on the
             device. `after_step` always receives the losses; `weights` receives none unless the weighting needs
             "losses".
+        progress: the share of the training's optimizer steps before this step, 0 to 1.
     """
 
     counts: StepCounts
     losses: Mapping[str, torch.Tensor]
+    progress: float = 0.0
 
 
 class LossWeighting(nn.Module, ABC):

@@ -13,7 +13,8 @@ from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.schema import explain
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
-from mtl_nlp.recipe.sections import CardRecipe, Section
+from mtl_nlp.recipe.section import Section
+from mtl_nlp.recipe.sections import CardRecipe
 
 
 class SavedDataset(BaseModel):

@@ -21,17 +21,17 @@ from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
+from mtl_nlp.recipe.loss import LossRecipe
 from mtl_nlp.recipe.resume import OnResume, section_of
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
+from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.sections import (
     AdapterRecipe,
     BaselinesRecipe,
     CardRecipe,
     DatasetRecipe,
-    LossRecipe,
     MixtureRecipe,
-    Section,
 )
 from mtl_nlp.recipe.variables import Place, expand, has_variable, put_texts, texts_with_variables, value_at
 

@@ -1,4 +1,4 @@
-"""The schemas of a recipe's sections: datasets, mixture, loss, adapters, card and baselines. Imports no torch."""
+"""The schemas of a recipe's sections: datasets, mixture, adapters, card and baselines. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mtl_nlp.messages import did_you_mean
-from mtl_nlp.recipe.checks import check_loss_weights, check_not_negative
+from mtl_nlp.recipe.checks import check_not_negative
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
+from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.variables import has_variable
 
 SPLITS = ("train", "validation", "test")
 
 INPUTS = ("tokens", "text", "text_pair")
-
-
-class Section(BaseModel):
-    """A section of a recipe, which refuses unknown keys and cannot be changed."""
-
-    # The text of pydantic's own errors, which a traceback shows, would contain the values of variables.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class DatasetRecipe(BaseModel):
@@ -136,27 +130,6 @@ class MixtureRecipe(Section):
     probabilities: Annotated[dict[str, float] | None, OnResume.REORDERS] = None
     batching: Annotated[Batching, OnResume.REORDERS] = "mixed"
     length_window: Annotated[int, OnResume.REORDERS] = 100
-
-
-class LossRecipe(Section):
-    """The weighting of the task losses.
-
-    Attributes:
-        weighting: `static`: the weights do not change during training.
-        weights: w_t of each task; 1 for a task that is not named.
-        scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
-            `per_task`, the loss is not scaled.
-    """
-
-    weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
-    weights: Annotated[dict[str, float], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
-    scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
-
-    @field_validator("weights")
-    @classmethod
-    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
-        check_loss_weights(weights)
-        return weights
 
 
 class AdapterRecipe(Section):

@@ -35,6 +35,7 @@ class StepLoss:
         weighting: the loss weighting.
         pull: the pull of the adapters, or `None`.
         counts: the counts of the current step; `None` before the first step.
+        progress: the share of the training's optimizer steps before the current step, 0 to 1.
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
     """
 
@@ -54,16 +55,19 @@ class StepLoss:
         self.log = log
         self.pull = pull
         self.counts: StepCounts | None = None
+        self.progress = 0.0
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
 
-    def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]]) -> None:
+    def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
         """Begin an optimizer step.
 
         Args:
             counts: the counts over all micro-batches and processes.
             batches: this process's micro-batches.
+            progress: the share of the training's optimizer steps before this step, 0 to 1.
         """
         self.counts = counts
+        self.progress = progress
         self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
         self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
         self._losses: dict[str, torch.Tensor] = {}
@@ -117,7 +121,7 @@ class StepLoss:
         is_taken = not self.accelerator.optimizer_step_was_skipped
         if self.counts is not None and is_taken and self.weighting.watches_losses():
             losses = self._losses or self._mean_losses(self.counts, self.loss_sums)
-            self._update_weighting(WeightingStep(self.counts, losses))
+            self._update_weighting(WeightingStep(self.counts, losses, self.progress))
         self.weighting.zero_grad()
 
     def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
@@ -131,7 +135,7 @@ class StepLoss:
         """
         losses = {task: loss_sums[task].detach() / units for task, units in counts.units.items() if units}
         with torch.no_grad(), self._same_random_state():
-            weights = self._weights_for(WeightingStep(counts, losses))
+            weights = self._weights_for(WeightingStep(counts, losses, self.progress))
         constants = {task: weight.detach() for task, weight in weights.items()}
         return joint_loss(loss_sums, counts, constants, self.scale)
 
@@ -151,7 +155,7 @@ class StepLoss:
     def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> None:
         if "losses" in self.weighting.needs:
             self._losses = self._mean_losses(counts, sums)
-        self._weights = self._weights_for(WeightingStep(counts, self._losses))
+        self._weights = self._weights_for(WeightingStep(counts, self._losses, self.progress))
         self._copies = {
             task: weight.detach().requires_grad_() if weight.requires_grad else weight
             for task, weight in self._weights.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +28,7 @@ from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
-from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.best import best_scores
@@ -45,13 +44,13 @@ from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 from mtl_nlp.training.step import StepLoss
-from mtl_nlp.training.stopping import StoppableTrainer
+from mtl_nlp.training.stepping import SteppingTrainer
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(StoppableTrainer):
+class MultitaskTrainer(SteppingTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -275,73 +274,6 @@ class MultitaskTrainer(StoppableTrainer):
                 set_learning_rate(optimizer, parameters, rate)
         include_weighting(optimizer, self.loss_weighting, self.args.learning_rate, is_new=is_new)
         return optimizer
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, StepCounts]:
-        """Return this process's micro-batches of an optimizer step, and the counts of the step over all processes."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.train_dataset.is_streamed:
-            self._streams.state = batches[-1][1]
-            batches = [batch for batch, _ in batches]
-        own = count_step(batches, self.tasks)
-        sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        positions = sum(batch["attention_mask"].numel() for batch in batches)
-        work = self.progress.count(batches, self.model)
-        numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values(), *work]
-        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        numbers.append(self.stop.is_requested)
-        total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
-        self.stop.is_agreed = total.pop() > 0
-        sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
-        units, work = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
-        counts = StepCounts(
-            rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
-        )
-        self.progress.add(rows, work)
-        self._log.add_step(counts, sub_words=sub_words, positions=positions)
-        self.step.begin(counts, batches)
-        return batches, counts
-
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: StepCounts | None = None,
-    ) -> torch.Tensor:
-        """Run a micro-batch forward and backward; after a step's last micro-batch, run the loss weighting backward.
-
-        The gradients of the loss weighting are computed before clipping, so that a gradient scaler unscales all
-        gradients together.
-        """
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients:
-            self.step.backward()
-            self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
-        return loss
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: StepCounts | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, MultitaskOutput]:
-        """Return this micro-batch's share of the step's joint loss, see `joint_loss`.
-
-        Args:
-            model: the model, wrapped or not.
-            inputs: a batch.
-            return_outputs: whether to return the model's output too.
-            num_items_in_batch: the counts of the complete step; None outside of a step, for the loss of the batch.
-        """
-        if num_items_in_batch is not None:
-            loss, output = self.step.share(model, inputs)
-        else:
-            output = model(**inputs)
-            loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))
-        return (loss, output) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the entries of Trainer, with the entries of the optimizer steps since the last log.

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.schema import Recipe, explain
-from mtl_nlp.recipe.sections import Section
+from mtl_nlp.recipe.section import Section
 from mtl_nlp.run_folder import CONFIG_NAME, PREDICTIONS_NAME, RECIPE_NAME, RESULTS_NAME, read_results, saved_recipe
 
 SINGLE = "single"

@@ -11,7 +11,6 @@ from mtl_nlp.recipe.sections import (
     BaselineTaskRecipe,
     CardRecipe,
     DatasetRecipe,
-    LossRecipe,
     MixtureRecipe,
 )
 
@@ -23,9 +22,7 @@ DATASET = {
 }
 
 
-@pytest.mark.parametrize(
-    "section", [AdapterRecipe, BaselinesRecipe, BaselineTaskRecipe, CardRecipe, LossRecipe, MixtureRecipe]
-)
+@pytest.mark.parametrize("section", [AdapterRecipe, BaselinesRecipe, BaselineTaskRecipe, CardRecipe, MixtureRecipe])
 def test_section_has_defaults_refuses_unknown_keys_and_is_immutable(section: type[BaseModel]):
     made = section()
     with pytest.raises(ValidationError):

@@ -1,0 +1,32 @@
+"""The schema of the section `loss` of a recipe. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from mtl_nlp.recipe.checks import check_loss_weights
+from mtl_nlp.recipe.resume import OnResume
+from mtl_nlp.recipe.section import Section
+
+
+class LossRecipe(Section):
+    """The weighting of the task losses.
+
+    Attributes:
+        weighting: `static`: the weights do not change during training.
+        weights: w_t of each task; 1 for a task that is not named.
+        scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
+            `per_task`, the loss is not scaled.
+    """
+
+    weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
+    weights: Annotated[dict[str, float], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
+
+    @field_validator("weights")
+    @classmethod
+    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
+        check_loss_weights(weights)
+        return weights

@@ -1,0 +1,94 @@
+"""A Trainer whose optimizer steps minimise the joint loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
+from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
+from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.progress import Progress
+from mtl_nlp.training.states import StreamPosition
+from mtl_nlp.training.stopping import StoppableTrainer
+
+
+class SteppingTrainer(StoppableTrainer):
+    """A Trainer that counts the rows of an optimizer step over all processes, and computes the joint loss of the step.
+
+    Attributes:
+        progress: the work that the training has done.
+    """
+
+    progress: Progress
+    _log: TrainingLog
+    _streams: StreamPosition
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, StepCounts]:
+        """Return this process's micro-batches of an optimizer step, and the counts of the step over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.train_dataset.is_streamed:
+            self._streams.state = batches[-1][1]
+            batches = [batch for batch, _ in batches]
+        own = count_step(batches, self.tasks)
+        sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        positions = sum(batch["attention_mask"].numel() for batch in batches)
+        work = self.progress.count(batches, self.model)
+        numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values(), *work]
+        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        numbers.append(self.stop.is_requested)
+        total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
+        self.stop.is_agreed = total.pop() > 0
+        sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
+        units, work = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
+        counts = StepCounts(
+            rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
+        )
+        self.progress.add(rows, work)
+        self._log.add_step(counts, sub_words=sub_words, positions=positions)
+        self.step.begin(counts, batches, progress=self.state.global_step / max(self.state.max_steps, 1))
+        return batches, counts
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: StepCounts | None = None,
+    ) -> torch.Tensor:
+        """Run a micro-batch forward and backward; after a step's last micro-batch, run the loss weighting backward.
+
+        The gradients of the loss weighting are computed before clipping, so that a gradient scaler unscales all
+        gradients together.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self.step.backward()
+            self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
+        return loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: StepCounts | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, MultitaskOutput]:
+        """Return this micro-batch's share of the step's joint loss, see `joint_loss`.
+
+        Args:
+            model: the model, wrapped or not.
+            inputs: a batch.
+            return_outputs: whether to return the model's output too.
+            num_items_in_batch: the counts of the complete step; None outside of a step, for the loss of the batch.
+        """
+        if num_items_in_batch is not None:
+            loss, output = self.step.share(model, inputs)
+        else:
+            output = model(**inputs)
+            loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))
+        return (loss, output) if return_outputs else loss
