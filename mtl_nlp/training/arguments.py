@@ -28,8 +28,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         max_tokens_per_batch: the largest number of sub-words in a training batch on one device, padding included,
             instead of `per_device_train_batch_size`. A row counts once, even if the encoder reads the row once per
             adapter of its tasks.
-        head_learning_rate: the learning rate of the new layers of the heads; `learning_rate` by default. Pretrained
-            layers (the encoder, and the pooler in the heads of families such as BERT) always have `learning_rate`.
+        head_learning_rate: the learning rate of the new layers of the heads; by default 5 times `learning_rate` in a
+            model of several tasks, and `learning_rate` in a model of one task. Pretrained layers (the encoder, and the
+            pooler in the heads of families such as BERT) always have `learning_rate`.
         adapter_learning_rate: the learning rate of the adapters; `learning_rate` by default.
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
@@ -71,7 +72,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         metadata={"help": "Largest number of sub-words in a batch, instead of per_device_train_batch_size."},
     )
     head_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the new layers of the heads; learning_rate by default."}
+        default=None,
+        metadata={"help": "Learning rate of the heads' new layers; 5 times learning_rate with several tasks."},
     )
     adapter_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the adapters; learning_rate by default."}

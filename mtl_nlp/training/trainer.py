@@ -35,6 +35,7 @@ from mtl_nlp.training.best import best_scores
 from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
+from mtl_nlp.training.defaults import head_learning_rate
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
@@ -266,7 +267,10 @@ class MultitaskTrainer(SteppingTrainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         own_rates = [
-            (self.args.head_learning_rate, [p for head in self.model.heads for p in head.new_parameters()]),
+            (
+                head_learning_rate(self.args, list(self.tasks)),
+                [p for head in self.model.heads for p in head.new_parameters()],
+            ),
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
         ]
         for rate, parameters in own_rates:
