@@ -7,7 +7,7 @@ A head is switched off by zeros instead of its part of the input of the attentio
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -29,12 +29,10 @@ class Ablated(NamedTuple):
     """The changes of the scores by ablation.
 
     Attributes:
-        scores: the score of each task with all heads and layers.
         heads: for each task, the change of its score without each head, shape (layers, heads).
         layers: for each task, the change of its score without each layer, shape (layers,).
     """
 
-    scores: dict[str, float]
     heads: dict[str, np.ndarray]
     layers: dict[str, np.ndarray]
 
@@ -114,18 +112,19 @@ class LayerSwitches:
         return (states, *args[1:])
 
 
-def ablate(model: MultitaskModel, layers: EncoderLayers, texts: InspectedTexts) -> Ablated:
+def ablate(model: MultitaskModel, layers: EncoderLayers, texts: InspectedTexts, scores: Mapping[str, float]) -> Ablated:
     """Score all tasks without each head and without each layer. One pass over the texts serves all tasks.
 
     Args:
         model: the model in evaluation mode.
         layers: the layers of its encoder, with known projections.
         texts: the texts to score.
+        scores: the score of each task with all heads and layers.
     """
     count = len(layers.modules)
     heads = {name: np.zeros((count, layers.heads)) for name in texts.tasks}
     skipped = {name: np.zeros(count) for name in texts.tasks}
-    progress = tqdm(total=count * (layers.heads + 2), desc="Ablation", unit=" passes", disable=None)
+    progress = tqdm(total=count * (layers.heads + 2) - 1, desc="Ablation", unit=" passes", disable=None)
     with LayerSwitches(model.encoder, layers) as switches, progress:
 
         def measure() -> dict[str, float]:
@@ -136,21 +135,20 @@ def ablate(model: MultitaskModel, layers: EncoderLayers, texts: InspectedTexts) 
             progress.update()
             return texts.scores(pieces)
 
-        full = measure()
         for layer in range(count):
             switches.start = layer
             for head in range(layers.heads):
                 switches.zeroed = (layer, head)
                 for name, score in measure().items():
-                    heads[name][layer, head] = score - full[name]
+                    heads[name][layer, head] = score - scores[name]
             switches.zeroed, switches.skipped = None, layer
             for name, score in measure().items():
-                skipped[name][layer] = score - full[name]
+                skipped[name][layer] = score - scores[name]
             switches.skipped, switches.recorded = None, layer
             if layer + 1 < count:
                 measure()
             switches.recorded = None
-    return Ablated(full, heads, skipped)
+    return Ablated(heads, skipped)
 
 
 def rank_correlations(changes: dict[str, np.ndarray]) -> list[list[float | None]]:

@@ -51,7 +51,7 @@ def adapter_changes(model: MultitaskModel, layers: EncoderLayers) -> AdapterChan
     products += np.triu(products, 1).transpose(0, 2, 1)
     total = products.sum(axis=0)
     repeated = [0, *(layers.names.index(name) + 1 for name in layers.names)]
-    norms = np.sqrt(np.diagonal(products[repeated], axis1=1, axis2=2))
+    norms = np.sqrt(np.maximum(np.diagonal(products[repeated], axis1=1, axis2=2), 0))
     return AdapterChanges(
         names,
         {name: norms[:, place].tolist() for place, name in enumerate(names)},
@@ -73,7 +73,7 @@ def _inner_products(model: MultitaskModel, name: str, other: str) -> dict[str, f
 
 def _cosines(products: np.ndarray) -> list[list[float | None]]:
     """Return the cosines from the inner products of some vectors; None for a vector of zeros."""
-    norms = np.sqrt(np.diagonal(products))
+    norms = np.sqrt(np.maximum(np.diagonal(products), 0))
     return [
         [
             float(product / (norms[row] * norms[column])) if norms[row] and norms[column] else None

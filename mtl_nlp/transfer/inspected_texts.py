@@ -57,6 +57,18 @@ class InspectedTexts:
     references: dict[str, dict[str, dict[int, Any]]]
     rows: dict[str, int]
 
+    @property
+    def units(self) -> dict[str, int]:
+        """The number of labelled words or texts of each task."""
+        return {
+            name: sum(
+                len(label) if task.kind.labels_words else 1
+                for of_dataset in self.references.values()
+                for label in of_dataset.get(name, {}).values()
+            )
+            for name, task in self.tasks.items()
+        }
+
     def scores(self, pieces: Iterable[tuple[str, Piece]]) -> dict[str, float]:
         """Return the primary score of each task that has logits, given as (dataset, logits of a window)."""
         by_dataset: dict[str, list[Piece]] = {name: [] for name in self.references}
@@ -144,6 +156,11 @@ def answer_batch(model: MultitaskModel, batch: TextBatch, tasks: Mapping[str, Ta
     logits = model(**batch.inputs, rows=batch.rows, tasks=list(tasks)).logits
     for piece in pieces_of_batch(batch.features, batch.rows, logits, tasks):
         yield batch.dataset, piece
+
+
+def score_texts(model: MultitaskModel, texts: InspectedTexts) -> dict[str, float]:
+    """Return the primary score of each task."""
+    return texts.scores(piece for batch in texts.batches for piece in answer_batch(model, batch, texts.tasks))
 
 
 def groups_of(model: MultitaskModel, tasks: Iterable[str]) -> dict[tuple[str, ...], list[str]]:

@@ -133,8 +133,8 @@ def probe_tasks(
     probes: dict[str, list[Probe]] = {}
     units: dict[str, int] = {}
     for adapters, names in groups_of(model, windows).items():
-        found = _examples(model, adapters, learned, {name: windows[name] for name in names}, texts.tasks)
-        for name, (states, targets) in found.items():
+        examples = _examples(model, adapters, learned, {name: windows[name] for name in names}, texts.tasks)
+        for name, (states, targets) in examples.items():
             units[name] = len(targets)
             shown = tqdm(states, desc=f"Probes of {name}", unit=" layers", disable=None)
             probes[name] = [Probe(texts.tasks[name].kind, layer, targets) for layer in shown]
