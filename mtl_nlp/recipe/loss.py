@@ -15,18 +15,18 @@ class LossRecipe(Section):
     """The weighting of the task losses.
 
     Attributes:
-        weighting: `static`: the weights do not change during training.
-        weights: w_t of each task; 1 for a task that is not named.
+        weighting: `static`: the weights do not depend on the training.
+        weights: w_t of each task; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over the training.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
     """
 
     weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
-    weights: Annotated[dict[str, float], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
 
     @field_validator("weights")
     @classmethod
-    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
+    def _not_negative(cls, weights: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
         check_loss_weights(weights)
         return weights

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationI
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
@@ -117,6 +118,10 @@ class Recipe(Section):
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        try:
+            check_weight_is_left(self.loss.weights, self.tasks)
+        except ValueError as error:
+            raise ValueError(f"loss.weights: {error}") from error
         for task in self.adapted_tasks:
             if task not in self.tasks:
                 raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")

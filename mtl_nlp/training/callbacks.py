@@ -100,9 +100,10 @@ class StepHooks(TrainerCallback):
         self.step = step
         self.watch = watch
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forget the steps of an earlier training."""
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Forget the steps of an earlier training, and set the progress of the last step before a checkpoint."""
         self.watch.reset()
+        self.step.progress = max(state.global_step - 1, 0) / max(state.max_steps, 1)
 
     def on_pre_optimizer_step(
         self,

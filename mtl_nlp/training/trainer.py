@@ -29,6 +29,7 @@ from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.best import best_scores
@@ -95,11 +96,12 @@ class MultitaskTrainer(SteppingTrainer):
         loss_weighting: LossWeighting | None = None,
     ) -> None:
         self.tasks = model.tasks
-        weights = cast("dict[str, float]", args.loss_weights or {})
+        weights = cast("dict[str, LossWeight]", args.loss_weights or {})
         if unknown := set(weights) - set(self.tasks):
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
+        check_weight_is_left(weights, self.tasks)
         if weights and loss_weighting is not None:
             raise ValueError(
                 "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "

@@ -28,11 +28,11 @@ def test_defaults_keep_all_columns_find_the_labels_and_report_to_nothing(tmp_pat
 
 
 def test_command_line_sets_every_field(tmp_path):
-    line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": 0.5}', "--loss_scale", "per_task"]
+    line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": [1.0, 0.5]}', "--loss_scale", "per_task"]
     line += ["--head_learning_rate", "0.01", "--early_stopping_patience", "3", "--load_best_model_at_end"]
     line += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_tokens_per_batch", "4096"]
     (args,) = HfArgumentParser(MultitaskTrainingArguments).parse_args_into_dataclasses(line)
-    assert (args.loss_weights, args.loss_scale) == ({"pos": 0.5}, "per_task")
+    assert (args.loss_weights, args.loss_scale) == ({"pos": [1.0, 0.5]}, "per_task")
     assert (args.head_learning_rate, args.early_stopping_patience) == (0.01, 3)
     assert args.max_tokens_per_batch == 4096
 
@@ -44,6 +44,10 @@ def test_command_line_sets_every_field(tmp_path):
         (
             {"loss_weights": {"pos": -1.0}},
             "`loss_weights` should be finite and at least 0. Found -1.0 for 'pos'",
+        ),
+        (
+            {"loss_weights": {"pos": [1.0, 0.5, 0.2]}},
+            "`loss_weights` should be numbers or pairs of numbers. Found ",
         ),
         (
             {"loss_weights": {"pos": float("nan")}},
