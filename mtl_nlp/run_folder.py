@@ -62,6 +62,15 @@ class _Best(BaseModel):
     fell: bool = False
 
 
+class _Frozen(BaseModel):
+    """The freezing of a task."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    step: int
+    best_step: int
+
+
 class _Training(BaseModel):
     """The description of a training."""
 
@@ -77,6 +86,7 @@ class _Training(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     best: dict[str, _Best] = Field(default_factory=dict)
+    frozen: dict[str, _Frozen] = Field(default_factory=dict)
 
 
 class _Provenance(BaseModel):

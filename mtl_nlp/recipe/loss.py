@@ -11,6 +11,16 @@ from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.section import Section
 
 
+class FreezeRecipe(Section):
+    """The freezing of tasks whose validation scores fall.
+
+    Attributes:
+        patience: the number of evaluations in a row without a new best score after which a task has the weight 0.
+    """
+
+    patience: Annotated[int, OnResume.TAKES_EFFECT] = Field(ge=1)
+
+
 class LossRecipe(Section):
     """The weighting of the task losses.
 
@@ -19,11 +29,13 @@ class LossRecipe(Section):
         weights: w_t of each task; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over the training.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
+        freeze_when_overfit: the freezing of tasks whose validation scores fall; no task is frozen by default.
     """
 
     weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
     weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
+    freeze_when_overfit: FreezeRecipe | None = None
 
     @field_validator("weights")
     @classmethod

@@ -18,6 +18,7 @@ RESERVED = {
     "loss_weights": "loss.weights",
     "loss_scale": "loss.scale",
     "adapter_pull": "adapters.pull",
+    "freeze_patience": "loss.freeze_when_overfit",
 }
 """Training argument -> the recipe key that replaces the argument."""
 
@@ -59,11 +60,19 @@ def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArgum
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
-    return _arguments(recipe, {**recipe.training, **_NOTHING_WRITTEN}, str(folder))
+    return _arguments(recipe, {**recipe.training, **_NOTHING_WRITTEN}, str(folder), is_evaluation=True)
 
 
-def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> MultitaskTrainingArguments:
+def _arguments(
+    recipe: Recipe, training: Mapping[str, Any], output_dir: str, *, is_evaluation: bool = False
+) -> MultitaskTrainingArguments:
     values = _checked_values(training, "training")
+    freeze = recipe.loss.freeze_when_overfit
+    if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
+        raise RecipeError(
+            "loss.freeze_when_overfit: needs evaluations during training. Set `training.eval_strategy` to `epoch` or "
+            "`steps`, or leave out `freeze_when_overfit`."
+        )
     try:
         return MultitaskTrainingArguments(
             **values,
@@ -71,6 +80,7 @@ def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> 
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
+            freeze_patience=None if freeze is None or is_evaluation else freeze.patience,
         )
     except (ValueError, TypeError, ImportError) as error:  # ImportError: a package such as deepspeed is not installed
         raise RecipeError(f"training: {one_line(error)}") from error

@@ -35,6 +35,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
             training stops.
+        freeze_patience: the number of evaluations in a row without a new best score of a task after which the weight of
+            the task is 0, see `frozen_tasks`. The training stops once this is so for every task. No task is frozen by
+            default.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -85,6 +88,10 @@ class MultitaskTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
     )
 
+    freeze_patience: int | None = field(
+        default=None, metadata={"help": "Number of evaluations without a new best after which a task is frozen."}
+    )
+
     def __post_init__(self) -> None:
         # Trainer refuses bf16 on a CPU unless `use_cpu` is set, and the same recipe should run with and without an
         # accelerator.
@@ -130,6 +137,15 @@ class MultitaskTrainingArguments(TrainingArguments):
                 raise ValueError(
                     "`early_stopping_patience` needs `load_best_model_at_end: true`. Set it, or leave out "
                     "`early_stopping_patience`."
+                )
+
+        if self.freeze_patience is not None:
+            if self.freeze_patience < 1:
+                raise ValueError(f"`freeze_patience` should be at least 1. Found {self.freeze_patience}.")
+            if self.eval_strategy == "no":
+                raise ValueError(
+                    "`freeze_patience` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', "
+                    "or leave out `freeze_patience`."
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.divergence import DivergenceWatch
+from mtl_nlp.training.freezing import FreezingCallback
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.step_rows import BegunEpoch
@@ -117,15 +118,15 @@ class StepHooks(TrainerCallback):
         """Keep gradients that are not finite, and gradients of idle parts, away from the optimizer.
 
         Heads and adapters that no row of the step used have gradients of zero, but the momentum and weight decay of
-        AdamW move a parameter even if its gradient is zero. Adapters under a pull are never idle.
+        AdamW move a parameter even if its gradient is zero. Adapters under a pull are idle only if their task is
+        frozen.
         """
         self.watch.protect(optimizer)
         counts = self.step.counts
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
         heads = model.heads_by_task
-        adapters = (
-            adapter_parameters(model.encoder, map(peft_adapter_name, idle)) if idle and self.step.pull is None else []
-        )
+        still = idle if self.step.pull is None else list(self.step.frozen or ())
+        adapters = adapter_parameters(model.encoder, map(peft_adapter_name, still)) if still else []
         for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None
 
@@ -140,7 +141,7 @@ class StepHooks(TrainerCallback):
 def is_over(
     state: TrainerState, args: MultitaskTrainingArguments, max_steps: int, callbacks: Iterable[TrainerCallback]
 ) -> bool:
-    """Return whether the run of a checkpoint had ended, after all of its steps or by early stopping.
+    """Return whether the run of a checkpoint had ended: after all of its steps, by early stopping or by freezing.
 
     Args:
         state: the checkpoint's state.
@@ -148,7 +149,10 @@ def is_over(
         max_steps: the current number of optimizer steps.
         callbacks: the trainer's callbacks.
     """
+    callbacks = list(callbacks)
     if state.global_step >= max_steps:
+        return True
+    if any(isinstance(callback, FreezingCallback) and callback.is_over(state) for callback in callbacks):
         return True
     stops_early = any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks)
     saved = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, [])

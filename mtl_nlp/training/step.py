@@ -37,6 +37,8 @@ class StepLoss:
         counts: the counts of the current step; `None` before the first step.
         progress: the share of the training's optimizer steps before the current step, 0 to 1.
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
+        frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
+            sees no rows of these tasks.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class StepLoss:
         self.counts: StepCounts | None = None
         self.progress = 0.0
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
+        self.frozen: frozenset[str] | None = None
 
     def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
         """Begin an optimizer step.
@@ -66,7 +69,7 @@ class StepLoss:
             batches: this process's micro-batches.
             progress: the share of the training's optimizer steps before this step, 0 to 1.
         """
-        self.counts = counts
+        self.counts = self._without_frozen(counts)
         self.progress = progress
         self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
         self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
@@ -133,9 +136,10 @@ class StepLoss:
             loss_sums: the summed loss of each task.
             counts: the counts of the rows.
         """
-        losses = {task: loss_sums[task].detach() / units for task, units in counts.units.items() if units}
+        seen = self._without_frozen(counts)
+        losses = {task: loss_sums[task].detach() / units for task, units in seen.units.items() if units}
         with torch.no_grad(), self._same_random_state():
-            weights = self._weights_for(WeightingStep(counts, losses, self.progress))
+            weights = self._weights_for(WeightingStep(seen, losses, self.progress))
         constants = {task: weight.detach() for task, weight in weights.items()}
         return joint_loss(loss_sums, counts, constants, self.scale)
 
@@ -160,7 +164,10 @@ class StepLoss:
             task: weight.detach().requires_grad_() if weight.requires_grad else weight
             for task, weight in self._weights.items()
         }
-        if not self.weighting.is_constant:
+        if self.frozen is not None:
+            ones = dict.fromkeys(self.tasks, torch.ones((), device=self.accelerator.device))
+            self.log.add_weights(ones | self._weights)
+        elif not self.weighting.is_constant:
             self.log.add_weights(self._weights)
 
     def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
@@ -170,7 +177,12 @@ class StepLoss:
             raise ValueError(
                 f"The loss weighting should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
-        return weights
+        return weights | dict.fromkeys(self.frozen or (), torch.zeros((), device=self.accelerator.device))
+
+    def _without_frozen(self, counts: StepCounts) -> StepCounts:
+        """Return counts without the rows and labels of frozen tasks; their rows count for N."""
+        nothing = dict.fromkeys(self.frozen or (), 0)
+        return StepCounts(counts.rows, counts.task_rows | nothing, counts.units | nothing)
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +39,7 @@ from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
+from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
@@ -75,6 +76,8 @@ class MultitaskTrainer(SteppingTrainer):
     Attributes:
         recipe: the text of the recipe, written to every checkpoint; empty without a recipe.
         progress: the work that the training has done.
+        note: a function that shows a sentence on the training to the user; a warning in the log by default. Only the
+            first process calls the function.
 
     Raises:
         ValueError: if the arguments do not fit the model or each other.
@@ -141,6 +144,10 @@ class MultitaskTrainer(SteppingTrainer):
             )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        self.note: Callable[[str], None] = logger.warning
+        if args.freeze_patience is not None:
+            trained = {task for encoded in train_datasets.values() for task in encoded.feeds}
+            self.add_callback(FreezingCallback(self.step, self.tasks, trained, args.freeze_patience, self._note))
 
     def train(
         self,
@@ -198,7 +205,8 @@ class MultitaskTrainer(SteppingTrainer):
 
         Returns:
             Steps, epochs and processes; rows, p_d and drawn rows of each dataset; `seconds`, `rows`, `rows_per_second`
-            and `encoder_passes`, see [`Progress`]; and the `best` validation score of each task, see `best_scores`.
+            and `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
+            `frozen` tasks, if the training freezes tasks.
         """
         mixture, progress = self.train_dataset, self.progress
         is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
@@ -219,7 +227,16 @@ class MultitaskTrainer(SteppingTrainer):
             },
             **progress.describe(),
             "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
+            **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
         }
+
+    def _frozen(self) -> dict[str, dict[str, int]]:
+        history, patience = self.state.log_history, self.args.freeze_patience
+        return {task: frozen._asdict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
+
+    def _note(self, text: str) -> None:
+        if self.is_world_process_zero():
+            self.note(text)
 
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader

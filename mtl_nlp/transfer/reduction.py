@@ -24,6 +24,10 @@ _IN_STEPS = ("max_steps", "warmup_steps", "eval_steps", "save_steps", "logging_s
 """Training arguments that count optimizer steps if they are at least 1, and are shares of the training below 1."""
 
 
+_LOSS_OF_ONE_TASK = ("freeze_when_overfit",)
+"""Keys of the section `loss` that a training of one task keeps."""
+
+
 @dataclass(frozen=True)
 class Exposure:
     """The use of a dataset in a training.
@@ -112,8 +116,8 @@ def reduce_recipe(
         recipe: the recipe as plain data, with variables such as `${DATA}` as they stand.
         tasks: the tasks to keep.
         used: the use of each dataset in the training of the recipe, see `exposures`.
-        alone: whether the recipe trains the tasks without sharing: adapters, loss weights and a frozen encoder with
-            adapters are then left out, and the section `baselines` replaces training arguments.
+        alone: whether the recipe trains the tasks without sharing: adapters, the balance of losses and a frozen encoder
+            with adapters are then left out, and the section `baselines` replaces training arguments.
         rows: the number of rows to read in all passes, instead of as many as the training of the recipe reads.
     """
     data = copy.deepcopy(dict(recipe))
@@ -144,6 +148,9 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
     frozen = [part for part in data.pop("freeze", []) if part in kept or part == "encoder"]
     loss = data.pop("loss", {})
     training = data.setdefault("training", {})
+    kept_loss = {key: loss[key] for key in _LOSS_OF_ONE_TASK if key in loss}
+    if alone and kept_loss:
+        data["loss"] = kept_loss
     if not alone:
         weights = {task: weight for task, weight in loss.get("weights", {}).items() if task in kept}
         data["loss"] = {**loss, "weights": weights}

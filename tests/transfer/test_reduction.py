@@ -90,6 +90,11 @@ def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
     assert without["freeze"] == ["c"]
 
 
+def test_a_task_alone_keeps_what_concerns_one_task():
+    recipe = {**RECIPE, "loss": {**RECIPE["loss"], "freeze_when_overfit": {"patience": 2}}}
+    assert reduce_recipe(recipe, ["a"], used(), alone=True)["loss"] == {"freeze_when_overfit": {"patience": 2}}
+
+
 def test_the_section_baselines_sets_the_training_of_each_task_alone():
     baselines = {"training": {"learning_rate": 1e-4}, "tasks": {"a": {"training": {"learning_rate": 3e-4}}}}
     recipe = {**RECIPE, "baselines": baselines}
