@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +12,27 @@ from accelerate.utils import send_to_device
 
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
-from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss
+from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, task_losses
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.log import TrainingLog
+
+Forward = Callable[[Mapping[str, Any]], list[MultitaskOutput]]
+"""A forward pass over a micro-batch in one or several parts, each with some of the rows and some of the tasks."""
+
+
+class TaskShares(NamedTuple):
+    """A micro-batch's share of the loss of an optimizer step, task by task.
+
+    Attributes:
+        outputs: the model's output for each part of the micro-batch.
+        shares: the share of each task for each part. The sum of all shares of all micro-batches, averaged over the
+            processes, is the loss of the step without the penalty.
+        penalty: the penalty of the loss weighting and the pull, in the first micro-batch of a step; else None.
+    """
+
+    outputs: list[MultitaskOutput]
+    shares: list[torch.Tensor]
+    penalty: torch.Tensor | None
 
 
 class StepLoss:
@@ -87,23 +105,40 @@ class StepLoss:
         Raises:
             RuntimeError: if no step has begun.
         """
+        (output,), (shares,), penalty = self.task_shares(lambda batch: [model(**batch)], inputs)
+        loss = shares.sum()
+        return loss if penalty is None else loss + penalty, output
+
+    def task_shares(self, forward: Forward, inputs: Mapping[str, Any]) -> TaskShares:
+        """Return this micro-batch's share of the step's loss, task by task.
+
+        Args:
+            forward: the forward pass.
+            inputs: the micro-batch.
+
+        Raises:
+            RuntimeError: if no step has begun.
+        """
         counts = self.counts
         if counts is None:
             raise RuntimeError("A share of the step's loss needs the counts of the step. Call `begin` first.")
         if self._ahead:
             # Trainer restores the random state of a resumed run after `begin`, so the pass ahead has to wait until now.
-            losses, self._ahead = self._losses_ahead(model), []
+            losses, self._ahead = self._losses_ahead(forward), []
             self._choose_weights(counts, losses)
-        output = model(**inputs)
-        sums = torch.stack(list(output.loss_sums.values())).detach()
+        outputs = forward(inputs)
+        sums = self._sums_of(outputs)
         self.loss_sums += sums
         self.log.add_losses(sums)
         if self._weights is None:
             self._choose_weights(counts, sums)
-        loss = joint_loss(output.loss_sums, counts, self._copies, self.scale) * self.accelerator.num_processes
-        if self._penalty_is_due:
-            loss, self._penalty_is_due = loss + self._penalty(), False
-        return loss, output
+        shares = [
+            task_losses(output.loss_sums or {}, counts, self._copies, self.scale) * self.accelerator.num_processes
+            for output in outputs
+        ]
+        penalty = self._penalty() if self._penalty_is_due else None
+        self._penalty_is_due = False
+        return TaskShares(outputs, shares, penalty)
 
     def backward(self) -> None:
         """Backpropagate the weights' gradients, summed over micro-batches and processes, through the loss weighting."""
@@ -189,14 +224,19 @@ class StepLoss:
         total = self.accelerator.reduce(sums.float(), "sum")
         return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
 
+    def _sums_of(self, outputs: Sequence[MultitaskOutput]) -> torch.Tensor:
+        """Return the summed loss of each task over the parts of a micro-batch, shape (tasks,), without a graph."""
+        parts = [output.loss_sums or {} for output in outputs]
+        zero = self.loss_sums.new_zeros(())
+        return torch.stack([sum((part[task].detach() for part in parts if task in part), zero) for task in self.tasks])
+
     @torch.no_grad()
-    def _losses_ahead(self, model: torch.nn.Module) -> torch.Tensor:
+    def _losses_ahead(self, forward: Forward) -> torch.Tensor:
         """Return the summed losses of this process in the step ahead, with the dropout that the step will have."""
         total = torch.zeros_like(self.loss_sums)
         with self._same_random_state():
             for batch in self._ahead:
-                output = model(**send_to_device(batch, self.accelerator.device, non_blocking=True))
-                total += torch.stack(list(output.loss_sums.values()))
+                total += self._sums_of(forward(send_to_device(batch, self.accelerator.device, non_blocking=True)))
         return total
 
     def _penalty(self) -> torch.Tensor:
