@@ -245,7 +245,7 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
     """
     first = error.errors()[0]
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
-    where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
+    where = re.sub(r"\.(bool|str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])
@@ -272,7 +272,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Resolve data files, the output folder and a local encoder against the recipe's folder."""
+    """Resolve data files, the output folder, a comparison and a local encoder against the recipe's folder."""
 
     def resolve(path: str) -> str:
         return path if "://" in path else str((folder / path).resolve())
@@ -289,6 +289,10 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
             path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
             datasets[name] = dataset.model_copy(update={"path": path})
     encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
+    mixture = recipe.mixture
+    if isinstance(mixture.headroom, str):
+        mixture = mixture.model_copy(update={"headroom": resolve(mixture.headroom)})
+    output_dir = str((folder / recipe.output_dir).resolve())
     return recipe.model_copy(
-        update={"datasets": datasets, "encoder": encoder, "output_dir": str((folder / recipe.output_dir).resolve())}
+        update={"datasets": datasets, "encoder": encoder, "mixture": mixture, "output_dir": output_dir}
     )

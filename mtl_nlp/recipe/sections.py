@@ -119,6 +119,9 @@ class MixtureRecipe(Section):
         max_repeats: the largest number of passes over a dataset in one epoch. The share that a dataset loses is
             distributed over the remaining datasets.
         probabilities: p_d of every dataset, instead of the three attributes above.
+        headroom: whether half of p_d follows, from epoch to epoch, how far the tasks of each dataset are from their
+            best validation scores so far; the path of a `comparison.json` replaces the best scores by the scores of its
+            single-task runs. See `TaskMixture`.
         batching: with `mixed`, a batch has rows from any dataset; with `homogeneous`, from one dataset, which is the
             same in all processes.
         length_window: number of batches inside which rows are grouped by length.
@@ -128,6 +131,7 @@ class MixtureRecipe(Section):
     size_cap: Annotated[int | None, OnResume.REORDERS] = None
     max_repeats: Annotated[float | None, OnResume.REORDERS] = None
     probabilities: Annotated[dict[str, float] | None, OnResume.REORDERS] = None
+    headroom: Annotated[bool | str, OnResume.REORDERS] = False
     batching: Annotated[Batching, OnResume.REORDERS] = "mixed"
     length_window: Annotated[int, OnResume.REORDERS] = 100
 

@@ -12,6 +12,12 @@ from mtl_nlp.report.plots import Series, bar_plot, line_plot
 from mtl_nlp.report.scores import legend, places_of
 from mtl_nlp.training.freezing import describe_frozen
 
+_PROBABILITY = "probability_"
+"""The start of the keys of the log with the probabilities of datasets."""
+
+_MOST_DATASETS = 16
+"""The number of datasets whose probabilities are drawn."""
+
 
 def training_section(material: Material, tasks: Sequence[str]) -> Section:
     """Return the section on the training.
@@ -36,7 +42,7 @@ def training_section(material: Material, tasks: Sequence[str]) -> Section:
         if plots:
             shown = Plots(plots, legend(material, name), note)
             section.blocks.append(Fold(title, [shown], open=name == "loss" or material.comparison is None))
-    others = [*_learning_rate(material), *_sampling(material)]
+    others = [*_learning_rate(material), *_sampling(material), *_probabilities(material)]
     if others:
         section.blocks.append(Fold("Learning rate and sampling", [Plots(others, legend(material, "rate"))]))
     if not section.blocks:
@@ -157,6 +163,17 @@ def _sampling(material: Material) -> list[Plot]:
         title = "Sampling" if material.comparison is None else f"Sampling of {side}"
         table = Table(title, ["dataset", "rows", "planned, %", "drawn, %", "rows drawn"], rows)
         plots.append(Plot(bar_plot(f"sampling-{number}", title, bars, ("planned", "drawn")), table))
+    return plots
+
+
+def _probabilities(material: Material) -> list[Plot]:
+    """Return a plot for each dataset whose probability the runs have logged, see `mixture.headroom`."""
+    found = (key for run in material.all_runs() for entry in run.log for key in entry if key.startswith(_PROBABILITY))
+    plots = []
+    for number, key in enumerate(list(dict.fromkeys(found))[:_MOST_DATASETS]):
+        if series := _series(material, key):
+            title = f"Probability of {key.removeprefix(_PROBABILITY)}"
+            plots.append(Plot(line_plot(f"probability-{number}", title, series, "epoch"), _table(title, series)))
     return plots
 
 

@@ -16,6 +16,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
 
@@ -104,9 +105,14 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
         RecipeError: if the mixture or its batches cannot be built.
     """
     try:
-        return batch_sampler(run.mixture, arguments)
+        sampler = batch_sampler(run.mixture, arguments)
     except ValueError as error:
         raise error if isinstance(error, RecipeError) else RecipeError(f"training: {error}") from error
+    try:
+        check_headroom(sampler, run.splits.get("validation", {}), arguments)
+    except ValueError as error:
+        raise RecipeError(f"mixture.headroom: {error}") from error
+    return sampler
 
 
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:

@@ -75,6 +75,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             datasets,
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        _headroom(run),
         "\n".join(
             f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
             f"this dataset in a step"
@@ -85,6 +86,20 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _headroom(run: Run) -> str:
+    """Return a sentence about probabilities that follow the validation scores; empty if they do not."""
+    if not run.headroom:
+        return ""
+    of = "the best scores so far"
+    if isinstance(run.headroom, dict):
+        shown = ", ".join(f"{task} {score:.4g}" for task, score in run.headroom.items())
+        of = f"the scores of single-task runs ({shown}), on the split of their comparison"
+    return (
+        f"headroom: the probabilities above are those of the first epoch. In each later epoch, half of the probability "
+        f"of a dataset follows how far its tasks' last validation scores are from {of}."
+    )
 
 
 def _steps_of(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> tuple[int, int]:

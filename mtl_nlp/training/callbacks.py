@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.trainer_callback import CallbackHandler, TrainerState
+from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback
+from transformers.trainer_callback import CallbackHandler, TrainerControl, TrainerState
 
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -87,6 +87,28 @@ class EpochStart(TrainerCallback):
         sampler.set_epoch(epoch)
         if stream is not None:
             stream.start_at(epoch, batches, self.position.state)
+
+
+class EvaluationBeforeCheckpoint(TrainerCallback):
+    """Callback that evaluates at the last step of an epoch or training before a checkpoint of this step is written.
+
+    Trainer would write the checkpoint first, and a run that resumes from it would lack the evaluation.
+    """
+
+    def __init__(self) -> None:
+        self._step: int | None = None
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Evaluate now if a checkpoint is due at the end of an epoch or training, as is an evaluation."""
+        is_due = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0.0)
+        is_end = float(state.epoch or 0.5).is_integer() or state.global_step >= state.max_steps
+        if is_due and is_end and control.should_save:
+            control.should_evaluate, self._step = True, state.global_step
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Prevent a second evaluation of the same step."""
+        if self._step == state.global_step:
+            control.should_evaluate = False
 
 
 class StepHooks(TrainerCallback):

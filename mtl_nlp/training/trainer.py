@@ -33,13 +33,20 @@ from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.best import best_scores
-from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
+from mtl_nlp.training.callbacks import (
+    CurrentArguments,
+    EpochStart,
+    EvaluationBeforeCheckpoint,
+    StepHooks,
+    is_over,
+)
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
+from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
@@ -136,7 +143,13 @@ class MultitaskTrainer(SteppingTrainer):
         self.progress = Progress()
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.epochs = EpochStart(self._streams)
-        for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
+        for callback in (
+            CurrentArguments(self.callback_handler),
+            EvaluationBeforeCheckpoint(),
+            self.epochs,
+            HeadroomCallback(self.epochs, self.tasks, self.log),
+            StepHooks(self.step, self.watch),
+        ):
             self.add_callback(callback)
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
@@ -204,7 +217,8 @@ class MultitaskTrainer(SteppingTrainer):
         """Return a description for `results.json`.
 
         Returns:
-            Steps, epochs and processes; rows, p_d and drawn rows of each dataset; `seconds`, `rows`, `rows_per_second`
+            Steps, epochs and processes; rows, p_d and drawn rows of each dataset (p_d is the share of the drawn rows if
+            p_d follows the headroom); `seconds`, `rows`, `rows_per_second`
             and `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
             `frozen` tasks, if the training freezes tasks.
         """
@@ -218,17 +232,22 @@ class MultitaskTrainer(SteppingTrainer):
             "mixture": {
                 name: {
                     "rows": encoded.num_rows,
-                    "probability": float(probability),
+                    "probability": probability,
                     **({"drawn": progress.drawn.get(name, 0)} if progress.drawn else {}),
                 }
-                for (name, encoded), probability in zip(
-                    mixture.datasets.items(), mixture.mean_probabilities, strict=True
-                )
+                for (name, encoded), probability in zip(mixture.datasets.items(), self._probabilities(), strict=True)
             },
             **progress.describe(),
             "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
             **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
         }
+
+    def _probabilities(self) -> list[float]:
+        """Return p_d of each dataset: the planned mean, or the share of the drawn rows of a mixture with headroom."""
+        mixture, drawn = self.train_dataset, self.progress.drawn
+        if mixture.headroom and drawn:
+            return [drawn.get(name, 0) / sum(drawn.values()) for name in mixture.datasets]
+        return mixture.mean_probabilities.tolist()
 
     def _frozen(self) -> dict[str, dict[str, int]]:
         history, patience = self.state.log_history, self.args.freeze_patience
@@ -266,6 +285,7 @@ class MultitaskTrainer(SteppingTrainer):
         if self.train_dataset is None:
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
+        check_headroom(sampler, self.eval_dataset or {}, self.args)
         collator = WithSources(self.data_collator, len(self.train_dataset.datasets))
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, collator, self.args)

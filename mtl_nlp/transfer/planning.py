@@ -158,6 +158,12 @@ def plan_comparison(
     curves = {share: planned(share) for share in CURVE_SHARES} if learning_curve else {}
     differs = [*_different_rows(prepared), *_differences(every)]
     warnings = _warnings(first.recipe, sides)
+    notes += [
+        f"the passes of {each.side.name} over each dataset follow its validation scores (mixture.headroom); those of "
+        f"single-task runs do not"
+        for each in prepared
+        if each.run.headroom
+    ]
     return Plan(every, curves, split, first.run, _matched(first.recipe, match), differs, warnings, notes)
 
 

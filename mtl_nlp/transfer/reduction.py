@@ -110,7 +110,7 @@ def reduce_recipe(
 
     Every dataset is read as many times as in the training of the recipe. The intervals and the warmup that count steps
     keep their share of the training. The datasets are mixed with constant probabilities, also where the recipe changes
-    the temperature during training.
+    the temperature during training. Groups keep `mixture.headroom`, which changes the passes over their datasets.
 
     Args:
         recipe: the recipe as plain data, with variables such as `${DATA}` as they stand.
@@ -130,7 +130,7 @@ def reduce_recipe(
         if set(kept) & dataset["labels"].keys()
     }
     _reduce_sharing(data, kept, alone=alone)
-    total = _set_passes(data, kept, used, rows)
+    total = _set_passes(data, kept, used, rows, alone=alone)
     joint = sum(exposure.passes * exposure.rows for exposure in used.values())
     fit_steps(data["training"], total / joint)
     _fit_metric(data["training"], values, kept)
@@ -167,7 +167,9 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
         data["freeze"] = frozen
 
 
-def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposure], rows: float | None) -> float:
+def _set_passes(
+    data: dict[str, Any], kept: list[str], used: Mapping[str, Exposure], rows: float | None, *, alone: bool
+) -> float:
     """Set the length of the training and the probabilities of the datasets, and return the number of rows to read."""
     counts = {name: used[name].count(kept) for name in data["datasets"]}
     drawn = {name: used[name].passes * count for name, count in counts.items()}
@@ -176,6 +178,8 @@ def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposu
     data["training"].pop("max_steps", None)
     data["training"]["num_train_epochs"] = total / sum(counts.values())
     data["mixture"] = {key: mixture[key] for key in ("batching", "length_window") if key in mixture}
+    if len(counts) > 1 and len(kept) > 1 and not alone and mixture.get("headroom"):
+        data["mixture"]["headroom"] = mixture["headroom"]
     if len(counts) > 1:
         data["mixture"]["probabilities"] = {name: share / sum(drawn.values()) for name, share in drawn.items()}
     return total

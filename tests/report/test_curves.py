@@ -91,3 +91,15 @@ def test_a_frozen_task_is_named_and_marked(run, tmp_path):
     assert not any(
         "has the weight 0" in str(block) for block in training_section(read_material(folder), ["ner"]).blocks
     )
+
+
+def test_logged_probabilities_are_drawn(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "r")
+    with (folder / "training_log.jsonl").open("a") as log:
+        log.writelines(
+            json.dumps({"step": 100 * epoch, "epoch": float(epoch), "probability_ewt": share}) + "\n"
+            for epoch, share in enumerate((0.5, 0.4, 0.3))
+        )
+    (plots,) = folds(training_section(read_material(folder), ["ner"]))["Learning rate and sampling"].blocks
+    (table,) = (plot.table for plot in plots.plots if plot.table.caption == "Probability of ewt")
+    assert table.rows == [["run", "0.5", "0.3"]]

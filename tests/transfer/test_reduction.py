@@ -90,6 +90,13 @@ def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
     assert without["freeze"] == ["c"]
 
 
+def test_groups_with_several_datasets_keep_the_headroom():
+    recipe = {**RECIPE, "mixture": {**RECIPE["mixture"], "headroom": True}}
+    assert reduce_recipe(recipe, ["b", "c"], used(), alone=False)["mixture"]["headroom"] is True
+    for tasks, alone in ((["a"], False), (["b"], False), (["b", "c"], True)):
+        assert "headroom" not in reduce_recipe(recipe, tasks, used(), alone=alone)["mixture"]
+
+
 def test_a_task_alone_keeps_what_concerns_one_task():
     recipe = {**RECIPE, "loss": {**RECIPE["loss"], "freeze_when_overfit": {"patience": 2}}}
     assert reduce_recipe(recipe, ["a"], used(), alone=True)["loss"] == {"freeze_when_overfit": {"patience": 2}}
