@@ -96,18 +96,18 @@ class EvaluationBeforeCheckpoint(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self._step: int | None = None
+        self.evaluated_step: int | None = None
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluate now if a checkpoint is due at the end of an epoch or training, as is an evaluation."""
         is_due = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0.0)
         is_end = float(state.epoch or 0.5).is_integer() or state.global_step >= state.max_steps
         if is_due and is_end and control.should_save:
-            control.should_evaluate, self._step = True, state.global_step
+            control.should_evaluate, self.evaluated_step = True, state.global_step
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Prevent a second evaluation of the same step."""
-        if self._step == state.global_step:
+        if self.evaluated_step == state.global_step:
             control.should_evaluate = False
 
 

@@ -23,6 +23,10 @@ class Frozen(NamedTuple):
     step: int
     best_step: int
 
+    def to_dict(self) -> dict[str, int]:
+        """Return the steps as plain data."""
+        return self._asdict()
+
 
 def frozen_tasks(
     history: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task], patience: int | None, until: int | None = None
@@ -57,7 +61,7 @@ def describe_frozen(task: str, frozen: Mapping[str, int]) -> str:
 
     Args:
         task: the name of the task.
-        frozen: the fields of `Frozen`.
+        frozen: the steps, see `Frozen.to_dict`.
     """
     return (
         f"{task} has the weight 0 from step {frozen['step']} on: its score on validation was best at step "
@@ -110,7 +114,7 @@ class FreezingCallback(TrainerCallback):
             return
         found, before = self.frozen(state), self.step.frozen or frozenset()
         for task in found.keys() - before:
-            self.note(describe_frozen(task, found[task]._asdict()))
+            self.note(describe_frozen(task, found[task].to_dict()))
         self.step.frozen = frozenset(found)
         if self.is_over(state):
             self.note(f"the training stops at step {state.global_step}, since the weight of every task is 0")

@@ -251,7 +251,7 @@ class MultitaskTrainer(SteppingTrainer):
 
     def _frozen(self) -> dict[str, dict[str, int]]:
         history, patience = self.state.log_history, self.args.freeze_patience
-        return {task: frozen._asdict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
+        return {task: frozen.to_dict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
 
     def _note(self, text: str) -> None:
         if self.is_world_process_zero():

@@ -83,8 +83,8 @@ def test_frozen_task_has_the_weight_0_and_its_head_and_adapter_stay(trainer_of, 
     frozen = frozen_tasks(trainer.state.log_history, TASKS, 1)
     assert frozen.keys() <= {"topic", "score"}
     assert min(each.step for each in frozen.values()) < trainer.state.global_step
-    assert trainer.describe_training()["frozen"] == {task: each._asdict() for task, each in frozen.items()}
-    assert sorted(notes) == sorted(describe_frozen(task, each._asdict()) for task, each in frozen.items())
+    assert trainer.describe_training()["frozen"] == {task: each.to_dict() for task, each in frozen.items()}
+    assert sorted(notes) == sorted(describe_frozen(task, each.to_dict()) for task, each in frozen.items())
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     evaluated = {entry["step"]: entry for entry in trainer.state.log_history if "eval_loss" in entry}
     for task in TASKS:
