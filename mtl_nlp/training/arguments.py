@@ -34,6 +34,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
             training stops.
+        conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
+            to the next; no measurement by default.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -84,6 +86,10 @@ class MultitaskTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
     )
 
+    conflict_every: int | None = field(
+        default=None, metadata={"help": "Number of steps between two measurements of the conflict of the gradients."}
+    )
+
     def __post_init__(self) -> None:
         # Trainer refuses bf16 on a CPU unless `use_cpu` is set, and the same recipe should run with and without an
         # accelerator.
@@ -116,6 +122,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_loss_weights(self.loss_weights or {})
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
+        if self.conflict_every is not None and self.conflict_every < 1:
+            raise ValueError(f"`conflict_every` should be at least 1. Found {self.conflict_every}.")
         for name in ("learning_rate", "weight_decay", "head_learning_rate", "adapter_learning_rate", "adapter_pull"):
             value = vars(self)[name]
             if value is not None:
