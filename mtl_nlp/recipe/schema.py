@@ -29,6 +29,7 @@ from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.sections import (
     AdapterRecipe,
+    AnalysisRecipe,
     BaselinesRecipe,
     CardRecipe,
     DatasetRecipe,
@@ -55,6 +56,7 @@ class Recipe(Section):
         stride: number of sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
+        analysis: measurements in training that do not change it.
         card: facts for the model card that cannot be computed.
         baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
     """
@@ -71,6 +73,7 @@ class Recipe(Section):
     stride: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=0)
     model_init_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    analysis: AnalysisRecipe = AnalysisRecipe()
     card: CardRecipe = CardRecipe()
     baselines: BaselinesRecipe = BaselinesRecipe()
 
@@ -122,6 +125,10 @@ class Recipe(Section):
             check_weight_is_left(self.loss.weights, self.tasks)
         except ValueError as error:
             raise ValueError(f"loss.weights: {error}") from error
+        if len(self.tasks) < 2 and self.loss.gradients is not None:
+            raise ValueError("loss.gradients: a gradient method needs at least two tasks. Found one. Leave it out")
+        if len(self.tasks) < 2 and self.analysis.conflict_every is not None:
+            raise ValueError("analysis.conflict_every: a conflict needs at least two tasks. Found one. Leave it out")
         for task in self.adapted_tasks:
             if task not in self.tasks:
                 raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")

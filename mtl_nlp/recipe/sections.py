@@ -1,4 +1,4 @@
-"""The schemas of a recipe's sections: datasets, mixture, adapters, card and baselines. Imports no torch."""
+"""The schemas of a recipe's sections: datasets, mixture, adapters, analysis, card and baselines. Imports no torch."""
 
 from __future__ import annotations
 
@@ -182,6 +182,17 @@ class AdapterRecipe(Section):
         if self.use_dora and (self.shared or self.pull):
             raise ValueError("`use_dora` cannot be combined with `shared` or `pull`: DoRA updates are not additive")
         return self
+
+
+class AnalysisRecipe(Section):
+    """Measurements in training that do not change it.
+
+    Attributes:
+        conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
+            to the next; no measurement by default. See `conflict.json` in the run's folder.
+    """
+
+    conflict_every: Annotated[int | None, OnResume.TAKES_EFFECT] = Field(default=None, ge=1)
 
 
 class CardRecipe(Section):

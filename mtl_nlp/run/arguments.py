@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 RESERVED = {
@@ -19,6 +20,7 @@ RESERVED = {
     "loss_scale": "loss.scale",
     "adapter_pull": "adapters.pull",
     "freeze_patience": "loss.freeze_when_overfit",
+    "conflict_every": "analysis.conflict_every",
 }
 """Training argument -> the recipe key that replaces the argument."""
 
@@ -35,7 +37,7 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`, and check its `baselines`.
+    """Build training arguments from a recipe, and check its `baselines` and the parameters of its gradient method.
 
     Args:
         recipe: the recipe.
@@ -43,6 +45,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
     _checked_values(recipe.baselines.training, "baselines.training")
     for task, own in recipe.baselines.tasks.items():
@@ -81,6 +84,7 @@ def _arguments(
             loss_scale=recipe.loss.scale,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
             freeze_patience=None if freeze is None or is_evaluation else freeze.patience,
+            conflict_every=recipe.analysis.conflict_every,
         )
     except (ValueError, TypeError, ImportError) as error:  # ImportError: a package such as deepspeed is not installed
         raise RecipeError(f"training: {one_line(error)}") from error

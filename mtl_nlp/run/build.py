@@ -14,6 +14,7 @@ from mtl_nlp.messages import one_line
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.adapters import adapt
+from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.headroom import check_headroom
@@ -127,6 +128,8 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
         RecipeError: if arguments contradict each other, or need a package that is not installed.
     """
     validation = run.splits.get("validation")
+    if run.train:
+        check_gradients(model, run.recipe, arguments)
     try:
         trainer = MultitaskTrainer(
             model=model,
@@ -134,8 +137,9 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             processing_class=run.tokenizer,
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
+            gradient_method=gradient_method_of(run.recipe, model.tasks) if run.train else None,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
-        raise RecipeError(f"training: {one_line(error)}") from error
+        raise error if isinstance(error, RecipeError) else RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -18,6 +18,7 @@ from mtl_nlp.modeling.adapters_multitask import (
 )
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
+from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
@@ -32,7 +33,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the mixture or its batches cannot be built.
+        RecipeError: if the mixture or its batches cannot be built, or the gradient method does not fit the model.
     """
     sampler = plan_batches(run, arguments)
     mixture = sampler.mixture
@@ -63,9 +64,10 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         )
     words = " Texts are split into words." if run.config.reads_words else ""
     limit = run.config.max_length or "any number of"
+    model = build_meta_model(run)
     parts = [
         f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
-        f"{describe_parameters(build_meta_model(run))}",
+        f"{describe_parameters(model)}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
@@ -76,6 +78,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
         _headroom(run),
+        describe_gradients(model, mixture, run.recipe, arguments),
         "\n".join(
             f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
             f"this dataset in a step"

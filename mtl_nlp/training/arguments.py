@@ -38,6 +38,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         freeze_patience: the number of evaluations in a row without a new best score of a task after which the weight of
             the task is 0, see `frozen_tasks`. The training stops once this is so for every task. No task is frozen by
             default.
+        conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
+            to the next; no measurement by default.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -91,6 +93,9 @@ class MultitaskTrainingArguments(TrainingArguments):
     freeze_patience: int | None = field(
         default=None, metadata={"help": "Number of evaluations without a new best after which a task is frozen."}
     )
+    conflict_every: int | None = field(
+        default=None, metadata={"help": "Number of steps between two measurements of the conflict of the gradients."}
+    )
 
     def __post_init__(self) -> None:
         # Trainer refuses bf16 on a CPU unless `use_cpu` is set, and the same recipe should run with and without an
@@ -124,6 +129,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_loss_weights(self.loss_weights or {})
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
+        if self.conflict_every is not None and self.conflict_every < 1:
+            raise ValueError(f"`conflict_every` should be at least 1. Found {self.conflict_every}.")
         for name in ("learning_rate", "weight_decay", "head_learning_rate", "adapter_learning_rate", "adapter_pull"):
             value = vars(self)[name]
             if value is not None:

@@ -57,6 +57,7 @@ class StepLoss:
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
         frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
             sees no rows of these tasks.
+        copies: the detached copies of the weights that weight the micro-batches of the current step.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class StepLoss:
         self.progress = 0.0
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
         self.frozen: frozenset[str] | None = None
+        self.copies: dict[str, torch.Tensor] = {}
 
     def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
         """Begin an optimizer step.
@@ -93,7 +95,7 @@ class StepLoss:
         self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
         self._losses: dict[str, torch.Tensor] = {}
         self._weights: dict[str, torch.Tensor] | None = None
-        self._copies: dict[str, torch.Tensor] = {}
+        self.copies = {}
         self._penalty_is_due = True
 
     def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
@@ -105,7 +107,7 @@ class StepLoss:
         Raises:
             RuntimeError: if no step has begun.
         """
-        (output,), (shares,), penalty = self.task_shares(lambda batch: [model(**batch)], inputs)
+        (output,), (shares,), penalty = self.task_shares(lambda batch: [model(**self.on_device(batch))], inputs)
         loss = shares.sum()
         return loss if penalty is None else loss + penalty, output
 
@@ -133,7 +135,7 @@ class StepLoss:
         if self._weights is None:
             self._choose_weights(counts, sums)
         shares = [
-            task_losses(output.loss_sums or {}, counts, self._copies, self.scale) * self.accelerator.num_processes
+            task_losses(output.loss_sums or {}, counts, self.copies, self.scale) * self.accelerator.num_processes
             for output in outputs
         ]
         penalty = self._penalty() if self._penalty_is_due else None
@@ -145,7 +147,7 @@ class StepLoss:
         learned = {task: weight for task, weight in (self._weights or {}).items() if weight.requires_grad}
         if not learned:
             return
-        own = torch.stack([self._copies[task].grad for task in learned])
+        own = torch.stack([self.copies[task].grad for task in learned])
         # Each share was multiplied by the number of processes, so the mean over processes is the intended sum.
         total = self.accelerator.reduce(own, "mean")
         torch.autograd.backward(list(learned.values()), list(total.unbind()))
@@ -195,7 +197,7 @@ class StepLoss:
         if "losses" in self.weighting.needs:
             self._losses = self._mean_losses(counts, sums)
         self._weights = self._weights_for(WeightingStep(counts, self._losses, self.progress))
-        self._copies = {
+        self.copies = {
             task: weight.detach().requires_grad_() if weight.requires_grad else weight
             for task, weight in self._weights.items()
         }
@@ -236,7 +238,7 @@ class StepLoss:
         total = torch.zeros_like(self.loss_sums)
         with self._same_random_state():
             for batch in self._ahead:
-                total += self._sums_of(forward(send_to_device(batch, self.accelerator.device, non_blocking=True)))
+                total += self._sums_of(forward(batch))
         return total
 
     def _penalty(self) -> torch.Tensor:
@@ -247,6 +249,10 @@ class StepLoss:
             self.log.add_pull(pull)
             penalty = penalty + pull
         return penalty
+
+    def on_device(self, batch: Any) -> Any:
+        """Return a batch with all of its tensors on the device of this process."""
+        return send_to_device(batch, self.accelerator.device, non_blocking=True)
 
     def _same_random_state(self) -> Any:
         device = self.accelerator.device

@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
@@ -51,9 +52,17 @@ from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
-from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
+from mtl_nlp.training.states import (
+    StreamPosition,
+    load_gradient_method,
+    load_weighting,
+    random_state_name,
+    save_gradient_method,
+    save_weighting,
+)
 from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.stepping import SteppingTrainer
+from mtl_nlp.training.task_gradients import TaskGradients, check_gradient_method
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
@@ -79,6 +88,8 @@ class MultitaskTrainer(SteppingTrainer):
         loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
             `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
             every checkpoint has the state of the method.
+        gradient_method: the method that combines the tasks' gradients of the shared parameters; the plain sum by
+            default. Every checkpoint has the state of the method.
 
     Attributes:
         recipe: the text of the recipe, written to every checkpoint; empty without a recipe.
@@ -104,6 +115,7 @@ class MultitaskTrainer(SteppingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         loss_weighting: LossWeighting | None = None,
+        gradient_method: GradientMethod | None = None,
     ) -> None:
         self.tasks = model.tasks
         weights = cast("dict[str, LossWeight]", args.loss_weights or {})
@@ -138,6 +150,11 @@ class MultitaskTrainer(SteppingTrainer):
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
+        self.gradient_method = gradient_method
+        self.task_gradients: TaskGradients | None = None
+        if gradient_method is not None:
+            check_gradient_method(model, args, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
+            self.task_gradients = TaskGradients(model, self.step, gradient_method, seed=args.seed)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
         self.progress = Progress()
@@ -191,6 +208,7 @@ class MultitaskTrainer(SteppingTrainer):
             checkpoint = Path(resume_from_checkpoint)
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
+            load_gradient_method(checkpoint, self.gradient_method)
             if not self.args.ignore_data_skip:
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
@@ -336,6 +354,7 @@ class MultitaskTrainer(SteppingTrainer):
                 folder.mkdir(parents=True)
                 (folder / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
                 save_weighting(folder, self.loss_weighting)
+                save_gradient_method(folder, self.gradient_method)
             self.accelerator.wait_for_everyone()
             if not self.args.save_only_model:
                 folder.mkdir(parents=True, exist_ok=True)  # on other nodes

@@ -23,6 +23,9 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments
 _IN_STEPS = ("max_steps", "warmup_steps", "eval_steps", "save_steps", "logging_steps")
 """Training arguments that count optimizer steps if they are at least 1, and are shares of the training below 1."""
 
+_OF_GRADIENTS = ("gradients", "gradients_kwargs", "every")
+"""Keys of the section `loss` that need several tasks."""
+
 
 _LOSS_OF_ONE_TASK = ("freeze_when_overfit",)
 """Keys of the section `loss` that a training of one task keeps."""
@@ -147,6 +150,9 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
     adapters = data.pop("adapters", None)
     frozen = [part for part in data.pop("freeze", []) if part in kept or part == "encoder"]
     loss = data.pop("loss", {})
+    if len(kept) < 2:  # a task alone has no gradients to combine or to compare
+        data.pop("analysis", None)
+        loss = {key: value for key, value in loss.items() if key not in _OF_GRADIENTS}
     training = data.setdefault("training", {})
     kept_loss = {key: loss[key] for key in _LOSS_OF_ONE_TASK if key in loss}
     if alone and kept_loss:
