@@ -30,6 +30,8 @@ COMPARISON_NAME = "comparison.json"
 """The file in the folder of a comparison, above the folders of its runs."""
 ONNX_NAME = "model.onnx"
 WEIGHTING_NAME = "weighting.pt"
+GRADIENT_METHOD_NAME = "gradient_method.pt"
+CONFLICT_NAME = "conflict.json"
 LOCK_NAME = ".mtl_nlp.lock"
 STAGED_NAME = ".saving"
 """The folder of a model that is being saved. The complete folder gets the name `SAVED_NAME`, and replaces a model."""
@@ -64,6 +66,15 @@ class _Best(BaseModel):
     fell: bool = False
 
 
+class _Frozen(BaseModel):
+    """The freezing of a task."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    step: int
+    best_step: int
+
+
 class _Training(BaseModel):
     """The description of a training."""
 
@@ -79,6 +90,7 @@ class _Training(BaseModel):
     parameters: int | None = None
     bytes: int | None = None
     best: dict[str, _Best] = Field(default_factory=dict)
+    frozen: dict[str, _Frozen] = Field(default_factory=dict)
 
 
 class _Provenance(BaseModel):

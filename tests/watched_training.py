@@ -1,4 +1,4 @@
-"""Training on given batches, and a record of every gradient and weight."""
+"""Training on given batches, and records of every row, gradient and weight."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from mtl_nlp import MultitaskTrainer
+from mtl_nlp import MultitaskTrainer, TaskMixture
 
 
 class OrderedTrainer(MultitaskTrainer):
@@ -18,6 +18,18 @@ class OrderedTrainer(MultitaskTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=self.data_collator)
+
+
+class Fetching(TaskMixture):
+    """A mixture that records the rows of every batch."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.fetched: list[list[int]] = []
+
+    def __getitems__(self, indices):
+        self.fetched.append(sorted(indices))
+        return super().__getitems__(indices)
 
 
 class Recorder(TrainerCallback):

@@ -50,7 +50,7 @@ class LossWeighting(nn.Module, ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    is_constant: ClassVar[bool] = False
+    is_constant: bool = False
     learning_rate: float | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

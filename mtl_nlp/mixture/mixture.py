@@ -29,6 +29,9 @@ class TaskMixture(TorchDataset):
         max_repeats: the largest number of passes over a dataset in one epoch, 1 or more. The share that a dataset
             gives up goes to the other datasets.
         probabilities: p_d of every dataset, instead of `temperature`, `size_cap` and `max_repeats`.
+        headroom: whether the training mixes p_d with the gaps of the datasets, see `probabilities_at` and
+            `dataset_gaps`: how far their tasks are from their best validation scores so far, or from the reference
+            scores that a dict from task to score gives.
         batching: with `mixed` a batch holds rows from any dataset in the proportions of p_d. With `homogeneous` a
             batch holds rows from one dataset, the same dataset in all processes, and p_d is its share of the batches.
         length_window: number of batches inside which rows are grouped by length. A larger window needs less padding, a
@@ -46,13 +49,17 @@ class TaskMixture(TorchDataset):
         size_cap: int | None = None,
         max_repeats: float | None = None,
         probabilities: Mapping[str, float] | None = None,
+        headroom: bool | Mapping[str, float] = False,
         batching: str = "mixed",
         length_window: int = 100,
     ) -> None:
         if not datasets:
             raise ValueError("A TaskMixture needs at least one dataset. Found none.")
-        check_sampling(datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window)
+        check_sampling(
+            datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window, bool(headroom)
+        )
         self.datasets = dict(datasets)
+        self.headroom = headroom
         self.batching = batching
         self.length_window = length_window
         self.sizes = np.array([dataset.num_windows for dataset in datasets.values()])
@@ -87,18 +94,35 @@ class TaskMixture(TorchDataset):
 
     @property
     def mean_probabilities(self) -> np.ndarray:
-        """Mean of p_d over the training, during which the temperature can change; shape (datasets,)."""
+        """Mean of p_d over the training without gaps; the temperature can change. Shape (datasets,)."""
         return np.mean([self.probabilities_at(progress) for progress in np.linspace(0.0, 1.0, 101)], axis=0)
 
-    def probabilities_at(self, progress: float) -> np.ndarray:
-        """Return p_d after the share `progress` of the training, 0 to 1; shape (datasets,)."""
+    def probabilities_at(self, progress: float, gaps: np.ndarray | None = None) -> np.ndarray:
+        """Return p_d after a share of the training; shape (datasets,).
+
+        With gaps, the probability is ½ · p_d + ½ · gap_d / Σ gap, following the dynamic sampling of Gottumukkala et al.
+        (2020), within the limits of `max_repeats`.
+
+        Args:
+            progress: the share of the training, 0 to 1.
+            gaps: the gap of each dataset, at least 0, shape (datasets,). Gaps of zero have no effect.
+        """
+        base = self._base_at(progress)
+        if gaps is None or not gaps.any():
+            return base
+        return temperature_probabilities(0.5 * base + 0.5 * gaps / gaps.sum(), 1.0, self._limits)
+
+    @property
+    def _limits(self) -> np.ndarray | None:
+        return None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
+
+    def _base_at(self, progress: float) -> np.ndarray:
         if self._explicit is not None:
             return self._explicit / self._explicit.sum()
         start, end = self._temperatures
         # Equal values need a separate case, since inf - inf is not a number.
         temperature = start if start == end else start + (end - start) * progress
-        limits = None if self._max_repeats is None else self._max_repeats * self.sizes / self.sizes.sum()
-        return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, limits)
+        return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, self._limits)
 
     def __len__(self) -> int:
         """Return the number of rows (windows) of all datasets, which is also the length of an epoch."""

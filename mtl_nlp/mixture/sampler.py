@@ -60,10 +60,12 @@ class MixtureBatchSampler(Sampler[list[int]]):
         step_size: the size of the steps.
         total_batches: number of batches over which the temperature of the mixture changes; the batches of one epoch by
             default.
+        gaps: the gaps of the datasets in each epoch, see `TaskMixture.probabilities_at`; None for an epoch without
+            gaps, such as those after the end of the list. An epoch depends on the gaps of all epochs before.
 
     Raises:
         ValueError: if there are more processes than rows, a row is longer than the token budget, or a token budget
-            meets a streamed dataset.
+            meets a streamed dataset or a mixture with headroom.
     """
 
     step_size: StepSize
@@ -83,6 +85,11 @@ class MixtureBatchSampler(Sampler[list[int]]):
                 "`max_tokens_per_batch` needs the lengths of all rows, which are unknown for a streamed dataset. "
                 "Leave out `max_tokens_per_batch` or `streaming`."
             )
+        if mixture.headroom and max_tokens is not None:
+            raise ValueError(
+                "`max_tokens_per_batch` cannot be combined with `headroom`, since the number of steps in an epoch "
+                "would change with the probabilities. Leave out one of the two."
+            )
         if len(mixture) < num_processes:
             raise ValueError(
                 f"There are {num_processes} processes and only {len(mixture)} rows to train on. Use fewer processes."
@@ -93,6 +100,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         self.process_index = process_index
         self.num_processes = num_processes
         self.epoch = 0
+        self.gaps: list[np.ndarray | None] = []
         self._walks = DatasetWalks(mixture.sizes, seed)
         if max_tokens is None:
             self.step_size = FixedRows(len(mixture), rows_per_batch, num_processes)
@@ -154,8 +162,10 @@ class MixtureBatchSampler(Sampler[list[int]]):
         sizes = portions(in_epoch, self._batching.turns_per_step * self.mixture.length_window, self._batching.least)
         total = in_epoch * self.total_batches / len(self)
         due, done = np.zeros(len(self.mixture.sizes)), np.zeros(len(self.mixture.sizes), dtype=np.int64)
-        for size in itertools.cycle(sizes):
-            probabilities = self.mixture.probabilities_at(min((done.sum() + size / 2) / total, 1.0))
+        for number, size in enumerate(itertools.cycle(sizes)):
+            epoch = number // len(sizes)
+            gaps = self.gaps[epoch] if epoch < len(self.gaps) else None
+            probabilities = self.mixture.probabilities_at(min((done.sum() + size / 2) / total, 1.0), gaps)
             due = due + probabilities * size
             turns = next_turns(done, due, probabilities, size)
             yield turns

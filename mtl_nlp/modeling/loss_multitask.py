@@ -79,20 +79,38 @@ def joint_loss(
     Returns:
         A scalar. The shares of a step's micro-batches add up to the loss of the step.
     """
+    return task_losses(loss_sums, counts, weights, scale).sum()
+
+
+def task_losses(
+    loss_sums: Mapping[str, torch.Tensor],
+    counts: StepCounts,
+    weights: Mapping[str, float | torch.Tensor] | None = None,
+    scale: str = "rows",
+) -> torch.Tensor:
+    """Compute each task's term w_t · (n_t / N) · CE_t / u_t of the joint loss, see `joint_loss`.
+
+    Returns:
+        The terms in the order of `loss_sums`, shape (tasks,).
+    """
     given = {**dict.fromkeys(loss_sums, 1.0), **(weights or {})}
     learned = {task: weight for task, weight in given.items() if isinstance(weight, torch.Tensor)}
     factors = []
     for task in loss_sums:
-        share = counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
         number = 1.0 if task in learned else given[task]
         # A sum of weights can be below 1, so `max(units, 1)` would be wrong.
-        factors.append(number * share / (counts.units[task] or 1.0))
+        factors.append(number * share_of_rows(task, counts, scale) / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
     weighted = sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)
     if learned:
         one = sums.new_ones(())
         weighted = weighted * torch.stack([learned.get(task, one).to(sums) for task in loss_sums])
-    return weighted.sum()
+    return weighted
+
+
+def share_of_rows(task: str, counts: StepCounts, scale: str) -> float:
+    """Return the factor n_t / N of a task's loss with the scale `rows`, and 1 with `per_task`."""
+    return counts.task_rows[task] / max(counts.rows, 1) if scale == "rows" else 1.0
 
 
 class ZeroGradients(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 _LARGEST = 3.4028234e38
 """The largest number of float32, rounded down."""
@@ -37,15 +37,51 @@ def check_fits_float32(name: str, value: float) -> None:
         raise ValueError(f"`{name}` should be at most {_LARGEST:.2g}, the limit of float32. Found {value}.")
 
 
-def check_loss_weights(weights: Mapping[str, float]) -> None:
+LossWeight = float | Sequence[float]
+"""The weight of a task in the joint loss; a pair moves linearly from its first to its second value in training."""
+
+
+def ends_of(weight: LossWeight) -> tuple[float, float]:
+    """Return the values of a weight at the start and at the end of training.
+
+    Raises:
+        ValueError: if the weight is neither a number nor a pair of numbers.
+    """
+    if isinstance(weight, int | float):
+        return weight, weight
+    if len(weight) != 2 or not all(isinstance(end, int | float) for end in weight):
+        raise ValueError(f"`loss_weights` should be numbers or pairs of numbers. Found {weight!r:.80}.")
+    return weight[0], weight[1]
+
+
+def check_loss_weights(weights: Mapping[str, LossWeight]) -> None:
     """Check that the weights of tasks in the joint loss are finite in float32 and at least 0.
 
     Args:
         weights: task -> weight.
 
     Raises:
-        ValueError: if a weight is negative, infinite or NaN.
+        ValueError: if a weight is negative, infinite or NaN, or is neither a number nor a pair of numbers.
     """
     for task, weight in weights.items():
-        if not 0.0 <= weight <= _LARGEST:
+        if not all(0.0 <= end <= _LARGEST for end in ends_of(weight)):
             raise ValueError(f"`loss_weights` should be finite and at least 0. Found {weight} for {task!r}.")
+
+
+def check_weight_is_left(weights: Mapping[str, LossWeight], tasks: Collection[str]) -> None:
+    """Check that the tasks of a training do not all have the weight 0 at the start or at the end of training.
+
+    Args:
+        weights: task -> weight; 1 for a task that is not named.
+        tasks: the trained tasks.
+
+    Raises:
+        ValueError: if all tasks have the weight 0 at the same time.
+    """
+    ends = [ends_of(weights.get(task, 1.0)) for task in tasks]
+    for number, time in enumerate(("start", "end")):
+        if ends and not any(of_task[number] for of_task in ends):
+            raise ValueError(
+                f"`loss_weights` should be above 0 for some task at any time. Found 0 for every task at the {time} of "
+                f"training."
+            )

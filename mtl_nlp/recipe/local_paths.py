@@ -15,7 +15,7 @@ _NAMES = ("inputs", "labels", "columns", "splits")
 """Keys of a dataset that hold names of columns, tasks and splits, and no paths."""
 
 _OF_NAMES = ("tasks", "mixture", "loss", "adapters", "freeze")
-"""Sections that hold names of tasks and datasets, numbers and options, and no paths."""
+"""Sections that hold names of tasks and datasets, numbers and options; `mixture.headroom` is their only path."""
 
 _FILE_URL = re.compile(r"(?:file|local):(?://(?:localhost(?=/))?)?(?=[/~A-Za-z])")
 
@@ -48,6 +48,8 @@ def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     datasets = {name: _relative_dataset(name, dataset) for name, dataset in data["datasets"].items()}
     names = {key: data[key] for key in _OF_NAMES if key in data}
     changed = {**_relative(data, _name_of, keys=False), **names, "datasets": datasets}
+    if isinstance(mixture := data.get("mixture"), dict) and "headroom" in mixture:
+        changed["mixture"] = {**mixture, "headroom": _relative(mixture["headroom"], _name_of)}
     baselines = data.get("baselines")
     if isinstance(baselines, dict) and isinstance(tasks := baselines.get("tasks"), dict):
         # The keys are names of tasks.

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mtl_nlp.recipe.checks import check_loss_weights
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.section import Section
 
+GradientMethodName = Literal[
+    "pcgrad", "gradvac", "cagrad", "aligned-mtl", "upgrad", "nash-mtl", "imtl-g", "mgda", "graddrop"
+]
 
-class LossRecipe(Section):
-    """The weighting of the task losses.
+
+class FreezeRecipe(Section):
+    """The freezing of tasks whose validation scores fall.
 
     Attributes:
-        weighting: `static`: the weights do not change during training.
-        weights: w_t of each task; 1 for a task that is not named.
+        patience: the number of evaluations in a row without a new best score after which a task has the weight 0.
+    """
+
+    patience: Annotated[int, OnResume.TAKES_EFFECT] = Field(ge=1)
+
+
+class LossRecipe(Section):
+    """The weighting of the task losses, and the combination of the tasks' gradients.
+
+    Attributes:
+        weighting: `static`: the weights do not depend on the training.
+        weights: w_t of each task; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over the training.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
+        freeze_when_overfit: the freezing of tasks whose validation scores fall; no task is frozen by default.
+        gradients: the method that combines the tasks' gradients of the parameters that they share; the plain sum
+            without a method. Methods need the extra `balancing` (torchjd).
+        gradients_kwargs: the parameters of the gradient method.
+        every: the number of optimizer steps from one use of the gradient method to the next. The steps between have
+            the plain sum.
     """
 
     weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
-    weights: Annotated[dict[str, float], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
+    freeze_when_overfit: FreezeRecipe | None = None
+    gradients: Annotated[GradientMethodName | None, OnResume.TAKES_EFFECT] = None
+    gradients_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    every: Annotated[int, OnResume.TAKES_EFFECT] = Field(default=1, ge=1)
 
     @field_validator("weights")
     @classmethod
-    def _not_negative(cls, weights: dict[str, float]) -> dict[str, float]:
+    def _not_negative(cls, weights: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
         check_loss_weights(weights)
         return weights
+
+    @model_validator(mode="after")
+    def _has_a_gradient_method(self) -> LossRecipe:
+        for key in ("gradients_kwargs", "every"):
+            if self.gradients is None and key in self.model_fields_set:
+                raise ValueError(f"`{key}` needs `gradients`. Name a method, or leave out `{key}`")
+        return self

@@ -21,6 +21,7 @@ def check_sampling(
     probabilities: Mapping[str, float] | None,
     batching: str,
     length_window: int,
+    headroom: object = False,
 ) -> None:
     """Check the arguments of [`TaskMixture`] that define how datasets are sampled.
 
@@ -32,10 +33,14 @@ def check_sampling(
         probabilities: the probability of every dataset, instead of the three arguments above.
         batching: `mixed` or `homogeneous`.
         length_window: the number of batches inside which rows are grouped by length.
+        headroom: whether the probabilities follow the validation scores; any value that is not false.
 
     Raises:
         ValueError: if a value is out of range, or two values contradict each other. The message names the argument.
     """
+    names = list(names)
+    if headroom and len(names) == 1:
+        raise ValueError(f"`headroom` needs at least two datasets. Found only {names[0]!r}. Leave out `headroom`.")
     if batching not in get_args(Batching):
         raise ValueError(f"`batching` should be {' or '.join(get_args(Batching))}. Found {batching!r}.")
     if length_window < 1:
@@ -58,7 +63,7 @@ def check_sampling(
         raise ValueError(
             "`probabilities` cannot be combined with `temperature`, `size_cap` or `max_repeats`. Leave these out."
         )
-    _check_probabilities(list(names), probabilities)
+    _check_probabilities(names, probabilities)
 
 
 def _check_probabilities(names: Sequence[str], probabilities: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationI
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
@@ -28,6 +29,7 @@ from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.sections import (
     AdapterRecipe,
+    AnalysisRecipe,
     BaselinesRecipe,
     CardRecipe,
     DatasetRecipe,
@@ -54,6 +56,7 @@ class Recipe(Section):
         stride: number of sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
+        analysis: measurements in training that do not change it.
         card: facts for the model card that cannot be computed.
         baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
     """
@@ -70,6 +73,7 @@ class Recipe(Section):
     stride: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=0)
     model_init_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    analysis: AnalysisRecipe = AnalysisRecipe()
     card: CardRecipe = CardRecipe()
     baselines: BaselinesRecipe = BaselinesRecipe()
 
@@ -117,6 +121,14 @@ class Recipe(Section):
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        try:
+            check_weight_is_left(self.loss.weights, self.tasks)
+        except ValueError as error:
+            raise ValueError(f"loss.weights: {error}") from error
+        if len(self.tasks) < 2 and self.loss.gradients is not None:
+            raise ValueError("loss.gradients: a gradient method needs at least two tasks. Found one. Leave it out")
+        if len(self.tasks) < 2 and self.analysis.conflict_every is not None:
+            raise ValueError("analysis.conflict_every: a conflict needs at least two tasks. Found one. Leave it out")
         for task in self.adapted_tasks:
             if task not in self.tasks:
                 raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")
@@ -240,7 +252,7 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
     """
     first = error.errors()[0]
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
-    where = re.sub(r"\.(str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
+    where = re.sub(r"\.(bool|str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])
@@ -267,7 +279,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Resolve data files, the output folder and a local encoder against the recipe's folder."""
+    """Resolve data files, the output folder, a comparison and a local encoder against the recipe's folder."""
 
     def resolve(path: str) -> str:
         return path if "://" in path else str((folder / path).resolve())
@@ -284,6 +296,10 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
             path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
             datasets[name] = dataset.model_copy(update={"path": path})
     encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
+    mixture = recipe.mixture
+    if isinstance(mixture.headroom, str):
+        mixture = mixture.model_copy(update={"headroom": resolve(mixture.headroom)})
+    output_dir = str((folder / recipe.output_dir).resolve())
     return recipe.model_copy(
-        update={"datasets": datasets, "encoder": encoder, "output_dir": str((folder / recipe.output_dir).resolve())}
+        update={"datasets": datasets, "encoder": encoder, "mixture": mixture, "output_dir": output_dir}
     )

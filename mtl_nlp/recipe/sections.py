@@ -1,4 +1,4 @@
-"""The schemas of a recipe's sections: datasets, mixture, adapters, card and baselines. Imports no torch."""
+"""The schemas of a recipe's sections: datasets, mixture, adapters, analysis, card and baselines. Imports no torch."""
 
 from __future__ import annotations
 
@@ -119,6 +119,9 @@ class MixtureRecipe(Section):
         max_repeats: the largest number of passes over a dataset in one epoch. The share that a dataset loses is
             distributed over the remaining datasets.
         probabilities: p_d of every dataset, instead of the three attributes above.
+        headroom: whether half of p_d follows, from epoch to epoch, how far the tasks of each dataset are from their
+            best validation scores so far; the path of a `comparison.json` replaces the best scores by the scores of its
+            single-task runs. See `TaskMixture`.
         batching: with `mixed`, a batch has rows from any dataset; with `homogeneous`, from one dataset, which is the
             same in all processes.
         length_window: number of batches inside which rows are grouped by length.
@@ -128,6 +131,7 @@ class MixtureRecipe(Section):
     size_cap: Annotated[int | None, OnResume.REORDERS] = None
     max_repeats: Annotated[float | None, OnResume.REORDERS] = None
     probabilities: Annotated[dict[str, float] | None, OnResume.REORDERS] = None
+    headroom: Annotated[bool | str, OnResume.REORDERS] = False
     batching: Annotated[Batching, OnResume.REORDERS] = "mixed"
     length_window: Annotated[int, OnResume.REORDERS] = 100
 
@@ -178,6 +182,17 @@ class AdapterRecipe(Section):
         if self.use_dora and (self.shared or self.pull):
             raise ValueError("`use_dora` cannot be combined with `shared` or `pull`: DoRA updates are not additive")
         return self
+
+
+class AnalysisRecipe(Section):
+    """Measurements in training that do not change it.
+
+    Attributes:
+        conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
+            to the next; no measurement by default. See `conflict.json` in the run's folder.
+    """
+
+    conflict_every: Annotated[int | None, OnResume.TAKES_EFFECT] = Field(default=None, ge=1)
 
 
 class CardRecipe(Section):

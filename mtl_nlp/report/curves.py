@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mtl_nlp.report.blocks import Fold, Plot, Plots, Section, Table, Text
 from mtl_nlp.report.facts import curve, early_peak
 from mtl_nlp.report.material import OWN, Material, RunFiles
 from mtl_nlp.report.plots import Series, bar_plot, line_plot
 from mtl_nlp.report.scores import legend, places_of
+from mtl_nlp.training.freezing import describe_frozen
+
+_PROBABILITY = "probability_"
+"""The start of the keys of the log with the probabilities of datasets."""
+
+_MOST_DATASETS = 16
+"""The number of datasets whose probabilities are drawn."""
 
 
 def training_section(material: Material, tasks: Sequence[str]) -> Section:
@@ -26,12 +34,15 @@ def training_section(material: Material, tasks: Sequence[str]) -> Section:
         ("weight", "Loss weights", lambda task: f"weight_{task}"),
     )
     note = "A line for each seed." if material.comparison else "The dotted line is the kept model."
+    frozen = _frozen_tasks(material, tasks)
+    if frozen and material.comparison is None:
+        note += " From the solid line on, the task had the weight 0."
     for name, title, key in groups:
         plots = _per_task(material, tasks, name, title, key)
         if plots:
             shown = Plots(plots, legend(material, name), note)
             section.blocks.append(Fold(title, [shown], open=name == "loss" or material.comparison is None))
-    others = [*_learning_rate(material), *_sampling(material)]
+    others = [*_learning_rate(material), *_sampling(material), *_probabilities(material)]
     if others:
         section.blocks.append(Fold("Learning rate and sampling", [Plots(others, legend(material, "rate"))]))
     if not section.blocks:
@@ -39,8 +50,20 @@ def training_section(material: Material, tasks: Sequence[str]) -> Section:
     elif len(tasks) < len(material.task_names):
         rest = len(material.task_names) - len(tasks)
         section.blocks.append(Text(f"The curves of {rest} further tasks are left out; training_log.jsonl has them."))
+    section.blocks += [Text(sentence) for sentence in frozen]
     section.blocks += _peaks(material, tasks)
     return section
+
+
+def _frozen_tasks(material: Material, tasks: Sequence[str]) -> list[str]:
+    """Return a sentence for each task and run in which the task was frozen."""
+    return [
+        f"{'' if not run.seed else f'{side}, seed {run.seed}: '}{describe_frozen(task, frozen)}."
+        for side in material.runs
+        for run in material.runs[side]
+        for task, frozen in (run.training.get("frozen") or {}).items()
+        if task in tasks
+    ]
 
 
 def _metric_of(material: Material, task: str) -> str:
@@ -56,7 +79,8 @@ def _per_task(material: Material, tasks: Sequence[str], name: str, title: str, k
         series = _series(material, key(task))
         is_constant = name == "weight" and all(value == 1.0 for each in series for _, value in each.points)
         if series and not is_constant:
-            svg = line_plot(f"{name}-{number}", task, series, "epoch", _kept_epoch(material))
+            kept, end = _kept_epoch(material), _frozen_epoch(material, task)
+            svg = line_plot(f"{name}-{number}", task, series, "epoch", kept, end)
             plots.append(Plot(svg, _table(f"{title} of {task}", series)))
     return plots
 
@@ -88,9 +112,22 @@ def _kept_epoch(material: Material) -> float | None:
         return None
     training = material.runs[OWN][0].training
     steps = [best["kept_step"] for best in (training.get("best") or {}).values() if best.get("kept_step")]
-    if not steps or not training.get("steps") or not training.get("epochs"):
+    return _epoch_of(training, steps[0]) if steps else None
+
+
+def _frozen_epoch(material: Material, task: str) -> float | None:
+    """Return the epoch from which on a task of a single run was frozen, or None without such an epoch."""
+    if material.comparison is not None:
         return None
-    return steps[0] / training["steps"] * training["epochs"]
+    training = material.runs[OWN][0].training
+    frozen = (training.get("frozen") or {}).get(task)
+    return None if frozen is None else _epoch_of(training, frozen["step"])
+
+
+def _epoch_of(training: Mapping[str, Any], step: int) -> float | None:
+    if not training.get("steps") or not training.get("epochs"):
+        return None
+    return step / training["steps"] * training["epochs"]
 
 
 def _learning_rate(material: Material) -> list[Plot]:
@@ -126,6 +163,17 @@ def _sampling(material: Material) -> list[Plot]:
         title = "Sampling" if material.comparison is None else f"Sampling of {side}"
         table = Table(title, ["dataset", "rows", "planned, %", "drawn, %", "rows drawn"], rows)
         plots.append(Plot(bar_plot(f"sampling-{number}", title, bars, ("planned", "drawn")), table))
+    return plots
+
+
+def _probabilities(material: Material) -> list[Plot]:
+    """Return a plot for each dataset whose probability the runs have logged, see `mixture.headroom`."""
+    found = (key for run in material.all_runs() for entry in run.log for key in entry if key.startswith(_PROBABILITY))
+    plots = []
+    for number, key in enumerate(list(dict.fromkeys(found))[:_MOST_DATASETS]):
+        if series := _series(material, key):
+            title = f"Probability of {key.removeprefix(_PROBABILITY)}"
+            plots.append(Plot(line_plot(f"probability-{number}", title, series, "epoch"), _table(title, series)))
     return plots
 
 

@@ -110,9 +110,11 @@ def early_peak(run: RunFiles, task: str) -> Peak | None:
 
 
 def weight_of(recipe: SavedRecipe | None, task: str) -> float:
-    """Return the weight of a task's loss in the recipe."""
+    """Return the weight of a task's loss in the recipe; the mean of a weight that moves during training."""
     weights = {} if recipe is None else recipe.loss.get("weights") or {}
     value = weights.get(task, 1.0)
+    if isinstance(value, list) and value and all(isinstance(end, int | float) for end in value):
+        return statistics.fmean(value)
     return float(value) if isinstance(value, int | float) else 1.0  # a variable of the environment is a text
 
 

@@ -88,7 +88,14 @@ def dot_plot(name: str, title: str, dots: Sequence[Dot], label: str) -> Markup:
         return to_svg(figure, name, title, f"Each dot is a difference and each line its 95 % interval: {described}.")
 
 
-def line_plot(name: str, title: str, series: Sequence[Series], x_label: str, mark: float | None = None) -> Markup:
+def line_plot(
+    name: str,
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    mark: float | None = None,
+    end: float | None = None,
+) -> Markup:
     """Return the plot of curves over training.
 
     Args:
@@ -97,6 +104,7 @@ def line_plot(name: str, title: str, series: Sequence[Series], x_label: str, mar
         series: the curves.
         x_label: the label of the horizontal axis.
         mark: the place of the kept model on the horizontal axis, if it is known.
+        end: the place from which on the task was not trained, if there is one.
     """
     with drawing(name):
         figure, axes = axes_of(_WIDTH, 210)
@@ -117,6 +125,8 @@ def line_plot(name: str, title: str, series: Sequence[Series], x_label: str, mar
                 axes.plot(xs[-1:], ys[-1:], **style)
         if mark is not None:
             axes.axvline(mark, color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+        if end is not None:
+            axes.axvline(end, color=MUTED, linewidth=1)
         axes.set_title(shortened([title], 40)[0])
         axes.set_xlabel(x_label)
         axes.margins(x=0.03)

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 RESERVED = {
@@ -18,6 +19,8 @@ RESERVED = {
     "loss_weights": "loss.weights",
     "loss_scale": "loss.scale",
     "adapter_pull": "adapters.pull",
+    "freeze_patience": "loss.freeze_when_overfit",
+    "conflict_every": "analysis.conflict_every",
 }
 """Training argument -> the recipe key that replaces the argument."""
 
@@ -34,7 +37,7 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`, and check its `baselines`.
+    """Build training arguments from a recipe, and check its `baselines` and the parameters of its gradient method.
 
     Args:
         recipe: the recipe.
@@ -42,6 +45,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
     _checked_values(recipe.baselines.training, "baselines.training")
     for task, own in recipe.baselines.tasks.items():
@@ -59,11 +63,19 @@ def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArgum
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
-    return _arguments(recipe, {**recipe.training, **_NOTHING_WRITTEN}, str(folder))
+    return _arguments(recipe, {**recipe.training, **_NOTHING_WRITTEN}, str(folder), is_evaluation=True)
 
 
-def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> MultitaskTrainingArguments:
+def _arguments(
+    recipe: Recipe, training: Mapping[str, Any], output_dir: str, *, is_evaluation: bool = False
+) -> MultitaskTrainingArguments:
     values = _checked_values(training, "training")
+    freeze = recipe.loss.freeze_when_overfit
+    if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
+        raise RecipeError(
+            "loss.freeze_when_overfit: needs evaluations during training. Set `training.eval_strategy` to `epoch` or "
+            "`steps`, or leave out `freeze_when_overfit`."
+        )
     try:
         return MultitaskTrainingArguments(
             **values,
@@ -71,6 +83,8 @@ def _arguments(recipe: Recipe, training: Mapping[str, Any], output_dir: str) -> 
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
+            freeze_patience=None if freeze is None or is_evaluation else freeze.patience,
+            conflict_every=recipe.analysis.conflict_every,
         )
     except (ValueError, TypeError, ImportError) as error:  # ImportError: a package such as deepspeed is not installed
         raise RecipeError(f"training: {one_line(error)}") from error

@@ -18,8 +18,10 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
+from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
 
@@ -117,9 +119,14 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
         RecipeError: if the mixture or its batches cannot be built.
     """
     try:
-        return batch_sampler(run.mixture, arguments)
+        sampler = batch_sampler(run.mixture, arguments)
     except ValueError as error:
         raise error if isinstance(error, RecipeError) else RecipeError(f"training: {error}") from error
+    try:
+        check_headroom(sampler, run.splits.get("validation", {}), arguments)
+    except ValueError as error:
+        raise RecipeError(f"mixture.headroom: {error}") from error
+    return sampler
 
 
 def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:
@@ -134,6 +141,8 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
         RecipeError: if arguments contradict each other, or need a package that is not installed.
     """
     validation = run.splits.get("validation")
+    if run.train:
+        check_gradients(model, run.recipe, arguments)
     try:
         trainer = MultitaskTrainer(
             model=model,
@@ -141,8 +150,9 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             processing_class=run.tokenizer,
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
+            gradient_method=gradient_method_of(run.recipe, model.tasks) if run.train else None,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
-        raise RecipeError(f"training: {one_line(error)}") from error
+        raise error if isinstance(error, RecipeError) else RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

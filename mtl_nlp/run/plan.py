@@ -18,6 +18,7 @@ from mtl_nlp.modeling.adapters_multitask import (
 )
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
+from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import describe_defaults
@@ -33,7 +34,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the mixture or its batches cannot be built.
+        RecipeError: if the mixture or its batches cannot be built, or the gradient method does not fit the model.
     """
     sampler = plan_batches(run, arguments)
     mixture = sampler.mixture
@@ -64,9 +65,10 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         )
     words = " Texts are split into words." if run.config.reads_words else ""
     limit = run.config.max_length or "any number of"
+    model = build_meta_model(run)
     parts = [
         f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
-        f"{describe_parameters(build_meta_model(run))}",
+        f"{describe_parameters(model)}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
@@ -77,6 +79,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
         "\n".join(f"default: {line}" for line in describe_defaults(arguments, list(run.tasks))),
+        _headroom(run),
+        describe_gradients(model, mixture, run.recipe, arguments),
         "\n".join(
             f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
             f"this dataset in a step"
@@ -87,6 +91,20 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _headroom(run: Run) -> str:
+    """Return a sentence about probabilities that follow the validation scores; empty if they do not."""
+    if not run.headroom:
+        return ""
+    of = "the best scores so far"
+    if isinstance(run.headroom, dict):
+        shown = ", ".join(f"{task} {score:.4g}" for task, score in run.headroom.items())
+        of = f"the scores of single-task runs ({shown}), on the split of their comparison"
+    return (
+        f"headroom: the probabilities above are those of the first epoch. In each later epoch, half of the probability "
+        f"of a dataset follows how far its tasks' last validation scores are from {of}."
+    )
 
 
 def _steps_of(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> tuple[int, int]:

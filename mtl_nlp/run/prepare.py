@@ -21,6 +21,7 @@ from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.encoder import load_encoder_parts
+from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
 
@@ -37,6 +38,7 @@ class Run:
         splits: split -> dataset -> its encoded rows.
         streams: dataset -> its training split, if that is streamed.
         notes: sentences for the user about the data.
+        headroom: the value of `TaskMixture.headroom`; False for an evaluation.
     """
 
     recipe: Recipe
@@ -45,6 +47,7 @@ class Run:
     splits: dict[str, dict[str, EncodedDataset]]
     streams: dict[str, EncodedStream]
     notes: list[str] = field(default_factory=list)
+    headroom: bool | dict[str, float] = False
 
     @property
     def starts_trained(self) -> bool:
@@ -66,7 +69,7 @@ class Run:
     def mixture(self) -> TaskMixture:
         """The training splits as the recipe mixes them."""
         try:
-            return TaskMixture(self.train, **dict(self.recipe.mixture))
+            return TaskMixture(self.train, **{**dict(self.recipe.mixture), "headroom": self.headroom})
         except ValueError as error:
             raise RecipeError(f"mixture: {error}") from error
 
@@ -94,6 +97,7 @@ def prepare_run(recipe: Recipe) -> Run:
         DataError: if the data cannot be loaded or a row is not valid.
     """
     _check_formats(recipe)
+    headroom = headroom_of(recipe)
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}
@@ -105,7 +109,7 @@ def prepare_run(recipe: Recipe) -> Run:
     notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
     notes += _add_tasks(recipe, config, spaces.tasks)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
-    return Run(recipe, tokenizer, config, data.splits, data.streams, [*notes, *data.notes])
+    return Run(recipe, tokenizer, config, data.splits, data.streams, [*notes, *data.notes], headroom)
 
 
 def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:

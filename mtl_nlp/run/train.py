@@ -82,6 +82,8 @@ def train(
     with locked(folder) if is_first else contextlib.nullcontext():
         checkpoint = last_checkpoint(folder) if resume else None
         trainer, run = _prepare(recipe, arguments, checkpoint, say if is_first else None)
+        if say is not None:
+            trainer.note = lambda text: say(f"note: {text}")
         if checkpoint is None and is_first:
             with writing_to(folder):
                 remove_checkpoints(folder)

@@ -21,8 +21,9 @@ class MultitaskTrainingArguments(TrainingArguments):
     `metric_for_best_model` is `mtl_score` unless given.
 
     Args:
-        loss_weights: w_t of each task in the joint loss; 1 for a task that is not named. For any other method of
-            weighting, pass `loss_weighting` to the trainer.
+        loss_weights: w_t of each task in the joint loss; 1 for a task that is not named. A pair of numbers moves
+            linearly from its first to its second value over the training. For any other method of weighting, pass
+            `loss_weighting` to the trainer.
         loss_scale: `rows` scales the loss of a task by the share of rows that carry a label of the task, so that the
             mixture sets the importance of each dataset. `per_task` does not scale the loss.
         max_tokens_per_batch: the largest number of sub-words in a training batch on one device, padding included,
@@ -35,6 +36,11 @@ class MultitaskTrainingArguments(TrainingArguments):
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
             training stops.
+        freeze_patience: the number of evaluations in a row without a new best score of a task after which the weight of
+            the task is 0, see `frozen_tasks`. The training stops once this is so for every task. No task is frozen by
+            default.
+        conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
+            to the next; no measurement by default.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -57,7 +63,7 @@ class MultitaskTrainingArguments(TrainingArguments):
     metric_for_best_model: str | None = field(
         default=None, metadata={"help": "Metric that selects the best model; mtl_score by default."}
     )
-    loss_weights: dict[str, float] | str | None = field(
+    loss_weights: dict[str, float | list[float]] | str | None = field(
         default=None, metadata={"help": "Weight of each task in the joint loss; 1 for a task that is not named."}
     )
     loss_scale: str = field(
@@ -84,6 +90,13 @@ class MultitaskTrainingArguments(TrainingArguments):
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Number of evaluations without improvement after which training stops."}
+    )
+
+    freeze_patience: int | None = field(
+        default=None, metadata={"help": "Number of evaluations without a new best after which a task is frozen."}
+    )
+    conflict_every: int | None = field(
+        default=None, metadata={"help": "Number of steps between two measurements of the conflict of the gradients."}
     )
 
     def __post_init__(self) -> None:
@@ -118,6 +131,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_loss_weights(self.loss_weights or {})
         if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
             raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
+        if self.conflict_every is not None and self.conflict_every < 1:
+            raise ValueError(f"`conflict_every` should be at least 1. Found {self.conflict_every}.")
         for name in ("learning_rate", "weight_decay", "head_learning_rate", "adapter_learning_rate", "adapter_pull"):
             value = vars(self)[name]
             if value is not None:
@@ -131,6 +146,15 @@ class MultitaskTrainingArguments(TrainingArguments):
                 raise ValueError(
                     "`early_stopping_patience` needs `load_best_model_at_end: true`. Set it, or leave out "
                     "`early_stopping_patience`."
+                )
+
+        if self.freeze_patience is not None:
+            if self.freeze_patience < 1:
+                raise ValueError(f"`freeze_patience` should be at least 1. Found {self.freeze_patience}.")
+            if self.eval_strategy == "no":
+                raise ValueError(
+                    "`freeze_patience` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', "
+                    "or leave out `freeze_patience`."
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,10 +31,7 @@ def best_scores(
     """
     found = {}
     for name, task in tasks.items():
-        key = f"eval_{name}_{task.kind.primary_score}"
-        values = {
-            entry["step"]: entry[key] for entry in history if entry.get(key) is not None and is_finite(entry[key])
-        }
+        values = validation_scores(history, name, task)
         if not values:
             continue
         step = max(values, key=lambda each: (values[each], -each))
@@ -47,6 +44,18 @@ def best_scores(
             "fell": has_fallen(values, step, kept_step),
         }
     return found
+
+
+def validation_scores(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> dict[int, float]:
+    """Return the primary score of a task in each evaluation that has one, by optimizer step.
+
+    Args:
+        history: the entries of the training log.
+        name: the name of the task.
+        task: the task.
+    """
+    key = f"eval_{name}_{task.kind.primary_score}"
+    return {entry["step"]: entry[key] for entry in history if entry.get(key) is not None and is_finite(entry[key])}
 
 
 def has_fallen(values: Mapping[int, float], best_step: int, kept_step: int) -> bool:

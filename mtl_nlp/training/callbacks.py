@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.trainer_callback import CallbackHandler, TrainerState
+from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback
+from transformers.trainer_callback import CallbackHandler, TrainerControl, TrainerState
 
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -18,6 +18,7 @@ from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.divergence import DivergenceWatch
+from mtl_nlp.training.freezing import FreezingCallback
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.step_rows import BegunEpoch
@@ -88,6 +89,28 @@ class EpochStart(TrainerCallback):
             stream.start_at(epoch, batches, self.position.state)
 
 
+class EvaluationBeforeCheckpoint(TrainerCallback):
+    """Callback that evaluates at the last step of an epoch or training before a checkpoint of this step is written.
+
+    Trainer would write the checkpoint first, and a run that resumes from it would lack the evaluation.
+    """
+
+    def __init__(self) -> None:
+        self.evaluated_step: int | None = None
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Evaluate now if a checkpoint is due at the end of an epoch or training, as is an evaluation."""
+        is_due = args.eval_strategy == IntervalStrategy.EPOCH and args.eval_delay <= (state.epoch or 0.0)
+        is_end = float(state.epoch or 0.5).is_integer() or state.global_step >= state.max_steps
+        if is_due and is_end and control.should_save:
+            control.should_evaluate, self.evaluated_step = True, state.global_step
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Prevent a second evaluation of the same step."""
+        if self.evaluated_step == state.global_step:
+            control.should_evaluate = False
+
+
 class StepHooks(TrainerCallback):
     """Callback that prepares the gradients for each optimizer step, and ends the joint loss's step.
 
@@ -100,9 +123,10 @@ class StepHooks(TrainerCallback):
         self.step = step
         self.watch = watch
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forget the steps of an earlier training."""
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Forget the steps of an earlier training, and set the progress of the last step before a checkpoint."""
         self.watch.reset()
+        self.step.progress = max(state.global_step - 1, 0) / max(state.max_steps, 1)
 
     def on_pre_optimizer_step(
         self,
@@ -116,15 +140,15 @@ class StepHooks(TrainerCallback):
         """Keep gradients that are not finite, and gradients of idle parts, away from the optimizer.
 
         Heads and adapters that no row of the step used have gradients of zero, but the momentum and weight decay of
-        AdamW move a parameter even if its gradient is zero. Adapters under a pull are never idle.
+        AdamW move a parameter even if its gradient is zero. Adapters under a pull are idle only if their task is
+        frozen.
         """
         self.watch.protect(optimizer)
         counts = self.step.counts
         idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
         heads = model.heads_by_task
-        adapters = (
-            adapter_parameters(model.encoder, map(peft_adapter_name, idle)) if idle and self.step.pull is None else []
-        )
+        still = idle if self.step.pull is None else list(self.step.frozen or ())
+        adapters = adapter_parameters(model.encoder, map(peft_adapter_name, still)) if still else []
         for parameter in itertools.chain(adapters, *(heads[task].parameters() for task in idle)):
             parameter.grad = None
 
@@ -139,7 +163,7 @@ class StepHooks(TrainerCallback):
 def is_over(
     state: TrainerState, args: MultitaskTrainingArguments, max_steps: int, callbacks: Iterable[TrainerCallback]
 ) -> bool:
-    """Return whether the run of a checkpoint had ended, after all of its steps or by early stopping.
+    """Return whether the run of a checkpoint had ended: after all of its steps, by early stopping or by freezing.
 
     Args:
         state: the checkpoint's state.
@@ -147,7 +171,10 @@ def is_over(
         max_steps: the current number of optimizer steps.
         callbacks: the trainer's callbacks.
     """
+    callbacks = list(callbacks)
     if state.global_step >= max_steps:
+        return True
+    if any(isinstance(callback, FreezingCallback) and callback.is_over(state) for callback in callbacks):
         return True
     stops_early = any(isinstance(callback, EarlyStoppingCallback) for callback in callbacks)
     saved = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, [])

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
-from mtl_nlp.run_folder import WEIGHTING_NAME
+from mtl_nlp.run_folder import GRADIENT_METHOD_NAME, WEIGHTING_NAME
 from mtl_nlp.training.restoring import read_saved, read_stream_position
 
 _UNREADABLE = (OSError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -58,8 +59,7 @@ def random_state_name(args: TrainingArguments) -> str:
 
 def save_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
     """Write the state of a loss weighting into a checkpoint; do nothing for a weighting without state."""
-    if state := weighting.state_dict():
-        torch.save(state, checkpoint / WEIGHTING_NAME)
+    _save(checkpoint / WEIGHTING_NAME, weighting)
 
 
 def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
@@ -69,26 +69,58 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
         CheckpointError: if the checkpoint has no state for a weighting with state, or has a state that cannot be read,
             is not finite or belongs to a different weighting.
     """
-    file, name = checkpoint / WEIGHTING_NAME, type(weighting).__name__
-    if not weighting.state_dict():
+    _load(checkpoint / WEIGHTING_NAME, weighting, "loss weighting")
+
+
+def save_gradient_method(checkpoint: Path, method: GradientMethod | None) -> None:
+    """Write the state of a gradient method into a checkpoint; do nothing without a method or state."""
+    _save(checkpoint / GRADIENT_METHOD_NAME, method or torch.nn.Module())
+
+
+def load_gradient_method(checkpoint: Path, method: GradientMethod | None) -> None:
+    """Read the state of a gradient method from a checkpoint; None is the plain sum, which has no state.
+
+    Raises:
+        CheckpointError: if the checkpoint has no state for a method with state, or has a state that cannot be read, is
+            not finite or belongs to a different method.
+    """
+    _load(checkpoint / GRADIENT_METHOD_NAME, method or torch.nn.Module(), "gradient method")
+
+
+def _save(file: Path, method: torch.nn.Module) -> None:
+    if state := method.state_dict():
+        torch.save(state, file)
+
+
+def _load(file: Path, method: torch.nn.Module, kind: str) -> None:
+    """Read the state of a method.
+
+    Args:
+        file: the file of the checkpoint.
+        method: the method, whose state is overwritten.
+        kind: the kind of the method in words.
+    """
+    checkpoint, name = file.parent, type(method).__name__
+    if not method.state_dict():
         if file.is_file():
+            found = "the plain sum" if type(method) is torch.nn.Module else name
             raise CheckpointError(
-                f"{checkpoint} belongs to a different loss weighting: it has {WEIGHTING_NAME}, and {name} has no "
-                f"state. Resume with the loss weighting of the checkpoint."
+                f"{checkpoint} belongs to a different {kind}: it has {file.name}, and {found} has no state. Resume "
+                f"with the {kind} of the checkpoint."
             )
         return
     try:
-        weighting.load_state_dict(read_saved(file))
-        check_finite(weighting.named_parameters())
+        method.load_state_dict(read_saved(file))
+        check_finite(method.named_parameters() if isinstance(method, LossWeighting) else method.named_buffers())
     except NotFiniteError as error:
         raise CheckpointError(f"{file}: {error}") from error
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{checkpoint} has no {WEIGHTING_NAME}, the state of the loss weighting {name}. Resume from a checkpoint "
-            f"of a run with {name}."
+            f"{checkpoint} has no {file.name}, the state of the {kind} {name}. Resume from a checkpoint of a run with "
+            f"{name}."
         ) from error
     except _UNREADABLE as error:
         raise CheckpointError(
-            f"{file} cannot be read as the state of the loss weighting {name} ({one_line(error)}). Resume with the "
-            f"loss weighting of the checkpoint."
+            f"{file} cannot be read as the state of the {kind} {name} ({one_line(error)}). Resume with the {kind} of "
+            f"the checkpoint."
         ) from error

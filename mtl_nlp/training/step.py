@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -12,9 +12,27 @@ from accelerate.utils import send_to_device
 
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
-from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss
+from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, task_losses
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.log import TrainingLog
+
+Forward = Callable[[Mapping[str, Any]], list[MultitaskOutput]]
+"""A forward pass over a micro-batch in one or several parts, each with some of the rows and some of the tasks."""
+
+
+class TaskShares(NamedTuple):
+    """A micro-batch's share of the loss of an optimizer step, task by task.
+
+    Attributes:
+        outputs: the model's output for each part of the micro-batch.
+        shares: the share of each task for each part. The sum of all shares of all micro-batches, averaged over the
+            processes, is the loss of the step without the penalty.
+        penalty: the penalty of the loss weighting and the pull, in the first micro-batch of a step; else None.
+    """
+
+    outputs: list[MultitaskOutput]
+    shares: list[torch.Tensor]
+    penalty: torch.Tensor | None
 
 
 class StepLoss:
@@ -37,6 +55,9 @@ class StepLoss:
         counts: the counts of the current step; `None` before the first step.
         progress: the share of the training's optimizer steps before the current step, 0 to 1.
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
+        frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
+            sees no rows of these tasks.
+        copies: the detached copies of the weights that weight the micro-batches of the current step.
     """
 
     def __init__(
@@ -57,6 +78,8 @@ class StepLoss:
         self.counts: StepCounts | None = None
         self.progress = 0.0
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
+        self.frozen: frozenset[str] | None = None
+        self.copies: dict[str, torch.Tensor] = {}
 
     def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
         """Begin an optimizer step.
@@ -66,13 +89,13 @@ class StepLoss:
             batches: this process's micro-batches.
             progress: the share of the training's optimizer steps before this step, 0 to 1.
         """
-        self.counts = counts
+        self.counts = self._without_frozen(counts)
         self.progress = progress
         self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
         self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
         self._losses: dict[str, torch.Tensor] = {}
         self._weights: dict[str, torch.Tensor] | None = None
-        self._copies: dict[str, torch.Tensor] = {}
+        self.copies = {}
         self._penalty_is_due = True
 
     def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
@@ -84,30 +107,47 @@ class StepLoss:
         Raises:
             RuntimeError: if no step has begun.
         """
+        (output,), (shares,), penalty = self.task_shares(lambda batch: [model(**self.on_device(batch))], inputs)
+        loss = shares.sum()
+        return loss if penalty is None else loss + penalty, output
+
+    def task_shares(self, forward: Forward, inputs: Mapping[str, Any]) -> TaskShares:
+        """Return this micro-batch's share of the step's loss, task by task.
+
+        Args:
+            forward: the forward pass.
+            inputs: the micro-batch.
+
+        Raises:
+            RuntimeError: if no step has begun.
+        """
         counts = self.counts
         if counts is None:
             raise RuntimeError("A share of the step's loss needs the counts of the step. Call `begin` first.")
         if self._ahead:
             # Trainer restores the random state of a resumed run after `begin`, so the pass ahead has to wait until now.
-            losses, self._ahead = self._losses_ahead(model), []
+            losses, self._ahead = self._losses_ahead(forward), []
             self._choose_weights(counts, losses)
-        output = model(**inputs)
-        sums = torch.stack(list(output.loss_sums.values())).detach()
+        outputs = forward(inputs)
+        sums = self._sums_of(outputs)
         self.loss_sums += sums
         self.log.add_losses(sums)
         if self._weights is None:
             self._choose_weights(counts, sums)
-        loss = joint_loss(output.loss_sums, counts, self._copies, self.scale) * self.accelerator.num_processes
-        if self._penalty_is_due:
-            loss, self._penalty_is_due = loss + self._penalty(), False
-        return loss, output
+        shares = [
+            task_losses(output.loss_sums or {}, counts, self.copies, self.scale) * self.accelerator.num_processes
+            for output in outputs
+        ]
+        penalty = self._penalty() if self._penalty_is_due else None
+        self._penalty_is_due = False
+        return TaskShares(outputs, shares, penalty)
 
     def backward(self) -> None:
         """Backpropagate the weights' gradients, summed over micro-batches and processes, through the loss weighting."""
         learned = {task: weight for task, weight in (self._weights or {}).items() if weight.requires_grad}
         if not learned:
             return
-        own = torch.stack([self._copies[task].grad for task in learned])
+        own = torch.stack([self.copies[task].grad for task in learned])
         # Each share was multiplied by the number of processes, so the mean over processes is the intended sum.
         total = self.accelerator.reduce(own, "mean")
         torch.autograd.backward(list(learned.values()), list(total.unbind()))
@@ -133,9 +173,10 @@ class StepLoss:
             loss_sums: the summed loss of each task.
             counts: the counts of the rows.
         """
-        losses = {task: loss_sums[task].detach() / units for task, units in counts.units.items() if units}
+        seen = self._without_frozen(counts)
+        losses = {task: loss_sums[task].detach() / units for task, units in seen.units.items() if units}
         with torch.no_grad(), self._same_random_state():
-            weights = self._weights_for(WeightingStep(counts, losses, self.progress))
+            weights = self._weights_for(WeightingStep(seen, losses, self.progress))
         constants = {task: weight.detach() for task, weight in weights.items()}
         return joint_loss(loss_sums, counts, constants, self.scale)
 
@@ -156,11 +197,14 @@ class StepLoss:
         if "losses" in self.weighting.needs:
             self._losses = self._mean_losses(counts, sums)
         self._weights = self._weights_for(WeightingStep(counts, self._losses, self.progress))
-        self._copies = {
+        self.copies = {
             task: weight.detach().requires_grad_() if weight.requires_grad else weight
             for task, weight in self._weights.items()
         }
-        if not self.weighting.is_constant:
+        if self.frozen is not None:
+            ones = dict.fromkeys(self.tasks, torch.ones((), device=self.accelerator.device))
+            self.log.add_weights(ones | self._weights)
+        elif not self.weighting.is_constant:
             self.log.add_weights(self._weights)
 
     def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
@@ -170,21 +214,31 @@ class StepLoss:
             raise ValueError(
                 f"The loss weighting should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
-        return weights
+        return weights | dict.fromkeys(self.frozen or (), torch.zeros((), device=self.accelerator.device))
+
+    def _without_frozen(self, counts: StepCounts) -> StepCounts:
+        """Return counts without the rows and labels of frozen tasks; their rows count for N."""
+        nothing = dict.fromkeys(self.frozen or (), 0)
+        return StepCounts(counts.rows, counts.task_rows | nothing, counts.units | nothing)
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""
         total = self.accelerator.reduce(sums.float(), "sum")
         return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
 
+    def _sums_of(self, outputs: Sequence[MultitaskOutput]) -> torch.Tensor:
+        """Return the summed loss of each task over the parts of a micro-batch, shape (tasks,), without a graph."""
+        parts = [output.loss_sums or {} for output in outputs]
+        zero = self.loss_sums.new_zeros(())
+        return torch.stack([sum((part[task].detach() for part in parts if task in part), zero) for task in self.tasks])
+
     @torch.no_grad()
-    def _losses_ahead(self, model: torch.nn.Module) -> torch.Tensor:
+    def _losses_ahead(self, forward: Forward) -> torch.Tensor:
         """Return the summed losses of this process in the step ahead, with the dropout that the step will have."""
         total = torch.zeros_like(self.loss_sums)
         with self._same_random_state():
             for batch in self._ahead:
-                output = model(**send_to_device(batch, self.accelerator.device, non_blocking=True))
-                total += torch.stack(list(output.loss_sums.values()))
+                total += self._sums_of(forward(batch))
         return total
 
     def _penalty(self) -> torch.Tensor:
@@ -195,6 +249,10 @@ class StepLoss:
             self.log.add_pull(pull)
             penalty = penalty + pull
         return penalty
+
+    def on_device(self, batch: Any) -> Any:
+        """Return a batch with all of its tensors on the device of this process."""
+        return send_to_device(batch, self.accelerator.device, non_blocking=True)
 
     def _same_random_state(self) -> Any:
         device = self.accelerator.device

@@ -13,6 +13,7 @@ from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.stopping import StoppableTrainer
+from mtl_nlp.training.task_gradients import PARTS, TaskGradients, with_parts
 
 
 class SteppingTrainer(StoppableTrainer):
@@ -20,9 +21,11 @@ class SteppingTrainer(StoppableTrainer):
 
     Attributes:
         progress: the work that the training has done.
+        task_gradients: the gradients of each task for a gradient method; None without a gradient method.
     """
 
     progress: Progress
+    task_gradients: TaskGradients | None
     _log: TrainingLog
     _streams: StreamPosition
 
@@ -51,8 +54,16 @@ class SteppingTrainer(StoppableTrainer):
         )
         self.progress.add(rows, work)
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
+        if self._combines_gradients:
+            batches = [with_parts(batch, self.tasks) for batch in batches]
         self.step.begin(counts, batches, progress=self.state.global_step / max(self.state.max_steps, 1))
         return batches, counts
+
+    @property
+    def _combines_gradients(self) -> bool:
+        """Whether a gradient method combines the gradients of the current step."""
+        method = None if self.task_gradients is None else self.task_gradients.method
+        return method is not None and (self.state.global_step + 1) % method.every == 0
 
     def training_step(
         self,
@@ -67,6 +78,8 @@ class SteppingTrainer(StoppableTrainer):
         """
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
+            if self.task_gradients is not None and self._combines_gradients:
+                self.task_gradients.finish(self.state.global_step)
             self.step.backward()
             self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
         return loss
@@ -86,6 +99,9 @@ class SteppingTrainer(StoppableTrainer):
             return_outputs: whether to return the model's output too.
             num_items_in_batch: the counts of the complete step; None outside of a step, for the loss of the batch.
         """
+        if num_items_in_batch is not None and self.task_gradients is not None and PARTS in inputs:
+            # Trainer calls `backward` of the result, which has no graph.
+            return self.task_gradients.add(inputs).requires_grad_()
         if num_items_in_batch is not None:
             loss, output = self.step.share(model, inputs)
         else:

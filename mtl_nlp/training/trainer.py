@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
+from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
@@ -29,23 +30,40 @@ from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
 from mtl_nlp.training.best import best_scores
-from mtl_nlp.training.callbacks import CurrentArguments, EpochStart, StepHooks, is_over
+from mtl_nlp.training.callbacks import (
+    CurrentArguments,
+    EpochStart,
+    EvaluationBeforeCheckpoint,
+    StepHooks,
+    is_over,
+)
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.defaults import head_learning_rate
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
+from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
+from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
-from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
+from mtl_nlp.training.states import (
+    StreamPosition,
+    load_gradient_method,
+    load_weighting,
+    random_state_name,
+    save_gradient_method,
+    save_weighting,
+)
 from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.stepping import SteppingTrainer
+from mtl_nlp.training.task_gradients import TaskGradients, check_gradient_method
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
@@ -71,10 +89,14 @@ class MultitaskTrainer(SteppingTrainer):
         loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
             `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
             every checkpoint has the state of the method.
+        gradient_method: the method that combines the tasks' gradients of the shared parameters; the plain sum by
+            default. Every checkpoint has the state of the method.
 
     Attributes:
         recipe: the text of the recipe, written to every checkpoint; empty without a recipe.
         progress: the work that the training has done.
+        note: a function that shows a sentence on the training to the user; a warning in the log by default. Only the
+            first process calls the function.
 
     Raises:
         ValueError: if the arguments do not fit the model or each other.
@@ -94,13 +116,15 @@ class MultitaskTrainer(SteppingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         loss_weighting: LossWeighting | None = None,
+        gradient_method: GradientMethod | None = None,
     ) -> None:
         self.tasks = model.tasks
-        weights = cast("dict[str, float]", args.loss_weights or {})
+        weights = cast("dict[str, LossWeight]", args.loss_weights or {})
         if unknown := set(weights) - set(self.tasks):
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
+        check_weight_is_left(weights, self.tasks)
         if weights and loss_weighting is not None:
             raise ValueError(
                 "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
@@ -127,12 +151,23 @@ class MultitaskTrainer(SteppingTrainer):
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
+        self.gradient_method = gradient_method
+        self.task_gradients: TaskGradients | None = None
+        if gradient_method is not None:
+            check_gradient_method(model, args, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
+            self.task_gradients = TaskGradients(model, self.step, gradient_method, seed=args.seed)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
         self.progress = Progress()
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.epochs = EpochStart(self._streams)
-        for callback in (CurrentArguments(self.callback_handler), self.epochs, StepHooks(self.step, self.watch)):
+        for callback in (
+            CurrentArguments(self.callback_handler),
+            EvaluationBeforeCheckpoint(),
+            self.epochs,
+            HeadroomCallback(self.epochs, self.tasks, self.log),
+            StepHooks(self.step, self.watch),
+        ):
             self.add_callback(callback)
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
@@ -140,6 +175,10 @@ class MultitaskTrainer(SteppingTrainer):
             )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        self.note: Callable[[str], None] = logger.warning
+        if args.freeze_patience is not None:
+            trained = {task for encoded in train_datasets.values() for task in encoded.feeds}
+            self.add_callback(FreezingCallback(self.step, self.tasks, trained, args.freeze_patience, self._note))
 
     def train(
         self,
@@ -170,6 +209,7 @@ class MultitaskTrainer(SteppingTrainer):
             checkpoint = Path(resume_from_checkpoint)
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
+            load_gradient_method(checkpoint, self.gradient_method)
             if not self.args.ignore_data_skip:
                 self._streams.load(checkpoint)
             if (checkpoint / TRAINER_STATE_NAME).is_file():
@@ -196,8 +236,10 @@ class MultitaskTrainer(SteppingTrainer):
         """Return a description for `results.json`.
 
         Returns:
-            Steps, epochs and processes; rows, p_d and drawn rows of each dataset; `seconds`, `rows`, `rows_per_second`
-            and `encoder_passes`, see [`Progress`]; and the `best` validation score of each task, see `best_scores`.
+            Steps, epochs and processes; rows, p_d and drawn rows of each dataset (p_d is the share of the drawn rows if
+            p_d follows the headroom); `seconds`, `rows`, `rows_per_second`
+            and `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
+            `frozen` tasks, if the training freezes tasks.
         """
         mixture, progress = self.train_dataset, self.progress
         is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
@@ -209,16 +251,30 @@ class MultitaskTrainer(SteppingTrainer):
             "mixture": {
                 name: {
                     "rows": encoded.num_rows,
-                    "probability": float(probability),
+                    "probability": probability,
                     **({"drawn": progress.drawn.get(name, 0)} if progress.drawn else {}),
                 }
-                for (name, encoded), probability in zip(
-                    mixture.datasets.items(), mixture.mean_probabilities, strict=True
-                )
+                for (name, encoded), probability in zip(mixture.datasets.items(), self._probabilities(), strict=True)
             },
             **progress.describe(),
             "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
+            **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
         }
+
+    def _probabilities(self) -> list[float]:
+        """Return p_d of each dataset: the planned mean, or the share of the drawn rows of a mixture with headroom."""
+        mixture, drawn = self.train_dataset, self.progress.drawn
+        if mixture.headroom and drawn:
+            return [drawn.get(name, 0) / sum(drawn.values()) for name in mixture.datasets]
+        return mixture.mean_probabilities.tolist()
+
+    def _frozen(self) -> dict[str, dict[str, int]]:
+        history, patience = self.state.log_history, self.args.freeze_patience
+        return {task: frozen.to_dict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
+
+    def _note(self, text: str) -> None:
+        if self.is_world_process_zero():
+            self.note(text)
 
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader
@@ -248,6 +304,7 @@ class MultitaskTrainer(SteppingTrainer):
         if self.train_dataset is None:
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
+        check_headroom(sampler, self.eval_dataset or {}, self.args)
         collator = WithSources(self.data_collator, len(self.train_dataset.datasets))
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, collator, self.args)
@@ -301,6 +358,7 @@ class MultitaskTrainer(SteppingTrainer):
                 folder.mkdir(parents=True)
                 (folder / RECIPE_NAME).write_text(self.recipe, encoding="utf-8")
                 save_weighting(folder, self.loss_weighting)
+                save_gradient_method(folder, self.gradient_method)
             self.accelerator.wait_for_everyone()
             if not self.args.save_only_model:
                 folder.mkdir(parents=True, exist_ok=True)  # on other nodes

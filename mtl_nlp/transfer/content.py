@@ -15,6 +15,7 @@ from datasets import Column
 from mtl_nlp._version import __version__
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.prepare import Run
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft")
@@ -90,6 +91,8 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str, share: float = 1
     for key in _WITHOUT_EFFECT:
         data.pop(key, None)
     data["encoder"] = encoder
+    if isinstance(recipe.mixture.headroom, str):
+        data["mixture"] = {**data["mixture"], "headroom": headroom_of(recipe)}
     data["datasets"] = {
         name: _dataset_content(dataset, digests[name], set(dataset["labels"]))
         for name, dataset in data["datasets"].items()

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
-from mtl_nlp.run.build import check_splits
+from mtl_nlp.run.build import build_meta_model, check_splits
+from mtl_nlp.run.gradients import check_gradients
 from mtl_nlp.run.prepare import Run, prepare_run
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.differing import describe_differences, name_of_model
@@ -86,6 +87,8 @@ class _Prepared:
         self.run: Run = prepare_run(side.recipe)
         arguments = training_arguments(side.recipe)
         check_splits(self.run, arguments)
+        if arguments.conflict_every is not None or side.recipe.loss.gradients is not None:
+            check_gradients(build_meta_model(self.run), side.recipe, arguments)
         self.used: dict[str, Exposure] = exposures(self.run, arguments)
         self.digests = digests_of(self.run)
         self.encoder = encoder_digest(side.recipe, self.run)
@@ -158,6 +161,12 @@ def plan_comparison(
     curves = {share: planned(share) for share in CURVE_SHARES} if learning_curve else {}
     differs = [*_different_rows(prepared), *_differences(every)]
     warnings = _warnings(first.recipe, sides)
+    notes += [
+        f"the passes of {each.side.name} over each dataset follow its validation scores (mixture.headroom); those of "
+        f"single-task runs do not"
+        for each in prepared
+        if each.run.headroom
+    ]
     return Plan(every, curves, split, first.run, _matched(first.recipe, match), differs, warnings, notes)
 
 

@@ -23,6 +23,13 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments
 _IN_STEPS = ("max_steps", "warmup_steps", "eval_steps", "save_steps", "logging_steps")
 """Training arguments that count optimizer steps if they are at least 1, and are shares of the training below 1."""
 
+_OF_GRADIENTS = ("gradients", "gradients_kwargs", "every")
+"""Keys of the section `loss` that need several tasks."""
+
+
+_LOSS_OF_ONE_TASK = ("freeze_when_overfit",)
+"""Keys of the section `loss` that a training of one task keeps."""
+
 
 @dataclass(frozen=True)
 class Exposure:
@@ -106,14 +113,14 @@ def reduce_recipe(
 
     Every dataset is read as many times as in the training of the recipe. The intervals and the warmup that count steps
     keep their share of the training. The datasets are mixed with constant probabilities, also where the recipe changes
-    the temperature during training.
+    the temperature during training. Groups keep `mixture.headroom`, which changes the passes over their datasets.
 
     Args:
         recipe: the recipe as plain data, with variables such as `${DATA}` as they stand.
         tasks: the tasks to keep.
         used: the use of each dataset in the training of the recipe, see `exposures`.
-        alone: whether the recipe trains the tasks without sharing: adapters, loss weights and a frozen encoder with
-            adapters are then left out, and the section `baselines` replaces training arguments.
+        alone: whether the recipe trains the tasks without sharing: adapters, the balance of losses and a frozen encoder
+            with adapters are then left out, and the section `baselines` replaces training arguments.
         rows: the number of rows to read in all passes, instead of as many as the training of the recipe reads.
     """
     data = copy.deepcopy(dict(recipe))
@@ -126,7 +133,7 @@ def reduce_recipe(
         if set(kept) & dataset["labels"].keys()
     }
     _reduce_sharing(data, kept, alone=alone)
-    total = _set_passes(data, kept, used, rows)
+    total = _set_passes(data, kept, used, rows, alone=alone)
     joint = sum(exposure.passes * exposure.rows for exposure in used.values())
     fit_steps(data["training"], total / joint)
     _fit_metric(data["training"], values, kept)
@@ -143,7 +150,13 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
     adapters = data.pop("adapters", None)
     frozen = [part for part in data.pop("freeze", []) if part in kept or part == "encoder"]
     loss = data.pop("loss", {})
+    if len(kept) < 2:  # a task alone has no gradients to combine or to compare
+        data.pop("analysis", None)
+        loss = {key: value for key, value in loss.items() if key not in _OF_GRADIENTS}
     training = data.setdefault("training", {})
+    kept_loss = {key: loss[key] for key in _LOSS_OF_ONE_TASK if key in loss}
+    if alone and kept_loss:
+        data["loss"] = kept_loss
     if not alone:
         weights = {task: weight for task, weight in loss.get("weights", {}).items() if task in kept}
         data["loss"] = {**loss, "weights": weights}
@@ -160,7 +173,9 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
         data["freeze"] = frozen
 
 
-def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposure], rows: float | None) -> float:
+def _set_passes(
+    data: dict[str, Any], kept: list[str], used: Mapping[str, Exposure], rows: float | None, *, alone: bool
+) -> float:
     """Set the length of the training and the probabilities of the datasets, and return the number of rows to read."""
     counts = {name: used[name].count(kept) for name in data["datasets"]}
     drawn = {name: used[name].passes * count for name, count in counts.items()}
@@ -169,6 +184,8 @@ def _set_passes(data: dict[str, Any], kept: list[str], used: Mapping[str, Exposu
     data["training"].pop("max_steps", None)
     data["training"]["num_train_epochs"] = total / sum(counts.values())
     data["mixture"] = {key: mixture[key] for key in ("batching", "length_window") if key in mixture}
+    if len(counts) > 1 and len(kept) > 1 and not alone and mixture.get("headroom"):
+        data["mixture"]["headroom"] = mixture["headroom"]
     if len(counts) > 1:
         data["mixture"]["probabilities"] = {name: share / sum(drawn.values()) for name, share in drawn.items()}
     return total

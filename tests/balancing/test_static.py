@@ -31,3 +31,22 @@ def test_weights_move_to_the_device_with_the_weighting():
 def test_weight_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"`loss_weights` should be finite and at least 0\. Found -1\.0 for 'pos'"):
         Static({"pos": -1.0})
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0.0, 1.0), (0.25, 0.8), (1.0, 0.2)])
+def test_pair_moves_linearly_and_other_weights_stay(progress, expected):
+    static = Static({"pos": [1.0, 0.2], "ner": 0.3})
+    weights = static.weights(WeightingStep(StepCounts(0, {}, {}), {}, progress))
+    assert {task: float(weight) for task, weight in weights.items()} == pytest.approx({"pos": expected, "ner": 0.3})
+    assert not static.is_constant
+    assert not static.state_dict()
+
+
+def test_pair_of_equal_weights_is_constant():
+    assert Static({"pos": (0.3, 0.3)}).is_constant
+
+
+@pytest.mark.parametrize("weight", [[1.0], [1.0, 0.5, 0.2], ["a", "b"]])
+def test_other_lists_are_refused(weight):
+    with pytest.raises(ValueError, match=r"`loss_weights` should be numbers or pairs of numbers\. Found \["):
+        Static({"pos": weight})

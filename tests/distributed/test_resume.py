@@ -58,7 +58,7 @@ def test_run_killed_in_its_second_epoch_resumes_at_the_border(workshop, output, 
     ("case", "processes"),
     [
         *((case, 1) for case in CASES if case not in {"mixed", "saved at the epoch's border", "the last model"}),
-        *(("streamed", 2), ("adapters", 2)),
+        *(("streamed", 2), ("adapters", 2), ("headroom, streamed", 2), ("tasks that stop", 2)),
     ],
 )
 def test_resumed_run_ends_equally_for_all_kinds_of_batches(workshop, output, case, processes):

@@ -94,6 +94,9 @@ CASES: dict[str, tuple[str, ...]] = {
         *("adapters.target_modules=all-linear", "adapters.train_encoder=false", "adapters.pull=0.001"),
         *("mixture.batching=homogeneous", "freeze=[pos]"),
     ),
+    "headroom": ("mixture.headroom=true", "mixture.length_window=3"),
+    "headroom, streamed": (*STREAMED, "mixture.headroom=true", "mixture.length_window=3"),
+    "tasks that stop": ("loss.freeze_when_overfit={patience: 1}", "loss.weights={pos: [1, 0.2]}"),
     "the last model": (
         *("training.load_best_model_at_end=false", "training.early_stopping_patience=null"),
         "training.lr_scheduler_type=constant",

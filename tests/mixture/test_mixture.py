@@ -132,3 +132,25 @@ def test_values_out_of_range_are_refused(options, message):
 def test_dataset_without_rows_is_named():
     with pytest.raises(ValueError, match=r"should have rows\. 'd1' has none"):
         mixture(3, 0)
+
+
+def test_half_of_the_probability_follows_the_gaps():
+    mixed = mixture(7, 100, 1001, temperature=[5, 1])
+    gaps = np.array([0.3, 0.0, 0.1])
+    for progress in (0.0, 0.5, 1.0):
+        expected = 0.5 * mixed.probabilities_at(progress) + 0.5 * np.array([0.75, 0.0, 0.25])
+        np.testing.assert_allclose(mixed.probabilities_at(progress, gaps), expected, rtol=1e-12)
+        for nothing in (None, np.zeros(3)):
+            assert mixed.probabilities_at(progress, nothing).tolist() == mixed.probabilities_at(progress).tolist()
+
+
+def test_gaps_stay_within_the_largest_number_of_passes_and_mix_with_given_probabilities():
+    mixed = mixture(10, 90, max_repeats=2)
+    np.testing.assert_allclose(mixed.probabilities_at(0.0, np.array([1.0, 0.0])), [0.2, 0.8], rtol=1e-12)
+    mixed = mixture(10, 90, probabilities={"d0": 0.4, "d1": 0.6})
+    np.testing.assert_allclose(mixed.probabilities_at(0.0, np.array([0.0, 1.0])), [0.2, 0.8], rtol=1e-12)
+
+
+def test_headroom_needs_two_datasets():
+    with pytest.raises(ValueError, match=r"`headroom` needs at least two datasets\. Found only 'd0'"):
+        mixture(7, headroom=True)

@@ -521,3 +521,42 @@ def test_token_budget_epochs_are_equal_in_sequence_and_directly(batching):
     in_turn = [epoch(sampler, number) for number in range(4)]
     assert in_turn == [epoch(sampler_of(mixed, 2, max_tokens=300), number) for number in range(4)]
     assert epoch(sampler, 4) == epoch(sampler, 4)
+
+
+# Gaps
+
+
+@batchings
+@worlds
+def test_gaps_change_the_shares_of_their_epoch_and_a_later_epoch_can_be_planned_alone(batching, world):
+    mixed = mixture(60, 100, 400, batching=batching, length_window=3, headroom=True)
+    gaps = [None, np.array([1.0, 0.0, 0.0]), None, np.array([0.0, 0.2, 0.2])]
+    whole = sampler_of(mixed, world)
+    due, drawn, epochs = np.zeros(3), np.zeros(3, dtype=int), []
+    for number in range(5):
+        whole.gaps = gaps[: number + 1]  # those of later epochs are not known yet
+        whole.set_epoch(number)
+        epochs.append(list(whole.steps()))
+        counts = Counter(dataset_of(mixed, np.concatenate(epochs[-1])).tolist())
+        due += mixed.probabilities_at(0.0, gaps[number] if number < 4 else None) * sum(counts.values())
+        drawn += [counts[0], counts[1], counts[2]]
+        behind = 1 if batching == "mixed" else 16 * world
+        assert np.abs(due - drawn).max() < behind + 1e-6
+    for number in (4, 1, 3):
+        alone = sampler_of(mixed, world)
+        alone.gaps = gaps[: number + 1]
+        alone.set_epoch(number)
+        assert all(np.array_equal(*pair) for pair in zip(epochs[number], alone.steps(), strict=True))
+
+
+def test_every_row_is_reached_with_a_gap_of_a_different_dataset():
+    mixed = mixture(7, 300, headroom=True)
+    sampler = sampler_of(mixed)
+    sampler.gaps = [np.array([1.0, 0.0])] * 4
+    rows = np.concatenate([np.concatenate(list(epoch(sampler, number))) for number in range(4)])
+    assert np.bincount(rows, minlength=len(mixed)).min() >= 1
+
+
+def test_token_budget_excludes_headroom():
+    with pytest.raises(ValueError, match="`max_tokens_per_batch` cannot be combined with `headroom`"):
+        sampler_of(mixture(7, 100, headroom=True), max_tokens=200)

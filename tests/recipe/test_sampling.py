@@ -25,6 +25,7 @@ def check(**options):
         {"temperature": [INF, INF]},
         {"temperature": 5.0, "size_cap": 1, "max_repeats": 1.0},
         {"probabilities": {"b": 0.25, "a": 0.75}},
+        {"probabilities": {"b": 0.25, "a": 0.75}, "headroom": True},
         {"probabilities": {"a": 1 / 3, "b": 0.6666667}, "temperature": [1, 1]},
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
-from mtl_nlp.report.blocks import Fold, Plots
+from mtl_nlp.report.blocks import Fold, Plots, Text
 from mtl_nlp.report.curves import training_section
 from mtl_nlp.report.material import read_material
 
@@ -73,3 +73,33 @@ def test_a_run_without_a_log_says_so(tmp_path):
     (tmp_path / "results.json").write_text('{"training": {}}')
     (text,) = training_section(read_material(tmp_path), []).blocks
     assert text.text == "The runs have no training log."
+
+
+def test_a_frozen_task_is_named_and_marked(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "r")
+    results = json.loads((folder / "results.json").read_text())
+    section = training_section(read_material(folder), ["ner", "genre"])
+    before = [plot.svg for plot in folds(section)["Loss weights"].blocks[0].plots]
+    results["training"]["frozen"] = {"genre": {"step": 200, "best_step": 100}}
+    (folder / "results.json").write_text(json.dumps(results))
+    section = training_section(read_material(folder), ["ner", "genre"])
+    text = "genre has the weight 0 from step 200 on: its score on validation was best at step 100"
+    assert any(text in block.text for block in section.blocks if isinstance(block, Text))
+    (plots,) = folds(section)["Loss weights"].blocks
+    assert "solid line" in plots.note
+    assert [plot.svg for plot in plots.plots] != before
+    assert not any(
+        "has the weight 0" in str(block) for block in training_section(read_material(folder), ["ner"]).blocks
+    )
+
+
+def test_logged_probabilities_are_drawn(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "r")
+    with (folder / "training_log.jsonl").open("a") as log:
+        log.writelines(
+            json.dumps({"step": 100 * epoch, "epoch": float(epoch), "probability_ewt": share}) + "\n"
+            for epoch, share in enumerate((0.5, 0.4, 0.3))
+        )
+    (plots,) = folds(training_section(read_material(folder), ["ner"]))["Learning rate and sampling"].blocks
+    (table,) = (plot.table for plot in plots.plots if plot.table.caption == "Probability of ewt")
+    assert table.rows == [["run", "0.5", "0.3"]]

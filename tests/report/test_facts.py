@@ -77,6 +77,8 @@ def test_recipes_answer_for_weights_and_adapters(tmp_path):
     assert weight_of(recipe, "ner") == weight_of(None, "ner") == 1.0
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": 0.5}}}), "ner") == 0.5
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": "${W}"}}}), "ner") == 1.0
+    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": [1.0, 0.5]}}}), "ner") == 0.75
+    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": ["${W}", 0.5]}}}), "ner") == 1.0
     assert adapted_tasks(recipe) == adapted_tasks(None) == []
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"r": 8}})) == list(recipe.tasks)
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": None}})) == list(recipe.tasks)

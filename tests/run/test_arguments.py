@@ -19,6 +19,7 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1\. Found 0"),
         ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
+        ({"freeze_patience": 2}, r"^training\.freeze_patience: set the recipe key `loss\.freeze_when_overfit`"),
         ({"loss_scale": "rows"}, r"^training\.loss_scale: set the recipe key `loss\.scale`"),
         ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
         ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),
@@ -60,6 +61,17 @@ def test_training_and_loss_sections_become_arguments(quick_recipe):
     assert (arguments.learning_rate, arguments.max_steps) == (2.0e-4, 4)
     assert (arguments.loss_weights, arguments.loss_scale) == ({"pos": 0.5}, "per_task")
     assert arguments.output_dir == quick_recipe["output_dir"]
+
+
+def test_freezing_needs_evaluations_and_is_left_out_without_training(quick_recipe, tmp_path):
+    quick_recipe["loss"] = {"freeze_when_overfit": {"patience": 2}}
+    for strategy in ({}, {"eval_strategy": False}, {"eval_strategy": "no"}):
+        quick_recipe["training"] |= strategy
+        with pytest.raises(RecipeError, match=r"^loss\.freeze_when_overfit: needs evaluations during training"):
+            training_arguments(Recipe.from_dict(quick_recipe))
+    quick_recipe["training"]["eval_strategy"] = "epoch"
+    assert training_arguments(Recipe.from_dict(quick_recipe)).freeze_patience == 2
+    assert evaluation_arguments(Recipe.from_dict(quick_recipe), tmp_path).freeze_patience is None
 
 
 def test_yaml_strings_become_numbers_and_false_becomes_the_strategy_no(quick_recipe):

@@ -43,7 +43,15 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
     """(train, validation, batches, …) -> a trainer for a tiny model; other arguments are training arguments."""
 
     def build(
-        train=None, validation=None, *, batches=None, model=None, callbacks=None, loss_weighting=None, **arguments
+        train=None,
+        validation=None,
+        *,
+        batches=None,
+        model=None,
+        callbacks=None,
+        loss_weighting=None,
+        gradient_method=None,
+        **arguments,
     ):
         defaults = {
             "output_dir": str(tmp_path / "run"),
@@ -59,6 +67,7 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
             validation,
             callbacks=callbacks,
             loss_weighting=loss_weighting,
+            gradient_method=gradient_method,
         )
         trainer.batches = batches
         return trainer

@@ -12,7 +12,14 @@ from mtl_nlp.messages import remember_expanded
 
 def test_arguments_extend_training_arguments_and_keep_their_defaults():
     ours, stock = ({f.name: f.default for f in fields(c)} for c in (MultitaskTrainingArguments, TrainingArguments))
-    more = {"loss_weights", "loss_scale", "max_tokens_per_batch", "head_learning_rate", "early_stopping_patience"}
+    more = {
+        "loss_weights",
+        "loss_scale",
+        "max_tokens_per_batch",
+        "head_learning_rate",
+        "early_stopping_patience",
+        "freeze_patience",
+    }
     more |= {"adapter_learning_rate", "adapter_pull"}
     assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
@@ -28,11 +35,11 @@ def test_defaults_keep_all_columns_find_the_labels_and_report_to_nothing(tmp_pat
 
 
 def test_command_line_sets_every_field(tmp_path):
-    line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": 0.5}', "--loss_scale", "per_task"]
+    line = ["--output_dir", str(tmp_path), "--loss_weights", '{"pos": [1.0, 0.5]}', "--loss_scale", "per_task"]
     line += ["--head_learning_rate", "0.01", "--early_stopping_patience", "3", "--load_best_model_at_end"]
     line += ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--max_tokens_per_batch", "4096"]
     (args,) = HfArgumentParser(MultitaskTrainingArguments).parse_args_into_dataclasses(line)
-    assert (args.loss_weights, args.loss_scale) == ({"pos": 0.5}, "per_task")
+    assert (args.loss_weights, args.loss_scale) == ({"pos": [1.0, 0.5]}, "per_task")
     assert (args.head_learning_rate, args.early_stopping_patience) == (0.01, 3)
     assert args.max_tokens_per_batch == 4096
 
@@ -46,6 +53,10 @@ def test_command_line_sets_every_field(tmp_path):
             "`loss_weights` should be finite and at least 0. Found -1.0 for 'pos'",
         ),
         (
+            {"loss_weights": {"pos": [1.0, 0.5, 0.2]}},
+            "`loss_weights` should be numbers or pairs of numbers. Found ",
+        ),
+        (
             {"loss_weights": {"pos": float("nan")}},
             "`loss_weights` should be finite and at least 0. Found nan for 'pos'",
         ),
@@ -57,6 +68,8 @@ def test_command_line_sets_every_field(tmp_path):
         ({"learning_rate": 1e39}, "`learning_rate` should be at most 3.4e\\+38, the limit of float32. Found 1e\\+39"),
         ({"weight_decay": float("inf")}, "`weight_decay` should be finite and at least 0. Found inf"),
         ({"head_learning_rate": -0.1}, "`head_learning_rate` should be finite and at least 0. Found -0.1"),
+        ({"freeze_patience": 0}, "`freeze_patience` should be at least 1. Found 0"),
+        ({"freeze_patience": 2}, "`freeze_patience` needs evaluations during training"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),
     ],
 )

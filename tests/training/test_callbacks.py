@@ -6,6 +6,7 @@ import pytest
 import torch
 from toy_splits import TASKS
 from trainers import adapted_model, assert_same_weights, build_model
+from transformers.trainer_callback import TrainerState
 from watched_training import Recorder
 
 
@@ -64,3 +65,17 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(trainer_of, d
         resumed = trainer_of(disjoint, model=build_model(**dropout), **{**settings, "save_strategy": "no"})
         resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
         assert_same_weights(resumed.model, whole.model)
+
+
+def test_checkpoint_at_the_end_of_an_epoch_has_the_evaluation_of_the_epoch(trainer_of, disjoint, tmp_path):
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "eval_strategy": "epoch", "save_steps": 5}
+    trainer = trainer_of(disjoint, disjoint, save_strategy="steps", **settings)
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry] == [5, 10]
+    state = TrainerState.load_from_json(str(tmp_path / "run" / "checkpoint-5" / "trainer_state.json"))
+    assert [entry["step"] for entry in state.log_history if "eval_loss" in entry] == [5]
+    for more in ({"save_strategy": "epoch"}, {"save_steps": 3, "save_strategy": "steps"}, {"eval_delay": 2}):
+        trainer = trainer_of(disjoint, disjoint, **{"save_strategy": "steps", **settings, **more})
+        trainer.train()
+        steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
+        assert steps == ([10] if "eval_delay" in more else [5, 10])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from toy_splits import TASKS, build_split
 from toy_weightings import Attentive, Uncertainty, Watching
-from trainers import adapted_model, build_model
+from trainers import adapted_model, assert_same_weights, build_model
 from transformers import TrainerCallback
 from watched_training import Recorder
 
@@ -117,6 +117,33 @@ def test_constant_weights_equal_the_argument_and_are_not_logged(trainer_of, disj
         found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         assert not any(key.startswith("weight_") for entry in trainer.state.log_history for key in entry)
     assert found[0] == found[1]
+
+
+def test_pair_of_weights_moves_over_the_training_and_a_resumed_run_continues_it(trainer_of, disjoint, tmp_path):
+    settings = {
+        "max_steps": 5, "logging_steps": 1, "learning_rate": 0.01, "save_steps": 2, "save_strategy": "steps",
+        "loss_weights": {"pos": [1.0, 0.0], "score": 0.5},
+    }  # fmt: skip
+    whole = trainer_of(disjoint, disjoint, **settings)
+    whole.train()
+    entries = [entry for entry in whole.state.log_history if "loss" in entry]
+    assert [entry["weight_pos"] for entry in entries] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert [entry["weight_score"] for entry in entries] == pytest.approx([0.5] * 5)
+    metrics = whole.evaluate()
+    weights = {"pos": 0.2, "ner": 1.0, "topic": 1.0, "score": 0.5}
+    shares = {"pos": 16 / 40, "ner": 16 / 40, "topic": 24 / 40, "score": 24 / 40}
+    expected = sum(weights[task] * shares[task] * metrics[f"eval_{task}_loss"] for task in TASKS)
+    assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-5)
+    for step in (2, 4, 5):
+        resumed = trainer_of(disjoint, disjoint, **{**settings, "save_strategy": "no"})
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)
+        assert resumed.evaluate()["eval_loss"] == metrics["eval_loss"]
+
+
+def test_weights_of_zero_for_all_tasks_are_refused(trainer_of):
+    with pytest.raises(ValueError, match="Found 0 for every task at the end of training"):
+        trainer_of(loss_weights={**dict.fromkeys(TASKS, 0.0), "pos": [1.0, 0.0]})
 
 
 def test_logged_weights_are_the_mean_over_several_steps(trainer_of, disjoint):

@@ -7,22 +7,11 @@ import itertools
 import pytest
 from datasets import Dataset
 from toy_splits import TASKS, WORDS, build_split
+from watched_training import Fetching
 
 from mtl_nlp import TaskMixture, encode
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.training.step_rows import BegunEpoch, describe_rows, rows_of_step
-
-
-class Fetching(TaskMixture):
-    """A mixture that records the rows of every batch."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.fetched: list[list[int]] = []
-
-    def __getitems__(self, indices):
-        self.fetched.append(sorted(indices))
-        return super().__getitems__(indices)
 
 
 def positions_in(mixture: TaskMixture, found: dict[str, list[int]]) -> list[int]:

@@ -19,7 +19,7 @@ RECIPE: dict[str, Any] = {
         "two": {"path": "json", "inputs": {"text": "text"}, "labels": {"b": "x", "c": "y"}},
     },
     "mixture": {"temperature": 2.0, "batching": "homogeneous", "length_window": 5},
-    "loss": {"weights": {"a": 0.5, "b": 2.0}},
+    "loss": {"weights": {"a": 0.5, "b": [2.0, 1.0]}},
     "adapters": {"r": 4, "tasks": ["a", "b"]},
     "freeze": ["encoder", "c"],
     "training": {"max_steps": 700, "warmup_steps": 70, "eval_steps": 0.1, "metric_for_best_model": "eval_c_accuracy"},
@@ -84,10 +84,22 @@ def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
     group = reduce_recipe(RECIPE, ["b", "c"], used(), alone=False)
     assert group["adapters"] == {"r": 4, "tasks": ["b"]}
     assert group["freeze"] == ["encoder", "c"]
-    assert group["loss"] == {"weights": {"b": 2.0}}
+    assert group["loss"] == {"weights": {"b": [2.0, 1.0]}}
     without = reduce_recipe(RECIPE, ["c"], used(), alone=False)
     assert "adapters" not in without
     assert without["freeze"] == ["c"]
+
+
+def test_groups_with_several_datasets_keep_the_headroom():
+    recipe = {**RECIPE, "mixture": {**RECIPE["mixture"], "headroom": True}}
+    assert reduce_recipe(recipe, ["b", "c"], used(), alone=False)["mixture"]["headroom"] is True
+    for tasks, alone in ((["a"], False), (["b"], False), (["b", "c"], True)):
+        assert "headroom" not in reduce_recipe(recipe, tasks, used(), alone=alone)["mixture"]
+
+
+def test_a_task_alone_keeps_what_concerns_one_task():
+    recipe = {**RECIPE, "loss": {**RECIPE["loss"], "freeze_when_overfit": {"patience": 2}}}
+    assert reduce_recipe(recipe, ["a"], used(), alone=True)["loss"] == {"freeze_when_overfit": {"patience": 2}}
 
 
 def test_the_section_baselines_sets_the_training_of_each_task_alone():
