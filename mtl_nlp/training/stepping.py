@@ -51,7 +51,9 @@ class SteppingTrainer(StoppableTrainer):
         )
         self.progress.add(rows, work)
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
-        self.step.begin(counts, batches, progress=self.state.global_step / max(self.state.max_steps, 1))
+        number = self.state.global_step
+        progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
+        self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
 
     def training_step(

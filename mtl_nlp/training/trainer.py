@@ -38,6 +38,7 @@ from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
+from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
@@ -125,7 +126,11 @@ class MultitaskTrainer(SteppingTrainer):
         agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
-        self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
+        measures_norms = "gradient_norms" in self.loss_weighting.needs
+        norms = GradientNorms(last_shared_layer(model), self.accelerator) if measures_norms else None
+        self.step = StepLoss(
+            list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull, norms
+        )
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
         self.progress = Progress()
