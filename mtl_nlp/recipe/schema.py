@@ -117,6 +117,10 @@ class Recipe(Section):
         for task in self.loss.weights:
             if task not in self.tasks:
                 raise ValueError(f"loss.weights.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        if all(self.loss.weights.get(task) == 0.0 for task in self.tasks):
+            raise ValueError(
+                "loss.weights: the weights of all tasks are 0, so nothing would be trained. Set one above 0"
+            )
         for task in self.adapted_tasks:
             if task not in self.tasks:
                 raise ValueError(f"adapters.tasks: no such task {task!r}. {did_you_mean(task, self.tasks)}")

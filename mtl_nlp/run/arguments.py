@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.weighting import check_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 RESERVED = {
@@ -34,7 +35,9 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`, and check its `baselines`.
+    """Build training arguments from a recipe's sections `training`, `loss` and `adapters`.
+
+    The loss weighting and the section `baselines` are checked too.
 
     Args:
         recipe: the recipe.
@@ -42,6 +45,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    check_weighting(recipe)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
     _checked_values(recipe.baselines.training, "baselines.training")
     for task, own in recipe.baselines.tasks.items():

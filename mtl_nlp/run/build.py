@@ -15,6 +15,7 @@ from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -121,6 +122,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
         RecipeError: if arguments contradict each other, or need a package that is not installed.
     """
     validation = run.splits.get("validation")
+    weighting = loss_weighting(run.recipe, run.tasks) if run.train else None
     try:
         trainer = MultitaskTrainer(
             model=model,
@@ -128,6 +130,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             processing_class=run.tokenizer,
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
+            loss_weighting=weighting,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
         raise RecipeError(f"training: {one_line(error)}") from error

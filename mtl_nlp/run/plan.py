@@ -19,6 +19,7 @@ from mtl_nlp.modeling.adapters_multitask import (
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 _MEASURED_ROWS = 200_000
@@ -75,6 +76,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             datasets,
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        describe_weighting(run.recipe, arguments),
         "\n".join(
             f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
             f"this dataset in a step"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def load_weighting(checkpoint: Path, weighting: LossWeighting) -> None:
         return
     try:
         weighting.load_state_dict(read_saved(file))
-        check_finite(weighting.named_parameters())
+        check_finite(itertools.chain(weighting.named_parameters(), weighting.named_buffers()))
     except NotFiniteError as error:
         raise CheckpointError(f"{file}: {error}") from error
     except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from mtl_nlp.balancing.pull import AdapterPull
+from mtl_nlp.balancing.registry import weighting_name
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
@@ -101,6 +102,8 @@ class MultitaskTrainer(SteppingTrainer):
             raise ValueError(
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
+        if all(weights.get(task) == 0.0 for task in self.tasks):
+            raise ValueError("`loss_weights` are 0 for all tasks, so nothing would be trained. Set one above 0.")
         if weights and loss_weighting is not None:
             raise ValueError(
                 "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
@@ -200,8 +203,9 @@ class MultitaskTrainer(SteppingTrainer):
         """Return a description for `results.json`.
 
         Returns:
-            Steps, epochs and processes; rows, p_d and drawn rows of each dataset; `seconds`, `rows`, `rows_per_second`
-            and `encoder_passes`, see [`Progress`]; and the `best` validation score of each task, see `best_scores`.
+            Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset;
+            `seconds`, `rows`, `rows_per_second` and `encoder_passes`, see [`Progress`]; and the `best` validation score
+            of each task, see `best_scores`.
         """
         mixture, progress = self.train_dataset, self.progress
         is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
@@ -210,6 +214,7 @@ class MultitaskTrainer(SteppingTrainer):
             "steps": self.state.global_step,
             "epochs": self.state.epoch,
             "processes": self.args.world_size,
+            **({} if isinstance(self.loss_weighting, Static) else {"weighting": weighting_name(self.loss_weighting)}),
             "mixture": {
                 name: {
                     "rows": encoded.num_rows,

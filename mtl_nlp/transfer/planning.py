@@ -83,8 +83,8 @@ class _Prepared:
     def __init__(self, side: RecipeSide) -> None:
         self.side = side
         self.recipe = side.recipe
+        arguments = training_arguments(side.recipe)  # before the data are loaded
         self.run: Run = prepare_run(side.recipe)
-        arguments = training_arguments(side.recipe)
         check_splits(self.run, arguments)
         self.used: dict[str, Exposure] = exposures(self.run, arguments)
         self.digests = digests_of(self.run)
