@@ -22,7 +22,7 @@ class Uncertainty(LossWeighting):
     def weights(self, step: WeightingStep) -> dict[str, torch.Tensor]:
         return dict(zip(self.tasks, torch.exp(-self.log_variances).unbind(), strict=True))
 
-    def penalty(self) -> torch.Tensor:
+    def penalty(self, step: WeightingStep) -> torch.Tensor:
         return 0.5 * self.log_variances.sum()
 
 

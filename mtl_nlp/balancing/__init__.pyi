@@ -1,7 +1,17 @@
+from .dwa import DynamicWeightAverage as DynamicWeightAverage
+from .equal_start import EqualStart as EqualStart
+from .famo import Famo as Famo
 from .gradient_methods import build_gradient_method as build_gradient_method
 from .gradients import GradientMethod as GradientMethod
+from .gradnorm import GradNorm as GradNorm
+from .imtl_l import ImtlL as ImtlL
+from .log_classes import LogClasses as LogClasses
 from .pull import AdapterPull as AdapterPull
 from .pull import adapter_deviation as adapter_deviation
+from .random_weights import RandomWeights as RandomWeights
+from .registry import build_weighting as build_weighting
 from .static import Static as Static
+from .stch import SmoothTchebycheff as SmoothTchebycheff
+from .uncertainty import Uncertainty as Uncertainty
 from .weighting import LossWeighting as LossWeighting
 from .weighting import WeightingStep as WeightingStep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from mtl_nlp.modeling.loss_multitask import StepCounts
 
-NEEDS = frozenset({"losses"})
+NEEDS = frozenset({"losses", "gradient_norms", "second_forward"})
 """The names that `LossWeighting.needs` may hold."""
 
 
@@ -26,11 +26,24 @@ class WeightingStep:
             device. `after_step` always receives the losses; `weights` receives none unless the weighting needs
             "losses".
         progress: the share of the training's optimizer steps before this step, 0 to 1.
+        shares: s_t, the factor by which the joint loss multiplies w_t · L_t: n_t / N, or 1 with the scale `per_task`;
+            0 for a task without labels in the step.
+        epoch: the epoch of the step, from 0.
+        number: the number of optimizer steps before this step.
+        gradient_norms: ‖∇_W L_t‖ of each task in `losses`, where W are the shared weights of the encoder's last layer;
+            only in `after_step`, and only for a weighting that needs "gradient_norms".
+        losses_after: L_t after the optimizer step, on the rows of the step; only in `after_step`, and only for a
+            weighting that needs "second_forward".
     """
 
     counts: StepCounts
     losses: Mapping[str, torch.Tensor]
     progress: float = 0.0
+    shares: Mapping[str, float] = field(default_factory=dict)
+    epoch: int = 0
+    number: int = 0
+    gradient_norms: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    losses_after: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class LossWeighting(nn.Module, ABC):
@@ -42,8 +55,10 @@ class LossWeighting(nn.Module, ABC):
     nor scales these gradients. A method must not make the host wait for the device.
 
     Attributes:
-        needs: the measurements that `weights` reads. "losses" are the losses of the current step: these are free if a
-            step has one micro-batch, and cost a second forward pass without gradients if a step has more.
+        needs: the measurements that the method reads. "losses" are the losses of the current step in `weights`: these
+            are free if a step has one micro-batch, and cost a forward pass without gradients if a step has more.
+            "gradient_norms" cost a backward pass through the encoder's last layer per task, and "second_forward" costs
+            a forward pass without gradients after each step.
         is_constant: whether the weights never change. Constant weights are not logged.
         learning_rate: the learning rate of the parameters; `None` for `learning_rate` of the training arguments. The
             schedule applies to both.
@@ -73,10 +88,13 @@ class LossWeighting(nn.Module, ABC):
         weights must be equal in all processes and may require gradients. Only `after_step` may change the state.
         """
 
-    def penalty(self) -> torch.Tensor:
+    def penalty(self, step: WeightingStep) -> torch.Tensor:
         """Return a scalar that is added once to the loss of each optimizer step; zero by default.
 
         The scalar must be equal in all processes.
+
+        Args:
+            step: the step, as in `weights`.
         """
         return torch.zeros(())
 
@@ -86,6 +104,14 @@ class LossWeighting(nn.Module, ABC):
         The trainer calls this method under `torch.no_grad`, and sums the losses over the processes only for classes
         that override this method or need "losses".
         """
+
+    def needs_at(self, number: int) -> frozenset[str]:
+        """Return the measurements that the method reads in a step; those of `needs` by default.
+
+        Args:
+            number: the number of optimizer steps before the step.
+        """
+        return self.needs
 
     @classmethod
     def watches_losses(cls) -> bool:

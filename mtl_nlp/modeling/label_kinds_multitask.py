@@ -115,6 +115,11 @@ class LabelKind(abc.ABC):
         return self.labels if self.has_label_space else (self.name,)
 
     @property
+    def num_outcomes(self) -> int | None:
+        """Number of values that the label of one unit can have, for cross-entropy; None for the squared error."""
+        return len(self.labels) if self.has_label_space else None
+
+    @property
     def mark_names(self) -> tuple[str, ...]:
         """The names that marks in a text can have."""
         return self.labels

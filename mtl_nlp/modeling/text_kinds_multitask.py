@@ -74,6 +74,11 @@ class ClassesPerText(TextKind):
     metric = "multi_label"
     primary_score = "micro_f1"
 
+    @property
+    def num_outcomes(self) -> int:
+        """Number of values that the label of one unit can have: 2, since a unit is the decision about one class."""
+        return 2
+
     def check(self, value: Any) -> list[str]:
         """Return a list of class names, sorted and without repetition."""
         if not isinstance(value, list) or not all(isinstance(label, str) for label in value):

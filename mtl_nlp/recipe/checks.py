@@ -22,6 +22,20 @@ def check_not_negative(name: str, value: float) -> None:
         raise ValueError(f"`{name}` should be finite and at least 0. Found {value}.")
 
 
+def check_positive(name: str, value: float) -> None:
+    """Check that a number is finite and above 0.
+
+    Args:
+        name: the name of the argument, for the message.
+        value: the value of the argument.
+
+    Raises:
+        ValueError: if the number is zero, negative, infinite or NaN.
+    """
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"`{name}` should be finite and above 0. Found {value}.")
+
+
 def check_fits_float32(name: str, value: float) -> None:
     """Check that a number that is not negative is finite in float32, the type of weights.
 

@@ -14,6 +14,10 @@ GradientMethodName = Literal[
     "pcgrad", "gradvac", "cagrad", "aligned-mtl", "upgrad", "nash-mtl", "imtl-g", "mgda", "graddrop"
 ]
 
+Weighting = Literal[
+    "static", "uncertainty", "dwa", "random", "gradnorm", "imtl-l", "famo", "stch", "log-classes", "equal-start"
+]
+
 
 class FreezeRecipe(Section):
     """The freezing of tasks whose validation scores fall.
@@ -29,8 +33,11 @@ class LossRecipe(Section):
     """The weighting of the task losses, and the combination of the tasks' gradients.
 
     Attributes:
-        weighting: `static`: the weights do not depend on the training.
-        weights: w_t of each task; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over the training.
+        weighting: the method that chooses the weights, see `mtl_nlp/balancing`; `static` for weights that do not depend
+            on the training.
+        weighting_kwargs: the method's own parameters, such as `alpha` of `gradnorm`.
+        weights: w_t of each task, for `static`; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over
+            the training.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
         freeze_when_overfit: the freezing of tasks whose validation scores fall; no task is frozen by default.
@@ -41,7 +48,8 @@ class LossRecipe(Section):
             the plain sum.
     """
 
-    weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
+    weighting: Annotated[Weighting, OnResume.REFUSED] = "static"
+    weighting_kwargs: Annotated[dict[str, Any], OnResume.REFUSED] = Field(default_factory=dict)
     weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
     freeze_when_overfit: FreezeRecipe | None = None
@@ -60,4 +68,13 @@ class LossRecipe(Section):
         for key in ("gradients_kwargs", "every"):
             if self.gradients is None and key in self.model_fields_set:
                 raise ValueError(f"`{key}` needs `gradients`. Name a method, or leave out `{key}`")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_belong_to_static(self) -> LossRecipe:
+        if self.weights and self.weighting != "static":
+            raise ValueError(
+                f"`weights` are for `weighting: static`, and `{self.weighting}` chooses the weights itself. Leave out "
+                f"one of the two"
+            )
         return self

@@ -22,7 +22,7 @@ class OnResume(Enum):
         "repeated or skipped"
     )
     TAKES_EFFECT = "in effect from here on"
-    REFUSED = "refused, since the checkpoint's optimizer state does not fit the new value"
+    REFUSED = "refused, since the checkpoint's state of the optimizer or loss weighting does not fit the new value"
     COMPARED = "part of the model; refused if it makes the model differ from the checkpoint's"
     IRRELEVANT = "not part of the run, such as the location of its files"
 

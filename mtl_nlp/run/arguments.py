@@ -12,6 +12,7 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.gradients import gradient_method_of
+from mtl_nlp.run.weighting import check_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 RESERVED = {
@@ -37,7 +38,7 @@ _NOTHING_WRITTEN = {
 
 
 def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
-    """Build training arguments from a recipe, and check its `baselines` and the parameters of its gradient method.
+    """Build training arguments from a recipe, and check its `baselines`, its loss weighting and its gradient method.
 
     Args:
         recipe: the recipe.
@@ -45,6 +46,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    check_weighting(recipe)
     gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
     _checked_values(recipe.baselines.training, "baselines.training")

@@ -20,6 +20,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
@@ -143,6 +144,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
     validation = run.splits.get("validation")
     if run.train:
         check_gradients(model, run.recipe, arguments)
+    weighting = loss_weighting(run.recipe, run.tasks) if run.train else None
     try:
         trainer = MultitaskTrainer(
             model=model,
@@ -151,6 +153,7 @@ def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingA
             train_dataset=run.mixture if run.train else None,
             eval_dataset=validation,
             gradient_method=gradient_method_of(run.recipe, model.tasks) if run.train else None,
+            loss_weighting=weighting,
         )
     except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
         raise error if isinstance(error, RecipeError) else RecipeError(f"training: {one_line(error)}") from error

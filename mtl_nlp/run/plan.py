@@ -20,6 +20,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import describe_defaults
 
@@ -80,6 +81,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
         "\n".join(f"default: {line}" for line in describe_defaults(arguments, list(run.tasks))),
         _headroom(run),
+        describe_weighting(run.recipe, arguments),
         describe_gradients(model, mixture, run.recipe, arguments),
         "\n".join(
             f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "

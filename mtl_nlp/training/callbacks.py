@@ -126,7 +126,7 @@ class StepHooks(TrainerCallback):
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Forget the steps of an earlier training, and set the progress of the last step before a checkpoint."""
         self.watch.reset()
-        self.step.progress = max(state.global_step - 1, 0) / max(state.max_steps, 1)
+        self.step.place_at(max(state.global_step - 1, 0) / max(state.max_steps, 1))
 
     def on_pre_optimizer_step(
         self,

@@ -85,20 +85,22 @@ def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[
 
 
 def check_same_optimizer(checkpoint: Path, recipe: Recipe) -> None:
-    """Check that a checkpoint's optimizer state fits a recipe.
+    """Check that a checkpoint's states of the optimizer and the loss weighting fit a recipe.
 
     Args:
         checkpoint: the checkpoint's folder.
         recipe: the recipe of the run that should resume.
 
     Raises:
-        CheckpointError: if the recipe has a different optimizer, or different parameters in the optimizer's groups.
+        CheckpointError: if the recipe has a different optimizer or loss weighting, or different parameters in the
+            optimizer's groups.
     """
     for key, (old, new) in _changed(checkpoint, recipe).items():
         meaning = meaning_of(key)
         if meaning is OnResume.REFUSED or (meaning is OnResume.KEPT_IF_PRESENT and None in (old, new)):
+            part = "loss weighting" if key.startswith("loss.") else "optimizer"
             raise CheckpointError(
-                f"{checkpoint} belongs to a different optimizer: {_was_and_is(key, old, new)}. Set it back, or leave "
+                f"{checkpoint} belongs to a different {part}: {_was_and_is(key, old, new)}. Set it back, or leave "
                 f"out --resume to start a new run."
             )
 

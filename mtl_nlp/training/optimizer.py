@@ -34,8 +34,14 @@ def check_weighting(weighting: LossWeighting, *, is_sharded: bool) -> None:
         is_sharded: whether the model's parameters are sharded (FSDP, DeepSpeed).
 
     Raises:
-        ValueError: if the weighting has trainable parameters and the parameters of the model are sharded.
+        ValueError: if the parameters of the model are sharded, and the weighting has trainable parameters or needs the
+            norms of gradients.
     """
+    if is_sharded and "gradient_norms" in weighting.needs:
+        raise ValueError(
+            f"FSDP and DeepSpeed shard the weights whose gradients the loss weighting {type(weighting).__name__} "
+            f"measures. Train without FSDP and DeepSpeed."
+        )
     if is_sharded and any(parameter.requires_grad for parameter in weighting.parameters()):
         raise ValueError(
             f"FSDP and DeepSpeed need an optimizer with only the parameters of the model, and the loss weighting "

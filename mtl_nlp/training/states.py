@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _load(file: Path, method: torch.nn.Module, kind: str) -> None:
         return
     try:
         method.load_state_dict(read_saved(file))
-        check_finite(method.named_parameters() if isinstance(method, LossWeighting) else method.named_buffers())
+        check_finite(itertools.chain(method.named_parameters(), method.named_buffers()))
     except NotFiniteError as error:
         raise CheckpointError(f"{file}: {error}") from error
     except FileNotFoundError as error:

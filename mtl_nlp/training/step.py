@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
 from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, task_losses
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
+from mtl_nlp.training.gradient_norms import GradientNorms
 from mtl_nlp.training.log import TrainingLog
 
 Forward = Callable[[Mapping[str, Any]], list[MultitaskOutput]]
@@ -48,12 +51,12 @@ class StepLoss:
         accelerator: the accelerator, which sums over processes.
         log: the log to which the step is added.
         pull: the pull of the adapters, or `None`.
+        norms: the norms of the tasks' gradients, for a weighting that needs "gradient_norms", or `None`.
 
     Attributes:
         weighting: the loss weighting.
         pull: the pull of the adapters, or `None`.
         counts: the counts of the current step; `None` before the first step.
-        progress: the share of the training's optimizer steps before the current step, 0 to 1.
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
         frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
             sees no rows of these tasks.
@@ -68,6 +71,7 @@ class StepLoss:
         accelerator: Accelerator,
         log: TrainingLog,
         pull: AdapterPull | None,
+        norms: GradientNorms | None = None,
     ) -> None:
         self.tasks = list(tasks)
         self.weighting = weighting
@@ -75,28 +79,52 @@ class StepLoss:
         self.accelerator = accelerator
         self.log = log
         self.pull = pull
+        self.norms = norms
         self.counts: StepCounts | None = None
-        self.progress = 0.0
+        self._place = _Place()
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
         self.frozen: frozenset[str] | None = None
         self.copies: dict[str, torch.Tensor] = {}
 
-    def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
+    def begin(
+        self,
+        counts: StepCounts,
+        batches: Sequence[Mapping[str, Any]],
+        *,
+        progress: float,
+        epoch: int = 0,
+        number: int = 0,
+    ) -> None:
         """Begin an optimizer step.
 
         Args:
             counts: the counts over all micro-batches and processes.
             batches: this process's micro-batches.
             progress: the share of the training's optimizer steps before this step, 0 to 1.
+            epoch: the epoch of the step, from 0.
+            number: the number of optimizer steps before this step.
         """
         self.counts = self._without_frozen(counts)
-        self.progress = progress
-        self._ahead = list(batches) if "losses" in self.weighting.needs and len(batches) > 1 else []
+        self._place = _Place(progress, epoch, number)
+        self._needs = self.weighting.needs_at(number)
+        self._batches = list(batches) if {"losses", "second_forward"} & self._needs else []
+        self._is_ahead_due = "losses" in self._needs and len(batches) > 1
+        self._random_states: list[torch.Tensor] | None = None
+        if self.norms is not None:
+            self.norms.begin(self.counts)
         self.loss_sums = torch.zeros(len(self.tasks), device=self.accelerator.device)
-        self._losses: dict[str, torch.Tensor] = {}
-        self._weights: dict[str, torch.Tensor] | None = None
+        self._step: WeightingStep | None = None
+        self._weights: dict[str, torch.Tensor] = {}
         self.copies = {}
         self._penalty_is_due = True
+
+    def place_at(self, progress: float) -> None:
+        """Set the place in the training for losses outside of a step, before the first step.
+
+        Args:
+            progress: the share of the training's optimizer steps before the last step, 0 to 1.
+        """
+        self._place = _Place(progress)
 
     def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
         """Return this micro-batch's share of the step's loss, and the model's output.
@@ -124,27 +152,33 @@ class StepLoss:
         counts = self.counts
         if counts is None:
             raise RuntimeError("A share of the step's loss needs the counts of the step. Call `begin` first.")
-        if self._ahead:
-            # Trainer restores the random state of a resumed run after `begin`, so the pass ahead has to wait until now.
-            losses, self._ahead = self._losses_ahead(forward), []
+        # Trainer restores the random state of a resumed run after `begin`, so the passes ahead have to wait until now.
+        if self._random_states is None and "second_forward" in self._needs:
+            self._forward, self._random_states = forward, self._current_random_states()
+        if self._is_ahead_due:
+            self._is_ahead_due = False
+            with self._same_random_state():
+                losses = self._losses_of_batches(forward)
             self._choose_weights(counts, losses)
         outputs = forward(inputs)
         sums = self._sums_of(outputs)
         self.loss_sums += sums
         self.log.add_losses(sums)
-        if self._weights is None:
-            self._choose_weights(counts, sums)
+        step = self._step or self._choose_weights(counts, sums)
+        if self.norms is not None:
+            for output in outputs:
+                self.norms.add(output.loss_sums or {})
         shares = [
             task_losses(output.loss_sums or {}, counts, self.copies, self.scale) * self.accelerator.num_processes
             for output in outputs
         ]
-        penalty = self._penalty() if self._penalty_is_due else None
+        penalty = self._penalty(step) if self._penalty_is_due else None
         self._penalty_is_due = False
         return TaskShares(outputs, shares, penalty)
 
     def backward(self) -> None:
         """Backpropagate the weights' gradients, summed over micro-batches and processes, through the loss weighting."""
-        learned = {task: weight for task, weight in (self._weights or {}).items() if weight.requires_grad}
+        learned = {task: weight for task, weight in self._weights.items() if weight.requires_grad}
         if not learned:
             return
         own = torch.stack([self.copies[task].grad for task in learned])
@@ -159,9 +193,13 @@ class StepLoss:
         The state stays as it is if a gradient scaler skipped the step, or if a loss is not finite.
         """
         is_taken = not self.accelerator.optimizer_step_was_skipped
-        if self.counts is not None and is_taken and self.weighting.watches_losses():
-            losses = self._losses or self._mean_losses(self.counts, self.loss_sums)
-            self._update_weighting(WeightingStep(self.counts, losses, self.progress))
+        step, watches = self._step, self.weighting.watches_losses()
+        if self.counts is not None and step is not None and is_taken and watches:
+            losses = step.losses or self._mean_losses(self.counts, self.loss_sums)
+            norms = {} if self.norms is None else self.norms.take()
+            after = self._losses_after(self.counts) if "second_forward" in self._needs else {}
+            step = dataclasses.replace(step, losses=losses, gradient_norms=norms, losses_after=after)
+            self._update_weighting(step)
         self.weighting.zero_grad()
 
     def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
@@ -176,12 +214,12 @@ class StepLoss:
         seen = self._without_frozen(counts)
         losses = {task: loss_sums[task].detach() / units for task, units in seen.units.items() if units}
         with torch.no_grad(), self._same_random_state():
-            weights = self._weights_for(WeightingStep(seen, losses, self.progress))
+            weights = self._weights_for(self._weighting_step(seen, losses))
         constants = {task: weight.detach() for task, weight in weights.items()}
         return joint_loss(loss_sums, counts, constants, self.scale)
 
     def _update_weighting(self, step: WeightingStep) -> None:
-        """Call `after_step`, and undo its changes if a loss is not finite, without waiting for the device."""
+        """Call `after_step`, and undo its changes if a measurement is not finite, without waiting for the device."""
 
         def state() -> dict[str, torch.Tensor]:
             return dict(itertools.chain(self.weighting.named_parameters(), self.weighting.named_buffers()))
@@ -189,14 +227,15 @@ class StepLoss:
         before = {name: value.clone() for name, value in state().items()}
         self.weighting.after_step(step)
         if before and step.losses:
-            is_finite = torch.stack(list(step.losses.values())).isfinite().all()
+            measured = [*step.losses.values(), *step.gradient_norms.values(), *step.losses_after.values()]
+            is_finite = torch.stack(measured).isfinite().all()
             for name, value in state().items():
                 value.copy_(torch.where(is_finite, value, before[name]))
 
-    def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> None:
-        if "losses" in self.weighting.needs:
-            self._losses = self._mean_losses(counts, sums)
-        self._weights = self._weights_for(WeightingStep(counts, self._losses, self.progress))
+    def _choose_weights(self, counts: StepCounts, sums: torch.Tensor) -> WeightingStep:
+        losses = self._mean_losses(counts, sums) if "losses" in self._needs else {}
+        step = self._step = self._weighting_step(counts, losses)
+        self._weights = self._weights_for(step)
         self.copies = {
             task: weight.detach().requires_grad_() if weight.requires_grad else weight
             for task, weight in self._weights.items()
@@ -206,6 +245,16 @@ class StepLoss:
             self.log.add_weights(ones | self._weights)
         elif not self.weighting.is_constant:
             self.log.add_weights(self._weights)
+        return step
+
+    def _weighting_step(self, counts: StepCounts, losses: Mapping[str, torch.Tensor]) -> WeightingStep:
+        by_rows = self.scale == "rows"
+        shares = {
+            task: float(units > 0) * (counts.task_rows[task] / max(counts.rows, 1) if by_rows else 1.0)
+            for task, units in counts.units.items()
+        }
+        place = self._place
+        return WeightingStep(counts, losses, place.progress, shares, place.epoch, place.number)
 
     def _weights_for(self, step: WeightingStep) -> dict[str, torch.Tensor]:
         with torch.autocast(self.accelerator.device.type, enabled=False):
@@ -233,17 +282,23 @@ class StepLoss:
         return torch.stack([sum((part[task].detach() for part in parts if task in part), zero) for task in self.tasks])
 
     @torch.no_grad()
-    def _losses_ahead(self, forward: Forward) -> torch.Tensor:
-        """Return the summed losses of this process in the step ahead, with the dropout that the step will have."""
+    def _losses_of_batches(self, forward: Forward) -> torch.Tensor:
+        """Return the summed losses of this process over the step's micro-batches, shape (tasks,)."""
         total = torch.zeros_like(self.loss_sums)
-        with self._same_random_state():
-            for batch in self._ahead:
-                total += self._sums_of(forward(batch))
+        for batch in self._batches:
+            total += self._sums_of(forward(batch))
         return total
 
-    def _penalty(self) -> torch.Tensor:
+    def _losses_after(self, counts: StepCounts) -> dict[str, torch.Tensor]:
+        """Return the mean losses after the optimizer step, with the dropout of the step."""
+        with self._same_random_state():
+            for generator, state in zip(self._generators(), self._random_states or [], strict=True):
+                generator.set_rng_state(state)
+            return self._mean_losses(counts, self._losses_of_batches(self._forward))
+
+    def _penalty(self, step: WeightingStep) -> torch.Tensor:
         with torch.autocast(self.accelerator.device.type, enabled=False):
-            penalty = self.weighting.penalty()
+            penalty = self.weighting.penalty(step)
         if self.pull is not None:
             pull = self.pull.penalty()
             self.log.add_pull(pull)
@@ -254,7 +309,29 @@ class StepLoss:
         """Return a batch with all of its tensors on the device of this process."""
         return send_to_device(batch, self.accelerator.device, non_blocking=True)
 
-    def _same_random_state(self) -> Any:
+    def _generators(self) -> list[Any]:
+        """Return the modules of torch whose random states a forward pass of this process moves."""
         device = self.accelerator.device
-        own = [] if device.type == "cpu" else [device]
-        return torch.random.fork_rng(own, device_type="cuda" if device.type == "cpu" else device.type)
+        return [torch.random] if device.type == "cpu" else [torch.random, torch.get_device_module(device)]
+
+    def _current_random_states(self) -> list[torch.Tensor]:
+        return [generator.get_rng_state() for generator in self._generators()]
+
+    @contextlib.contextmanager
+    def _same_random_state(self) -> Iterator[None]:
+        """Restore the random state of this process at the end of the context."""
+        before = self._current_random_states()
+        try:
+            yield
+        finally:
+            for generator, state in zip(self._generators(), before, strict=True):
+                generator.set_rng_state(state)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """The place of an optimizer step in the training, see `WeightingStep`."""
+
+    progress: float = 0.0
+    epoch: int = 0
+    number: int = 0

@@ -56,7 +56,9 @@ class SteppingTrainer(StoppableTrainer):
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
-        self.step.begin(counts, batches, progress=self.state.global_step / max(self.state.max_steps, 1))
+        number = self.state.global_step
+        progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
+        self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
 
     @property

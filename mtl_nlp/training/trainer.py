@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.pull import AdapterPull
+from mtl_nlp.balancing.registry import weighting_name
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
@@ -48,6 +49,7 @@ from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
+from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
 from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
@@ -150,7 +152,11 @@ class MultitaskTrainer(SteppingTrainer):
         agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
-        self.step = StepLoss(list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull)
+        measures_norms = "gradient_norms" in self.loss_weighting.needs
+        norms = GradientNorms(last_shared_layer(model), self.accelerator) if measures_norms else None
+        self.step = StepLoss(
+            list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull, norms
+        )
         self.gradient_method = gradient_method
         self.task_gradients: TaskGradients | None = None
         if gradient_method is not None:
@@ -236,9 +242,9 @@ class MultitaskTrainer(SteppingTrainer):
         """Return a description for `results.json`.
 
         Returns:
-            Steps, epochs and processes; rows, p_d and drawn rows of each dataset (p_d is the share of the drawn rows if
-            p_d follows the headroom); `seconds`, `rows`, `rows_per_second`
-            and `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
+            Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset
+            (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`, `rows`, `rows_per_second` and
+            `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
             `frozen` tasks, if the training freezes tasks.
         """
         mixture, progress = self.train_dataset, self.progress
@@ -248,6 +254,7 @@ class MultitaskTrainer(SteppingTrainer):
             "steps": self.state.global_step,
             "epochs": self.state.epoch,
             "processes": self.args.world_size,
+            **({} if isinstance(self.loss_weighting, Static) else {"weighting": weighting_name(self.loss_weighting)}),
             "mixture": {
                 name: {
                     "rows": encoded.num_rows,

@@ -84,8 +84,8 @@ class _Prepared:
     def __init__(self, side: RecipeSide) -> None:
         self.side = side
         self.recipe = side.recipe
+        arguments = training_arguments(side.recipe)  # before the data are loaded
         self.run: Run = prepare_run(side.recipe)
-        arguments = training_arguments(side.recipe)
         check_splits(self.run, arguments)
         if arguments.conflict_every is not None or side.recipe.loss.gradients is not None:
             check_gradients(build_meta_model(self.run), side.recipe, arguments)

@@ -160,6 +160,8 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
     if not alone:
         weights = {task: weight for task, weight in loss.get("weights", {}).items() if task in kept}
         data["loss"] = {**loss, "weights": weights}
+        if len(kept) == 1:  # most loss weightings compare tasks
+            data["loss"] = {key: value for key, value in data["loss"].items() if not key.startswith("weighting")}
         if adapters is not None and adapters.get("tasks", "all") != "all":
             adapters = {**adapters, "tasks": [task for task in adapters["tasks"] if task in kept]}
     is_empty = adapters is not None and adapters.get("tasks", "all") == [] and not adapters.get("shared", False)

@@ -5,14 +5,19 @@ import torch
 from toy_weightings import Attentive, Uncertainty, Watching
 
 from mtl_nlp.balancing.static import Static
-from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
+from mtl_nlp.modeling.loss_multitask import StepCounts
+
+STEP = WeightingStep(StepCounts(0, {}, {}), {})
 
 
-@pytest.mark.parametrize("needs", [{"gradient_norms"}, {"second_forward"}, {"losses", "lossses"}])
+@pytest.mark.parametrize("needs", [{"gradient_norm"}, {"losses", "lossses"}])
 def test_weighting_class_with_an_unknown_need_is_refused_at_definition(needs):
     body = {"needs": frozenset(needs), "weights": lambda self, step: {}}
     unknown = (needs - {"losses"}).pop()
-    with pytest.raises(ValueError, match=rf"`New\.needs` should hold names of \['losses'\]\. Found {unknown}"):
+    with pytest.raises(
+        ValueError, match=rf"`New\.needs` should hold names of \['gradient_norms', .*\]\. Found {unknown}"
+    ):
         type("New", (LossWeighting,), body)
 
 
@@ -30,6 +35,6 @@ def test_only_weightings_that_read_losses_watch_losses(weighting, watches):
 
 
 def test_penalty_is_zero_by_default():
-    assert Watching().penalty() == 0.0
-    assert Uncertainty(["a", "b", "c"]).penalty().item() == pytest.approx(0.0)
-    torch.testing.assert_close(Uncertainty(["a"]).penalty().detach(), torch.tensor(-0.25))
+    assert Watching().penalty(STEP) == 0.0
+    assert Uncertainty(["a", "b", "c"]).penalty(STEP).item() == pytest.approx(0.0)
+    torch.testing.assert_close(Uncertainty(["a"]).penalty(STEP).detach(), torch.tensor(-0.25))

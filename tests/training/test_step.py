@@ -48,8 +48,9 @@ def test_accumulated_micro_batches_give_the_gradients_of_the_formula(trainer_of,
     (batch,) = trainer.get_train_dataloader()
     counts, output = count_step([batch], TASKS), model(**batch)
     losses = {task: sums.detach() / counts.units[task] for task, sums in output.loss_sums.items()}
-    weights = weighting.weights(WeightingStep(counts, losses))
-    loss = joint_loss(output.loss_sums, counts, weights, scale) + weighting.penalty()
+    step = WeightingStep(counts, losses)
+    weights = weighting.weights(step)
+    loss = joint_loss(output.loss_sums, counts, weights, scale) + weighting.penalty(step)
     loss.backward()
     expected = [flat({name: p.grad for name, p in each.named_parameters()}) for each in (model, weighting)]
     assert all(gradients.any() for gradients in expected)

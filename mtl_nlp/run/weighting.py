@@ -1,0 +1,80 @@
+"""The loss weighting of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtl_nlp.balancing.comparing import ComparingWeighting
+from mtl_nlp.balancing.registry import WEIGHTINGS, build_weighting, own_parameters
+from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.errors import RecipeError
+from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+
+
+def check_weighting(recipe: Recipe) -> None:
+    """Check the loss weighting of a recipe without its data.
+
+    Raises:
+        RecipeError: if the weighting or its parameters are not valid, or do not fit the tasks and the mixture.
+    """
+    loss_weighting(recipe, {name: recipe.task(name) for name in recipe.tasks})
+    method = WEIGHTINGS[recipe.loss.weighting]
+    compares = issubclass(method, ComparingWeighting) and method.compares_within_steps()
+    most = max(len(dataset.labels) for dataset in recipe.datasets.values())
+    if compares and recipe.mixture.batching == "homogeneous" and most < 2:
+        raise RecipeError(
+            f"loss.weighting: {recipe.loss.weighting} compares the tasks of a step, and a homogeneous batch of these "
+            f"datasets has one task. Set `mixture.batching: mixed`, or a different weighting."
+        )
+
+
+def loss_weighting(recipe: Recipe, tasks: Mapping[str, Task]) -> LossWeighting | None:
+    """Return the loss weighting of a recipe; None for `static`, whose weights are a training argument.
+
+    Args:
+        recipe: the recipe.
+        tasks: the tasks by name. Tasks that the recipe does not train are ignored.
+
+    Raises:
+        RecipeError: if the weighting or its parameters are not valid.
+    """
+    loss = recipe.loss
+    kwargs = dict(loss.weighting_kwargs)
+    if "seed" in own_parameters(loss.weighting):
+        kwargs.setdefault("seed", recipe.training.get("seed", 42))
+    try:
+        built = build_weighting(loss.weighting, {name: tasks[name] for name in recipe.tasks}, loss.weights, kwargs)
+    except ValueError as error:
+        raise RecipeError(f"loss.{error}") from error
+    return None if loss.weighting == "static" else built
+
+
+def describe_weighting(recipe: Recipe, arguments: MultitaskTrainingArguments) -> str:
+    """Return a line with the loss weighting, its parameters and its costs; empty for `static`.
+
+    Args:
+        recipe: the recipe.
+        arguments: the training arguments of the run.
+    """
+    weighting = loss_weighting(recipe, {name: recipe.task(name) for name in recipe.tasks})
+    if weighting is None:
+        return ""
+    name = recipe.loss.weighting
+    values = {**own_parameters(name), **recipe.loss.weighting_kwargs}
+    parameters = ", ".join(f"{key} {value}" for key, value in values.items())
+    return f"loss weighting: {name}{f' ({parameters})' if parameters else ''}; cost: {_cost(weighting, arguments)}."
+
+
+def _cost(weighting: LossWeighting, arguments: MultitaskTrainingArguments) -> str:
+    costs = ["one parameter per task"] if any(True for _ in weighting.parameters()) else []
+    if "losses" in weighting.needs and arguments.gradient_accumulation_steps > 1:
+        always = "losses" in weighting.needs_at(arguments.max_steps if arguments.max_steps > 0 else 2**31)
+        when = "before each step" if always else "before each of the first steps"
+        costs.append(f"a forward pass without gradients {when}, since a step has several micro-batches")
+    if "second_forward" in weighting.needs:
+        costs.append("a second forward pass without gradients after each step")
+    if "gradient_norms" in weighting.needs:
+        costs.append("a backward pass through the encoder's last layer per task and micro-batch")
+    return ", ".join(costs) or "none"
