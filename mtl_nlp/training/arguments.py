@@ -21,9 +21,10 @@ class MultitaskTrainingArguments(TrainingArguments):
     `metric_for_best_model` is `mtl_score` unless given.
 
     Args:
-        loss_weights: w_t of each task in the joint loss; 1 for a task that is not named. A pair of numbers moves
-            linearly from its first to its second value over the training. For any other method of weighting, pass
-            `loss_weighting` to the trainer.
+        loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.3 if the task labels
+            texts and a different trained task labels words, and 1 otherwise. A pair of numbers moves linearly from its
+            first to its second value over the training. For any other method of weighting, pass `loss_weighting` to
+            the trainer.
         loss_scale: `rows` scales the loss of a task by the share of rows that carry a label of the task, so that the
             mixture sets the importance of each dataset. `per_task` does not scale the loss.
         max_tokens_per_batch: the largest number of sub-words in a training batch on one device, padding included,
@@ -64,7 +65,7 @@ class MultitaskTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Metric that selects the best model; mtl_score by default."}
     )
     loss_weights: dict[str, float | list[float]] | str | None = field(
-        default=None, metadata={"help": "Weight of each task in the joint loss; 1 for a task that is not named."}
+        default=None, metadata={"help": "Weight of each task in the joint loss."}
     )
     loss_scale: str = field(
         default="rows",

@@ -1,19 +1,23 @@
-"""Settings that the number of tasks decides, for a training that does not give them.
+"""Settings that the tasks decide, for a training that does not give them.
 
 The values were chosen on the validation splits of four corpora, see `recipes/README.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
+from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 HEAD_FACTOR = 5.0
 """The learning rate of the new layers divided by `learning_rate`, in a model of several tasks."""
 
+TEXT_WEIGHT = 0.3
+"""The loss weight of a task that labels texts, in a training with tasks that label words."""
 
-def head_learning_rate(args: MultitaskTrainingArguments, tasks: Sequence[str]) -> float | None:
+
+def head_learning_rate(args: MultitaskTrainingArguments, tasks: Collection[str]) -> float | None:
     """Return the learning rate of the new layers of the heads; None if they have no rate of their own.
 
     New layers start from random weights and pretrained layers do not. A task whose head learns slowly sends gradients
@@ -28,16 +32,41 @@ def head_learning_rate(args: MultitaskTrainingArguments, tasks: Sequence[str]) -
     return args.head_learning_rate
 
 
-def describe_defaults(args: MultitaskTrainingArguments, tasks: Sequence[str]) -> list[str]:
-    """Return a line for each setting that the number of tasks has decided, with the reason and the key to change it.
+def default_loss_weights(tasks: Mapping[str, Task]) -> dict[str, float]:
+    """Return the loss weights of tasks for which a training gives no weight, for a static weighting.
+
+    A task on texts has one label per text, and a task on words has one label per word: the gradient of a text's label
+    is noisier, and the task overfits sooner. Beside tasks on words, a task on texts has the weight `TEXT_WEIGHT`.
+
+    Args:
+        tasks: the trained tasks by name.
+
+    Returns:
+        The weights that differ from 1.
+    """
+    of_texts = [name for name, task in tasks.items() if not task.kind.labels_words]
+    return dict.fromkeys(of_texts, TEXT_WEIGHT) if len(of_texts) < len(tasks) else {}
+
+
+def describe_defaults(args: MultitaskTrainingArguments, tasks: Mapping[str, Task], *, is_static: bool) -> list[str]:
+    """Return a line for each setting that the tasks have decided, with the reason and the key to change it.
 
     Args:
         args: the training arguments.
-        tasks: the names of the model's tasks.
+        tasks: the trained tasks by name.
+        is_static: whether the loss weights do not depend on the training.
     """
-    if args.head_learning_rate is not None or len(tasks) < 2:
-        return []
-    return [
-        f"training.head_learning_rate: {head_learning_rate(args, tasks):g}, {HEAD_FACTOR:g} times learning_rate, since "
-        f"the heads of {len(tasks)} tasks start from random weights"
-    ]
+    lines = []
+    if args.head_learning_rate is None and len(tasks) > 1:
+        rate = head_learning_rate(args, tasks)
+        lines.append(
+            f"training.head_learning_rate is {rate:g}, {HEAD_FACTOR:g} times learning_rate: the heads of several tasks "
+            f"start from random weights, and slow heads mislead the encoder"
+        )
+    chosen = default_loss_weights(tasks) if is_static else {}
+    for task in chosen.keys() - set(args.loss_weights or {}):
+        lines.append(
+            f"loss.weights.{task} is {TEXT_WEIGHT:g}: it labels texts beside tasks that label words, and overfits "
+            f"before they have learned"
+        )
+    return lines

@@ -44,7 +44,7 @@ from mtl_nlp.training.callbacks import (
 )
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
-from mtl_nlp.training.defaults import head_learning_rate
+from mtl_nlp.training.defaults import default_loss_weights, head_learning_rate
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
@@ -127,6 +127,9 @@ class MultitaskTrainer(SteppingTrainer):
                 f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
             )
         check_weight_is_left(weights, self.tasks)
+        train_datasets = {} if train_dataset is None else train_dataset.datasets
+        fed = {task for encoded in train_datasets.values() for task in encoded.feeds} or self.tasks.keys()
+        self.trained_tasks = {name: task for name, task in self.tasks.items() if name in fed}
         if weights and loss_weighting is not None:
             raise ValueError(
                 "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
@@ -146,9 +149,9 @@ class MultitaskTrainer(SteppingTrainer):
             head.label_smoothing = args.label_smoothing_factor
         check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
         self.recipe = ""
+        weights = {**default_loss_weights(self.trained_tasks), **weights}
         self.loss_weighting = (loss_weighting or Static(weights)).to(args.device)
         check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        train_datasets = {} if train_dataset is None else train_dataset.datasets
         agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
@@ -183,7 +186,7 @@ class MultitaskTrainer(SteppingTrainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         self.note: Callable[[str], None] = logger.warning
         if args.freeze_patience is not None:
-            trained = {task for encoded in train_datasets.values() for task in encoded.feeds}
+            trained = self.trained_tasks.keys()
             self.add_callback(FreezingCallback(self.step, self.tasks, trained, args.freeze_patience, self._note))
 
     def train(
@@ -332,7 +335,7 @@ class MultitaskTrainer(SteppingTrainer):
         optimizer = super().create_optimizer(model)
         own_rates = [
             (
-                head_learning_rate(self.args, list(self.tasks)),
+                head_learning_rate(self.args, self.trained_tasks),
                 [p for head in self.model.heads for p in head.new_parameters()],
             ),
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
