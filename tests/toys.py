@@ -148,7 +148,7 @@ def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
         "tasks": {
             "pos": {"type": "token-classification"},
             "ner": {"type": "token-classification", "scheme": "iob2"},
-            "topic": {"type": "text-classification"},
+            "topic": {"type": "text-classification", "pooling": "cls"},
         },
         "datasets": {
             "sample": {

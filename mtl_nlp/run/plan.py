@@ -18,11 +18,11 @@ from mtl_nlp.modeling.adapters_multitask import (
 )
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
+from mtl_nlp.run.defaults import describe_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
-from mtl_nlp.training.defaults import describe_defaults
 
 _MEASURED_ROWS = 200_000
 
@@ -79,7 +79,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             datasets,
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
-        "\n".join(f"default: {line}" for line in _defaults(run, arguments)),
+        "\n".join(f"default: {line}" for line in describe_defaults(run, arguments)),
         _headroom(run),
         describe_weighting(run.recipe, arguments),
         describe_gradients(model, mixture, run.recipe, arguments),
@@ -122,11 +122,6 @@ def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) 
         size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
     per_epoch, total = _steps_of(sampler, arguments)
     return f"{per_epoch} steps per epoch with {size} each, {total} steps in total."
-
-
-def _defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[str]:
-    trained = {name: task for name, task in run.tasks.items() if _feeders(run, name)}
-    return describe_defaults(arguments, trained, is_static=run.recipe.loss.weighting == "static")
 
 
 def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.tasks_multitask import SequenceTask, Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.encoder import load_encoder_parts
@@ -101,7 +102,7 @@ def prepare_run(recipe: Recipe) -> Run:
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}
-    tasks = {name: recipe.task(name) for name in recipe.tasks}
+    tasks = _with_default_pooling(recipe, trained)
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
@@ -141,6 +142,22 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     if split not in data.splits:
         raise RecipeError(f"datasets: no row of the split {split!r} has a label. Choose a different --split.")
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
+
+
+def _with_default_pooling(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
+    """Return the tasks of a recipe, with mean pooling for new tasks on texts beside tasks on words.
+
+    The first sub-word serves the tasks on words, and its state is a poor summary of the text. A recipe without tasks
+    on words keeps the pooling of the stock classes, which can be exported.
+    """
+    tasks = {name: recipe.task(name) for name in recipe.tasks}
+    beside_words = reads_words(tasks.values())
+    for name, task in tasks.items():
+        if isinstance(task, SequenceTask) and "pooling" not in recipe.tasks[name]:
+            known = trained.get(name)
+            default = known.pooling if isinstance(known, SequenceTask) else "mean" if beside_words else task.pooling
+            tasks[name] = dataclasses.replace(task, pooling=default)
+    return tasks
 
 
 def _check_formats(recipe: Recipe) -> None:

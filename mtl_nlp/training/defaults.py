@@ -46,27 +46,3 @@ def default_loss_weights(tasks: Mapping[str, Task]) -> dict[str, float]:
     """
     of_texts = [name for name, task in tasks.items() if not task.kind.labels_words]
     return dict.fromkeys(of_texts, TEXT_WEIGHT) if len(of_texts) < len(tasks) else {}
-
-
-def describe_defaults(args: MultitaskTrainingArguments, tasks: Mapping[str, Task], *, is_static: bool) -> list[str]:
-    """Return a line for each setting that the tasks have decided, with the reason and the key to change it.
-
-    Args:
-        args: the training arguments.
-        tasks: the trained tasks by name.
-        is_static: whether the loss weights do not depend on the training.
-    """
-    lines = []
-    if args.head_learning_rate is None and len(tasks) > 1:
-        rate = head_learning_rate(args, tasks)
-        lines.append(
-            f"training.head_learning_rate is {rate:g}, {HEAD_FACTOR:g} times learning_rate: the heads of several tasks "
-            f"start from random weights, and slow heads mislead the encoder"
-        )
-    chosen = default_loss_weights(tasks) if is_static else {}
-    for task in chosen.keys() - set(args.loss_weights or {}):
-        lines.append(
-            f"loss.weights.{task} is {TEXT_WEIGHT:g}: it labels texts beside tasks that label words, and overfits "
-            f"before they have learned"
-        )
-    return lines
