@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from mtl_nlp.modeling.tasks_multitask import SequenceTask
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import HEAD_FACTOR, default_loss_weights, head_learning_rate
 
 
-def describe_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[str]:
-    """Return a line for each setting that the tasks have decided, with the reason and the key to change it.
+class Default(NamedTuple):
+    """A setting that the tasks of a recipe have decided.
+
+    Attributes:
+        key: the key of the recipe that changes the setting.
+        value: the value.
+        reason: the reason.
+    """
+
+    key: str
+    value: str
+    reason: str
+
+    def describe(self) -> str:
+        """Return the setting and its reason in one line."""
+        return f"{self.key} is {self.value}: {self.reason}"
+
+
+def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Default]:
+    """Return the settings that several tasks decide and that a recipe does not give.
 
     Args:
         run: the run.
@@ -17,22 +37,21 @@ def describe_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[s
     """
     recipe = run.recipe
     trained = {name: task for name, task in run.tasks.items() if name in recipe.tasks}
-    lines = [
-        f"tasks.{name}.pooling is mean: the task labels texts beside tasks that label words"
+    beside_words = "the task labels texts beside tasks that label words"
+    found = [
+        Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
         if isinstance(task, SequenceTask) and task.pools_mean and "pooling" not in recipe.tasks[name]
     ]
     if arguments.head_learning_rate is None and len(trained) > 1:
-        rate = head_learning_rate(arguments, trained)
-        lines.append(
-            f"training.head_learning_rate is {rate:g}, {HEAD_FACTOR:g} times learning_rate: the heads of several tasks "
-            f"start from random weights, and slow heads mislead the encoder"
-        )
+        rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate"
+        reason = "the heads of several tasks start from random weights, and slow heads mislead the encoder"
+        found.append(Default("training.head_learning_rate", rate, reason))
     if recipe.loss.weighting == "static":
-        lines += [
-            f"loss.weights.{task} is {weight:g}: the task labels texts beside tasks that label words, and overfits "
-            f"before they have learned"
+        reason = f"{beside_words}, and overfits before they have learned"
+        found += [
+            Default(f"loss.weights.{task}", f"{weight:g}", reason)
             for task, weight in default_loss_weights(trained).items()
             if task not in recipe.loss.weights
         ]
-    return lines
+    return found

@@ -18,7 +18,7 @@ from mtl_nlp.modeling.adapters_multitask import (
 )
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_meta_model, plan_batches
-from mtl_nlp.run.defaults import describe_defaults
+from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.weighting import describe_weighting
@@ -79,7 +79,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             datasets,
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
-        "\n".join(f"default: {line}" for line in describe_defaults(run, arguments)),
+        "\n".join(f"default: {default.describe()}" for default in chosen_defaults(run, arguments)),
         _headroom(run),
         describe_weighting(run.recipe, arguments),
         describe_gradients(model, mixture, run.recipe, arguments),

@@ -11,6 +11,7 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model, check_splits
+from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import check_gradients
 from mtl_nlp.run.prepare import Run, prepare_run
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
@@ -90,6 +91,7 @@ class _Prepared:
         if arguments.conflict_every is not None or side.recipe.loss.gradients is not None:
             check_gradients(build_meta_model(self.run), side.recipe, arguments)
         self.used: dict[str, Exposure] = exposures(self.run, arguments)
+        self.defaults = [default.key for default in chosen_defaults(self.run, arguments)]
         self.digests = digests_of(self.run)
         self.encoder = encoder_digest(side.recipe, self.run)
 
@@ -166,6 +168,12 @@ def plan_comparison(
         f"single-task runs do not"
         for each in prepared
         if each.run.headroom
+    ]
+    notes += [
+        f"{each.side.name} has defaults for several tasks ({', '.join(each.defaults)}; values: mtl-nlp plan). A task "
+        f"alone has the settings of the stock classes"
+        for each in prepared
+        if each.defaults
     ]
     return Plan(every, curves, split, first.run, _matched(first.recipe, match), differs, warnings, notes)
 

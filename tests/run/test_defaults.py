@@ -4,13 +4,13 @@ import pytest
 
 from mtl_nlp import Recipe
 from mtl_nlp.run.arguments import training_arguments
-from mtl_nlp.run.defaults import describe_defaults
+from mtl_nlp.run.defaults import Default, chosen_defaults
 from mtl_nlp.run.prepare import prepare_run
 
 
-def described(recipe: dict) -> list[str]:
+def chosen(recipe: dict) -> list[Default]:
     loaded = Recipe.from_dict(recipe)
-    return describe_defaults(prepare_run(loaded), training_arguments(loaded))
+    return chosen_defaults(prepare_run(loaded), training_arguments(loaded))
 
 
 def with_tasks(recipe: dict, *names: str) -> dict:
@@ -20,25 +20,28 @@ def with_tasks(recipe: dict, *names: str) -> dict:
     return recipe | {"tasks": tasks, "datasets": {"sample": sample | {"labels": labels}}}
 
 
-def test_plain_recipe_has_a_line_for_each_setting_that_the_tasks_decide(quick_recipe: dict):
+def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict):
     quick_recipe["tasks"]["topic"] = {"type": "text-classification"}
     quick_recipe["training"]["learning_rate"] = 2e-4
-    pooling, rate, weight = described(quick_recipe)
-    assert pooling.startswith("tasks.topic.pooling is mean")
-    assert rate.startswith("training.head_learning_rate is 0.001, 5 times learning_rate")
-    assert weight.startswith("loss.weights.topic is 0.3")
+    found = chosen(quick_recipe)
+    assert [(default.key, default.value) for default in found] == [
+        ("tasks.topic.pooling", "mean"),
+        ("training.head_learning_rate", "0.001, 5 times learning_rate"),
+        ("loss.weights.topic", "0.3"),
+    ]
+    assert found[0].describe() == "tasks.topic.pooling is mean: the task labels texts beside tasks that label words"
 
 
 def test_given_settings_have_no_line(quick_recipe: dict):
     quick_recipe["tasks"]["topic"] = {"type": "text-classification", "pooling": "mean"}
     quick_recipe["training"]["head_learning_rate"] = 1e-3
     quick_recipe["loss"] = {"weights": {"topic": 1.0}}
-    assert described(quick_recipe) == []
+    assert chosen(quick_recipe) == []
 
 
 @pytest.mark.parametrize("name", ["pos", "topic"])
 def test_one_task_trains_like_the_stock_class(quick_recipe: dict, name: str):
     quick_recipe["tasks"]["topic"] = {"type": "text-classification"}
     recipe = with_tasks(quick_recipe, name)
-    assert described(recipe) == []
+    assert chosen(recipe) == []
     assert vars(prepare_run(Recipe.from_dict(recipe)).tasks[name]).get("pooling") != "mean"

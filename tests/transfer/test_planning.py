@@ -162,7 +162,7 @@ def test_recipes_with_different_tasks_are_refused(recipe):
     other = copy.deepcopy(recipe)
     del other["tasks"]["topic"]
     del other["datasets"]["texts"]
-    message = r"^compare: joint and other should have the same tasks\. 'topic' is type text-classification in joint and"
+    message = r"^compare: joint and other should have the same tasks\. 'topic' is type text-classification, pooling cls in"
     with pytest.raises(RecipeError, match=message):
         plan_comparison([side(recipe), side(other, "other")], [1])
     other = copy.deepcopy(recipe)
@@ -183,8 +183,11 @@ def test_a_task_without_test_labels_moves_the_comparison_to_validation(recipe):
     del recipe["datasets"]["texts"]["data_files"]["test"]
     plan = plan_comparison([side(recipe)], [1])
     assert plan.split == "validation"
-    (note,) = plan.notes
-    assert note.startswith("all tasks are compared on validation, since test has no labels for topic")
+    on_validation, defaults = plan.notes
+    assert on_validation.startswith("all tasks are compared on validation, since test has no labels for topic")
+    assert defaults.startswith(
+        "joint has defaults for several tasks (training.head_learning_rate, loss.weights.topic; values: mtl-nlp plan)"
+    )
     del recipe["datasets"]["texts"]["data_files"]["validation"]
     with pytest.raises(RecipeError, match=r"should have labels for all tasks: topic has no labels in either"):
         plan_comparison([side(recipe)], [1])
