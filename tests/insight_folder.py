@@ -62,7 +62,9 @@ def inspection(
     names = [*tasks, "shared"]
     size = len(names)
     below = len(LAYERS) - 1
-    heads = {task: [[round(chance.gauss(-0.01, 0.02), 4) for _ in range(HEADS)] for _ in range(below)] for task in tasks}
+    heads = {
+        task: [[round(chance.gauss(-0.01, 0.02), 4) for _ in range(HEADS)] for _ in range(below)] for task in tasks
+    }
     similarity = [[1.0 if a == b else round(0.3 - 0.2 * abs(a - b), 4) for a in range(size)] for b in range(size)]
     return {
         "split": "validation",
