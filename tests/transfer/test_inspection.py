@@ -81,7 +81,7 @@ def test_other_inputs_are_refused(quick_recipe, saved, encoder_folder: Callable[
     with pytest.raises(RecipeError, match=r"^encoder: /no/encoder"):
         inspect_model(str(saved), Recipe.from_dict({**quick_recipe, "encoder": "/no/encoder"}))
     with pytest.raises(RecipeError, match="did not start from this encoder"):
-        inspect_model(str(saved), Recipe.from_dict({**quick_recipe, "encoder": encoder_folder("roberta")}), rows=2)
+        inspect_model(str(saved), Recipe.from_dict({**quick_recipe, "encoder": encoder_folder("distilbert")}), rows=2)
 
 
 def test_the_file_is_json_without_nan(tmp_path):

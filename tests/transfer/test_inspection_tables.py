@@ -24,7 +24,7 @@ def test_every_part_has_a_table():
 
 
 def test_missing_parts_have_a_reason():
-    content = inspection(TASKS[:1], METRICS, adapters=False)
+    content = inspection(TASKS[:1], METRICS[:1], adapters=False)
     content["movement"][0]["weights"] = None
     text = describe_inspection({**content, "need": None, "ablation": None, "left_out": ["ablation: unknown heads."]})
     assert text.endswith("left out: ablation: unknown heads.")
