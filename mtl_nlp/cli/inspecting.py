@@ -33,10 +33,7 @@ def add_commands(commands: Any) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """Measure how far each layer of the encoder moved, and how much each task needs each layer and attention head.
-
-    The report of the run, `mtl-nlp report RUN`, draws the measures.
-    """
+    """Measure how far each layer of the encoder moved, and how much each task needs each layer and attention head."""
     from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run_folder import INSPECTION_NAME
 
@@ -54,4 +51,5 @@ def inspect(options: argparse.Namespace) -> None:
     if output is not None:
         with writing_to(output, "--output"):
             write_inspection(output, content)
-        print(conceal(f"\nThe inspection is in {output}."))
+        draw = f" Draw it: mtl-nlp report {options.model}" if output == beside else ""
+        print(conceal(f"\nThe inspection is in {output}.{draw}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from mtl_nlp.hub.comparison import unit_of
+from mtl_nlp.hub.comparison import MINUS, unit_of
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
 from mtl_nlp.report.heat_maps import heat_map, matrix_plot, rows_plot, shaded_table, signed
@@ -27,7 +27,7 @@ _NEED = (
 )
 _LAYERS = (
     "The change of each score if a layer passes its input on. Orange: the task needs the layer. Cells without colour: "
-    "the task can lose the layer."
+    "the task can lose the layer. Colours are relative to the largest change of each task."
 )
 _HEADS = (
     "The change of a task's score without one attention head. Orange: the score falls, so that the task needs the "
@@ -104,7 +104,11 @@ def _ablation(ablation: Ablation, layers: Sequence[str], prefix: str, tasks: dic
     names = [name for name in tasks if name in ablation.heads]
     values = [[ablation.layers[name][place] for name in names] for place in range(len(layers))]
     texts = [[_change(tasks[name], value) for name, value in zip(names, row, strict=True)] for row in values]
-    without_layer = rows_plot(f"{prefix}-layers", "Change without a layer", layers, names, values, texts)
+    largest = [max((abs(value) for value in column if value), default=1.0) for column in zip(*values, strict=True)]
+    colours = [
+        [None if value is None else value / most for value, most in zip(row, largest, strict=True)] for row in values
+    ]
+    without_layer = rows_plot(f"{prefix}-layers", "Change without a layer", layers, names, colours, texts)
     maps = [
         _head_map(f"{prefix}-heads-{number}", name, tasks[name], layers, ablation.heads[name])
         for number, name in enumerate(names)
@@ -122,7 +126,7 @@ def _ablation(ablation: Ablation, layers: Sequence[str], prefix: str, tasks: dic
 
 
 def _change(task: InspectedTask, value: float | None) -> str:
-    return "" if value is None else change_text(task.metric, value)
+    return "" if value is None else change_text(task.metric, value).replace("-", MINUS)
 
 
 def _head_map(

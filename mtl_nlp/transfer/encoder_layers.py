@@ -65,7 +65,7 @@ def find_layers(encoder: Any, inputs: Mapping[str, torch.Tensor]) -> EncoderLaye
     children = {child: f"{name}.{key}" for name, module in lists for key, child in module.named_children()}
     linear = {module for module in encoder.modules() if isinstance(module, nn.Linear | RoutedLayer)}
     calls: list[nn.Module] = []
-    with _calls_recorded([*children, *linear], calls):
+    with _calls_recorded({*children, *linear}, calls):
         encoder(**inputs)
     try:
         count, heads = encoder.config.num_hidden_layers, encoder.config.num_attention_heads
@@ -110,7 +110,7 @@ def _inputs_of(linear: Any) -> int:
 
 
 @contextlib.contextmanager
-def _calls_recorded(modules: Sequence[nn.Module], calls: list[nn.Module]) -> Iterator[None]:
+def _calls_recorded(modules: set[nn.Module], calls: list[nn.Module]) -> Iterator[None]:
     """Append each module to a list when its call ends, inside this context."""
     handles = [module.register_forward_hook(lambda module, *_: calls.append(module)) for module in modules]
     try:
