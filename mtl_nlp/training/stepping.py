@@ -10,6 +10,7 @@ import torch
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.stopping import StoppableTrainer
@@ -22,10 +23,12 @@ class SteppingTrainer(StoppableTrainer):
     Attributes:
         progress: the work that the training has done.
         task_gradients: the gradients of each task for a gradient method; None without a gradient method.
+        conflict: the measurement of the conflict between the tasks' gradients; None without `conflict_every`.
     """
 
     progress: Progress
     task_gradients: TaskGradients | None
+    conflict: ConflictWatch | None
     _log: TrainingLog
     _streams: StreamPosition
 
@@ -57,6 +60,8 @@ class SteppingTrainer(StoppableTrainer):
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
         number = self.state.global_step
+        if self.conflict is not None:
+            self.conflict.begin(number)
         progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
         self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
@@ -81,7 +86,7 @@ class SteppingTrainer(StoppableTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             if self.task_gradients is not None and self._combines_gradients:
-                self.task_gradients.finish(self.state.global_step)
+                self.task_gradients.finish(self.state.global_step, self.conflict)
             self.step.backward()
             self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
         return loss
@@ -106,6 +111,8 @@ class SteppingTrainer(StoppableTrainer):
             return self.task_gradients.add(inputs).requires_grad_()
         if num_items_in_batch is not None:
             loss, output = self.step.share(model, inputs)
+            if self.conflict is not None and output.loss_sums is not None:
+                self.conflict.measure(output.loss_sums, inputs)
         else:
             output = model(**inputs)
             loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))
