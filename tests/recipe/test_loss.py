@@ -19,7 +19,9 @@ def test_weights_are_finite_and_not_negative(weight: float):
 
 
 def test_weights_exclude_a_method_that_chooses_them():
-    with pytest.raises(ValidationError, match="`weights` are for `weighting: static`, and `dwa` chooses the weights itself"):
+    with pytest.raises(
+        ValidationError, match="`weights` are for `weighting: static`, and `dwa` chooses the weights itself"
+    ):
         LossRecipe(weighting="dwa", weights={"pos": 0.5})
 
 

@@ -21,8 +21,14 @@ def built(recipe: Recipe):
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        ({"weighting": "gradnorm", "weighting_kwargs": {"alhpa": 1}}, r"^loss\.weighting_kwargs\.alhpa: gradnorm has no such"),
-        ({"weighting": "gradnorm", "weighting_kwargs": {"alpha": -1}}, r"^loss\.weighting_kwargs: `alpha` should be finite"),
+        (
+            {"weighting": "gradnorm", "weighting_kwargs": {"alhpa": 1}},
+            r"^loss\.weighting_kwargs\.alhpa: gradnorm has no such",
+        ),
+        (
+            {"weighting": "gradnorm", "weighting_kwargs": {"alpha": -1}},
+            r"^loss\.weighting_kwargs: `alpha` should be finite",
+        ),
         ({"weighting_kwargs": {"alpha": 1}}, r"^loss\.weighting_kwargs\.alpha: static has no such parameter"),
     ],
 )
@@ -93,7 +99,10 @@ def test_random_weights_have_the_seed_of_the_training_unless_given(quick_recipe)
     ("loss", "accumulated", "line"),
     [
         ({}, 1, ""),
-        ({"weighting": "uncertainty"}, 1, "loss weighting: uncertainty (learning_rate 0.01); cost: one parameter per task."),
+        (
+            {"weighting": "uncertainty"}, 1,
+            "loss weighting: uncertainty (learning_rate 0.01); cost: one parameter per task.",
+        ),
         ({"weighting": "log-classes"}, 2, "loss weighting: log-classes; cost: none."),
         (
             {"weighting": "gradnorm", "weighting_kwargs": {"alpha": 1}}, 1,

@@ -50,7 +50,9 @@ def test_norm_is_that_of_the_sum_over_micro_batches():
     rows = dict.fromkeys(TASKS, 1) | {"topic": 0}
     norms.begin(StepCounts(2, rows, {**rows, "pos": 4}))
     zero = torch.zeros((), requires_grad=True)
-    norms.add({"pos": weights[0].sum(), "ner": 3 * weights[0][0] + 4 * weights[1][0, 0], "topic": zero, "score": 1 * zero})
+    norms.add(
+        {"pos": weights[0].sum(), "ner": 3 * weights[0][0] + 4 * weights[1][0, 0], "topic": zero, "score": 1 * zero}
+    )
     norms.add({"pos": -2 * weights[0].sum(), "ner": weights[0][0] * 3, "topic": zero, "score": 1 * zero})
     found = {task: norm.item() for task, norm in norms.take().items()}
     assert found == pytest.approx({"pos": 3**0.5 / 4, "ner": (6**2 + 4**2) ** 0.5, "score": 0.0})
