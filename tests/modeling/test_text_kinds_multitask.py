@@ -31,6 +31,7 @@ def test_outputs_are_named_by_the_labels_or_by_the_task():
     assert TOPIC.output_names == ("news", "sport")
     assert SCORE.output_names == ("score",)
     assert (TOPIC.has_label_space, SCORE.has_label_space) == (True, False)
+    assert (TOPIC.num_outcomes, TAGS.num_outcomes, SCORE.num_outcomes) == (2, 2, None)
 
 
 def test_page_displays_a_class_a_set_of_classes_or_a_number():

@@ -99,6 +99,18 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("mixture", 3, r"^mixture: .*dictionary.*Found 3"),
         ("mixture.headroom", True, r"^mixture: `headroom` needs at least two datasets\. Found only 'ewt'"),
         ("mixture.headroom", [1], r"^mixture\.headroom: .*boolean.*Found \[1\]"),
+        ("loss.weighting", "dwaa", r"^loss\.weighting: .*'static', 'uncertainty', 'dwa'.*Found 'dwaa'"),
+        (
+            "loss",
+            {"weighting": "dwa", "weights": {"pos": 1}},
+            r"^loss: `weights` are for `weighting: static`, and `dwa`",
+        ),
+        ("loss.weighting_kwargs", 3, r"^loss\.weighting_kwargs: .*dictionary.*Found 3"),
+        (
+            "loss.weights",
+            dict.fromkeys(("pos", "ner", "genre"), 0),
+            r"^loss\.weights: .* Found 0 for every task at the start",
+        ),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
         ("loss.weights", {"pos": -1}, r"^loss\.weights: .* finite and at least 0\. Found -1\.0 for 'pos'"),
         ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: .* finite and at least 0\. Found nan for 'pos'"),

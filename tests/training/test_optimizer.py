@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from toy_splits import TASKS
 from toy_weightings import Uncertainty, Watching
 
+from mtl_nlp.balancing.gradnorm import GradNorm
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 
@@ -51,3 +53,9 @@ def test_trained_weighting_is_refused_with_a_sharded_model():
     message = r"FSDP and DeepSpeed .* the loss weighting Uncertainty has trainable parameters"
     with pytest.raises(ValueError, match=message):
         check_weighting(Uncertainty(["pos"]), is_sharded=True)
+
+
+def test_norms_of_gradients_are_refused_with_a_sharded_model():
+    check_weighting(GradNorm(TASKS), is_sharded=False)
+    with pytest.raises(ValueError, match=r"FSDP and DeepSpeed shard the weights whose gradients .* GradNorm measures"):
+        check_weighting(GradNorm(TASKS), is_sharded=True)

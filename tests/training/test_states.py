@@ -12,6 +12,7 @@ from trainers import assert_same_weights, build_model
 from transformers import TrainerCallback
 
 from mtl_nlp import MultitaskTrainer, MultitaskTrainingArguments
+from mtl_nlp.balancing.registry import build_weighting
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
@@ -106,6 +107,33 @@ def test_weighting_without_state_writes_no_file(tmp_path, weighting):
     save_weighting(tmp_path, weighting)
     assert not list(tmp_path.iterdir())
     load_weighting(tmp_path, weighting)
+
+
+LEARNED = ["uncertainty", "dwa", "gradnorm", "imtl-l", "famo", "equal-start"]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_state_of_every_other_weighting_is_refused_in_one_line(tmp_path, name):
+    save_weighting(tmp_path, build_weighting(name, TASKS, {}, {}))
+    for other in set(LEARNED) - {name}:
+        with pytest.raises(CheckpointError, match="cannot be read as the state of the loss weighting") as raised:
+            load_weighting(tmp_path, build_weighting(other, TASKS, {}, {}))
+        assert "\n" not in str(raised.value)
+    for other in ("random", "stch", "log-classes"):
+        with pytest.raises(CheckpointError, match="belongs to a different loss weighting"):
+            load_weighting(tmp_path, build_weighting(other, TASKS, {}, {}))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("value", [float("nan"), 3, "text", None, torch.zeros(3, 3, 3)], ids=repr)
+def test_damaged_value_in_a_state_is_refused_in_one_line(tmp_path, name, value):
+    state = build_weighting(name, TASKS, {}, {}).state_dict()
+    key, before = next((key, tensor) for key, tensor in state.items() if tensor.is_floating_point())
+    is_nan = isinstance(value, float)
+    torch.save({**state, key: torch.full_like(before, value) if is_nan else value}, tmp_path / "weighting.pt")
+    with pytest.raises(CheckpointError) as raised:
+        load_weighting(tmp_path, build_weighting(name, TASKS, {}, {}))
+    assert "\n" not in str(raised.value)
 
 
 class Spoiler(TrainerCallback):

@@ -98,6 +98,11 @@ def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
     assert group["adapters"] == {"r": 4, "tasks": ["b"]}
     assert group["freeze"] == ["encoder", "c"]
     assert group["loss"] == {"weights": {"b": [2.0, 1.0]}}
+    chosen = {**RECIPE, "loss": {"weighting": "gradnorm", "weighting_kwargs": {"alpha": 1.0}, "scale": "per_task"}}
+    pair = reduce_recipe(chosen, ["b", "c"], used(), alone=False)
+    assert pair["loss"] == {**chosen["loss"], "weights": {}}
+    one = reduce_recipe(chosen, ["c"], used(), alone=False)
+    assert one["loss"] == {"scale": "per_task", "weights": {}}
     without = reduce_recipe(RECIPE, ["c"], used(), alone=False)
     assert "adapters" not in without
     assert without["freeze"] == ["c"]
