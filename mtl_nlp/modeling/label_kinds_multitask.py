@@ -8,7 +8,6 @@ the kinds in `word_kinds_multitask` and `text_kinds_multitask`.
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
 numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a
 soft target (a distribution over the classes) may also be all zeros.
-
 This module does not import torch, so that checking a recipe does not wait for that import.
 """
 

@@ -94,6 +94,10 @@ class Task(abc.ABC):
         """Return a copy of the task with these labels as its label space."""
         return dataclasses.replace(self, labels=tuple(labels))
 
+    def beside_words(self) -> Task:
+        """Return the task with the default options for a model with tasks that label words; by default the same."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClassification(Task):
@@ -143,6 +147,10 @@ class SequenceTask(Task):
             raise ValueError(
                 f"Task {self.name!r}: `pooling` should be one of {', '.join(POOLINGS)}. Found {self.pooling!r}."
             )
+
+    def beside_words(self) -> Task:
+        """Return the task with mean pooling: the first sub-word serves the tasks that label words."""
+        return dataclasses.replace(self, pooling="mean")
 
     @property
     def pools_mean(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtl_nlp.modeling.tasks_multitask import SequenceTask
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import HEAD_FACTOR, default_loss_weights, head_learning_rate
@@ -41,7 +40,7 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     found = [
         Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
-        if isinstance(task, SequenceTask) and task.pools_mean and "pooling" not in recipe.tasks[name]
+        if task.with_labels(()) != recipe.task(name) and "pooling" not in recipe.tasks[name]
     ]
     if arguments.head_learning_rate is None and len(trained) > 1:
         rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.tasks_multitask import SequenceTask, Task, reads_words
+from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.encoder import load_encoder_parts
@@ -102,7 +101,7 @@ def prepare_run(recipe: Recipe) -> Run:
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}
-    tasks = _with_default_pooling(recipe, trained)
+    tasks = _with_default_options(recipe, trained)
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
@@ -144,19 +143,18 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
 
 
-def _with_default_pooling(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
-    """Return the tasks of a recipe, with mean pooling for new tasks on texts beside tasks on words.
+def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
+    """Return the tasks of a recipe, with the default options that tasks on words decide.
 
-    The first sub-word serves the tasks on words, and its state is a poor summary of the text. A recipe without tasks
-    on words keeps the pooling of the stock classes, which can be exported.
+    A recipe without tasks on words keeps the options of the stock classes. A trained head keeps its options.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    beside_words = reads_words(tasks.values())
+    if not reads_words(tasks.values()):
+        return tasks
     for name, task in tasks.items():
-        if isinstance(task, SequenceTask) and "pooling" not in recipe.tasks[name]:
-            known = trained.get(name)
-            default = known.pooling if isinstance(known, SequenceTask) else "mean" if beside_words else task.pooling
-            tasks[name] = dataclasses.replace(task, pooling=default)
+        is_trained = name in trained and trained[name].with_labels(()) == task
+        if "pooling" not in recipe.tasks[name] and not is_trained:
+            tasks[name] = task.beside_words()
     return tasks
 
 

@@ -108,7 +108,7 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("loss.weighting_kwargs", 3, r"^loss\.weighting_kwargs: .*dictionary.*Found 3"),
         (
             "loss.weights",
-            dict.fromkeys(("pos", "ner", "genre"), 0),
+            dict.fromkeys(("pos", "genre"), 0),
             r"^loss\.weights: .* Found 0 for every task at the start",
         ),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
