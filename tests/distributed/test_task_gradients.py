@@ -73,8 +73,10 @@ def test_method_on_two_processes_trains_like_one_process(found, name, accumulati
     if name == "graddrop":  # rounding can change the sign of a gradient near zero
         assert (gradients - expected).abs().gt(1e-6 * expected.abs().max()).float().mean() < 1e-3
     else:
-        tolerance = 1e-4 if name in {"aligned-mtl", "nash-mtl", "imtl-g"} else 2e-6  # they enlarge rounding
-        assert (gradients - expected).norm() <= tolerance * expected.norm()
+        # Rounding is relative to the gradients that are combined; some methods enlarge it.
+        plain = vector(found[1][0]["plain-1"]["gradients"], reference["start"]).norm()
+        tolerance = 3e-5 if name in {"cagrad", "aligned-mtl", "nash-mtl", "imtl-g"} else 3e-6
+        assert (gradients - expected).norm() <= tolerance * plain
 
 
 def test_conflict_measured_on_two_processes_is_that_of_one_process(found):

@@ -120,13 +120,11 @@ def test_method_equals_torchjd_on_the_jacobian_of_the_complete_step(trainer_of, 
         per_device_train_batch_size=32 // accumulation, gradient_accumulation_steps=accumulation,
     )  # fmt: skip
     gradient = of_encoder(found)
-    tolerance = (
-        1e-4 if name in {"aligned-mtl", "nash-mtl", "imtl-g"} else 2e-6
-    )  # rounding of an ill-conditioned Gramian
     if name == "graddrop":  # rounding can change the sign of a gradient near zero
         assert (gradient - expected).abs().gt(1e-6 * expected.abs().max()).float().mean() < 1e-3
     else:
-        assert (gradient - expected).norm() <= tolerance * expected.norm()
+        tolerance = 1e-5 if name in {"cagrad", "aligned-mtl", "nash-mtl", "imtl-g"} else 1e-6  # they enlarge rounding
+        assert (gradient - expected).norm() <= tolerance * factor * jacobian.norm(dim=1).sum()
     own = torch.cat([g.flatten() for n, g in found.gradients[0].items() if n.startswith("heads.")])
     plain = torch.cat([each.flatten() for each in heads])
     assert (own - plain).norm() <= 1e-6 * plain.norm()
