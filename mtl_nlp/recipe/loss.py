@@ -33,6 +33,8 @@ class LossRecipe(Section):
         weights: w_t of each task; 1 for a task that is not named. `[1.0, 0.2]` moves from 1 to 0.2 over the training.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
+        on_nonfinite: with `stop`, a run ends if a loss or gradient is infinite or NaN; with `skip`, the task's share of
+            the step is left out, and the run ends after ten such steps in a row.
         freeze_when_overfit: the freezing of tasks whose validation scores fall; no task is frozen by default.
         gradients: the method that combines the tasks' gradients of the parameters that they share; the plain sum
             without a method. Methods need the extra `balancing` (torchjd).
@@ -44,6 +46,7 @@ class LossRecipe(Section):
     weighting: Annotated[Literal["static"], OnResume.TAKES_EFFECT] = "static"
     weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
+    on_nonfinite: Annotated[Literal["stop", "skip"], OnResume.TAKES_EFFECT] = "stop"
     freeze_when_overfit: FreezeRecipe | None = None
     gradients: Annotated[GradientMethodName | None, OnResume.TAKES_EFFECT] = None
     gradients_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)

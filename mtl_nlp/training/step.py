@@ -15,6 +15,7 @@ from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
 from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, task_losses
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.skipping import Skips
 
 Forward = Callable[[Mapping[str, Any]], list[MultitaskOutput]]
 """A forward pass over a micro-batch in one or several parts, each with some of the rows and some of the tasks."""
@@ -57,6 +58,7 @@ class StepLoss:
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
         frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
             sees no rows of these tasks.
+        skips: the shares that are left out since they are not finite; `None` if the training stops instead.
         copies: the detached copies of the weights that weight the micro-batches of the current step.
     """
 
@@ -79,6 +81,7 @@ class StepLoss:
         self.progress = 0.0
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
         self.frozen: frozenset[str] | None = None
+        self.skips: Skips | None = None
         self.copies: dict[str, torch.Tensor] = {}
 
     def begin(self, counts: StepCounts, batches: Sequence[Mapping[str, Any]], *, progress: float) -> None:
@@ -97,6 +100,8 @@ class StepLoss:
         self._weights: dict[str, torch.Tensor] | None = None
         self.copies = {}
         self._penalty_is_due = True
+        if self.skips is not None:
+            self.skips.begin()
 
     def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
         """Return this micro-batch's share of the step's loss, and the model's output.
@@ -129,13 +134,17 @@ class StepLoss:
             losses, self._ahead = self._losses_ahead(forward), []
             self._choose_weights(counts, losses)
         outputs = forward(inputs)
-        sums = self._sums_of(outputs)
+        found = self._sums_of(outputs)
+        left_out = {} if self.skips is None else self.skips.look(found, inputs)
+        sums = torch.where(found.isfinite(), found, 0.0) if left_out else found
         self.loss_sums += sums
         self.log.add_losses(sums)
+        self.log.add_left_out(left_out)
         if self._weights is None:
-            self._choose_weights(counts, sums)
+            self._choose_weights(counts, found)
         shares = [
-            task_losses(output.loss_sums or {}, counts, self.copies, self.scale) * self.accelerator.num_processes
+            task_losses(self._losses_in(output, left_out), counts, self.copies, self.scale)
+            * self.accelerator.num_processes
             for output in outputs
         ]
         penalty = self._penalty() if self._penalty_is_due else None
@@ -156,11 +165,13 @@ class StepLoss:
     def end(self) -> None:
         """Update the state of the loss weighting after the optimizer step, and clear its gradients.
 
-        The state stays as it is if a gradient scaler skipped the step, or if a loss is not finite.
+        The state stays as it is if the step was skipped, or if a loss is not finite.
         """
-        is_taken = not self.accelerator.optimizer_step_was_skipped
+        ended = None if self.skips is None else self.skips.ended
+        is_taken = not self.accelerator.optimizer_step_was_skipped and (ended is None or not ended.is_skipped)
         if self.counts is not None and is_taken and self.weighting.watches_losses():
             losses = self._losses or self._mean_losses(self.counts, self.loss_sums)
+            losses = {task: loss for task, loss in losses.items() if ended is None or task not in ended.skipped}
             self._update_weighting(WeightingStep(self.counts, losses, self.progress))
         self.weighting.zero_grad()
 
@@ -222,9 +233,31 @@ class StepLoss:
         return StepCounts(counts.rows, counts.task_rows | nothing, counts.units | nothing)
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""
-        total = self.accelerator.reduce(sums.float(), "sum")
-        return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
+        """Return the mean loss over all processes of each task with labels, given the summed losses of this process.
+
+        Where the training skips losses that are not finite, a task with such a loss in any process is left out.
+        """
+        if self.skips is None:
+            total = self.accelerator.reduce(sums.float(), "sum")
+            return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
+        is_good = sums.isfinite()
+        parts = torch.stack([torch.where(is_good, sums, 0.0).float(), is_good.logical_not().float()])
+        total, bad = self.accelerator.reduce(parts, "sum").unbind()
+        return {
+            task: total[n] / counts.units[task]
+            for n, (task, is_bad) in enumerate(zip(self.tasks, bad.tolist(), strict=True))
+            if counts.units[task] and not is_bad
+        }
+
+    def _losses_in(self, output: MultitaskOutput, left_out: Mapping[str, float]) -> dict[str, torch.Tensor]:
+        """Return the summed losses of an output, with zero for the tasks whose loss is left out.
+
+        The loss leaves the graph: a factor of zero would turn an infinite gradient into NaN.
+        """
+        losses = dict(output.loss_sums or {})
+        if self.skips is not None:
+            losses |= {task: self.skips.zero() for task in left_out if task in losses}
+        return losses
 
     def _sums_of(self, outputs: Sequence[MultitaskOutput]) -> torch.Tensor:
         """Return the summed loss of each task over the parts of a micro-batch, shape (tasks,), without a graph."""

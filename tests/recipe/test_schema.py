@@ -99,6 +99,7 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("mixture", 3, r"^mixture: .*dictionary.*Found 3"),
         ("mixture.headroom", True, r"^mixture: `headroom` needs at least two datasets\. Found only 'ewt'"),
         ("mixture.headroom", [1], r"^mixture\.headroom: .*boolean.*Found \[1\]"),
+        ("loss.on_nonfinite", "go", r"^loss\.on_nonfinite: .*'stop' or 'skip'.*'go'"),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
         ("loss.weights", {"pos": -1}, r"^loss\.weights: .* finite and at least 0\. Found -1\.0 for 'pos'"),
         ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: .* finite and at least 0\. Found nan for 'pos'"),
