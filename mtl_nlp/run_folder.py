@@ -91,6 +91,7 @@ class _Training(BaseModel):
     bytes: int | None = None
     best: dict[str, _Best] = Field(default_factory=dict)
     frozen: dict[str, _Frozen] = Field(default_factory=dict)
+    skipped: dict[str, int] = Field(default_factory=dict)
 
 
 class _Provenance(BaseModel):

@@ -40,6 +40,8 @@ class LossRecipe(Section):
             not named, w_t is 0.3 if the task labels texts and a different task labels words, and 1 otherwise.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.
+        on_nonfinite: with `stop`, a run ends if a loss or gradient is infinite or NaN; with `skip`, the task's share of
+            the step is left out, and the run ends after ten such steps in a row.
         freeze_when_overfit: the freezing of tasks whose validation scores fall; no task is frozen by default.
         gradients: the method that combines the tasks' gradients of the parameters that they share; the plain sum
             without a method. Methods need the extra `balancing` (torchjd).
@@ -52,6 +54,7 @@ class LossRecipe(Section):
     weighting_kwargs: Annotated[dict[str, Any], OnResume.REFUSED] = Field(default_factory=dict)
     weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
+    on_nonfinite: Annotated[Literal["stop", "skip"], OnResume.TAKES_EFFECT] = "stop"
     freeze_when_overfit: FreezeRecipe | None = None
     gradients: Annotated[GradientMethodName | None, OnResume.TAKES_EFFECT] = None
     gradients_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)

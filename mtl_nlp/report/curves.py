@@ -11,6 +11,7 @@ from mtl_nlp.report.material import OWN, Material, RunFiles
 from mtl_nlp.report.plots import Series, bar_plot, line_plot
 from mtl_nlp.report.scores import legend, places_of
 from mtl_nlp.training.freezing import describe_frozen
+from mtl_nlp.training.skipping import describe_skips
 
 _PROBABILITY = "probability_"
 """The start of the keys of the log with the probabilities of datasets."""
@@ -50,7 +51,7 @@ def training_section(material: Material, tasks: Sequence[str]) -> Section:
     elif len(tasks) < len(material.task_names):
         rest = len(material.task_names) - len(tasks)
         section.blocks.append(Text(f"The curves of {rest} further tasks are left out; training_log.jsonl has them."))
-    section.blocks += [Text(sentence) for sentence in frozen]
+    section.blocks += [Text(sentence) for sentence in (*frozen, *_skips(material))]
     section.blocks += _peaks(material, tasks)
     return section
 
@@ -63,6 +64,16 @@ def _frozen_tasks(material: Material, tasks: Sequence[str]) -> list[str]:
         for run in material.runs[side]
         for task, frozen in (run.training.get("frozen") or {}).items()
         if task in tasks
+    ]
+
+
+def _skips(material: Material) -> list[str]:
+    """Return a sentence for each run and task with skipped shares of the loss."""
+    return [
+        f"{'' if not run.seed else f'{side}, seed {run.seed}: '}{sentence}."
+        for side in material.runs
+        for run in material.runs[side]
+        for sentence in describe_skips(run.training.get("skipped") or {}, material.task_names)
     ]
 
 

@@ -21,6 +21,7 @@ RESERVED = {
     "loss_scale": "loss.scale",
     "adapter_pull": "adapters.pull",
     "freeze_patience": "loss.freeze_when_overfit",
+    "on_nonfinite": "loss.on_nonfinite",
     "conflict_every": "analysis.conflict_every",
 }
 """Training argument -> the recipe key that replaces the argument."""
@@ -84,6 +85,7 @@ def _arguments(
             output_dir=output_dir,
             loss_weights=dict(recipe.loss.weights),
             loss_scale=recipe.loss.scale,
+            on_nonfinite=recipe.loss.on_nonfinite,
             adapter_pull=0.0 if recipe.adapters is None else recipe.adapters.pull,
             freeze_patience=None if freeze is None or is_evaluation else freeze.patience,
             conflict_every=recipe.analysis.conflict_every,

@@ -34,6 +34,7 @@ from mtl_nlp.training.best import describe_falls
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
 from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
 from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
+from mtl_nlp.training.skipping import describe_skips
 from mtl_nlp.training.trainer import MultitaskTrainer
 
 Say = Callable[[str], None]
@@ -143,7 +144,7 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
     training = trainer.describe_training() | _size_of(trainer.model, folder)
     content = results(run.held_out, evaluation, split, run.recipe.sha256(), training)
     if say is not None:
-        for note in describe_falls(training["best"]):
+        for note in [*describe_falls(training["best"]), *describe_skips(training.get("skipped", {}), list(run.tasks))]:
             say(f"note: {note}")
     if trainer.is_world_process_zero():
         # The rows of a stream were read during training, and are not at hand.

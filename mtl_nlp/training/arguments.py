@@ -40,6 +40,10 @@ class MultitaskTrainingArguments(TrainingArguments):
         freeze_patience: the number of evaluations in a row without a new best score of a task after which the weight of
             the task is 0, see `frozen_tasks`. The training stops once this is so for every task. No task is frozen by
             default.
+        on_nonfinite: the reaction to a loss or gradient that is infinite or NaN. `stop` ends the run; the host waits
+            for the device only at each log. `skip` leaves out the task's share of the step, or the complete step if
+            only the gradient is not finite, and ends the run after ten such steps in a row; the host then waits for the
+            device in every micro-batch.
         conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
             to the next; no measurement by default.
 
@@ -96,6 +100,13 @@ class MultitaskTrainingArguments(TrainingArguments):
     freeze_patience: int | None = field(
         default=None, metadata={"help": "Number of evaluations without a new best after which a task is frozen."}
     )
+    on_nonfinite: str = field(
+        default="stop",
+        metadata={
+            "help": "Whether a loss or gradient that is not finite ends the run or is skipped.",
+            "choices": ["stop", "skip"],
+        },
+    )
     conflict_every: int | None = field(
         default=None, metadata={"help": "Number of steps between two measurements of the conflict of the gradients."}
     )
@@ -127,6 +138,8 @@ class MultitaskTrainingArguments(TrainingArguments):
             )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
+        if self.on_nonfinite not in {"stop", "skip"}:
+            raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
         if isinstance(self.loss_weights, str):
             raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
         check_loss_weights(self.loss_weights or {})

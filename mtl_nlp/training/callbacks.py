@@ -145,7 +145,11 @@ class StepHooks(TrainerCallback):
         """
         self.watch.protect(optimizer)
         counts = self.step.counts
-        idle = [task for task in model.tasks if counts is not None and counts.task_rows[task] == 0]
+        skips = self.step.skips
+        if skips is not None and skips.ended.is_skipped:  # clipping has changed nothing, since all gradients are None
+            return
+        unused = [] if skips is None else skips.ended.unused
+        idle = [task for task in model.tasks if counts is not None and (counts.task_rows[task] == 0 or task in unused)]
         heads = model.heads_by_task
         still = idle if self.step.pull is None else list(self.step.frozen or ())
         adapters = adapter_parameters(model.encoder, map(peft_adapter_name, still)) if still else []

@@ -78,8 +78,9 @@ class DivergenceWatch:
             loss_sums: the summed loss of each task over this process's micro-batches, shape (tasks,).
             optimizer: the optimizer of all parameters, of the model and of the loss weighting.
         """
+        device = self._frozen.device
         self._steps_ago = self._steps_ago + self._is_over
-        of_gradient = torch.zeros_like(self._is_over) if self._has_scaler else self._has_wrong_gradient(optimizer)
+        of_gradient = torch.zeros_like(self._is_over) if self._has_scaler else has_wrong_gradient(optimizer, device)
         self._record(loss_sums.isfinite().logical_not_(), of_gradient)
 
     def protect(self, optimizer: torch.optim.Optimizer) -> None:
@@ -97,7 +98,8 @@ class DivergenceWatch:
         has_dtensors = any(isinstance(gradient, DTensor) for gradient in gradients)
         if has_dtensors or self.accelerator.distributed_type == DistributedType.FSDP:
             # Clipping has multiplied the gradients of all processes by a norm to which all shards contribute.
-            self._frozen = torch.maximum(self._frozen, self._has_wrong_gradient(optimizer).float())
+            of_gradient = has_wrong_gradient(optimizer, self._frozen.device)
+            self._frozen = torch.maximum(self._frozen, of_gradient.float())
         if isinstance(own, _WITH_FLAG) and all(group["fused"] for group in own.param_groups) and not has_dtensors:
             vars(own)["found_inf"] = self._frozen
             return
@@ -149,17 +151,19 @@ class DivergenceWatch:
     def _has_scaler(self) -> bool:
         return self.accelerator.scaler is not None and self.accelerator.scaler.is_enabled()
 
-    def _has_wrong_gradient(self, optimizer: torch.optim.Optimizer) -> torch.Tensor:
-        gradients = [_local(gradient) for gradient in _gradients(optimizer)]
-        if not gradients:  # under DeepSpeed
-            return torch.zeros_like(self._is_over)
-        return torch.nn.utils.get_total_norm(gradients).to(self._frozen.device).isfinite().logical_not_()
-
     def _record(self, of_tasks: torch.Tensor, of_gradient: torch.Tensor) -> None:
         flags = torch.cat([of_tasks, of_gradient.reshape(1)])
         self._flags = torch.where(self._is_over, self._flags, flags)
         self._is_over = self._is_over | flags.any()
         self._frozen = torch.maximum(self._frozen, of_gradient.float())
+
+
+def has_wrong_gradient(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.Tensor:
+    """Return whether the norm of all gradients is infinite or NaN, a scalar on a device, without waiting for it."""
+    gradients = [_local(gradient) for gradient in _gradients(optimizer)]
+    if not gradients:  # under DeepSpeed
+        return torch.zeros((), dtype=torch.bool, device=device)
+    return torch.nn.utils.get_total_norm(gradients).to(device).isfinite().logical_not_()
 
 
 def _of_torch(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -176,7 +180,7 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def diverged(found: Divergence, step: int, rows: str, output_dir: Path) -> RunError:
+def diverged(found: Divergence, step: int, rows: str, output_dir: Path, skipped: int = 0) -> RunError:
     """Return the error that ends a run.
 
     Args:
@@ -184,6 +188,7 @@ def diverged(found: Divergence, step: int, rows: str, output_dir: Path) -> RunEr
         step: its step.
         rows: the rows of the step in words; empty if they are not known.
         output_dir: the folder of the run.
+        skipped: the number of steps in a row, up to this one, that were skipped for the same reason.
     """
     if found.tasks:
         many = "losses of tasks" if len(found.tasks) > 1 else "loss of task"
@@ -193,12 +198,11 @@ def diverged(found: Divergence, step: int, rows: str, output_dir: Path) -> RunEr
     else:
         cause = "the gradient became infinite or NaN, although the loss of every task was finite"
     where = f" The step had {rows}." if rows else ""
+    where += f" {skipped} steps in a row were skipped for this reason." if skipped else ""
+    saved = "" if skipped else " Nothing was saved since."
     try:
         resume = f"resume from {last_checkpoint(output_dir).path} (--resume), or "
     except CheckpointError:
         resume = ""
     remedy = f"{'check these rows, and ' if rows else ''}{resume}train again with a lower `learning_rate`."
-    return RunError(
-        f"Training has diverged: at step {step}, {cause}.{where} Nothing was saved since. "
-        f"{remedy[0].upper()}{remedy[1:]}"
-    )
+    return RunError(f"Training has diverged: at step {step}, {cause}.{where}{saved} {remedy[0].upper()}{remedy[1:]}")

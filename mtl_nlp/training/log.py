@@ -24,6 +24,8 @@ class TrainingLog:
 
     def _start(self) -> None:
         self._sums = torch.zeros(len(self.tasks), device=self.device)  # of this process
+        self._left_out = torch.zeros(len(self.tasks), device=self.device)  # of this process
+        self._skipped: dict[str, int] = {}
         self._pull: torch.Tensor | None = None
         self._weights: dict[str, torch.Tensor] = {}
         self._counts = StepCounts(0, {}, {})  # of all processes, like the following
@@ -39,6 +41,15 @@ class TrainingLog:
     def add_losses(self, loss_sums: Sequence[torch.Tensor] | torch.Tensor) -> None:
         """Add the summed losses of a micro-batch of this process, in the order of the tasks."""
         self._sums += torch.stack(list(loss_sums)).detach()
+
+    def add_left_out(self, units: Mapping[str, float]) -> None:
+        """Add the labelled units of this process whose loss was left out, by task."""
+        for task, count in units.items():
+            self._left_out[self.tasks.index(task)] += count
+
+    def add_skips(self, names: Sequence[str]) -> None:
+        """Add a step with a skip of the named tasks, which are equal in all processes."""
+        self._skipped = self._skipped | {name: self._skipped.get(name, 0) + 1 for name in names}
 
     def add_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Add a step's loss weights, which are equal in all processes."""
@@ -57,13 +68,16 @@ class TrainingLog:
             total: a function that sums a tensor over all processes.
 
         Returns:
-            `loss_<task>`, the mean over labelled units; `weight_<task>` and `pull`, means over steps; and `padding`,
-            the share of positions without a sub-word.
+            `loss_<task>`, the mean over labelled units; `weight_<task>` and `pull`, means over steps; `skipped_<task>`,
+            the number of steps with a skip of the task, if there are any; and `padding`, the share of positions without
+            a sub-word.
         """
-        logs = {}
-        for task, loss_sum in zip(self.tasks, total(self._sums).tolist(), strict=True):
-            if units := self._counts.units.get(task):
+        logs: dict[str, float] = {}
+        sums, left_out = total(torch.cat([self._sums, self._left_out])).reshape(2, -1).tolist()
+        for task, loss_sum, left in zip(self.tasks, sums, left_out, strict=True):
+            if (units := self._counts.units.get(task, 0) - left) > 0:
                 logs[f"loss_{task}"] = loss_sum / units
+        logs |= {f"skipped_{name}": count for name, count in self._skipped.items()}
         for task, weight in self._weights.items():
             logs[f"weight_{task}"] = 1.0 + float(weight) / max(self._steps, 1)
         if self._pull is not None:

@@ -30,6 +30,8 @@ class _Saved(BaseModel):
     rows: _Count
     encoder_passes: _Count
     drawn: dict[str, _Count]
+    skipped: dict[str, _Count] = Field(default_factory=dict)
+    skipped_in_row: dict[str, _Count] = Field(default_factory=dict)
 
 
 class Progress:
@@ -43,6 +45,8 @@ class Progress:
         encoder_passes: number of rows that the encoder has read; with an adapter per task, the encoder reads a row once
             per combination of adapters that the labels of the row need.
         drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
+        skipped: number of optimizer steps with a skip, by task, see `Skips`.
+        skipped_in_row: number of the last steps in a row with a skip, by task.
     """
 
     def __init__(self) -> None:
@@ -66,6 +70,7 @@ class Progress:
             with Loading(CheckpointError, str(file)):
                 saved = _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
         self.rows, self.encoder_passes, self.drawn = saved.rows, saved.encoder_passes, saved.drawn
+        self.skipped, self.skipped_in_row = saved.skipped, saved.skipped_in_row
         self._before, self._started = saved.seconds, time.monotonic()
         self._end: float | None = None
 
@@ -100,9 +105,21 @@ class Progress:
             before = self.drawn
             self.drawn = before | {name: before.get(name, 0) + n for name, n in zip(self.names, drawn, strict=True)}
 
+    def add_skips(self, names: Sequence[str]) -> None:
+        """Add an optimizer step with a skip of the named tasks, and without a skip of any other task."""
+        self.skipped_in_row = {name: self.skipped_in_row.get(name, 0) + 1 for name in names}
+        self.skipped = self.skipped | {name: self.skipped.get(name, 0) + 1 for name in names}
+
     def save(self, checkpoint: Path) -> None:
         """Write the record into a checkpoint."""
-        saved = _Saved(seconds=self.seconds, rows=self.rows, encoder_passes=self.encoder_passes, drawn=self.drawn)
+        saved = _Saved(
+            seconds=self.seconds,
+            rows=self.rows,
+            encoder_passes=self.encoder_passes,
+            drawn=self.drawn,
+            skipped=self.skipped,
+            skipped_in_row=self.skipped_in_row,
+        )
         (checkpoint / PROGRESS_NAME).write_text(saved.model_dump_json(), encoding="utf-8")
 
     def describe(self) -> dict[str, Any]:

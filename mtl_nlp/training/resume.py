@@ -26,6 +26,7 @@ FREE_KEYS = {
     "training.gradient_accumulation_steps": OnResume.REORDERS,
     "training.early_stopping_patience": OnResume.TAKES_EFFECT,
     "training.freeze_patience": OnResume.TAKES_EFFECT,
+    "training.on_nonfinite": OnResume.TAKES_EFFECT,
 }
 """Keys that the schema does not list: all fields that `MultitaskTrainingArguments` adds, and some others.
 

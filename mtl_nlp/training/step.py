@@ -18,6 +18,7 @@ from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, share_of_row
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.gradient_norms import GradientNorms
 from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.skipping import Skips
 
 Forward = Callable[[Mapping[str, Any]], list[MultitaskOutput]]
 """A forward pass over a micro-batch in one or several parts, each with some of the rows and some of the tasks."""
@@ -60,6 +61,7 @@ class StepLoss:
         loss_sums: the summed loss of each task over the current step's micro-batches of this process, shape (tasks,).
         frozen: the tasks with the weight 0, see `frozen_tasks`; `None` if the training freezes no tasks. A weighting
             sees no rows of these tasks.
+        skips: the shares that are left out since they are not finite; `None` if the training stops instead.
         copies: the detached copies of the weights that weight the micro-batches of the current step.
     """
 
@@ -84,6 +86,7 @@ class StepLoss:
         self._place = _Place()
         self.loss_sums = torch.zeros(len(self.tasks), device=accelerator.device)
         self.frozen: frozenset[str] | None = None
+        self.skips: Skips | None = None
         self.copies: dict[str, torch.Tensor] = {}
 
     def begin(
@@ -117,6 +120,8 @@ class StepLoss:
         self._weights: dict[str, torch.Tensor] = {}
         self.copies = {}
         self._penalty_is_due = True
+        if self.skips is not None:
+            self.skips.begin()
 
     def place_at(self, progress: float) -> None:
         """Set the place in the training for losses outside of a step, before the first step.
@@ -161,15 +166,19 @@ class StepLoss:
                 losses = self._losses_of_batches(forward)
             self._choose_weights(counts, losses)
         outputs = forward(inputs)
-        sums = self._sums_of(outputs)
+        found = self._sums_of(outputs)
+        left_out = {} if self.skips is None else self.skips.look(found, inputs)
+        sums = torch.where(found.isfinite(), found, 0.0) if left_out else found
         self.loss_sums += sums
         self.log.add_losses(sums)
-        step = self._step or self._choose_weights(counts, sums)
+        self.log.add_left_out(left_out)
+        step = self._step or self._choose_weights(counts, found)
         if self.norms is not None:
             for output in outputs:
                 self.norms.add(output.loss_sums or {})
         shares = [
-            task_losses(output.loss_sums or {}, counts, self.copies, self.scale) * self.accelerator.num_processes
+            task_losses(self._losses_in(output, left_out), counts, self.copies, self.scale)
+            * self.accelerator.num_processes
             for output in outputs
         ]
         penalty = self._penalty(step) if self._penalty_is_due else None
@@ -190,14 +199,17 @@ class StepLoss:
     def end(self) -> None:
         """Update the state of the loss weighting after the optimizer step, and clear its gradients.
 
-        The state stays as it is if a gradient scaler skipped the step, or if a loss is not finite.
+        The state stays as it is if the step was skipped, or if a loss is not finite.
         """
-        is_taken = not self.accelerator.optimizer_step_was_skipped
+        ended = None if self.skips is None else self.skips.ended
+        is_taken = not self.accelerator.optimizer_step_was_skipped and (ended is None or not ended.is_skipped)
         step, watches = self._step, self.weighting.watches_losses()
         if self.counts is not None and step is not None and is_taken and watches:
             losses = step.losses or self._mean_losses(self.counts, self.loss_sums)
             norms = {} if self.norms is None else self.norms.take()
             after = self._losses_after(self.counts) if "second_forward" in self._needs else {}
+            kept = losses.keys() - (set() if ended is None else set(ended.skipped))
+            losses, norms, after = ({task: of[task] for task in of if task in kept} for of in (losses, norms, after))
             step = dataclasses.replace(step, losses=losses, gradient_norms=norms, losses_after=after)
             self._update_weighting(step)
         self.weighting.zero_grad()
@@ -281,9 +293,31 @@ class StepLoss:
         return StepCounts(counts.rows, counts.task_rows | nothing, counts.units | nothing)
 
     def _mean_losses(self, counts: StepCounts, sums: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the mean loss over all processes of each task with labels, given the summed losses of this process."""
-        total = self.accelerator.reduce(sums.float(), "sum")
-        return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
+        """Return the mean loss over all processes of each task with labels, given the summed losses of this process.
+
+        Where the training skips losses that are not finite, a task with such a loss in any process is left out.
+        """
+        if self.skips is None:
+            total = self.accelerator.reduce(sums.float(), "sum")
+            return {task: total[n] / counts.units[task] for n, task in enumerate(self.tasks) if counts.units[task]}
+        is_good = sums.isfinite()
+        parts = torch.stack([torch.where(is_good, sums, 0.0).float(), is_good.logical_not().float()])
+        total, bad = self.accelerator.reduce(parts, "sum").unbind()
+        return {
+            task: total[n] / counts.units[task]
+            for n, (task, is_bad) in enumerate(zip(self.tasks, bad.tolist(), strict=True))
+            if counts.units[task] and not is_bad
+        }
+
+    def _losses_in(self, output: MultitaskOutput, left_out: Mapping[str, float]) -> dict[str, torch.Tensor]:
+        """Return the summed losses of an output, with zero for the tasks whose loss is left out.
+
+        The loss leaves the graph: a factor of zero would turn an infinite gradient into NaN.
+        """
+        losses = dict(output.loss_sums or {})
+        if self.skips is not None:
+            losses |= {task: self.skips.zero() for task in left_out if task in losses}
+        return losses
 
     def _sums_of(self, outputs: Sequence[MultitaskOutput]) -> torch.Tensor:
         """Return the summed loss of each task over the parts of a micro-batch, shape (tasks,), without a graph."""

@@ -9,9 +9,11 @@ import torch
 
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
+from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.progress import Progress
+from mtl_nlp.training.skipping import MOST_IN_A_ROW, Skips
 from mtl_nlp.training.states import StreamPosition
 from mtl_nlp.training.stopping import StoppableTrainer
 from mtl_nlp.training.task_gradients import PARTS, TaskGradients, with_parts
@@ -88,8 +90,24 @@ class SteppingTrainer(StoppableTrainer):
             if self.task_gradients is not None and self._combines_gradients:
                 self.task_gradients.finish(self.state.global_step, self.conflict)
             self.step.backward()
-            self.watch.observe(self.step.loss_sums, self.optimizer)  # before clipping, which hides large gradients
+            if self.step.skips is None:  # before clipping, which hides large gradients
+                self.watch.observe(self.step.loss_sums, self.optimizer)
+            else:
+                self._skip(self.step.skips)
         return loss
+
+    def _skip(self, skips: Skips) -> None:
+        """End the skips of a step, in all processes together.
+
+        Raises:
+            RunError: if too many steps in a row had a skip of the same task.
+        """
+        ended = skips.end(self.optimizer)
+        self._log.add_skips(ended.skipped)
+        if names := skips.in_a_row():
+            tasks = [name for name in names if name in self.tasks]
+            found = Divergence(0, tasks, False, ended.processes if tasks else list(range(self.args.world_size)))
+            raise self.divergence(found, self.state.global_step + 1, skipped=MOST_IN_A_ROW)
 
     def compute_loss(
         self,

@@ -56,6 +56,7 @@ from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
+from mtl_nlp.training.skipping import Skips
 from mtl_nlp.training.states import (
     StreamPosition,
     load_gradient_method,
@@ -175,6 +176,10 @@ class MultitaskTrainer(SteppingTrainer):
         self._resumed: TrainerState | None = None
         self.progress = Progress()
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
+        if args.on_nonfinite == "skip":
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise ValueError("`on_nonfinite: skip` does not support FSDP and DeepSpeed. Leave it out.")
+            self.step.skips = Skips(model, self.accelerator, self.progress)
         self.epochs = EpochStart(self._streams)
         for callback in (
             CurrentArguments(self.callback_handler),
@@ -256,7 +261,7 @@ class MultitaskTrainer(SteppingTrainer):
             Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset
             (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`, `rows`, `rows_per_second` and
             `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
-            `frozen` tasks, if the training freezes tasks.
+            `frozen` tasks and the number of `skipped` steps by task, if the training freezes and skips.
         """
         mixture, progress = self.train_dataset, self.progress
         is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
@@ -277,6 +282,7 @@ class MultitaskTrainer(SteppingTrainer):
             **progress.describe(),
             "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
             **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
+            **({"skipped": progress.skipped} if self.step.skips is not None else {}),
         }
 
     def _probabilities(self) -> list[float]:

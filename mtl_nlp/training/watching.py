@@ -14,7 +14,7 @@ from mtl_nlp.errors import RunError
 from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.training.callbacks import EpochStart
-from mtl_nlp.training.divergence import DivergenceWatch, diverged
+from mtl_nlp.training.divergence import Divergence, DivergenceWatch, diverged
 from mtl_nlp.training.restoring import RestoringTrainer
 from mtl_nlp.training.step_rows import describe_rows, rows_of_step
 
@@ -90,10 +90,20 @@ class WatchingTrainer(RestoringTrainer):
         found = self.watch.read(record)
         if found is None:
             return
-        step, rows = self.state.global_step - found.steps_ago, ""
+        raise self.divergence(found, self.state.global_step - found.steps_ago)
+
+    def divergence(self, found: Divergence, step: int, *, skipped: int = 0) -> RunError:
+        """Return the error that ends a run, with the rows of the step, and forget the steps so far.
+
+        Args:
+            found: the divergence.
+            step: the optimizer step.
+            skipped: the number of steps in a row that were skipped before the run ended.
+        """
+        rows = ""
         epochs = [begun for begun in self.epochs.begun if begun.step < step]
         if epochs and not found.of_weights:
             positions = rows_of_step(epochs[-1], step, self.args.gradient_accumulation_steps, found.processes)
             rows = describe_rows(self.train_dataset, positions, found.tasks)
         self.watch.reset()
-        raise diverged(found, step, rows, Path(self.args.output_dir))
+        return diverged(found, step, rows, Path(self.args.output_dir), skipped)

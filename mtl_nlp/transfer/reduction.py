@@ -27,7 +27,7 @@ _OF_GRADIENTS = ("gradients", "gradients_kwargs", "every")
 """Keys of the section `loss` that need several tasks."""
 
 
-_LOSS_OF_ONE_TASK = ("freeze_when_overfit",)
+_LOSS_OF_ONE_TASK = ("freeze_when_overfit", "on_nonfinite")
 """Keys of the section `loss` that a training of one task keeps."""
 
 

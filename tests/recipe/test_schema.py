@@ -111,6 +111,7 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
             dict.fromkeys(("pos", "genre"), 0),
             r"^loss\.weights: .* Found 0 for every task at the start",
         ),
+        ("loss.on_nonfinite", "go", r"^loss\.on_nonfinite: .*'stop' or 'skip'.*'go'"),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
         ("loss.weights", {"pos": -1}, r"^loss\.weights: .* finite and at least 0\. Found -1\.0 for 'pos'"),
         ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: .* finite and at least 0\. Found nan for 'pos'"),

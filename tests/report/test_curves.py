@@ -103,3 +103,14 @@ def test_logged_probabilities_are_drawn(run, tmp_path):
     (plots,) = folds(training_section(read_material(folder), ["ner"]))["Learning rate and sampling"].blocks
     (table,) = (plot.table for plot in plots.plots if plot.table.caption == "Probability of ewt")
     assert table.rows == [["run", "0.5", "0.3"]]
+
+
+def test_skipped_shares_are_named(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "r")
+    results = json.loads((folder / "results.json").read_text())
+    results["training"]["skipped"] = {"ner": 3, "gradient": 1}
+    (folder / "results.json").write_text(json.dumps(results))
+    section = training_section(read_material(folder), ["ner"])
+    texts = [block.text for block in section.blocks if isinstance(block, Text)]
+    assert any(text.startswith("the loss of ner was infinite or NaN in 3 steps, ") for text in texts)
+    assert any(text.startswith("the gradient was infinite or NaN in 1 step with finite losses") for text in texts)

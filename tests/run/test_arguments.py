@@ -20,6 +20,7 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
         ({"freeze_patience": 2}, r"^training\.freeze_patience: set the recipe key `loss\.freeze_when_overfit`"),
+        ({"on_nonfinite": "skip"}, r"^training\.on_nonfinite: set the recipe key `loss\.on_nonfinite`"),
         ({"loss_scale": "rows"}, r"^training\.loss_scale: set the recipe key `loss\.scale`"),
         ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
         ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),

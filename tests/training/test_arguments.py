@@ -19,6 +19,7 @@ def test_arguments_extend_training_arguments_and_keep_their_defaults():
         "head_learning_rate",
         "early_stopping_patience",
         "freeze_patience",
+        "on_nonfinite",
     }
     more |= {"adapter_learning_rate", "adapter_pull"}
     assert set(ours) - set(stock) == more
@@ -68,6 +69,7 @@ def test_command_line_sets_every_field(tmp_path):
         ({"learning_rate": 1e39}, "`learning_rate` should be at most 3.4e\\+38, the limit of float32. Found 1e\\+39"),
         ({"weight_decay": float("inf")}, "`weight_decay` should be finite and at least 0. Found inf"),
         ({"head_learning_rate": -0.1}, "`head_learning_rate` should be finite and at least 0. Found -0.1"),
+        ({"on_nonfinite": "go"}, "`on_nonfinite` should be 'stop' or 'skip'. Found 'go'"),
         ({"freeze_patience": 0}, "`freeze_patience` should be at least 1. Found 0"),
         ({"freeze_patience": 2}, "`freeze_patience` needs evaluations during training"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),

@@ -37,7 +37,7 @@ def test_task_loss_is_the_mean_over_the_units_of_all_steps(log):
 
 def test_losses_are_summed_over_processes_and_counts_are_global(log):
     add_step(log, {"pos": 10, "topic": 4}, [1.0, 2.0])
-    logs = log.take(lambda sums: sums + torch.tensor([4.0, 6.0]))
+    logs = log.take(lambda sums: sums + torch.tensor([4.0, 6.0, 0.0, 0.0]))
     assert logs["loss_pos"] == pytest.approx(0.5)
     assert logs["loss_topic"] == pytest.approx(2.0)
 
@@ -87,3 +87,16 @@ def test_log_keeps_no_graph(log):
     sums = []
     assert log.take(lambda tensor: sums.append(tensor) or tensor)["pull"] == 2.0
     assert not sums[0].requires_grad
+
+
+def test_units_whose_loss_was_left_out_do_not_count_and_steps_with_skips_do(log):
+    for _ in range(2):
+        add_step(log, {"pos": 4, "topic": 2}, [1.0, 0.0])
+        log.add_left_out({"topic": 2.0, "pos": 1.0})
+        log.add_skips(["topic"])
+    logs = log.take(itself)
+    assert logs["loss_pos"] == pytest.approx(2.0 / 6)
+    assert "loss_topic" not in logs
+    assert logs["skipped_topic"] == 2
+    add_step(log, {"pos": 4, "topic": 2}, [1.0, 1.0])
+    assert log.take(itself).keys() == {"loss_pos", "loss_topic", "padding"}

@@ -116,8 +116,9 @@ def test_groups_with_several_datasets_keep_the_headroom():
 
 
 def test_a_task_alone_keeps_what_concerns_one_task():
-    recipe = {**RECIPE, "loss": {**RECIPE["loss"], "freeze_when_overfit": {"patience": 2}}}
-    assert reduce_recipe(recipe, ["a"], used(), alone=True)["loss"] == {"freeze_when_overfit": {"patience": 2}}
+    of_one = {"freeze_when_overfit": {"patience": 2}, "on_nonfinite": "skip"}
+    recipe = {**RECIPE, "loss": {**RECIPE["loss"], **of_one}}
+    assert reduce_recipe(recipe, ["a"], used(), alone=True)["loss"] == of_one
 
 
 def test_the_section_baselines_sets_the_training_of_each_task_alone():
