@@ -40,7 +40,10 @@ def with_bad_row(tokenizer) -> dict[str, EncodedDataset]:
 
 @pytest.fixture
 def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
-    """(train, validation, batches, …) -> a trainer for a tiny model; other arguments are training arguments."""
+    """(train, validation, batches, …) -> a trainer for a tiny model; other arguments are training arguments.
+
+    All tasks have the weight 1 and all layers one learning rate, unless the arguments say otherwise.
+    """
 
     def build(
         train=None,
@@ -53,14 +56,17 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
         gradient_method=None,
         **arguments,
     ):
+        model = model or build_model()
         defaults = {
             "output_dir": str(tmp_path / "run"),
             "disable_tqdm": True,
             "save_strategy": "no",
             "max_grad_norm": 0.0,
+            "head_learning_rate": arguments.get("learning_rate", 5e-5),
+            "loss_weights": None if loss_weighting is not None else dict.fromkeys(model.tasks, 1.0),
         }
         trainer = (MultitaskTrainer if batches is None else OrderedTrainer)(
-            model or build_model(),
+            model,
             MultitaskTrainingArguments(**{**defaults, **arguments}),
             tokenizer,
             None if train is None else TaskMixture(train),

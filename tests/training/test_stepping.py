@@ -82,7 +82,7 @@ def test_one_task_trains_like_the_stock_trainer_and_class(trainer_of, unequal, e
     torch.testing.assert_close(model.encoder.state_dict(), stock.bert.state_dict(), rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("weights", [None, {"pos": 0.5, "score": 3.0, "ner": 0.0}])
+@pytest.mark.parametrize("weights", [None, {"topic": 1.0, "pos": 0.5, "score": 3.0, "ner": 0.0}])
 @pytest.mark.parametrize("scale", ["rows", "per_task"])
 def test_loss_is_the_weighted_sum_of_the_mean_losses_of_tasks(trainer_of, unequal, scale, weights):
     trainer = trainer_of({"d": unequal}, loss_weights=weights, loss_scale=scale, per_device_train_batch_size=12)

@@ -69,8 +69,7 @@ def test_evaluate_returns_scores_losses_and_their_means(trainer_of, disjoint):
     assert set(metrics) == {f"eval_{score}" for score in scores} | trainers
     primary = [metrics[f"eval_{key}"] for key in ("pos_accuracy", "ner_f1", "topic_accuracy", "score_pearson")]
     assert metrics["eval_mtl_score"] == pytest.approx(np.mean(primary))
-    # Tasks on texts have the weight 0.3 beside tasks on words.
-    shares = {"pos": 16 / 40, "ner": 16 / 40, "topic": 0.3 * 24 / 40, "score": 0.3 * 24 / 40}
+    shares = {"pos": 16 / 40, "ner": 16 / 40, "topic": 24 / 40, "score": 24 / 40}
     joint = sum(share * metrics[f"eval_{task}_loss"] for task, share in shares.items())
     assert metrics["eval_loss"] == pytest.approx(joint, rel=1e-5)
     assert trainer.state.log_history[-1]["eval_mtl_score"] == metrics["eval_mtl_score"]
