@@ -24,7 +24,7 @@ def insight_section(material: Material, tasks: Sequence[str]) -> Section | None:
         material: the content of the report.
         tasks: the tasks to draw.
     """
-    section = Section("insight", "Shared and task-specific features")
+    section = Section("insight", "Shared by the tasks, or a task's own")
     several = len(material.joint) > 1
     for number, side in enumerate(material.joint):
         for title, build in _PARTS:

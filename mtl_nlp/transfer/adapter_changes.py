@@ -65,8 +65,9 @@ def _inner_products(model: MultitaskModel, name: str, other: str) -> dict[str, f
     pairs = [low_rank_factors(model.encoder, [peft_adapter_name(each)]) for each in (name, other)]
     found = {}
     for weight in pairs[0].keys() & pairs[1].keys():
-        ((down, up),), ((other_down, other_up),) = pairs[0][weight], pairs[1][weight]
-        product = (up.double().T @ other_up.double()) * (down.double() @ other_down.double().T)
+        (factors,), (others,) = pairs[0][weight], pairs[1][weight]
+        (down, up), (other_down, other_up) = ([each.cpu().double() for each in pair] for pair in (factors, others))
+        product = (up.T @ other_up) * (down @ other_down.T)
         found[weight] = float(product.sum())
     return found
 

@@ -45,7 +45,7 @@ class LinearCKA:
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add rows of X, shape (rows, p), and the same rows of Y, shape (rows, q)."""
-        x, y = x.double(), y.double()
+        x, y = x.cpu().double(), y.cpu().double()  # some devices have no float64
         self._count += len(x)
         self._sums = [self._sums[0] + x.sum(0), self._sums[1] + y.sum(0)]
         pairs = ((x, x), (y, y), (y, x))
@@ -125,7 +125,7 @@ def relative_norms(
     sums: dict[int | None, np.ndarray] = {}
     for name, weight in state.items():
         if weight.is_floating_point():
-            first, second = weight.double(), origin[name].to(weight.device).double()
+            first, second = weight.cpu().double(), origin[name].cpu().double()
             squares = np.array([float((first - second).square().sum()), float(second.square().sum())])
             place = layers.layer_of(name)
             sums[place] = sums.get(place, np.zeros(2)) + squares

@@ -31,7 +31,7 @@ def test_a_trained_model_is_inspected_and_the_report_draws_the_inspection(traine
     assert 0 < content["movement"][0]["weights"][1] < 0.5
     assert main(["report", str(model)]) == 0
     page = (model / "report.html").read_text(encoding="utf-8")
-    assert "What is shared, and what is a task&#39;s own" in page
+    assert "Shared by the tasks, or a task&#39;s own" in page
     assert "topic without a head" in page
     # The same files give the same numbers.
     output = tmp_path / "again.json"

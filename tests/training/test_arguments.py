@@ -21,7 +21,7 @@ def test_arguments_extend_training_arguments_and_keep_their_defaults():
         "freeze_patience",
         "on_nonfinite",
     }
-    more |= {"adapter_learning_rate", "adapter_pull"}
+    more |= {"adapter_learning_rate", "adapter_pull", "conflict_every"}
     assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
     more = {"restore_callback_states_from_checkpoint", "logging_nan_inf_filter"}
