@@ -104,7 +104,7 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
             r"^loss: `weights` are for `weighting: static`, and `dwa`",
         ),
         ("loss.weighting_kwargs", 3, r"^loss\.weighting_kwargs: .*dictionary.*Found 3"),
-        ("loss.weights", dict.fromkeys(("pos", "ner", "genre"), 0), r"^loss\.weights: the weights of all tasks are 0"),
+        ("loss.weights", dict.fromkeys(("pos", "genre"), 0), r"^loss\.weights: the weights of all tasks are 0"),
         ("loss.scale", "x", r"^loss\.scale: .*'rows' or 'per_task'.*'x'"),
         ("loss.weights", {"pos": -1}, r"^loss\.weights: .* finite and at least 0\. Found -1\.0 for 'pos'"),
         ("loss.weights", {"pos": float("nan")}, r"^loss\.weights: .* finite and at least 0\. Found nan for 'pos'"),
