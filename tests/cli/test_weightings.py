@@ -73,4 +73,4 @@ def test_resume_without_the_state_of_the_weighting_is_refused(famo, tmp_path, ca
     torch.save(build_weighting("gradnorm", tasks, {}, {}).state_dict(), state)
     assert "cannot be read as the state of the loss weighting Famo" in fails(capsys, *resume)
     state.unlink()
-    assert "has no weighting.pt, the state of the loss weighting Famo" in fails(capsys, *resume)
+    assert "checkpoint-1 is incomplete (weighting.pt is missing)" in fails(capsys, *resume)

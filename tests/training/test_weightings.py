@@ -59,7 +59,9 @@ def test_weights_and_model_equal_the_formulas_of_the_paper_with_and_without_accu
         found = logged_weights(trainer)
         assert len(found) == len(expected) == 12
         for own, reference in zip(found, expected, strict=True):
-            assert own == ({} if trainer.loss_weighting.is_constant else pytest.approx(reference, rel=2e-6))
+            # Adam in FAMO divides differences of losses by their size, and so enlarges rounding errors.
+            close = pytest.approx(reference, rel=1e-5 if name == "famo" else 2e-6)
+            assert own == ({} if trainer.loss_weighting.is_constant else close)
         for (key, value), other in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
             assert (value - other).norm() <= 1e-6 * other.norm() + 1e-7, key
 
