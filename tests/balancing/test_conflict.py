@@ -67,7 +67,8 @@ def test_blocks_of_gradients_add_up_to_the_complete_gradients():
     model = adapted_model()
     blocks = blocks_of(model)
     assert blocks.own_slices[-1][2] == sum(each.numel() for each in blocks.parameters)
-    gradients = torch.randn(3, blocks.own_slices[-1][2], generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(3, blocks.own_slices[-1][2], generator=generator, dtype=torch.float64)
     gramians = block_gramians(gradients, blocks.own_slices, len(blocks.names))
     torch.testing.assert_close(gramians.sum(dim=0), gradients @ gradients.T)
     first = [(start, stop) for block, start, stop in blocks.own_slices if block == 1]
