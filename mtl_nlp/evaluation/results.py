@@ -36,13 +36,23 @@ def results(
         "tasks": evaluation.scores,
         "mtl_score": evaluation.mtl_score,
         **({} if training is None else {"training": training}),
-        "provenance": {
-            "mtl_nlp": __version__,
-            "versions": {library: version(library) for library in _LIBRARIES},
-            "commit": _commit(),
-            "recipe_sha256": recipe_sha256,
-            "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
-        },
+        "provenance": provenance(datasets, recipe_sha256),
+    }
+
+
+def provenance(datasets: Mapping[str, EncodedDataset], recipe_sha256: str) -> dict[str, Any]:
+    """Return the origin of scores: versions, commit, recipe and data.
+
+    Args:
+        datasets: the encoded datasets that the scores are from.
+        recipe_sha256: the fingerprint of the recipe.
+    """
+    return {
+        "mtl_nlp": __version__,
+        "versions": {library: version(library) for library in _LIBRARIES},
+        "commit": _commit(),
+        "recipe_sha256": recipe_sha256,
+        "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
     }
 
 

@@ -21,7 +21,7 @@ from mtl_nlp.hub.model_card import is_edited, model_card
 from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.recipe.local_paths import local_path
-from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, RESULTS_NAME, shared_recipe
+from mtl_nlp.run_folder import CARD_NAME, CONFLICT_NAME, RECIPE_NAME, RESULTS_NAME, shared_recipe
 
 MODELING = Path(__file__).parents[1] / "modeling"
 
@@ -44,7 +44,8 @@ _CODE = {
 
 
 def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> dict[str, Path | bytes]:
-    """Return the files of a run for its model repository: model, tokenizer, card, recipe and results.
+    """Return the files of a run for its model repository: model, tokenizer, card, recipe, results and measured
+    conflict.
 
     The other files of the folder stay private: the checkpoints, the training arguments, which may hold a token, and
     the predictions and the report, which quote texts of the datasets. `mtl-nlp push` adds a report without texts.
@@ -73,7 +74,7 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
     for pattern in WEIGHTS:
         found |= {path.name: path for path in folder.glob(pattern)}
     found |= _tokenizer_files(folder)
-    found |= {RESULTS_NAME: folder / RESULTS_NAME} if (folder / RESULTS_NAME).is_file() else {}
+    found |= {name: folder / name for name in (RESULTS_NAME, CONFLICT_NAME) if (folder / name).is_file()}
     if (recipe := shared_recipe(folder)) is not None:
         found[RECIPE_NAME] = recipe.to_yaml().encode()
     card = folder / CARD_NAME

@@ -16,6 +16,7 @@ from mtl_nlp.report.facts import (
     learning_rates,
     loss_shares,
     rows_of,
+    strongest_conflict,
     weight_of,
 )
 from mtl_nlp.report.material import Material, RunFiles
@@ -198,6 +199,24 @@ def add_adapters(case: Case) -> Iterator[Advice]:
         )
 
 
+def combine_gradients(case: Case) -> Iterator[Advice]:
+    """Advise a gradient method if sharing hurt tasks whose gradients conflicted with those of others in training."""
+    recipe = next((run.recipe for run in case.runs), None)
+    if recipe is not None and recipe.loss.get("gradients") is not None:
+        return
+    for task in case.tasks_with(HURT):
+        worst = strongest_conflict(case.runs, task)
+        if worst is not None:
+            other, cosine, share = worst
+            yield Advice(
+                f"Combine the gradients of {task} and {other} with a gradient method.",
+                f"Sharing hurt {task}, and its gradient conflicted with that of {other} in {share:.0%} of the "
+                f"measurements (mean cosine {cosine:.2f}).",
+                _set("loss.gradients=pcgrad"),
+                case.side,
+            )
+
+
 def raise_temperature(case: Case) -> Iterator[Advice]:
     """Advise a higher temperature if a task with a small dataset gained.
 
@@ -276,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     train_longer,
     lower_weight,
     add_adapters,
+    combine_gradients,
     keep_the_peak,
     raise_temperature,
     tune_baselines,

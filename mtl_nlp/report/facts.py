@@ -143,3 +143,33 @@ def rows_of(runs: Sequence[RunFiles], task: str) -> tuple[int, int] | None:
         if of_task:
             return sum(of_task), max(rows.values())
     return None
+
+
+def strongest_conflict(runs: Sequence[RunFiles], task: str) -> tuple[str, float, float] | None:
+    """Return the task whose gradients conflicted most with those of a task in training.
+
+    Args:
+        runs: the runs of a side.
+        task: the task.
+
+    Returns:
+        The other task with the lowest cosine, the mean of the cosine over the runs, and of the share of measurements
+        with a negative cosine; None if no mean cosine is negative, or no run has measurements.
+    """
+    cosines: dict[str, list[float]] = {}
+    shares: dict[str, list[float]] = {}
+    for found in (run.conflict for run in runs):
+        if found is None or task not in found.tasks:
+            continue
+        place = found.tasks.index(task)
+        for other, cosine, share in zip(
+            found.tasks, found.mean.cosine[place], found.mean.conflicting[place], strict=True
+        ):
+            if other != task and cosine is not None and share is not None:
+                cosines.setdefault(other, []).append(cosine)
+                shares.setdefault(other, []).append(share)
+    means = {other: statistics.fmean(values) for other, values in cosines.items()}
+    worst = min(means, key=means.__getitem__, default=None)
+    if worst is None or means[worst] >= 0:
+        return None
+    return worst, means[worst], statistics.fmean(shares[worst])

@@ -19,8 +19,11 @@ from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.local_paths import without_local_paths
 from mtl_nlp.recipe.saved import SavedRecipe
+from mtl_nlp.report.insight_files import Conflict, Inspection, read_conflict, read_inspection
 from mtl_nlp.run_folder import (
     COMPARISON_NAME,
+    CONFLICT_NAME,
+    INSPECTION_NAME,
     PREDICTIONS_NAME,
     RESULTS_NAME,
     TRAINING_LOG_NAME,
@@ -61,15 +64,29 @@ class RunFiles:
         return read_log(self.folder / TRAINING_LOG_NAME)
 
     @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """The model's tasks by name; empty if there is no configuration."""
+    def config(self) -> MultitaskConfig | None:
+        """The model's configuration; None if there is none."""
         if not (self.folder / CONFIG_NAME).is_file():
-            return {}
+            return None
         try:
-            found = MultitaskConfig.from_pretrained(self.folder).get_tasks()
+            return MultitaskConfig.from_pretrained(self.folder)
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.folder / CONFIG_NAME} is damaged ({error!s:.200}). Train again.") from error
-        return {task.name: task for task in found}
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The model's tasks by name; empty if there is no configuration."""
+        return {} if self.config is None else {task.name: task for task in self.config.get_tasks()}
+
+    @cached_property
+    def inspection(self) -> Inspection | None:
+        """The content of `inspection.json`; None if there is no such file."""
+        return read_inspection(self.folder / INSPECTION_NAME)
+
+    @cached_property
+    def conflict(self) -> Conflict | None:
+        """The content of `conflict.json`; None if there is no such file."""
+        return read_conflict(self.folder / CONFLICT_NAME)
 
     @cached_property
     def predictions(self) -> dict[str, list[Prediction]]:

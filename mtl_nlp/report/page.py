@@ -15,6 +15,7 @@ from mtl_nlp.report.advice import advice
 from mtl_nlp.report.blocks import Code, Fold, Section, Table, Text, short
 from mtl_nlp.report.curves import training_section
 from mtl_nlp.report.differences import Limits, differences_section
+from mtl_nlp.report.insight import insight_section
 from mtl_nlp.report.material import OWN, Material, read_material
 from mtl_nlp.report.scores import HOW, cost_section, learning_curves, run_scores_section, scores_section
 from mtl_nlp.run_folder import REPORT_NAME, write_file
@@ -176,6 +177,8 @@ def _sections(material: Material, limits: Limits) -> Iterator[Section]:
         yield scores
         yield cost_section(material, comparison)
     yield training_section(material, detailed)
+    if (insight := insight_section(material, detailed)) is not None:
+        yield insight
     yield differences_section(material, detailed, limits)
     yield _settings(material)
     yield _provenance(material)

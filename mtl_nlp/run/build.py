@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from transformers import set_seed
@@ -12,7 +13,10 @@ from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
 from mtl_nlp.messages import one_line
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.prepare import Run
@@ -34,21 +38,30 @@ def build_model(run: Run) -> MultitaskModel:
         RecipeError: if the encoder cannot be loaded, or the recipe's adapters or frozen parts do not fit the encoder.
         ModelError: if a trained model cannot be loaded.
     """
-    recipe = run.recipe
-    set_seed(recipe.training.get("seed", 42))
+    set_seed(run.recipe.training.get("seed", 42))
+    return _apply_recipe(load_start(run.recipe, run.config, list(run.tasks.values())), run)
+
+
+def load_start(recipe: Recipe, config: MultitaskConfig, tasks: Sequence[Task]) -> MultitaskModel:
+    """Load the model that the training of a recipe starts from, without the recipe's adapters.
+
+    Args:
+        recipe: the recipe.
+        config: the configuration from `load_encoder_parts`.
+        tasks: the tasks of the new heads of a pretrained encoder. A trained multitask model has its own heads only.
+
+    Raises:
+        RecipeError: if the encoder cannot be loaded.
+        ModelError: if a trained model cannot be loaded.
+    """
     options = copy.deepcopy(recipe.model_init_kwargs)  # the libraries may change them, and the recipe is published
-    if run.starts_trained:
-        return _apply_recipe(load_model(recipe.encoder, **{"dtype": torch.float32, **options}), run)
+    if config.name_or_path:  # a trained multitask model
+        return load_model(recipe.encoder, **{"dtype": torch.float32, **options})
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
-        check_size(run.config.text_config, recipe.encoder, **options)
-        model = MultitaskModel.from_encoder(
-            recipe.encoder,
-            list(run.tasks.values()),
-            max_length=run.config.max_length,
-            stride=run.config.stride,
-            **options,
+        check_size(config.text_config, recipe.encoder, **options)
+        return MultitaskModel.from_encoder(
+            recipe.encoder, tasks, max_length=config.max_length, stride=config.stride, **options
         )
-    return _apply_recipe(model, run)
 
 
 def build_meta_model(run: Run) -> MultitaskModel:

@@ -21,7 +21,14 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.plan import describe_plan
 from mtl_nlp.run.prepare import Run, prepare_run
-from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, TRAINING_LOG_NAME, write_file, write_results
+from mtl_nlp.run_folder import (
+    CONFLICT_NAME,
+    PREDICTIONS_NAME,
+    RESULTS_NAME,
+    TRAINING_LOG_NAME,
+    write_file,
+    write_results,
+)
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.best import describe_falls
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
@@ -146,6 +153,8 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
         with writing_to(folder, error_type=RunError):
             log = (json_text(entry) + "\n" for entry in trainer.state.log_history)
             write_file(folder / TRAINING_LOG_NAME, log)
+            if trainer.conflict is not None:
+                write_file(folder / CONFLICT_NAME, json_text(trainer.conflict.conflict.content()) + "\n")
             write_predictions(folder / PREDICTIONS_NAME, predictions_of(answers, split, run.held_out, known))
             write_results(folder / RESULTS_NAME, content)
             trainer.create_model_card()

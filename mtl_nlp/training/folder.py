@@ -21,6 +21,7 @@ from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.run_folder import (
     CARD_NAME,
     CONFLICT_NAME,
+    INSPECTION_NAME,
     LOCK_NAME,
     PREDICTIONS_NAME,
     REPORT_NAME,
@@ -136,8 +137,8 @@ def replace_model(staged: Path, folder: Path, *, of_recipe: bool) -> None:
         staged: a folder inside `folder`, which is removed.
         folder: the folder of the old model.
         of_recipe: whether a command wrote all files in `folder`. The results, the predictions, the training log, the
-            measured conflict, the report and the card of the old model are then removed, except a card that a person
-            wrote or changed.
+            measured conflict, the report, the inspection and the card of the old model are then removed, except a card
+            that a person wrote or changed.
     """
     saved = folder / SAVED_NAME
     if saved.exists():
@@ -145,8 +146,8 @@ def replace_model(staged: Path, folder: Path, *, of_recipe: bool) -> None:
     staged.rename(saved)
     if of_recipe and _weights_of(folder) != _weights_of(saved):
         kept = {CARD_NAME} if is_edited(folder / CARD_NAME) else set()
-        of_model = {RESULTS_NAME, PREDICTIONS_NAME, TRAINING_LOG_NAME, CONFLICT_NAME, REPORT_NAME, CARD_NAME}
-        for name in of_model - kept:
+        about = {RESULTS_NAME, PREDICTIONS_NAME, TRAINING_LOG_NAME, CONFLICT_NAME, REPORT_NAME, INSPECTION_NAME}
+        for name in {*about, CARD_NAME} - kept:
             (folder / name).unlink(missing_ok=True)
     config, new = folder / CONFIG_NAME, {folder / path.name for path in saved.iterdir()}
     config.unlink(missing_ok=True)

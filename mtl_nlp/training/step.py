@@ -12,7 +12,7 @@ from accelerate.utils import send_to_device
 
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
-from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, task_losses
+from mtl_nlp.modeling.loss_multitask import StepCounts, joint_loss, share_of_rows, task_losses
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.skipping import Skips
@@ -174,6 +174,16 @@ class StepLoss:
             losses = {task: loss for task, loss in losses.items() if ended is None or task not in ended.skipped}
             self._update_weighting(WeightingStep(self.counts, losses, self.progress))
         self.weighting.zero_grad()
+
+    def factor(self, task: str, counts: StepCounts) -> float:
+        """Return w_t · (n_t / N), by which the mean loss of a task is multiplied. The host waits for the device.
+
+        Args:
+            task: the task.
+            counts: the counts of the current step.
+        """
+        weight = self.copies.get(task)
+        return (1.0 if weight is None else weight.item()) * share_of_rows(task, counts, self.scale)
 
     def outside_step(self, loss_sums: Mapping[str, torch.Tensor], counts: StepCounts) -> torch.Tensor:
         """Return the joint loss of rows outside of an optimizer step, such as evaluated rows.

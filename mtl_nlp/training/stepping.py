@@ -11,6 +11,7 @@ from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.skipping import MOST_IN_A_ROW, Skips
 from mtl_nlp.training.states import StreamPosition
@@ -24,10 +25,12 @@ class SteppingTrainer(StoppableTrainer):
     Attributes:
         progress: the work that the training has done.
         task_gradients: the gradients of each task for a gradient method; None without a gradient method.
+        conflict: the measurement of the conflict between the tasks' gradients; None without `conflict_every`.
     """
 
     progress: Progress
     task_gradients: TaskGradients | None
+    conflict: ConflictWatch | None
     _log: TrainingLog
     _streams: StreamPosition
 
@@ -58,6 +61,8 @@ class SteppingTrainer(StoppableTrainer):
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
+        if self.conflict is not None:
+            self.conflict.begin(self.state.global_step)
         self.step.begin(counts, batches, progress=self.state.global_step / max(self.state.max_steps, 1))
         return batches, counts
 
@@ -81,7 +86,7 @@ class SteppingTrainer(StoppableTrainer):
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             if self.task_gradients is not None and self._combines_gradients:
-                self.task_gradients.finish(self.state.global_step)
+                self.task_gradients.finish(self.state.global_step, self.conflict)
             self.step.backward()
             if self.step.skips is None:  # before clipping, which hides large gradients
                 self.watch.observe(self.step.loss_sums, self.optimizer)
@@ -122,6 +127,8 @@ class SteppingTrainer(StoppableTrainer):
             return self.task_gradients.add(inputs).requires_grad_()
         if num_items_in_batch is not None:
             loss, output = self.step.share(model, inputs)
+            if self.conflict is not None and output.loss_sums is not None:
+                self.conflict.measure(output.loss_sums, inputs)
         else:
             output = model(**inputs)
             loss = self.step.outside_step(output.loss_sums, count_step([inputs], self.tasks))

@@ -16,6 +16,7 @@ from mtl_nlp.balancing.gradients import GradientMethod, own_parameters, seed_of,
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.step import StepLoss
 
 PARTS = "parts"
@@ -70,17 +71,22 @@ class TaskGradients:
         terms = [share.detach().sum() for share in found.shares]
         return sum(terms, torch.zeros_like(self.step.loss_sums[0]) if found.penalty is None else found.penalty.detach())
 
-    def finish(self, number: int) -> None:
+    def finish(self, number: int, conflict: ConflictWatch | None = None) -> None:
         """Combine the gradients of the step, and write the gradients of all parameters.
 
         Args:
             number: the number of optimizer steps before the step.
+            conflict: the measurement of conflict, which may be due.
         """
         gradients = self._gradients[: len(self._row_of)]
         for task, row in self._row_of.items():
             if task not in self._filled:
                 gradients[row].zero_()
         self._sum_over_processes(gradients)
+        counts = self.step.counts
+        if conflict is not None and conflict.is_due and counts is not None:
+            factors = {task: self.step.factor(task, counts) for task in self._row_of}
+            conflict.measure_rows(gradients, factors, counts)
         gramian = gradients @ gradients.T
         if self._is_distributed:
             dist.broadcast(gramian, src=0)  # rounding may differ between devices, and the update may not
@@ -143,7 +149,7 @@ class TaskGradients:
         for parameter, gradient in zip(parameters, found, strict=False):
             if gradient is not None:
                 before = self._own.get(parameter)
-                self._own[parameter] = gradient if before is None else before + gradient
+                self._own[parameter] = gradient.clone() if before is None else before + gradient
 
     def _add_penalty(self, penalty: torch.Tensor) -> None:
         """Add the gradients of a penalty on the loss weighting and on the adapters of tasks."""
@@ -185,10 +191,13 @@ class TaskGradients:
 
 
 def _accumulate(tensors: Sequence[torch.Tensor], found: Sequence[torch.Tensor | None]) -> None:
-    """Add gradients to those of the weights of a loss weighting, and of its parameters."""
+    """Add gradients to those of the weights of a loss weighting, and of its parameters.
+
+    A first gradient is copied, since autograd may return a view in which one number stands for many.
+    """
     for tensor, gradient in zip(tensors, found, strict=True):
         if gradient is not None:
-            tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
+            tensor.grad = gradient.clone() if tensor.grad is None else tensor.grad + gradient
 
 
 def with_parts(batch: Mapping[str, Any], tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -266,8 +275,8 @@ def check_gradient_method(model: MultitaskModel, args: MultitaskTrainingArgument
             f"`optim: {optimizer}` updates the weights in the backward pass, before a gradient method can combine the "
             f"gradients. Choose a different optimizer, or leave out the gradient method."
         )
-    if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+    if args.activation_checkpointing and (args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
         raise ValueError(
-            "`gradient_checkpointing_kwargs: {use_reentrant: true}` does not support the gradients of several tasks. "
+            "`activation_checkpointing_kwargs: {use_reentrant: true}` does not support the gradients of several tasks. "
             "Leave out `use_reentrant`."
         )

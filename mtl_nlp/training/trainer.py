@@ -49,6 +49,7 @@ from mtl_nlp.training.folder import locked
 from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
 from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
 from mtl_nlp.training.log import TrainingLog
+from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
@@ -63,7 +64,7 @@ from mtl_nlp.training.states import (
 )
 from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.stepping import SteppingTrainer
-from mtl_nlp.training.task_gradients import TaskGradients, check_gradient_method
+from mtl_nlp.training.task_gradients import TaskGradients, check_gradient_method, check_task_gradients
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
@@ -73,7 +74,8 @@ class MultitaskTrainer(SteppingTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
-    `weight_<task>`, if the loss weights can change; `padding`, the share of positions without a sub-word; and `pull`,
+    `weight_<task>`, if the loss weights can change; `cosine_<a>_<b>`, the mean cosine of the gradients of two tasks on
+    the encoder, if `conflict_every` is set; `padding`, the share of positions without a sub-word; and `pull`,
     the term of `adapter_pull` in the loss, if `adapter_pull` is set. `evaluate` scores every task on its labelled
     rows, and adds `mtl_score`, the mean of the tasks' primary scores, for `metric_for_best_model`.
 
@@ -156,6 +158,10 @@ class MultitaskTrainer(SteppingTrainer):
         if gradient_method is not None:
             check_gradient_method(model, args, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
             self.task_gradients = TaskGradients(model, self.step, gradient_method, seed=args.seed)
+        self.conflict: ConflictWatch | None = None
+        if args.conflict_every is not None and train_dataset is not None:
+            check_task_gradients(model, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
+            self.conflict = ConflictWatch(model, self.accelerator, args.conflict_every)
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
         self.progress = Progress()
@@ -209,6 +215,8 @@ class MultitaskTrainer(SteppingTrainer):
         self._streams.state = self._resumed = None
         names = () if self.train_dataset is None else self.train_dataset.datasets
         self.progress.start(names, Path(resume_from_checkpoint) if resume_from_checkpoint else None)
+        if self.conflict is not None:
+            self.conflict.load(Path(resume_from_checkpoint) if resume_from_checkpoint else None)
         if resume_from_checkpoint:
             checkpoint = Path(resume_from_checkpoint)
             check_same_model(checkpoint, self.model)
@@ -346,6 +354,7 @@ class MultitaskTrainer(SteppingTrainer):
         """
         if "loss" in logs:
             logs |= self._log.take(self.sum_and_check)
+            logs |= {} if self.conflict is None else self.conflict.conflict.take()
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
@@ -370,6 +379,8 @@ class MultitaskTrainer(SteppingTrainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save and not self.args.save_only_model:
                 self.progress.save(folder)
+                if self.conflict is not None:
+                    self.conflict.save(folder)
                 has_scaler = self.accelerator.scaler is not None
                 list_files(folder, has_scheduler=not self.is_deepspeed_enabled, has_scaler=has_scaler)
             super()._save_checkpoint(model, trial)

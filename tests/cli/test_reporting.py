@@ -57,7 +57,11 @@ def test_other_folders_are_refused_in_one_line(tmp_path, comparison, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["training_log.jsonl", "predictions.jsonl", "config.json", "results.json", "recipe.yaml"]
+    "name",
+    [
+        *("training_log.jsonl", "predictions.jsonl", "config.json", "results.json", "recipe.yaml"),
+        *("inspection.json", "conflict.json"),
+    ],
 )
 def test_damaged_files_of_a_run_are_refused_in_one_line(tmp_path, capsys, name):
     folder = write_run(tmp_path / "run", texts=1)

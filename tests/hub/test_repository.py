@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from toys import sample_recipe
 
 from mtl_nlp import MultitaskModel
+from mtl_nlp.hub.repository import repository_files
 
 CODE = {
     "weights_multitask.py",
@@ -69,6 +70,13 @@ def test_a_push_is_one_commit_with_model_tokenizer_card_recipe_and_results(hub, 
     for name in ("model.safetensors", "results.json", "tokenizer.json"):
         assert hub.files("ada/whole")[name] == (pushed_run / name).read_bytes()
     assert not hub.repositories["ada/whole"].private
+
+
+def test_measured_conflict_is_pushed_with_the_results(pushed_run, tmp_path):
+    run = shutil.copytree(pushed_run, tmp_path / "run")
+    assert "conflict.json" not in repository_files(run, "ada/conflict")
+    (run / "conflict.json").write_text("{}")
+    assert repository_files(run, "ada/conflict")["conflict.json"] == run / "conflict.json"
 
 
 def test_push_contains_only_the_model_and_no_local_data(hub, online, pushed_run, private_words, tmp_path):

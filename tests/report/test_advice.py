@@ -8,6 +8,7 @@ import shutil
 import pytest
 import yaml
 from comparison_folder import TASKS, change, many_tasks, write_comparison
+from insight_folder import conflict
 
 from mtl_nlp.report.advice import RULES, Case, advice, dominates
 from mtl_nlp.report.material import read_material
@@ -115,6 +116,25 @@ def test_adapters_are_advised_without_claims_on_unknown_losses_and_never_for_pre
     sides = json.loads((folder / "comparison.json").read_text())["sides"]
     change(folder, sides={**sides, "hard": {**sides["hard"], "runs": {}}})
     assert said(folder, "add_adapters") == []
+
+
+def test_a_hurt_task_whose_gradient_conflicts_gets_a_gradient_method(folder):
+    assert said(folder, "combine_gradients") == []
+    content = conflict(list(TASKS))
+    for run in (folder / "runs").glob("hard-*"):
+        (run / "conflict.json").write_text(json.dumps(content))
+    (found,) = said(folder, "combine_gradients")
+    assert found.option == "--set loss.gradients=pcgrad"
+    place = content["tasks"].index("ner")
+    cosine = min(value for other, value in enumerate(content["mean"]["cosine"][place]) if other != place)
+    assert f"in 40% of the measurements (mean cosine {cosine:.2f})" in found.because
+    recipes(folder, loss={"gradients": "upgrad"})
+    assert said(folder, "combine_gradients") == []
+    recipes(folder, loss={})
+    content["mean"]["cosine"] = [[1.0] * len(TASKS)] * len(TASKS)
+    for run in (folder / "runs").glob("hard-*"):
+        (run / "conflict.json").write_text(json.dumps(content))
+    assert said(folder, "combine_gradients") == []
 
 
 def test_a_small_dataset_that_gains_raises_the_temperature(folder):

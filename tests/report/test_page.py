@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 from chromium import Page, chromium, needs_chromium
-from comparison_folder import change, many_tasks, write_comparison, write_run
+from comparison_folder import METRICS, TASKS, change, many_tasks, write_comparison, write_run
+from insight_folder import write_insight
 
 from mtl_nlp.errors import DataError, ModelError
 from mtl_nlp.report.page import LARGEST, report_page, write_report
 
-PAGES = ["three", "lone", pytest.param("sixty", marks=pytest.mark.slow)]
+PAGES = ["three", "lone", "insight", pytest.param("sixty", marks=pytest.mark.slow)]
 
 _CONTRASTS = """
 document.querySelectorAll('details').forEach(details => details.open = true);
@@ -80,7 +81,8 @@ def browser() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def pages(comparison: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the page of a comparison (`three`), of a run (`lone`), or of a comparison of 60 tasks (`sixty`)."""
+    """Return the page of a comparison (`three`), of a run (`lone`), of a run with an inspection and measured conflict
+    (`insight`), or of a comparison of 60 tasks (`sixty`)."""
     folder = tmp_path_factory.mktemp("pages")
 
     @functools.cache
@@ -88,6 +90,9 @@ def pages(comparison: Path, run: Path, tmp_path_factory: pytest.TempPathFactory)
         if name == "sixty":
             options = {"seeds": (1, 2), "sides": ("hard",), "texts": 20}
             return write_report(write_comparison(folder / name, many_tasks(60), **options))
+        if name == "insight":
+            metrics = [METRICS[task.type] for task in TASKS]
+            return write_report(write_insight(write_run(folder / name), [task.name for task in TASKS], metrics))
         return write_report(Path(shutil.copytree({"three": comparison, "lone": run}[name], folder / name)))
 
     return page
@@ -207,7 +212,7 @@ def test_a_browser_shows_the_page_without_errors_requests_and_sideways_scrolling
 
 
 @needs_chromium
-@pytest.mark.parametrize("name", ["three", "lone"])
+@pytest.mark.parametrize("name", ["three", "lone", "insight"])
 def test_headings_are_in_order_plots_have_titles_and_labels_do_not_run(browser, pages, name):
     browser.driver.get(pages(name).as_uri())
     levels = browser.driver.execute_script(_HEADINGS)

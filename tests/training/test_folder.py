@@ -164,7 +164,7 @@ def content(folder: Path) -> dict[str, str]:
 
 def test_a_new_model_replaces_the_files_that_describe_the_old_model(tmp_path):
     foreign = ("notes.txt", "speech.safetensors")
-    of_run = ("predictions.jsonl", "training_log.jsonl")
+    of_run = ("predictions.jsonl", "training_log.jsonl", "inspection.json")
     old = ("model-00001-of-00002.safetensors", "tokenizer.json", "results.json", "report.html", *of_run, *foreign)
     folder = model(tmp_path / "run", "old", *old)
     (folder / "checkpoint-3").mkdir()

@@ -46,6 +46,19 @@ def test_each_task_alone_has_the_passes_over_its_rows():
     assert "temperature" not in alone["mixture"]
 
 
+@pytest.mark.parametrize(("tasks", "alone"), [(["b"], True), (["a"], False), (["a", "b"], False)])
+def test_gradient_methods_and_conflict_need_several_tasks(tasks, alone):
+    loss = {"gradients": "gradvac", "gradients_kwargs": {"beta": 0.1}, "every": 2}
+    recipe = {**RECIPE, "loss": {**RECIPE["loss"], **loss}, "analysis": {"conflict_every": 10}}
+    reduced = reduce_recipe(recipe, tasks, used(), alone=alone)
+    if len(tasks) > 1:
+        assert reduced["loss"].items() >= loss.items()
+        assert reduced["analysis"] == {"conflict_every": 10}
+    else:
+        assert not reduced.get("loss", {}).keys() & loss.keys()
+        assert "analysis" not in reduced
+
+
 def test_one_dataset_needs_no_probabilities():
     alone = reduce_recipe(RECIPE, ["a"], used(), alone=True)
     assert alone["training"]["num_train_epochs"] == 2.0

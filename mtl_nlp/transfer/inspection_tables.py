@@ -1,0 +1,104 @@
+"""The tables of an inspection for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mtl_nlp.hub.comparison import unit_of
+from mtl_nlp.messages import table
+
+
+def describe_inspection(content: Mapping[str, Any]) -> str:
+    """Return a short table for each part of an inspection.
+
+    Args:
+        content: the content of `inspection.json`.
+    """
+    texts = ", ".join(f"{count} texts of {name}" for name, count in content["rows"].items())
+    parts = [f"Inspected on {content['split']}: {texts}.", _movement(content)]
+    builders: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+        ("need", _need),
+        ("ablation", _ablation),
+        ("adapters", _adapters),
+    )
+    parts += [build(content) for key, build in builders if content[key] is not None]
+    parts += [f"left out: {reason}" for reason in content["left_out"]]
+    return "\n\n".join(parts)
+
+
+def change_text(metric: str, change: float) -> str:
+    """Return a change of a score with its sign, in points for shares."""
+    unit = unit_of(metric)
+    return f"{change * unit.factor:+.{unit.digits}f}"
+
+
+def heads_text(heads: Sequence[Sequence[int]]) -> str:
+    """Return heads as `layer 1 head 8, layer 2 head 0`, of which at most six."""
+    shown = [f"layer {layer} head {head}" for layer, head in heads[:6]]
+    return ", ".join([*shown, *([f"{len(heads) - 6} more"] if len(heads) > 6 else [])]) or "none"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _movement(content: Mapping[str, Any]) -> str:
+    groups = content["movement"]
+    head = ["layer"]
+    columns: list[Sequence[str]] = [content["layers"]]
+    for group in groups:
+        of = "" if len(groups) == 1 else f" ({', '.join(group['tasks'])})"
+        if group["weights"] is not None:
+            head.append(f"weights moved{of}")
+            columns.append([_number(value) for value in group["weights"]])
+        head.append(f"CKA{of}")
+        columns.append([_number(value) for value in group["cka"]])
+    title = "Movement from the encoder at the start: ‖W − W₀‖ / ‖W₀‖, and the similarity of the hidden states"
+    return f"{title}\n{table(head, list(zip(*columns, strict=True)))}"
+
+
+def _need(content: Mapping[str, Any]) -> str:
+    scores = content["need"]["scores"]
+    metrics = {name: content["tasks"][name]["metric"] for name in scores}
+    rows = [
+        [layer, *(unit_of(metrics[name]).value(of_task[place]) for name, of_task in scores.items())]
+        for place, layer in enumerate(content["layers"])
+    ]
+    rows.append(
+        ["own head", *(unit_of(metric).value(content["tasks"][name]["score"]) for name, metric in metrics.items())]
+    )
+    head = ["score of a probe on", *(f"{name} {metric}" for name, metric in metrics.items())]
+    return table(head, rows)
+
+
+def _ablation(content: Mapping[str, Any]) -> str:
+    found = content["ablation"]
+    metrics = {name: content["tasks"][name]["metric"] for name in found["layers"]}
+    rows = [
+        [layer, *(change_text(metric, found["layers"][name][place]) for name, metric in metrics.items())]
+        for place, layer in enumerate(content["layers"][1:])
+    ]
+    lines = [table(["change without", *(f"{name} {metric}" for name, metric in metrics.items())], rows)]
+    for name, changes in found["heads"].items():
+        total = sum(map(len, changes))
+        lines.append(
+            f"{name}: {found['harmless'][name]} of {total} heads can be switched off, one at a time, without a lower "
+            f"score; needed most by {name} alone: {heads_text(found['own'][name])}"
+        )
+    shared = [f"layer {each['layer']} head {each['head']} ({', '.join(each['tasks'])})" for each in found["shared"]]
+    return "\n".join([*lines, f"needed most by several tasks: {', '.join(shared[:6]) or 'none'}"])
+
+
+def _adapters(content: Mapping[str, Any]) -> str:
+    found = content["adapters"]
+    names = found["names"]
+    rows = [
+        [layer, *(_number(found["norms"][name][place]) for name in names)]
+        for place, layer in enumerate(content["layers"])
+    ]
+    similar = [
+        [name, *(_number(value, 2) for value in of_row)]
+        for name, of_row in zip(names, found["similarity"], strict=True)
+    ]
+    return f"{table(['norm of ΔW', *names], rows)}\n\n{table(['cosine of ΔW', *names], similar)}"
