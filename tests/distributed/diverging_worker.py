@@ -54,6 +54,7 @@ def train(
         "before": recorder.weights,
         "weights": trainer.model.state_dict(),
         "steps": trainer.state.global_step,
+        "skipped": trainer.describe_training().get("skipped"),
         "checkpoints": sorted(path.name for path in Path(settings.output_dir).glob("checkpoint-*")),
     }
 
@@ -68,6 +69,20 @@ def main(folder: str) -> None:
         "adapters": train(f"{folder}/adapters", model=build_adapted_model(), logging_steps=4),
         "weighting": train(f"{folder}/weighting", weighting=Attentive(["pos", "ner", "topic", "score"])),
         "gradient": train(f"{folder}/gradient", spoils=True, max_steps=8, logging_steps=4),
+        **{
+            f"skip {name}": train(f"{folder}/skip-{name}", on_nonfinite="skip", **settings)
+            for name, settings in {
+                "loss": {"per_device_train_batch_size": 2, "logging_steps": 1},
+                "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+                "adapters": {"per_device_train_batch_size": 2, "model": build_adapted_model()},
+                "weighting": {
+                    "per_device_train_batch_size": 2,
+                    "weighting": Attentive(["pos", "ner", "topic", "score"]),
+                },
+                "gradient": {"spoils": True, "max_steps": 4},
+                "ten": {"per_device_train_batch_size": 12, "num_train_epochs": 12},
+            }.items()
+        },
     }
     torch.save(found, Path(folder) / f"rank{arguments(folder).process_index}.pt")
 

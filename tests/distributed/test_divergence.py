@@ -75,3 +75,25 @@ def test_run_ends_at_the_next_log(found, processes):
     for rank in found[processes]:
         assert rank["loss"]["steps"] == -(-step_of(rank["loss"]["message"]) // 6) * 6
         assert rank["gradient"]["steps"] == 4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("run", ["loss", "accumulated", "adapters", "weighting", "gradient"])
+def test_skips_are_counted_and_the_processes_stay_equal(found, processes, run):
+    for rank in found[processes]:
+        assert rank[f"skip {run}"]["message"] == ""
+        assert rank[f"skip {run}"]["skipped"] == ({"gradient": 1} if run == "gradient" else {"score": 2})
+    first = found[processes][0][f"skip {run}"]
+    for rank in found[processes]:
+        assert all(torch.equal(value, rank[f"skip {run}"]["weights"][name]) for name, value in first["weights"].items())
+    assert all(value.isfinite().all() for value in first["weights"].values())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ten_skips_in_a_row_end_the_run_in_all_processes(found, processes):
+    for rank in found[processes]:
+        assert (
+            "at step 10, the loss of task 'score' became infinite or NaN. The step had " in rank["skip ten"]["message"]
+        )
+        assert "10 steps in a row were skipped for this reason." in rank["skip ten"]["message"]
+        assert rank["skip ten"]["steps"] == 9
