@@ -6,8 +6,12 @@ The values were chosen on the validation splits of four corpora, see `recipes/RE
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import cast
 
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 HEAD_FACTOR = 5.0
@@ -46,3 +50,34 @@ def default_loss_weights(tasks: Mapping[str, Task]) -> dict[str, float]:
     """
     of_texts = [name for name, task in tasks.items() if not task.kind.labels_words]
     return dict.fromkeys(of_texts, TEXT_WEIGHT) if len(of_texts) < len(tasks) else {}
+
+
+def loss_weighting_of(
+    args: MultitaskTrainingArguments,
+    tasks: Mapping[str, Task],
+    trained: Mapping[str, Task],
+    given: LossWeighting | None,
+) -> LossWeighting:
+    """Return the loss weighting of a training: the given one, or the weights of the arguments and the default weights.
+
+    Args:
+        args: the training arguments.
+        tasks: the model's tasks by name.
+        trained: the trained tasks by name.
+        given: a loss weighting that replaces `loss_weights`.
+
+    Raises:
+        ValueError: if `loss_weights` names an unknown task, is 0 for all tasks, or is given together with a weighting.
+    """
+    weights = cast("dict[str, LossWeight]", args.loss_weights or {})
+    if unknown := set(weights) - set(tasks):
+        raise ValueError(f"`loss_weights` should name tasks of the model ({', '.join(tasks)}). Found {unknown}.")
+    check_weight_is_left(weights, tasks)
+    if given is None:
+        return Static({**default_loss_weights(trained), **weights})
+    if weights:
+        raise ValueError(
+            "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of the "
+            "two."
+        )
+    return given

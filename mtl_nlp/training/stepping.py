@@ -7,32 +7,77 @@ from typing import Any
 
 import torch
 
+from mtl_nlp.balancing.gradients import GradientMethod
+from mtl_nlp.balancing.pull import AdapterPull
+from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
+from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.divergence import Divergence
+from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.skipping import MOST_IN_A_ROW, Skips
 from mtl_nlp.training.states import StreamPosition
+from mtl_nlp.training.step import StepLoss
 from mtl_nlp.training.stopping import StoppableTrainer
-from mtl_nlp.training.task_gradients import PARTS, TaskGradients, with_parts
+from mtl_nlp.training.task_gradients import (
+    PARTS,
+    TaskGradients,
+    check_gradient_method,
+    check_task_gradients,
+    with_parts,
+)
 
 
 class SteppingTrainer(StoppableTrainer):
     """A Trainer that counts the rows of an optimizer step over all processes, and computes the joint loss of the step.
 
     Attributes:
+        trained_tasks: the tasks that the mixture has labels for; without a mixture, all tasks.
+        loss_weighting: the method that chooses the weights of the tasks.
+        gradient_method: the method that combines the gradients of the tasks; None for the plain sum.
         progress: the work that the training has done.
         task_gradients: the gradients of each task for a gradient method; None without a gradient method.
         conflict: the measurement of the conflict between the tasks' gradients; None without `conflict_every`.
     """
 
+    trained_tasks: dict[str, Task]
+    loss_weighting: LossWeighting
+    gradient_method: GradientMethod | None
     progress: Progress
     task_gradients: TaskGradients | None
     conflict: ConflictWatch | None
     _log: TrainingLog
     _streams: StreamPosition
+
+    def build_step(self) -> None:
+        """Build the joint loss, and the measurements that the arguments, the weighting and the gradient method need.
+
+        Raises:
+            ValueError: if a part does not support the model or the distribution of its parameters.
+        """
+        args, model = self.args, self.model
+        is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._log = TrainingLog(list(self.tasks), args.device)
+        pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
+        measures_norms = "gradient_norms" in self.loss_weighting.needs
+        norms = GradientNorms(last_shared_layer(model), self.accelerator) if measures_norms else None
+        self.step = StepLoss(
+            list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull, norms
+        )
+        self.task_gradients = self.conflict = None
+        if self.gradient_method is not None:
+            check_gradient_method(model, args, is_sharded=is_sharded)
+            self.task_gradients = TaskGradients(model, self.step, self.gradient_method, seed=args.seed)
+        if args.conflict_every is not None and self.train_dataset is not None:
+            check_task_gradients(model, is_sharded=is_sharded)
+            self.conflict = ConflictWatch(model, self.accelerator, args.conflict_every)
+        if args.on_nonfinite == "skip":
+            if is_sharded:
+                raise ValueError("`on_nonfinite: skip` does not support FSDP and DeepSpeed. Leave it out.")
+            self.step.skips = Skips(model, self.accelerator, self.progress)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device

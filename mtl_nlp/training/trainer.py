@@ -7,7 +7,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast
@@ -20,9 +20,6 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from mtl_nlp.balancing.gradients import GradientMethod
-from mtl_nlp.balancing.pull import AdapterPull
-from mtl_nlp.balancing.registry import weighting_name
-from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
 from mtl_nlp.data.encoding import EncodedDataset
@@ -31,10 +28,8 @@ from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
-from mtl_nlp.training.best import best_scores
 from mtl_nlp.training.callbacks import (
     CurrentArguments,
     EpochStart,
@@ -44,19 +39,16 @@ from mtl_nlp.training.callbacks import (
 )
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
-from mtl_nlp.training.defaults import default_loss_weights, head_learning_rate
+from mtl_nlp.training.defaults import head_learning_rate, loss_weighting_of
+from mtl_nlp.training.describing import DescribingTrainer
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
-from mtl_nlp.training.freezing import FreezingCallback, frozen_tasks
-from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
+from mtl_nlp.training.freezing import FreezingCallback
 from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
-from mtl_nlp.training.log import TrainingLog
-from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
-from mtl_nlp.training.skipping import Skips
 from mtl_nlp.training.states import (
     StreamPosition,
     load_gradient_method,
@@ -65,15 +57,12 @@ from mtl_nlp.training.states import (
     save_gradient_method,
     save_weighting,
 )
-from mtl_nlp.training.step import StepLoss
-from mtl_nlp.training.stepping import SteppingTrainer
-from mtl_nlp.training.task_gradients import TaskGradients, check_gradient_method, check_task_gradients
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(SteppingTrainer):
+class MultitaskTrainer(DescribingTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -124,20 +113,10 @@ class MultitaskTrainer(SteppingTrainer):
         gradient_method: GradientMethod | None = None,
     ) -> None:
         self.tasks = model.tasks
-        weights = cast("dict[str, LossWeight]", args.loss_weights or {})
-        if unknown := set(weights) - set(self.tasks):
-            raise ValueError(
-                f"`loss_weights` should name tasks of the model ({', '.join(self.tasks)}). Found {unknown}."
-            )
-        check_weight_is_left(weights, self.tasks)
         train_datasets = {} if train_dataset is None else train_dataset.datasets
         fed = {task for encoded in train_datasets.values() for task in encoded.feeds} or self.tasks.keys()
         self.trained_tasks = {name: task for name, task in self.tasks.items() if name in fed}
-        if weights and loss_weighting is not None:
-            raise ValueError(
-                "`loss_weights` are the weights of a static weighting and exclude a `loss_weighting`. Leave out one of "
-                "the two."
-            )
+        weighting = loss_weighting_of(args, self.tasks, self.trained_tasks, loss_weighting)
         super().__init__(
             model=model,
             args=args,
@@ -152,35 +131,24 @@ class MultitaskTrainer(SteppingTrainer):
             head.label_smoothing = args.label_smoothing_factor
         check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
         self.recipe = ""
-        weights = {**default_loss_weights(self.trained_tasks), **weights}
-        self.loss_weighting = (loss_weighting or Static(weights)).to(args.device)
+        self.loss_weighting = weighting.to(args.device)
         check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
         agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
-        self._log = TrainingLog(list(self.tasks), args.device)
-        pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
-        measures_norms = "gradient_norms" in self.loss_weighting.needs
-        norms = GradientNorms(last_shared_layer(model), self.accelerator) if measures_norms else None
-        self.step = StepLoss(
-            list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull, norms
-        )
+        self.progress = Progress()
         self.gradient_method = gradient_method
-        self.task_gradients: TaskGradients | None = None
-        if gradient_method is not None:
-            check_gradient_method(model, args, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
-            self.task_gradients = TaskGradients(model, self.step, gradient_method, seed=args.seed)
-        self.conflict: ConflictWatch | None = None
-        if args.conflict_every is not None and train_dataset is not None:
-            check_task_gradients(model, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
-            self.conflict = ConflictWatch(model, self.accelerator, args.conflict_every)
+        self.build_step()
         self._streams = StreamPosition(args.process_index, args.world_size)
         self._resumed: TrainerState | None = None
-        self.progress = Progress()
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
-        if args.on_nonfinite == "skip":
-            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-                raise ValueError("`on_nonfinite: skip` does not support FSDP and DeepSpeed. Leave it out.")
-            self.step.skips = Skips(model, self.accelerator, self.progress)
         self.epochs = EpochStart(self._streams)
+        self.note: Callable[[str], None] = logger.warning
+        self._add_callbacks()
+        if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
+            logger.warning(
+                f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
+            )
+
+    def _add_callbacks(self) -> None:
         for callback in (
             CurrentArguments(self.callback_handler),
             EvaluationBeforeCheckpoint(),
@@ -189,16 +157,11 @@ class MultitaskTrainer(SteppingTrainer):
             StepHooks(self.step, self.watch),
         ):
             self.add_callback(callback)
-        if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
-            logger.warning(
-                f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
-            )
-        if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
-        self.note: Callable[[str], None] = logger.warning
-        if args.freeze_patience is not None:
-            trained = self.trained_tasks.keys()
-            self.add_callback(FreezingCallback(self.step, self.tasks, trained, args.freeze_patience, self._note))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+        if self.args.freeze_patience is not None:
+            trained, patience = self.trained_tasks.keys(), self.args.freeze_patience
+            self.add_callback(FreezingCallback(self.step, self.tasks, trained, patience, self._note))
 
     def train(
         self,
@@ -253,48 +216,6 @@ class MultitaskTrainer(SteppingTrainer):
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():
             load_weighting(Path(best), self.loss_weighting)
         return output
-
-    def describe_training(self) -> dict[str, Any]:
-        """Return a description for `results.json`.
-
-        Returns:
-            Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset
-            (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`, `rows`, `rows_per_second` and
-            `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
-            `frozen` tasks and the number of `skipped` steps by task, if the training freezes and skips.
-        """
-        mixture, progress = self.train_dataset, self.progress
-        is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
-        kept_step = self.state.best_global_step if is_best_kept else None
-        return {
-            "steps": self.state.global_step,
-            "epochs": self.state.epoch,
-            "processes": self.args.world_size,
-            **({} if isinstance(self.loss_weighting, Static) else {"weighting": weighting_name(self.loss_weighting)}),
-            "mixture": {
-                name: {
-                    "rows": encoded.num_rows,
-                    "probability": probability,
-                    **({"drawn": progress.drawn.get(name, 0)} if progress.drawn else {}),
-                }
-                for (name, encoded), probability in zip(mixture.datasets.items(), self._probabilities(), strict=True)
-            },
-            **progress.describe(),
-            "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
-            **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
-            **({"skipped": progress.skipped} if self.step.skips is not None else {}),
-        }
-
-    def _probabilities(self) -> list[float]:
-        """Return p_d of each dataset: the planned mean, or the share of the drawn rows of a mixture with headroom."""
-        mixture, drawn = self.train_dataset, self.progress.drawn
-        if mixture.headroom and drawn:
-            return [drawn.get(name, 0) / sum(drawn.values()) for name in mixture.datasets]
-        return mixture.mean_probabilities.tolist()
-
-    def _frozen(self) -> dict[str, dict[str, int]]:
-        history, patience = self.state.log_history, self.args.freeze_patience
-        return {task: frozen.to_dict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
 
     def _note(self, text: str) -> None:
         if self.is_world_process_zero():

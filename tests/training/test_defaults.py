@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from toy_splits import TASKS
 
-from mtl_nlp import MultitaskTrainingArguments
-from mtl_nlp.training.defaults import default_loss_weights, head_learning_rate
+from mtl_nlp import MultitaskTrainingArguments, WeightingStep
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.modeling.loss_multitask import StepCounts
+from mtl_nlp.training.defaults import default_loss_weights, head_learning_rate, loss_weighting_of
 
 
 def some(*names: str) -> dict:
@@ -31,3 +33,15 @@ def test_heads_of_several_tasks_learn_faster_unless_a_rate_is_given(tmp_path, gi
 )
 def test_tasks_on_texts_weigh_less_beside_tasks_on_words(tasks, weights):
     assert default_loss_weights(some(*tasks)) == weights
+
+
+def test_given_weights_come_before_default_weights_and_exclude_a_weighting(tmp_path):
+    tasks = some("pos", "topic", "score")
+    args = MultitaskTrainingArguments(str(tmp_path), loss_weights={"topic": 2.0})
+    chosen = loss_weighting_of(args, tasks, tasks, None)
+    values = {task: weight.item() for task, weight in chosen.weights(WeightingStep(StepCounts(0, {}, {}), {})).items()}
+    assert values == pytest.approx({"topic": 2.0, "score": 0.3})
+    with pytest.raises(ValueError, match="exclude a `loss_weighting`"):
+        loss_weighting_of(args, tasks, tasks, Static())
+    given = Static()
+    assert loss_weighting_of(MultitaskTrainingArguments(str(tmp_path)), tasks, tasks, given) is given

@@ -1,0 +1,57 @@
+"""A Trainer that describes its training for `results.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtl_nlp.balancing.registry import weighting_name
+from mtl_nlp.balancing.static import Static
+from mtl_nlp.training.best import best_scores
+from mtl_nlp.training.freezing import frozen_tasks
+from mtl_nlp.training.stepping import SteppingTrainer
+
+
+class DescribingTrainer(SteppingTrainer):
+    """A Trainer that describes its training."""
+
+    def describe_training(self) -> dict[str, Any]:
+        """Return a description for `results.json`.
+
+        Returns:
+            Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset
+            (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`, `rows`, `rows_per_second` and
+            `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
+            `frozen` tasks and the number of `skipped` steps by task, if the training freezes and skips.
+        """
+        mixture, progress = self.train_dataset, self.progress
+        is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
+        kept_step = self.state.best_global_step if is_best_kept else None
+        return {
+            "steps": self.state.global_step,
+            "epochs": self.state.epoch,
+            "processes": self.args.world_size,
+            **({} if isinstance(self.loss_weighting, Static) else {"weighting": weighting_name(self.loss_weighting)}),
+            "mixture": {
+                name: {
+                    "rows": encoded.num_rows,
+                    "probability": probability,
+                    **({"drawn": progress.drawn.get(name, 0)} if progress.drawn else {}),
+                }
+                for (name, encoded), probability in zip(mixture.datasets.items(), self._probabilities(), strict=True)
+            },
+            **progress.describe(),
+            "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
+            **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
+            **({"skipped": progress.skipped} if self.step.skips is not None else {}),
+        }
+
+    def _probabilities(self) -> list[float]:
+        """Return p_d of each dataset: the planned mean, or the share of the drawn rows of a mixture with headroom."""
+        mixture, drawn = self.train_dataset, self.progress.drawn
+        if mixture.headroom and drawn:
+            return [drawn.get(name, 0) / sum(drawn.values()) for name in mixture.datasets]
+        return mixture.mean_probabilities.tolist()
+
+    def _frozen(self) -> dict[str, dict[str, int]]:
+        history, patience = self.state.log_history, self.args.freeze_patience
+        return {task: frozen.to_dict() for task, frozen in frozen_tasks(history, self.tasks, patience).items()}
