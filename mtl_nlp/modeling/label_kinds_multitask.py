@@ -1,9 +1,8 @@
 """Label kinds: everything that depends on the shape of a task's labels.
 
-A kind defines how a label is checked, stored in Arrow, turned into a target, padded into a batch and counted. It also
-defines the loss and the metric, and how the logits of one row become a prediction and an answer. The other modules ask
-the kind and do not test the type of the task. A new kind is a subclass of [`WordKind`] or [`TextKind`], or of one of
-the kinds in `word_kinds_multitask` and `text_kinds_multitask`.
+A kind defines how a label is checked, stored in Arrow, turned into a target, padded into a batch and counted, and also
+the loss, the metric, and how the logits of one row become a prediction and an answer. The other modules do not test the
+type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the modules for words and texts.
 
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
 numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a

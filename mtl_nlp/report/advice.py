@@ -12,6 +12,7 @@ from mtl_nlp.messages import json_text
 from mtl_nlp.report.facts import (
     adapted_tasks,
     early_peak,
+    has_static_weights,
     is_improving,
     learning_rates,
     loss_shares,
@@ -151,11 +152,12 @@ def train_longer(case: Case) -> Iterator[Advice]:
 def lower_weight(case: Case) -> Iterator[Advice]:
     """Advise a lower weight for a task that sharing hurt although its loss dominates the joint loss.
 
-    The weight is the one with which the task would have an equal share.
+    The weight is the one with which the task would have an equal share. Weights that a method chooses are left as they
+    are.
     """
     shares = loss_shares(case.runs, list(case.words))
     for task in case.tasks_with(HURT):
-        if dominates(shares, task):
+        if dominates(shares, task) and has_static_weights(case.runs[0].recipe):
             current = weight_of(case.runs[0].recipe, task)
             others = (1 - shares[task]) / (len(shares) - 1)
             yield Advice(
@@ -256,14 +258,14 @@ def keep_the_peak(case: Case) -> Iterator[Advice]:
     others = list(dict.fromkeys(name for name, *_ in found if name != task))
     unit = unit_of(peak.metric)
     keeps_best = run.recipe is not None and run.recipe.training.get("load_best_model_at_end") is True
+    lower = [] if has_static_weights(run.recipe) else ["loss.weighting=static", "loss.weighting_kwargs={}"]
+    lower.append(f"loss.weights.{task}={weight_of(run.recipe, task) / 2:g}")
     yield Advice(
         f"Weight or sample {task} less." if keeps_best else "Keep the best checkpoint instead of the last.",
         f"{task} was best on validation at step {peak.step:,} ({peak.metric} {unit.value(peak.value)}) and "
         f"fell to {unit.value(peak.kept_value)} at step {peak.kept_step:,}, the kept model: interference or "
         f"overfitting.{f' {_listed(others)} fell too.' if others else ''}",
-        _set(f"loss.weights.{task}={weight_of(run.recipe, task) / 2:g}")
-        if keeps_best
-        else " ".join(map(_set, _KEEPS_BEST)),
+        " ".join(map(_set, lower if keeps_best else _KEEPS_BEST)),
         case.side if case.material.comparison is not None else "",
     )
 

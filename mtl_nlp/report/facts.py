@@ -118,6 +118,11 @@ def weight_of(recipe: SavedRecipe | None, task: str) -> float:
     return float(value) if isinstance(value, int | float) else 1.0  # a variable of the environment is a text
 
 
+def has_static_weights(recipe: SavedRecipe | None) -> bool:
+    """Return whether the recipe itself gives the weights of the losses, and no method chooses them."""
+    return recipe is None or recipe.loss.get("weighting", "static") == "static"
+
+
 def adapted_tasks(recipe: SavedRecipe | None) -> list[str]:
     """Return the tasks that have an adapter of their own by the recipe."""
     if recipe is None or recipe.adapters is None:

@@ -86,6 +86,8 @@ def test_a_hurt_task_whose_loss_dominates_gets_a_lower_weight(folder):
     (found,) = said(folder, "lower_weight")
     assert "80% of the joint loss is from ner" in found.because
     assert found.option == "--set loss.weights.ner=0.1"  # an equal share: 1 / 8, rounded to one digit
+    recipes(folder, loss={"weighting": "dwa"})
+    assert said(folder, "lower_weight") == []
     assert said(folder, "add_adapters") == []
     assert said(words(folder, ner="helped"), "lower_weight") == []
 
@@ -160,6 +162,10 @@ def test_a_task_that_peaked_early_keeps_the_best_checkpoint_or_counts_less(folde
     assert "training.load_best_model_at_end=true" in found.option
     recipes(folder, training={"load_best_model_at_end": True})
     assert said(folder, "keep_the_peak")[0].option == "--set loss.weights.ner=0.5"
+    recipes(folder, training={"load_best_model_at_end": True}, loss={"weighting": "dwa"})
+    assert said(folder, "keep_the_peak")[0].option == (
+        "--set loss.weighting=static --set 'loss.weighting_kwargs={}' --set loss.weights.ner=0.5"
+    )
 
 
 def test_no_clear_difference_anywhere_means_to_choose_by_cost(folder):

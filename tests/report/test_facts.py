@@ -12,6 +12,7 @@ from mtl_nlp.report.facts import (
     adapted_tasks,
     curve,
     early_peak,
+    has_static_weights,
     is_improving,
     learning_rates,
     loss_shares,
@@ -79,6 +80,9 @@ def test_recipes_answer_for_weights_and_adapters(tmp_path):
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": "${W}"}}}), "ner") == 1.0
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": [1.0, 0.5]}}}), "ner") == 0.75
     assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": ["${W}", 0.5]}}}), "ner") == 1.0
+    assert has_static_weights(recipe)
+    assert has_static_weights(None)
+    assert not has_static_weights(recipe.model_copy(update={"loss": {"weighting": "dwa"}}))
     assert adapted_tasks(recipe) == adapted_tasks(None) == []
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"r": 8}})) == list(recipe.tasks)
     assert adapted_tasks(recipe.model_copy(update={"adapters": {"tasks": None}})) == list(recipe.tasks)
