@@ -82,6 +82,7 @@ class _Training(BaseModel):
     steps: int | None = None
     epochs: _Number | None = None
     mixture: dict[str, _Sampled] = Field(default_factory=dict)
+    weights: dict[str, _Number | list[_Number]] = Field(default_factory=dict)
     seconds: _Number | None = None
     rows: int | None = None
     rows_per_second: _Number | None = None

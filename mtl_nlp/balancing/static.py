@@ -39,3 +39,10 @@ class Static(LossWeighting):
         """Return the weights at the step's progress, scalars in float32."""
         values = self.starts if self.is_constant else torch.lerp(self.starts, self.ends, step.progress)
         return dict(zip(self.tasks, values.unbind(), strict=True))
+
+    def describe(self) -> dict[str, float | list[float]]:
+        """Return the weight of each task that has been given, a pair for a weight that moves."""
+        pairs = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        return {
+            task: start if start == end else [start, end] for task, (start, end) in zip(self.tasks, pairs, strict=True)
+        }

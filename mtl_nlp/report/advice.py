@@ -158,7 +158,7 @@ def lower_weight(case: Case) -> Iterator[Advice]:
     shares = loss_shares(case.runs, list(case.words))
     for task in case.tasks_with(HURT):
         if dominates(shares, task) and has_static_weights(case.runs[0].recipe):
-            current = weight_of(case.runs[0].recipe, task)
+            current = weight_of(case.runs[0], task)
             others = (1 - shares[task]) / (len(shares) - 1)
             yield Advice(
                 f"Lower the weight of {task}.",
@@ -259,7 +259,7 @@ def keep_the_peak(case: Case) -> Iterator[Advice]:
     unit = unit_of(peak.metric)
     keeps_best = run.recipe is not None and run.recipe.training.get("load_best_model_at_end") is True
     lower = [] if has_static_weights(run.recipe) else ["loss.weighting=static", "loss.weighting_kwargs={}"]
-    lower.append(f"loss.weights.{task}={weight_of(run.recipe, task) / 2:g}")
+    lower.append(f"loss.weights.{task}={weight_of(run, task) / 2:g}")
     yield Advice(
         f"Weight or sample {task} less." if keeps_best else "Keep the best checkpoint instead of the last.",
         f"{task} was best on validation at step {peak.step:,} ({peak.metric} {unit.value(peak.value)}) and "

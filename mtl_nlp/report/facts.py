@@ -36,7 +36,8 @@ def loss_shares(runs: Sequence[RunFiles], tasks: Sequence[str]) -> dict[str, flo
         factors = _row_shares(run, tasks)
         for task in tasks:
             values = [value for _, value in curve(run.log, f"loss_{task}")]
-            weights = [value for _, value in curve(run.log, f"weight_{task}")] or [1.0]
+            # Constant weights are not logged.
+            weights = [value for _, value in curve(run.log, f"weight_{task}")] or [weight_of(run, task)]
             if values and task in factors:
                 losses[task] = factors[task] * _mean_of_last_half(values) * _mean_of_last_half(weights)
         total = sum(losses.values())
@@ -109,10 +110,13 @@ def early_peak(run: RunFiles, task: str) -> Peak | None:
     return Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
 
 
-def weight_of(recipe: SavedRecipe | None, task: str) -> float:
-    """Return the weight of a task's loss in the recipe; the mean of a weight that moves during training."""
-    weights = {} if recipe is None else recipe.loss.get("weights") or {}
-    value = weights.get(task, 1.0)
+def weight_of(run: RunFiles, task: str) -> float:
+    """Return the static weight of a task's loss in a run; the mean of a weight that moves during training.
+
+    An earlier release wrote no weights, and the recipe of its run has them.
+    """
+    given = {} if run.recipe is None else run.recipe.loss.get("weights") or {}
+    value = (run.training.get("weights") or given).get(task, 1.0)
     if isinstance(value, list) and value and all(isinstance(end, int | float) for end in value):
         return statistics.fmean(value)
     return float(value) if isinstance(value, int | float) else 1.0  # a variable of the environment is a text

@@ -14,7 +14,7 @@ from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
-HEAD_FACTOR = 5.0
+HEAD_FACTOR = 10.0
 """The learning rate of the new layers divided by `learning_rate`, in a model of several tasks."""
 
 TEXT_WEIGHT = 0.3

@@ -18,10 +18,11 @@ class DescribingTrainer(SteppingTrainer):
         """Return a description for `results.json`.
 
         Returns:
-            Steps, epochs and processes; the `weighting`, if it is not static; rows, p_d and drawn rows of each dataset
-            (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`, `rows`, `rows_per_second` and
-            `encoder_passes`, see [`Progress`]; the `best` validation score of each task, see `best_scores`; and the
-            `frozen` tasks and the number of `skipped` steps by task, if the training freezes and skips.
+            Steps, epochs and processes; the `weights` of the tasks, or the `weighting` that chooses them; rows, p_d and
+            drawn rows of each dataset (p_d is the share of the drawn rows if p_d follows the headroom); `seconds`,
+            `rows`, `rows_per_second` and `encoder_passes`, see [`Progress`]; the `best` validation score of each task,
+            see `best_scores`; and the `frozen` tasks and the number of `skipped` steps by task, if the training freezes
+            and skips.
         """
         mixture, progress = self.train_dataset, self.progress
         is_best_kept = self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None
@@ -30,7 +31,7 @@ class DescribingTrainer(SteppingTrainer):
             "steps": self.state.global_step,
             "epochs": self.state.epoch,
             "processes": self.args.world_size,
-            **({} if isinstance(self.loss_weighting, Static) else {"weighting": weighting_name(self.loss_weighting)}),
+            **self._weighting(),
             "mixture": {
                 name: {
                     "rows": encoded.num_rows,
@@ -44,6 +45,12 @@ class DescribingTrainer(SteppingTrainer):
             **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
             **({"skipped": progress.skipped} if self.step.skips is not None else {}),
         }
+
+    def _weighting(self) -> dict[str, Any]:
+        """Return the weights of a static weighting by task, or the name of a different weighting."""
+        if isinstance(self.loss_weighting, Static):
+            return {"weights": dict.fromkeys(self.trained_tasks, 1.0) | self.loss_weighting.describe()}
+        return {"weighting": weighting_name(self.loss_weighting)}
 
     def _probabilities(self) -> list[float]:
         """Return p_d of each dataset: the planned mean, or the share of the drawn rows of a mixture with headroom."""

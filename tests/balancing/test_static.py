@@ -50,3 +50,7 @@ def test_pair_of_equal_weights_is_constant():
 def test_other_lists_are_refused(weight):
     with pytest.raises(ValueError, match=r"`loss_weights` should be numbers or pairs of numbers\. Found \["):
         Static({"pos": weight})
+
+
+def test_description_has_the_given_weights():
+    assert Static({"pos": 0.5, "ner": [1.0, 0.25]}).describe() == {"pos": 0.5, "ner": [1.0, 0.25]}

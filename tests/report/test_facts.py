@@ -73,13 +73,36 @@ def test_a_peak_is_early_if_the_results_say_that_the_task_has_fallen(tmp_path):
     assert early_peak(run, "unknown") is None
 
 
-def test_recipes_answer_for_weights_and_adapters(tmp_path):
+def test_a_weight_is_that_of_the_results_or_else_of_the_recipe(tmp_path):
+    def with_loss(name, loss, weights=None):
+        folder = write_run(tmp_path / name)
+        with open(folder / "recipe.yaml", "a") as recipe:
+            recipe.write(f"loss: {json.dumps(loss)}\n")
+        results = json.loads((folder / "results.json").read_text())
+        results["training"] |= {} if weights is None else {"weights": weights}
+        (folder / "results.json").write_text(json.dumps(results))
+        return RunFiles(folder)
+
+    assert weight_of(RunFiles(write_run(tmp_path / "plain")), "ner") == 1.0
+    assert weight_of(with_loss("a", {"weights": {"ner": 0.5}}), "ner") == 0.5
+    assert weight_of(with_loss("b", {"weights": {"ner": "${W}"}}), "ner") == 1.0
+    assert weight_of(with_loss("c", {"weights": {"ner": [1.0, 0.5]}}), "ner") == 0.75
+    assert weight_of(with_loss("d", {"weights": {"ner": ["${W}", 0.5]}}), "ner") == 1.0
+    assert weight_of(with_loss("e", {}, {"ner": 0.3}), "ner") == 0.3
+    assert weight_of(with_loss("f", {"weights": {"ner": 0.5}}, {"ner": [0.4, 0.2]}), "ner") == pytest.approx(0.3)
+
+
+def test_constant_weights_count_in_the_share_of_the_loss(tmp_path):
+    entries = [{"step": step, "loss_ner": 1.0, "loss_genre": 1.0} for step in (1, 2)]
+    folder = write_run(tmp_path / "r")
+    results = json.loads((folder / "results.json").read_text())
+    results["training"]["weights"] = {"ner": 1.0, "genre": 0.25}
+    (folder / "results.json").write_text(json.dumps(results))
+    assert loss_shares([logged(folder, entries)], ["ner", "genre"]) == pytest.approx({"ner": 0.8, "genre": 0.2})
+
+
+def test_recipes_answer_for_weightings_and_adapters(tmp_path):
     recipe = RunFiles(write_run(tmp_path / "r")).recipe
-    assert weight_of(recipe, "ner") == weight_of(None, "ner") == 1.0
-    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": 0.5}}}), "ner") == 0.5
-    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": "${W}"}}}), "ner") == 1.0
-    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": [1.0, 0.5]}}}), "ner") == 0.75
-    assert weight_of(recipe.model_copy(update={"loss": {"weights": {"ner": ["${W}", 0.5]}}}), "ner") == 1.0
     assert has_static_weights(recipe)
     assert has_static_weights(None)
     assert not has_static_weights(recipe.model_copy(update={"loss": {"weighting": "dwa"}}))

@@ -15,7 +15,7 @@ def some(*names: str) -> dict:
 
 @pytest.mark.parametrize(
     ("given", "tasks", "rate"),
-    [(None, ["pos"], None), (None, ["pos", "ner"], 1e-3), (3e-4, ["pos", "ner"], 3e-4), (3e-4, ["pos"], 3e-4)],
+    [(None, ["pos"], None), (None, ["pos", "ner"], 2e-3), (3e-4, ["pos", "ner"], 3e-4), (3e-4, ["pos"], 3e-4)],
 )
 def test_heads_of_several_tasks_learn_faster_unless_a_rate_is_given(tmp_path, given, tasks, rate):
     args = MultitaskTrainingArguments(str(tmp_path), learning_rate=2e-4, head_learning_rate=given)

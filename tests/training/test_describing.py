@@ -14,6 +14,7 @@ def test_description_names_a_weighting_that_is_not_static(trainer_of, disjoint, 
     trainer.train()
     described = trainer.describe_training()
     assert described.get("weighting") == ("uncertainty" if is_learned else None)
+    assert described.get("weights") == (None if is_learned else dict.fromkeys(trainer.tasks, 1.0))
     assert (described["steps"], described["processes"]) == (2, 1)
     assert {name: each["rows"] for name, each in described["mixture"].items()} == {"words": 16, "texts": 24}
     assert sum(each["drawn"] for each in described["mixture"].values()) == described["rows"] == 16

@@ -210,7 +210,7 @@ def test_heads_and_adapters_have_separate_learning_rates_and_frozen_parameters_n
     def expected(name: str) -> tuple[float, float]:
         rate = 1e-3
         if name.startswith("heads.") and "pooler" not in name:
-            rate = of_heads or 5e-3  # the default for several tasks
+            rate = of_heads or 1e-2  # the default for several tasks
         elif "lora_" in name:
             rate = of_adapters or rate
         return rate, 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.1
