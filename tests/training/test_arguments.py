@@ -20,6 +20,7 @@ def test_arguments_extend_training_arguments_and_keep_their_defaults():
         "early_stopping_patience",
         "freeze_patience",
         "on_nonfinite",
+        "conflict_every",
     }
     more |= {"adapter_learning_rate", "adapter_pull", "conflict_every"}
     assert set(ours) - set(stock) == more
