@@ -31,10 +31,11 @@ def train(
     accumulation: int = 1,
     model: MultitaskModel | None = None,
     weighting: LossWeighting | None = None,
+    steps: int = len(STEPS),
     **changes: Any,
 ) -> dict[str, Any]:
-    """Train for three steps on given batches, in which few micro-batches have the rare tasks."""
-    settings = arguments(folder, max_steps=len(STEPS), gradient_accumulation_steps=accumulation, **changes)
+    """Train for a few steps on given batches, in which few micro-batches have the rare tasks."""
+    settings = arguments(folder, max_steps=steps, gradient_accumulation_steps=accumulation, **changes)
     recorder = Recorder()
     trainer = OrderedTrainer(
         model or build_model(), settings, TOKENIZER, TaskMixture({"d": unequal_split(TOKENIZER)}),
@@ -63,9 +64,9 @@ def main(folder: str) -> None:
         model, weighting = build_adapted_model(), Uncertainty(list(TASKS))
         found[f"{name}-adapters"] = train(folder, method, 1, model, weighting, adapter_pull=PULL)
     for name in GRADIENT_METHODS:
-        for accumulation in (1, 2):
+        for accumulation in (1, 2) if found["world_size"] > 1 else (1,):
             method = build_gradient_method(name, TASKS, {})
-            found[f"{name}-{accumulation}"] = train(folder, method, accumulation)
+            found[f"{name}-{accumulation}"] = train(folder, method, accumulation, steps=1)
     every_second = PlainSum(TASKS)
     every_second.every = 2
     found["every-second"] = train(folder, every_second, conflict_every=1)
