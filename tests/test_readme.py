@@ -28,8 +28,13 @@ def test_the_recipe_shown_in_the_readme_is_the_quickstart_recipe():
     assert shown["training"].items() <= real["training"].items()
 
 
+def block_with(key: str) -> dict:
+    """Return the first block after the recipe that has a section."""
+    return next(block for block in yaml_blocks()[1:] if key in block)
+
+
 def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_recipe):
-    shown = yaml_blocks()[1]
+    shown = block_with("mixture")
     recipe = Recipe.from_dict({**quick_recipe, **shown})
     assert training_arguments(recipe).per_device_train_batch_size == 32
     assert {"batching", "length_window"} <= shown["mixture"].keys()
@@ -38,7 +43,7 @@ def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_r
 
 
 def test_the_adapters_shown_in_the_readme_are_valid_and_name_the_defaults(quick_recipe):
-    shown = yaml_blocks()[2]
+    shown = block_with("adapters")
     recipe = Recipe.from_dict({**quick_recipe, **shown})
     assert training_arguments(recipe).adapter_learning_rate == 1e-3
     assert set(AdapterRecipe.model_fields) - shown["adapters"].keys() == {"use_rslora", "use_dora"}
