@@ -15,6 +15,9 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers import TrainerCallback
 from watched_training import Recorder
 
+from mtl_nlp.balancing.famo import Famo
+from mtl_nlp.balancing.imtl_l import ImtlL
+from mtl_nlp.balancing.uncertainty import Uncertainty
 from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import count_step, joint_loss
 from mtl_nlp.training.skipping import MOST_IN_A_ROW, describe_skips, gradient_name
@@ -95,6 +98,42 @@ def test_weighting_does_not_see_a_skipped_loss(trainer_of, mixed, accumulation):
     assert weighting.log_variances.isfinite().all()
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", [Uncertainty, ImtlL])
+def test_learned_weights_do_not_move_in_a_step_with_a_skip(trainer_of, mixed, kind, accumulation):
+    bad, good = bad_positions(mixed)
+    weighting = kind(TASKS)
+    trainer = trainer_of(
+        mixed, batches=[[0, 1, bad], [2, good[0]]][:accumulation], num_train_epochs=1, on_nonfinite="skip",
+        gradient_accumulation_steps=accumulation, loss_weighting=weighting,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.describe_training()["skipped"] == {"score": 1}
+    assert not any(parameter.any() for parameter in weighting.parameters())
+
+
+class Overflowing(Famo):
+    """A weighting that sees no loss of `score` after a step, as if the step had let the loss overflow."""
+
+    def after_step(self, step):
+        assert step.losses.keys() == step.losses_after.keys()
+        super().after_step(step)
+
+
+def test_weighting_does_not_see_a_task_whose_loss_overflows_after_the_step(trainer_of, mixed, monkeypatch):
+    _, good = bad_positions(mixed)
+    weighting = Overflowing(TASKS)
+    trainer = trainer_of(
+        mixed, batches=[[0, 1, good[0]]], num_train_epochs=1, on_nonfinite="skip", loss_weighting=weighting
+    )
+    sums = trainer.step._losses_of_batches
+    overflow = torch.tensor([float("inf") if task == "score" else 0.0 for task in TASKS])
+    monkeypatch.setattr(trainer.step, "_losses_of_batches", lambda forward: sums(forward) + overflow)
+    trainer.train()
+    updated = dict(zip(TASKS, weighting.updates.tolist(), strict=True))
+    assert (updated["pos"], updated["score"]) == (1.0, 0.0)
+
+
 class SpoilsGradient(TrainerCallback):
     """A callback that lets the gradient of one weight overflow at some steps, with losses that stay finite."""
 
@@ -163,6 +202,13 @@ def test_ten_steps_in_a_row_end_the_run(trainer_of, mixed, logging):
         "Training has diverged: at step 20, the loss of task 'score' became infinite or NaN. 10 steps in a row were "
         "skipped for this reason. Train again with a lower `learning_rate`."
     )
+
+
+def test_steps_without_rows_of_the_task_are_not_counted(trainer_of, mixed):
+    bad, _ = bad_positions(mixed)
+    trainer = trainer_of(mixed, batches=[[bad], [0], [1]] * 11, num_train_epochs=1, on_nonfinite="skip")
+    with pytest.raises(RunError, match=r"at step 28, the loss of task 'score' .* 10 steps in a row were skipped"):
+        trainer.train()
 
 
 def test_error_names_the_rows_of_the_last_skipped_step(trainer_of, with_bad_row):
