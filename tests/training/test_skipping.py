@@ -15,7 +15,9 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers import TrainerCallback
 from watched_training import Recorder
 
+from mtl_nlp.balancing.equal_start import EqualStart
 from mtl_nlp.balancing.famo import Famo
+from mtl_nlp.balancing.gradnorm import GradNorm
 from mtl_nlp.balancing.imtl_l import ImtlL
 from mtl_nlp.balancing.uncertainty import Uncertainty
 from mtl_nlp.errors import RunError
@@ -267,3 +269,29 @@ def test_counts_have_names_and_sentences():
     first, second = describe_skips({"pos": 3, "ner": 0, "gradient": 1}, ["pos", "ner"])
     assert first.startswith("the loss of pos was infinite or NaN in 3 steps, and its share of these steps was skipped")
     assert second.startswith("the gradient was infinite or NaN in 1 step with finite losses")
+
+
+@pytest.mark.parametrize("kind", [Uncertainty, Famo, GradNorm, EqualStart])
+def test_resumed_run_with_learned_weights_frozen_tasks_and_skips_is_the_same(trainer_of, mixed, tmp_path, kind):
+    bad, good = bad_positions(mixed)
+    settings = {
+        "num_train_epochs": 1, "on_nonfinite": "skip", "gradient_accumulation_steps": 2, "learning_rate": 0.01,
+        "freeze_patience": 1, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 1,
+        "logging_steps": 1,
+    }  # fmt: skip
+    batches = [[0, good[0]], [1, bad], [2, good[1]], [3], [4, good[2]], [5, bad], [6], [7, good[3]]] * 2
+    weightings = [kind(TASKS) for _ in range(2)]
+    whole = trainer_of(mixed, mixed, batches=batches, loss_weighting=weightings[0], **settings)
+    whole.train()
+    described = whole.describe_training()
+    assert described["frozen"]
+    assert described["skipped"]["score"] >= 3
+    for step in (3, 4):
+        resumed = trainer_of(
+            mixed, mixed, batches=batches, loss_weighting=weightings[1], **{**settings, "save_strategy": "no"}
+        )
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)
+        assert_same_weights(*weightings)
+        again = resumed.describe_training()
+        assert all(again[key] == described[key] for key in ("steps", "frozen", "skipped"))
