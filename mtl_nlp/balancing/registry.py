@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -106,7 +106,8 @@ def _number(key: str, value: Any, kind: type) -> Any:
         except ValueError:
             number = None
     is_number = isinstance(number, int | kind) and not isinstance(number, bool)
-    if not is_number or not math.isfinite(number):
+    # A comparison, since `math.isfinite` fails for an integer that no float can hold.
+    if not is_number or (kind is float and not abs(number) <= sys.float_info.max):
         what = "an integer" if kind is int else "a finite number"
         raise ValueError(f"weighting_kwargs.{key}: should be {what}. Found {value!r:.80}.")
     return kind(number)

@@ -40,11 +40,11 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     found = [
         Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
-        if task.with_labels(()) != recipe.task(name) and "pooling" not in recipe.tasks[name]
+        if task.with_labels(()) != recipe.task(name) and name not in run.trained_heads
     ]
     if arguments.head_learning_rate is None and len(trained) > 1:
         rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate"
-        reason = "the heads of several tasks start from random weights, and slow heads mislead the encoder"
+        reason = "slow heads of several tasks mislead the encoder that the tasks share"
         found.append(Default("training.head_learning_rate", rate, reason))
     if recipe.loss.weighting == "static":
         reason = f"{beside_words}, and overfits before they have learned"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,6 +39,7 @@ class Run:
         streams: dataset -> its training split, if that is streamed.
         notes: sentences for the user about the data.
         headroom: the value of `TaskMixture.headroom`; False for an evaluation.
+        trained_heads: the tasks whose heads a trained model has, from which the recipe starts.
     """
 
     recipe: Recipe
@@ -48,11 +49,7 @@ class Run:
     streams: dict[str, EncodedStream]
     notes: list[str] = field(default_factory=list)
     headroom: bool | dict[str, float] = False
-
-    @property
-    def starts_trained(self) -> bool:
-        """Whether the recipe's encoder is a trained multitask model."""
-        return self.config.name_or_path != ""
+    trained_heads: Collection[str] = ()
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -109,7 +106,8 @@ def prepare_run(recipe: Recipe) -> Run:
     notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
     notes += _add_tasks(recipe, config, spaces.tasks)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
-    return Run(recipe, tokenizer, config, data.splits, data.streams, [*notes, *data.notes], headroom)
+    notes += data.notes
+    return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys())
 
 
 def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:
@@ -146,15 +144,16 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
 def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
     """Return the tasks of a recipe, with the default options that tasks on words decide.
 
-    A recipe without tasks on words keeps the options of the stock classes. A trained head keeps its options.
+    A recipe without tasks on words keeps the options of the stock classes. A trained head keeps its options, which a
+    training beside other tasks may have decided.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    if not reads_words(tasks.values()):
-        return tasks
+    has_words = reads_words(tasks.values())
     for name, task in tasks.items():
-        is_trained = name in trained and trained[name].with_labels(()) == task
-        if "pooling" not in recipe.tasks[name] and not is_trained:
-            tasks[name] = task.beside_words()
+        beside_words = task.beside_words()
+        is_beside_words = trained[name].with_labels(()) == beside_words if name in trained else has_words
+        if "pooling" not in recipe.tasks[name] and is_beside_words:
+            tasks[name] = beside_words
     return tasks
 
 

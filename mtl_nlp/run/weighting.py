@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mtl_nlp.balancing.comparing import ComparingWeighting
 from mtl_nlp.balancing.registry import WEIGHTINGS, build_weighting, own_parameters
@@ -41,11 +42,9 @@ def loss_weighting(recipe: Recipe, tasks: Mapping[str, Task]) -> LossWeighting |
         RecipeError: if the weighting or its parameters are not valid.
     """
     loss = recipe.loss
-    kwargs = dict(loss.weighting_kwargs)
-    if "seed" in own_parameters(loss.weighting):
-        kwargs.setdefault("seed", recipe.training.get("seed", 42))
+    trained = {name: tasks[name] for name in recipe.tasks}
     try:
-        built = build_weighting(loss.weighting, {name: tasks[name] for name in recipe.tasks}, loss.weights, kwargs)
+        built = build_weighting(loss.weighting, trained, loss.weights, _parameters(recipe))
     except ValueError as error:
         raise RecipeError(f"loss.{error}") from error
     return None if loss.weighting == "static" else built
@@ -62,9 +61,15 @@ def describe_weighting(recipe: Recipe, arguments: MultitaskTrainingArguments) ->
     if weighting is None:
         return ""
     name = recipe.loss.weighting
-    values = {**own_parameters(name), **recipe.loss.weighting_kwargs}
+    values = {**own_parameters(name), **_parameters(recipe)}
     parameters = ", ".join(f"{key} {value}" for key, value in values.items())
     return f"loss weighting: {name}{f' ({parameters})' if parameters else ''}; cost: {_cost(weighting, arguments)}."
+
+
+def _parameters(recipe: Recipe) -> dict[str, Any]:
+    """Return the parameters that a recipe gives its weighting; a seed is that of the training by default."""
+    has_seed = "seed" in own_parameters(recipe.loss.weighting)
+    return ({"seed": recipe.training.get("seed", 42)} if has_seed else {}) | recipe.loss.weighting_kwargs
 
 
 def _cost(weighting: LossWeighting, arguments: MultitaskTrainingArguments) -> str:

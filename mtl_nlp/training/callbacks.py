@@ -124,9 +124,10 @@ class StepHooks(TrainerCallback):
         self.watch = watch
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Forget the steps of an earlier training, and set the progress of the last step before a checkpoint."""
+        """Forget the steps of an earlier training, and set the place of the last step before a checkpoint."""
         self.watch.reset()
-        self.step.place_at(max(state.global_step - 1, 0) / max(state.max_steps, 1))
+        number, epoch = max(state.global_step - 1, 0), max(math.ceil(state.epoch or 0) - 1, 0)
+        self.step.place_at(progress=number / max(state.max_steps, 1), epoch=epoch, number=number)
 
     def on_pre_optimizer_step(
         self,

@@ -29,7 +29,7 @@ def head_learning_rate(args: MultitaskTrainingArguments, tasks: Collection[str])
 
     Args:
         args: the training arguments.
-        tasks: the names of the model's tasks.
+        tasks: the names of the trained tasks.
     """
     if args.head_learning_rate is None and len(tasks) > 1:
         return HEAD_FACTOR * args.learning_rate
@@ -67,12 +67,13 @@ def loss_weighting_of(
         given: a loss weighting that replaces `loss_weights`.
 
     Raises:
-        ValueError: if `loss_weights` names an unknown task, is 0 for all tasks, or is given together with a weighting.
+        ValueError: if `loss_weights` names an unknown task, is 0 for all trained tasks, or is given together with a
+            weighting.
     """
     weights = cast("dict[str, LossWeight]", args.loss_weights or {})
     if unknown := set(weights) - set(tasks):
         raise ValueError(f"`loss_weights` should name tasks of the model ({', '.join(tasks)}). Found {unknown}.")
-    check_weight_is_left(weights, tasks)
+    check_weight_is_left(weights, trained)
     if given is None:
         return Static({**default_loss_weights(trained), **weights})
     if weights:

@@ -43,6 +43,8 @@ def dataset_gaps(
     Returns:
         The gaps, shape (datasets,); None if a dataset has no task with a score.
     """
+    mixed = {task for encoded in mixture.datasets.values() for task in encoded.feeds}
+    tasks = {name: task for name, task in tasks.items() if name in mixed}
     frozen = frozen_tasks(history, tasks, patience, until)
     of_tasks = {}
     for name, task in tasks.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ class Progress:
             per combination of adapters that the labels of the row need.
         drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
         skipped: number of optimizer steps with a skip, by task, see `Skips`.
-        skipped_in_row: number of the last steps in a row with a skip, by task.
+        skipped_in_row: number of the last steps in a row with a skip, by task; of the steps that have rows of the task.
     """
 
     def __init__(self) -> None:
@@ -105,9 +105,11 @@ class Progress:
             before = self.drawn
             self.drawn = before | {name: before.get(name, 0) + n for name, n in zip(self.names, drawn, strict=True)}
 
-    def add_skips(self, names: Sequence[str]) -> None:
-        """Add an optimizer step with a skip of the named tasks, and without a skip of any other task."""
-        self.skipped_in_row = {name: self.skipped_in_row.get(name, 0) + 1 for name in names}
+    def add_skips(self, names: Sequence[str], absent: Collection[str] = ()) -> None:
+        """Add an optimizer step with a skip of the named tasks, and without rows of the absent tasks."""
+        before = self.skipped_in_row
+        kept = {name: count for name, count in before.items() if name in absent}
+        self.skipped_in_row = kept | {name: before.get(name, 0) + 1 for name in names}
         self.skipped = self.skipped | {name: self.skipped.get(name, 0) + 1 for name in names}
 
     def save(self, checkpoint: Path) -> None:

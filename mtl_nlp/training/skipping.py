@@ -14,7 +14,10 @@ from mtl_nlp.training.divergence import has_wrong_gradient
 from mtl_nlp.training.progress import Progress
 
 MOST_IN_A_ROW = 10
-"""The number of steps in a row with a skip of the same task after which a run has diverged."""
+"""The number of steps in a row with a skip of the same task after which a run has diverged.
+
+Steps without rows of the task are not counted: in homogeneous batches, other tasks are trained in between.
+"""
 
 
 def gradient_name(tasks: Sequence[str]) -> str:
@@ -148,7 +151,7 @@ class Skips:
                     parameter.grad = None
         unused = [task for task in skipped if not is_used[task]]
         self.ended = EndedStep([*skipped, *([gradient_name(names)] if is_wrong else [])], unused, processes, is_skipped)
-        self.progress.add_skips(self.ended.skipped)
+        self.progress.add_skips(self.ended.skipped, [task for task in names if not is_used[task]])
         return self.ended
 
     def in_a_row(self) -> list[str]:

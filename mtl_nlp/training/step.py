@@ -123,13 +123,15 @@ class StepLoss:
         if self.skips is not None:
             self.skips.begin()
 
-    def place_at(self, progress: float) -> None:
+    def place_at(self, *, progress: float, epoch: int, number: int) -> None:
         """Set the place in the training for losses outside of a step, before the first step.
 
         Args:
             progress: the share of the training's optimizer steps before the last step, 0 to 1.
+            epoch: the epoch of the last step, from 0.
+            number: the number of optimizer steps before the last step.
         """
-        self._place = _Place(progress)
+        self._place = _Place(progress, epoch, number)
 
     def share(self, model: torch.nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, MultitaskOutput]:
         """Return this micro-batch's share of the step's loss, and the model's output.
@@ -199,7 +201,8 @@ class StepLoss:
     def end(self) -> None:
         """Update the state of the loss weighting after the optimizer step, and clear its gradients.
 
-        The state stays as it is if the step was skipped, or if a loss is not finite.
+        The state stays as it is if the step was skipped, or if a loss is not finite. Where the training skips losses
+        that are not finite, the state of the other tasks is updated.
         """
         ended = None if self.skips is None else self.skips.ended
         is_taken = not self.accelerator.optimizer_step_was_skipped and (ended is None or not ended.is_skipped)
@@ -209,6 +212,7 @@ class StepLoss:
             norms = {} if self.norms is None else self.norms.take()
             after = self._losses_after(self.counts) if "second_forward" in self._needs else {}
             kept = losses.keys() - (set() if ended is None else set(ended.skipped))
+            kept &= after.keys() if "second_forward" in self._needs else kept
             losses, norms, after = ({task: of[task] for task in of if task in kept} for of in (losses, norms, after))
             step = dataclasses.replace(step, losses=losses, gradient_norms=norms, losses_after=after)
             self._update_weighting(step)

@@ -148,6 +148,8 @@ class SteppingTrainer(StoppableTrainer):
             RunError: if too many steps in a row had a skip of the same task.
         """
         ended = skips.end(self.optimizer)
+        if ended.skipped:  # the penalty alone would move the weight of a task whose loss was left out
+            self.loss_weighting.zero_grad()
         self._log.add_skips(ended.skipped)
         if names := skips.in_a_row():
             tasks = [name for name in names if name in self.tasks]

@@ -57,6 +57,7 @@ def test_static_weights_are_given_and_others_are_not():
         ("gradnorm", {"alpha": None}, r"^weighting_kwargs\.alpha: should be a finite number\. Found None"),
         ("gradnorm", {"alpha": [1]}, r"^weighting_kwargs\.alpha: should be a finite number\. Found \[1\]"),
         ("gradnorm", {"alpha": float("nan")}, r"^weighting_kwargs\.alpha: should be a finite number\. Found nan"),
+        ("gradnorm", {"alpha": 10**400}, r"^weighting_kwargs\.alpha: should be a finite number\. Found 1000"),
         ("gradnorm", {"alpha": -1.0}, r"^weighting_kwargs: `alpha` should be finite and at least 0\. Found -1\.0"),
         ("equal-start", {"steps": 1.5}, r"^weighting_kwargs\.steps: should be an integer\. Found 1\.5"),
         ("equal-start", {"steps": 0}, r"^weighting_kwargs: `steps` should be at least 1\. Found 0"),

@@ -8,6 +8,7 @@ from mtl_nlp.hub.loading import load_model
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
+from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.prepare import prepare_evaluation, prepare_run
 
 
@@ -118,3 +119,23 @@ def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_
     predictions = trainer.predict_rows(run.splits["test"]["pairs"])
     assert [value is None for value in predictions["score"]] == [False, True, False]
     assert len(predictions["tags"]) == 3
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("kept", [["topic"], ["pos", "topic"]])
+def test_trained_head_keeps_its_pooling_unless_the_recipe_names_one(quick_recipe, tmp_path, pooling, kept):
+    quick_recipe["tasks"]["topic"]["pooling"] = pooling
+    run = prepare_run(Recipe.from_dict(quick_recipe))
+    build_model(run).save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    sample = quick_recipe["datasets"]["sample"]
+    sample["labels"] = {name: sample["labels"][name] for name in kept}
+    tasks = {name: quick_recipe["tasks"][name] for name in kept} | {"topic": {"type": "text-classification"}}
+    recipe = {**quick_recipe, "encoder": str(tmp_path / "saved"), "tasks": tasks}
+    loaded = Recipe.from_dict(recipe)
+    run = prepare_run(loaded)
+    assert run.tasks["topic"].pooling == pooling
+    assert not any("pooling" in default.key for default in chosen_defaults(run, training_arguments(loaded)))
+    tasks["topic"]["pooling"] = {"cls": "mean", "mean": "cls"}[pooling]
+    with pytest.raises(RecipeError, match=r"^tasks\.topic: .* different options"):
+        prepare_run(Recipe.from_dict(recipe))

@@ -130,3 +130,9 @@ def test_plan_states_the_parameters_and_costs(quick_recipe, loss, accumulated, l
     quick_recipe["training"] |= {"gradient_accumulation_steps": accumulated, "max_steps": -1}
     recipe = recipe_of(quick_recipe, loss)
     assert describe_weighting(recipe, training_arguments(recipe)) == line
+
+
+def test_plan_states_the_seed_of_the_training(quick_recipe):
+    quick_recipe["training"]["seed"] = 7
+    recipe = recipe_of(quick_recipe, {"weighting": "random"})
+    assert describe_weighting(recipe, training_arguments(recipe)) == "loss weighting: random (seed 7); cost: none."

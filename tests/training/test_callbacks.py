@@ -9,6 +9,8 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers.trainer_callback import TrainerState
 from watched_training import Recorder
 
+from mtl_nlp.balancing.static import Static
+
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_adamw_does_not_move_an_idle_head(trainer_of, disjoint, accumulation):
@@ -49,6 +51,30 @@ def test_adamw_moves_an_idle_adapter_by_the_pull_only(trainer_of, disjoint, accu
 
 
 # Resumed runs
+
+
+class Places(Static):
+    """Weights that record the places at which they are chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[tuple[float, int, int]] = []
+
+    def weights(self, step):
+        self.places.append((step.progress, step.epoch, step.number))
+        return super().weights(step)
+
+
+@pytest.mark.parametrize(("step", "epoch"), [(5, 0), (7, 1), (10, 1)])
+def test_evaluation_before_the_first_step_of_a_resumed_run_has_the_place_of_the_last_step(
+    trainer_of, disjoint, tmp_path, step, epoch
+):
+    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 8, "save_steps": step}
+    trainer_of(disjoint, save_strategy="steps", **settings).train()
+    weighting = Places()
+    resumed = trainer_of(disjoint, disjoint, loss_weighting=weighting, eval_on_start=True, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+    assert weighting.places[0] == ((step - 1) / 15, epoch, step - 1)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -41,6 +41,9 @@ def test_given_weights_come_before_default_weights_and_exclude_a_weighting(tmp_p
     chosen = loss_weighting_of(args, tasks, tasks, None)
     values = {task: weight.item() for task, weight in chosen.weights(WeightingStep(StepCounts(0, {}, {}), {})).items()}
     assert values == pytest.approx({"topic": 2.0, "score": 0.3})
+    off = MultitaskTrainingArguments(str(tmp_path), loss_weights={"topic": 0.0})
+    with pytest.raises(ValueError, match="above 0 for some task"):
+        loss_weighting_of(off, tasks, some("topic"), None)
     with pytest.raises(ValueError, match="exclude a `loss_weighting`"):
         loss_weighting_of(args, tasks, tasks, Static())
     given = Static()

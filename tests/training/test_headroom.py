@@ -57,6 +57,11 @@ def test_task_without_a_score_does_not_count_and_a_dataset_without_one_has_no_ga
     np.testing.assert_allclose(dataset_gaps(log, mixture, TASKS, 30), [0.0, 0.5])
 
 
+def test_task_outside_of_the_mixture_needs_no_reference(disjoint):
+    mixture = TaskMixture({"a": disjoint["words"], "b": disjoint["words"]}, headroom={"pos": 1.0, "ner": 1.0})
+    np.testing.assert_allclose(dataset_gaps(LOG, mixture, TASKS, 30), [0.6, 0.6])
+
+
 SETTINGS = {
     "per_device_train_batch_size": 4, "num_train_epochs": 4, "eval_strategy": "epoch", "logging_steps": 3,
     "learning_rate": 0.01, "save_steps": 1, "save_strategy": "steps",

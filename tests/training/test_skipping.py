@@ -15,6 +15,11 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers import TrainerCallback
 from watched_training import Recorder
 
+from mtl_nlp.balancing.equal_start import EqualStart
+from mtl_nlp.balancing.famo import Famo
+from mtl_nlp.balancing.gradnorm import GradNorm
+from mtl_nlp.balancing.imtl_l import ImtlL
+from mtl_nlp.balancing.uncertainty import Uncertainty
 from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import count_step, joint_loss
 from mtl_nlp.training.skipping import MOST_IN_A_ROW, describe_skips, gradient_name
@@ -95,6 +100,42 @@ def test_weighting_does_not_see_a_skipped_loss(trainer_of, mixed, accumulation):
     assert weighting.log_variances.isfinite().all()
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", [Uncertainty, ImtlL])
+def test_learned_weights_do_not_move_in_a_step_with_a_skip(trainer_of, mixed, kind, accumulation):
+    bad, good = bad_positions(mixed)
+    weighting = kind(TASKS)
+    trainer = trainer_of(
+        mixed, batches=[[0, 1, bad], [2, good[0]]][:accumulation], num_train_epochs=1, on_nonfinite="skip",
+        gradient_accumulation_steps=accumulation, loss_weighting=weighting,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.describe_training()["skipped"] == {"score": 1}
+    assert not any(parameter.any() for parameter in weighting.parameters())
+
+
+class Overflowing(Famo):
+    """A weighting that sees no loss of `score` after a step, as if the step had let the loss overflow."""
+
+    def after_step(self, step):
+        assert step.losses.keys() == step.losses_after.keys()
+        super().after_step(step)
+
+
+def test_weighting_does_not_see_a_task_whose_loss_overflows_after_the_step(trainer_of, mixed, monkeypatch):
+    _, good = bad_positions(mixed)
+    weighting = Overflowing(TASKS)
+    trainer = trainer_of(
+        mixed, batches=[[0, 1, good[0]]], num_train_epochs=1, on_nonfinite="skip", loss_weighting=weighting
+    )
+    sums = trainer.step._losses_of_batches
+    overflow = torch.tensor([float("inf") if task == "score" else 0.0 for task in TASKS])
+    monkeypatch.setattr(trainer.step, "_losses_of_batches", lambda forward: sums(forward) + overflow)
+    trainer.train()
+    updated = dict(zip(TASKS, weighting.updates.tolist(), strict=True))
+    assert (updated["pos"], updated["score"]) == (1.0, 0.0)
+
+
 class SpoilsGradient(TrainerCallback):
     """A callback that lets the gradient of one weight overflow at some steps, with losses that stay finite."""
 
@@ -165,6 +206,13 @@ def test_ten_steps_in_a_row_end_the_run(trainer_of, mixed, logging):
     )
 
 
+def test_steps_without_rows_of_the_task_are_not_counted(trainer_of, mixed):
+    bad, _ = bad_positions(mixed)
+    trainer = trainer_of(mixed, batches=[[bad], [0], [1]] * 11, num_train_epochs=1, on_nonfinite="skip")
+    with pytest.raises(RunError, match=r"at step 28, the loss of task 'score' .* 10 steps in a row were skipped"):
+        trainer.train()
+
+
 def test_error_names_the_rows_of_the_last_skipped_step(trainer_of, with_bad_row):
     settings = {"num_train_epochs": 10, "per_device_train_batch_size": 12, "on_nonfinite": "skip"}
     trainer = trainer_of(with_bad_row, **settings)
@@ -221,3 +269,29 @@ def test_counts_have_names_and_sentences():
     first, second = describe_skips({"pos": 3, "ner": 0, "gradient": 1}, ["pos", "ner"])
     assert first.startswith("the loss of pos was infinite or NaN in 3 steps, and its share of these steps was skipped")
     assert second.startswith("the gradient was infinite or NaN in 1 step with finite losses")
+
+
+@pytest.mark.parametrize("kind", [Uncertainty, Famo, GradNorm, EqualStart])
+def test_resumed_run_with_learned_weights_frozen_tasks_and_skips_is_the_same(trainer_of, mixed, tmp_path, kind):
+    bad, good = bad_positions(mixed)
+    settings = {
+        "num_train_epochs": 1, "on_nonfinite": "skip", "gradient_accumulation_steps": 2, "learning_rate": 0.01,
+        "freeze_patience": 1, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 1,
+        "logging_steps": 1,
+    }  # fmt: skip
+    batches = [[0, good[0]], [1, bad], [2, good[1]], [3], [4, good[2]], [5, bad], [6], [7, good[3]]] * 2
+    weightings = [kind(TASKS) for _ in range(2)]
+    whole = trainer_of(mixed, mixed, batches=batches, loss_weighting=weightings[0], **settings)
+    whole.train()
+    described = whole.describe_training()
+    assert described["frozen"]
+    assert described["skipped"]["score"] >= 3
+    for step in (3, 4):
+        resumed = trainer_of(
+            mixed, mixed, batches=batches, loss_weighting=weightings[1], **{**settings, "save_strategy": "no"}
+        )
+        resumed.train(resume_from_checkpoint=str(tmp_path / "run" / f"checkpoint-{step}"))
+        assert_same_weights(resumed.model, whole.model)
+        assert_same_weights(*weightings)
+        again = resumed.describe_training()
+        assert all(again[key] == described[key] for key in ("steps", "frozen", "skipped"))
