@@ -15,7 +15,7 @@ from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
-from mtl_nlp.training.task_gradients import check_gradient_method, check_task_gradients
+from mtl_nlp.training.task_gradients import check_gradient_method, check_kept_graph, check_task_gradients
 
 _BACKWARD = 2.0
 """The time of a backward pass, divided by that of a forward pass."""
@@ -60,6 +60,7 @@ def check_gradients(model: MultitaskModel, recipe: Recipe, arguments: MultitaskT
     try:
         if arguments.conflict_every is not None:
             check_task_gradients(model, is_sharded=is_sharded)
+            check_kept_graph(arguments)
     except ValueError as error:
         raise RecipeError(f"analysis.conflict_every: {error}") from error
 

@@ -12,6 +12,7 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.task_gradients import check_kept_graph
 
 
 def check_weighting(recipe: Recipe) -> None:
@@ -56,10 +57,18 @@ def describe_weighting(recipe: Recipe, arguments: MultitaskTrainingArguments) ->
     Args:
         recipe: the recipe.
         arguments: the training arguments of the run.
+
+    Raises:
+        RecipeError: if the weighting needs the norms of gradients, and the arguments do not allow them.
     """
     weighting = loss_weighting(recipe, {name: recipe.task(name) for name in recipe.tasks})
     if weighting is None:
         return ""
+    if "gradient_norms" in weighting.needs:
+        try:
+            check_kept_graph(arguments)
+        except ValueError as error:
+            raise RecipeError(f"loss.weighting: {error}") from error
     name = recipe.loss.weighting
     values = {**own_parameters(name), **_parameters(recipe)}
     parameters = ", ".join(f"{key} {value}" for key, value in values.items())

@@ -26,6 +26,7 @@ from mtl_nlp.training.task_gradients import (
     PARTS,
     TaskGradients,
     check_gradient_method,
+    check_kept_graph,
     check_task_gradients,
     with_parts,
 )
@@ -63,6 +64,8 @@ class SteppingTrainer(StoppableTrainer):
         self._log = TrainingLog(list(self.tasks), args.device)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         measures_norms = "gradient_norms" in self.loss_weighting.needs
+        if measures_norms:
+            check_kept_graph(args)
         norms = GradientNorms(last_shared_layer(model), self.accelerator) if measures_norms else None
         self.step = StepLoss(
             list(self.tasks), self.loss_weighting, args.loss_scale, self.accelerator, self._log, pull, norms
@@ -73,6 +76,7 @@ class SteppingTrainer(StoppableTrainer):
             self.task_gradients = TaskGradients(model, self.step, self.gradient_method, seed=args.seed)
         if args.conflict_every is not None and self.train_dataset is not None:
             check_task_gradients(model, is_sharded=is_sharded)
+            check_kept_graph(args)
             self.conflict = ConflictWatch(model, self.accelerator, args.conflict_every)
         if args.on_nonfinite == "skip":
             if is_sharded:

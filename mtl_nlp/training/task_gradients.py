@@ -275,6 +275,27 @@ def check_gradient_method(model: MultitaskModel, args: MultitaskTrainingArgument
             f"`optim: {optimizer}` updates the weights in the backward pass, before a gradient method can combine the "
             f"gradients. Choose a different optimizer, or leave out the gradient method."
         )
+    _check_checkpointing(args)
+
+
+def check_kept_graph(args: MultitaskTrainingArguments) -> None:
+    """Check that the gradients of tasks can be measured in the graph of the training's own backward pass.
+
+    Args:
+        args: the training arguments.
+
+    Raises:
+        ValueError: if the graph allows one backward pass only, or no gradients of single tasks.
+    """
+    _check_checkpointing(args)
+    if args.torch_compile:
+        raise ValueError(
+            "`torch_compile: true` frees the graph in the first backward pass, and each task needs a backward pass of "
+            "its own. Leave out `torch_compile`."
+        )
+
+
+def _check_checkpointing(args: MultitaskTrainingArguments) -> None:
     if args.activation_checkpointing and (args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
         raise ValueError(
             "`activation_checkpointing_kwargs: {use_reentrant: true}` does not support the gradients of several tasks. "

@@ -91,6 +91,22 @@ def test_plan_refuses_a_frozen_encoder(quick_recipe, key, changes, message):
     assert str(raised.value).startswith(f"{key}: {message}")
 
 
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        ("loss.weighting", {"loss": {"weighting": "gradnorm"}}),
+        ("analysis.conflict_every", {"analysis": {"conflict_every": 5}}),
+    ],
+)
+def test_plan_refuses_measurements_in_a_graph_that_does_not_allow_them(quick_recipe, key, more):
+    kwargs = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
+    recipe = Recipe.from_dict({**quick_recipe, **more, "training": {**quick_recipe["training"], **kwargs}})
+    run = prepare_run(recipe)
+    with pytest.raises(RecipeError) as raised:
+        describe_plan(run, training_arguments(recipe))
+    assert str(raised.value).startswith(f"{key}: `activation_checkpointing_kwargs: {{use_reentrant: true}}`")
+
+
 def test_plan_states_the_costs(quick_recipe):
     recipe = Recipe.from_dict(
         {**quick_recipe, "loss": {"gradients": "pcgrad", "every": 2}, "analysis": {"conflict_every": 100}}

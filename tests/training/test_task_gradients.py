@@ -13,6 +13,7 @@ from watched_training import Recorder
 from mtl_nlp import EncodedDataset
 from mtl_nlp.balancing.gradient_methods import build_gradient_method
 from mtl_nlp.balancing.gradients import seed_of
+from mtl_nlp.balancing.registry import build_weighting
 from mtl_nlp.errors import CheckpointError, RunError
 from mtl_nlp.modeling.loss_multitask import count_step
 from mtl_nlp.training.task_gradients import PARTS, check_task_gradients, with_parts
@@ -254,6 +255,24 @@ def test_gradient_that_is_not_finite_ends_the_run_and_names_its_task(trainer_of,
 def test_arguments_that_do_not_allow_gradients_per_task_are_refused(trainer_of, disjoint, arguments, message):
     with pytest.raises(ValueError, match=message):
         trainer_of(disjoint, gradient_method=PlainSum(TASKS), **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"torch_compile": True},
+        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+    ],
+)
+def test_arguments_that_do_not_allow_measurements_in_the_graph_of_training_are_refused(
+    trainer_of, disjoint, arguments, monkeypatch
+):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # restored after the test: `torch_compile` sets the variable
+    monkeypatch.setenv("ACCELERATE_DYNAMO_MODE", "default")
+    measuring = ({"conflict_every": 2}, {"loss_weighting": build_weighting("gradnorm", TASKS, {}, {})})
+    for more in measuring:
+        with pytest.raises(ValueError, match=r"torch_compile|use_reentrant"):
+            trainer_of(disjoint, **more, **arguments)
 
 
 def test_tasks_without_shared_trained_parameters_are_refused(trainer_of, disjoint):
