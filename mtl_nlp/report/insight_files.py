@@ -107,7 +107,10 @@ class Inspection(_Part):
             lists += [("need", of_task, count) for of_task in self.need.scores.values()]
         if self.ablation is not None:
             _check_names("ablation", {**self.ablation.heads, **self.ablation.layers}, self.tasks)
-            _check_names("ablation", self.ablation.heads, self.ablation.harmless)
+            for known in (self.ablation.harmless, self.ablation.layers):
+                _check_names("ablation", self.ablation.heads, known)
+            heads = [changes for of_task in self.ablation.heads.values() for changes in of_task]
+            lists += [("ablation.heads", changes, len(heads[0])) for changes in heads]
             lists += [("ablation.heads", of_task, below) for of_task in self.ablation.heads.values()]
             lists += [("ablation.layers", of_task, below) for of_task in self.ablation.layers.values()]
             lists += _square("ablation.correlation", self.ablation.correlation, len(self.ablation.heads))

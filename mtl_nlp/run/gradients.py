@@ -49,20 +49,39 @@ def check_gradients(model: MultitaskModel, recipe: Recipe, arguments: MultitaskT
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the tasks share no trained parameters, or the arguments do not allow gradients per task.
+        RecipeError: if the tasks share no trained parameters, a step has one task only, or the arguments do not allow
+            gradients per task.
     """
     is_sharded = bool(arguments.fsdp) or arguments.deepspeed is not None
     try:
         if recipe.loss.gradients is not None:
             check_gradient_method(model, arguments, is_sharded=is_sharded)
+            if arguments.gradient_accumulation_steps == 1:
+                _check_batches(recipe)
     except ValueError as error:
         raise RecipeError(f"loss.gradients: {error}") from error
     try:
         if arguments.conflict_every is not None:
             check_task_gradients(model, is_sharded=is_sharded)
             check_kept_graph(arguments)
+            if recipe.loss.gradients is None or arguments.gradient_accumulation_steps == 1:
+                _check_batches(recipe)
     except ValueError as error:
         raise RecipeError(f"analysis.conflict_every: {error}") from error
+
+
+def _check_batches(recipe: Recipe) -> None:
+    """Check that a batch can have rows of several tasks.
+
+    Raises:
+        ValueError: if a batch has one task only.
+    """
+    most = max(len(dataset.labels) for dataset in recipe.datasets.values())
+    if recipe.mixture.batching == "homogeneous" and most < 2:
+        raise ValueError(
+            "a homogeneous batch of these datasets has one task, and gradients of several tasks are needed. Set "
+            "`mixture.batching: mixed`."
+        )
 
 
 def describe_gradients(

@@ -34,6 +34,14 @@ def _rename(content: dict[str, Any]) -> None:
     content["ablation"]["heads"]["dep"] = content["ablation"]["heads"].pop("pos")
 
 
+def _without_layers(content: dict[str, Any]) -> None:
+    del content["ablation"]["layers"]["pos"]
+
+
+def _more_heads(content: dict[str, Any]) -> None:
+    content["ablation"]["heads"]["pos"][1].append(0.1)
+
+
 def _one_row(content: dict[str, Any]) -> None:
     content["adapters"]["similarity"].pop()
 
@@ -51,6 +59,8 @@ def _without(content: dict[str, Any]) -> None:
     [
         (_cut, "need should have lists of 5 entries. Found 4"),
         (_rename, "ablation has the unknown name 'dep'"),
+        (_without_layers, "ablation has the unknown name 'pos'"),
+        (_more_heads, "ablation.heads should have lists of 3 entries. Found 4"),
         (_one_row, "adapters should have lists of 3 entries. Found 2"),
         (_text, "movement.0.cka.0: Input should be a valid number"),
         (_without, "layers: Field required"),

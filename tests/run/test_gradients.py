@@ -107,6 +107,29 @@ def test_plan_refuses_measurements_in_a_graph_that_does_not_allow_them(quick_rec
     assert str(raised.value).startswith(f"{key}: `activation_checkpointing_kwargs: {{use_reentrant: true}}`")
 
 
+@pytest.mark.parametrize(
+    ("more", "accumulated", "key"),
+    [
+        ({"loss": {"gradients": "pcgrad"}}, 1, "loss.gradients"),
+        ({"loss": {"gradients": "pcgrad"}, "analysis": {"conflict_every": 2}}, 2, None),
+        ({"analysis": {"conflict_every": 2}}, 2, "analysis.conflict_every"),
+    ],
+)
+def test_plan_refuses_steps_with_one_task(quick_recipe, more, accumulated, key):
+    dataset = quick_recipe["datasets"]["sample"]
+    datasets = {task: {**dataset, "labels": {task: dataset["labels"][task]}} for task in ("pos", "ner", "topic")}
+    training = {**quick_recipe["training"], "gradient_accumulation_steps": accumulated}
+    mixture = {"batching": "homogeneous"}
+    recipe = Recipe.from_dict({**quick_recipe, **more, "datasets": datasets, "training": training, "mixture": mixture})
+    run, arguments = prepare_run(recipe), training_arguments(recipe)
+    if key is None:
+        assert "gradients: pcgrad" in describe_plan(run, arguments)
+        return
+    with pytest.raises(RecipeError) as raised:
+        describe_plan(run, arguments)
+    assert str(raised.value).startswith(f"{key}: a homogeneous batch of these datasets has one task")
+
+
 def test_plan_states_the_costs(quick_recipe):
     recipe = Recipe.from_dict(
         {**quick_recipe, "loss": {"gradients": "pcgrad", "every": 2}, "analysis": {"conflict_every": 100}}
