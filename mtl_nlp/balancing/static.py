@@ -29,7 +29,8 @@ class Static(LossWeighting):
         weights = dict(weights or {})
         check_loss_weights(weights)
         self.tasks = list(weights)
-        pairs = [ends_of(weight) for weight in weights.values()]
+        self.given = {task: ends_of(weight) for task, weight in weights.items()}
+        pairs = self.given.values()
         self.is_constant = all(start == end for start, end in pairs)
         for number, name in enumerate(("starts", "ends")):
             values = torch.tensor([pair[number] for pair in pairs], dtype=torch.float32)
@@ -42,7 +43,4 @@ class Static(LossWeighting):
 
     def describe(self) -> dict[str, float | list[float]]:
         """Return the weight of each task that has been given, a pair for a weight that moves."""
-        pairs = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        return {
-            task: start if start == end else [start, end] for task, (start, end) in zip(self.tasks, pairs, strict=True)
-        }
+        return {task: start if start == end else [start, end] for task, (start, end) in self.given.items()}

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import conceal, did_you_mean
@@ -250,7 +252,9 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
         error: the problems.
         written: the recipe as plain data with its variables, which are shown instead of their values.
     """
-    first = error.errors()[0]
+    problems = error.errors()
+    # A misspelt key is also a missing key.
+    first = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
     where = re.sub(r"\.(bool|str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
@@ -259,11 +263,21 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
         message = f"unknown key. {did_you_mean(str(first['loc'][-1]), valid)}"
     elif first["type"] == "missing":
         message = "this key is missing"
+    elif first["type"] in {"model_type", "model_attributes_type"} and first["loc"]:
+        keys = ", ".join(_fields_at(first["loc"]))
+        message = f"should be a section with the keys {keys}. Found {conceal(repr(first['input'])):.80}"
     elif first["type"] not in {"value_error", "assertion_error"}:
         text = value_at(written, first["loc"])
         found = repr(text) if has_variable(text) else conceal(repr(first["input"]))
         message = f"{message}. Found {found:.80}"
+        if first["type"] == "literal_error" and (near := get_close_matches(str(first["input"]), _literals(first), 1)):
+            message += f". Did you mean {near[0]!r}?"
     return f"{where}: {message}".removeprefix(": ")
+
+
+def _literals(problem: ErrorDetails) -> list[str]:
+    """Return the valid values of a key that has an invalid one."""
+    return re.findall(r"'([^']+)'", problem["ctx"]["expected"])
 
 
 def _fields_at(location: Sequence[int | str]) -> list[str]:

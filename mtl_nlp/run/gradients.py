@@ -106,8 +106,10 @@ def describe_gradients(
         times = 1.0 + ((1.0 + _BACKWARD * backward) / (1.0 + _BACKWARD) - 1.0) / loss.every
         size = sum(parameter.numel() for parameter in shared_parameters(model))
         count = len(model.tasks)
+        given = ", ".join(f"{key} {value}" for key, value in loss.gradients_kwargs.items())
+        method = f"{loss.gradients} ({given})" if given else loss.gradients
         lines.append(
-            f"gradients: {loss.gradients} in {_each(loss.every)}: a backward pass over each row per label, "
+            f"gradients: {method} in {_each(loss.every)}: a backward pass over each row per label, "
             f"{backward:.2f} on average, about {times:.2f} times the time of the plain sum; {count} gradients of "
             f"{size:,} shared parameters, {size * count * 4 / 1e6:,.0f} MB."
         )
@@ -118,7 +120,7 @@ def describe_gradients(
         cost = (
             "from the gradients of the gradient method"
             if own
-            else f"{len(model.tasks)} backward passes over one batch, about {share:.1%} of the training time"
+            else f"{len(model.tasks)} backward passes over one batch, about {share:.1%} more training time"
         )
         lines.append(f"conflict: measured in {_each(conflict_every)}, {cost}.")
     return "\n".join(lines)

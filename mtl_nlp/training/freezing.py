@@ -34,7 +34,8 @@ def frozen_tasks(
     """Return the tasks that are frozen: the tasks whose score had no new best for `patience` evaluations in a row.
 
     The result depends on nothing but the training log, so that a resumed run freezes the same tasks. A new best exceeds
-    the old best. An evaluation without a score of the task does not count. A frozen task stays frozen.
+    the old best. An evaluation without a score of the task does not count, and nor does a score of 0 before the first
+    other score: early in training, a span F1 is 0 in many evaluations. A frozen task stays frozen.
 
     Args:
         history: the entries of the training log, see `TrainerState.log_history`.
@@ -49,7 +50,8 @@ def frozen_tasks(
         best, waited = 0, 0
         for number, step in enumerate(steps):
             is_best = number == 0 or scores[step] > scores[steps[best]]
-            best, waited = (number, 0) if is_best else (best, waited + 1)
+            has_begun = scores[step] != 0.0 or scores[steps[best]] != 0.0
+            best, waited = (number, 0) if is_best else (best, waited + has_begun)
             if patience is not None and waited >= patience:
                 found[name] = Frozen(step, steps[best])
                 break
@@ -64,7 +66,7 @@ def describe_frozen(task: str, frozen: Mapping[str, int]) -> str:
         frozen: the steps, see `Frozen.to_dict`.
     """
     return (
-        f"{task} has the weight 0 from step {frozen['step']} on: its score on validation was best at step "
+        f"{task} has the weight 0 from step {frozen['step']} on: until then, its score on validation was best at step "
         f"{frozen['best_step']} (loss.freeze_when_overfit)"
     )
 

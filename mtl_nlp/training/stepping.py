@@ -10,6 +10,7 @@ import torch
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.pull import AdapterPull
 from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -30,6 +31,9 @@ from mtl_nlp.training.task_gradients import (
     check_task_gradients,
     with_parts,
 )
+
+_MANY_SKIPS = 5
+"""The number of skips from which on the share of the skipped steps counts."""
 
 
 class SteppingTrainer(StoppableTrainer):
@@ -159,6 +163,23 @@ class SteppingTrainer(StoppableTrainer):
             tasks = [name for name in names if name in self.tasks]
             found = Divergence(0, tasks, False, ended.processes if tasks else list(range(self.args.world_size)))
             raise self.divergence(found, self.state.global_step + 1, skipped=MOST_IN_A_ROW)
+
+    def check_skips(self) -> None:
+        """Check that the loss of each task was finite in most steps of a training that skips other losses.
+
+        A short training can end before `MOST_IN_A_ROW` steps were skipped.
+
+        Raises:
+            RunError: if a task, or the gradient, was skipped in at least five steps and in more than half of all steps.
+        """
+        steps = self.state.global_step
+        for name, count in self.progress.skipped.items():
+            if count >= _MANY_SKIPS and 2 * count > steps:
+                what = f"the loss of task {name!r}" if name in self.tasks else "the gradient"
+                raise RunError(
+                    f"Training has diverged: {what} was infinite or NaN in {count} of {steps} steps "
+                    f"(loss.on_nonfinite). The model is not saved. Train again with a lower `learning_rate`."
+                )
 
     def compute_loss(
         self,

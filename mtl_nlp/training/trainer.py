@@ -179,7 +179,8 @@ class MultitaskTrainer(DescribingTrainer):
         Raises:
             CheckpointError: if there is no such checkpoint, or if the checkpoint is damaged or belongs to a different
                 model or loss weighting.
-            RunError: if a loss or gradient is not finite, if a new checkpoint cannot be written, if a worker of the
+            RunError: if a loss or gradient is not finite (with `on_nonfinite: skip`, in most steps or in ten in a row),
+                if a new checkpoint cannot be written, if a worker of the
                 data loader was killed, or if a different process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
         """
@@ -211,6 +212,7 @@ class MultitaskTrainer(DescribingTrainer):
         self.progress.stop()
         if self.is_stopped:
             return output
+        self.check_skips()
         best = self.state.best_model_checkpoint
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():

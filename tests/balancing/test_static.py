@@ -53,4 +53,4 @@ def test_other_lists_are_refused(weight):
 
 
 def test_description_has_the_given_weights():
-    assert Static({"pos": 0.5, "ner": [1.0, 0.25]}).describe() == {"pos": 0.5, "ner": [1.0, 0.25]}
+    assert Static({"pos": 0.3, "ner": [1.0, 0.2]}).describe() == {"pos": 0.3, "ner": [1.0, 0.2]}

@@ -38,7 +38,7 @@ def test_saved_recipe_keeps_keys_that_are_not_checked(tmp_path):
         (changed("encodr", "x"), r"encodr: unknown key\. Did you mean 'encoder'"),
         (changed("encoder", 3), r"encoder: .*string\. Found 3"),
         (changed("datasets", [1]), r"datasets: .*dictionary"),
-        (changed("datasets.ewt", [1]), r"datasets\.ewt: .*dictionary"),
+        (changed("datasets.ewt", [1]), r"datasets\.ewt: should be a section with the keys path, "),
         (changed("datasets.ewt.labels", "x"), r"datasets\.ewt\.labels: .*dictionary"),
         (changed("datasets.ewt.path", ["x"]), r"datasets\.ewt\.path: .*string"),
         (changed("training", 3), r"training: .*dictionary"),

@@ -147,7 +147,7 @@ def test_plan_states_the_costs(quick_recipe):
     lines = describe_plan(prepare_run(recipe), training_arguments(recipe)).splitlines()
     (conflict,) = (line for line in lines if line.startswith("conflict: "))
     assert conflict == (
-        "conflict: measured in one of 100 steps, 3 backward passes over one batch, about 2.0% of the training time."
+        "conflict: measured in one of 100 steps, 3 backward passes over one batch, about 2.0% more training time."
     )
 
 

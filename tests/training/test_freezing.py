@@ -36,6 +36,8 @@ def history(*scores: float | None) -> list[dict[str, object]]:
         ((0.5, 0.4, 0.3, 0.9), Frozen(300, 100)),
         ((0.5, None, None, 0.4, float("nan"), 0.3), Frozen(600, 100)),
         ((-0.5, -0.6, -0.7), Frozen(300, 100)),
+        ((0.0, 0.0, 0.0), None),
+        ((0.0, 0.0, 0.1, 0.0, 0.0), Frozen(500, 300)),
     ],
 )
 def test_task_is_frozen_after_evaluations_without_a_new_best(scores, expected):
@@ -52,7 +54,9 @@ def test_later_evaluations_do_not_count():
 
 def test_sentence_names_both_steps():
     text = describe_frozen("topic", {"step": 400, "best_step": 200})
-    assert text.startswith("topic has the weight 0 from step 400 on: its score on validation was best at step 200 (")
+    assert text.startswith(
+        "topic has the weight 0 from step 400 on: until then, its score on validation was best at step 200 ("
+    )
 
 
 SETTINGS = {

@@ -228,16 +228,16 @@ def test_error_names_the_rows_of_the_last_skipped_step(trainer_of, with_bad_row)
 def test_resumed_run_continues_counting(trainer_of, mixed, tmp_path):
     bad, good = bad_positions(mixed)
     settings = {"num_train_epochs": 1, "on_nonfinite": "skip", "save_strategy": "steps", "save_steps": 4}
-    batches = [[1, good[0]]] + [[0, bad]] * 6 + [[1, good[1]]] + [[2, bad]] * 2
+    batches = [[1, good[0]]] + [[0, bad]] * 4 + [[1, good[1]]] * 5 + [[2, bad]]
     whole = trainer_of(mixed, batches=batches, **settings)
     whole.train()
-    assert whole.describe_training()["skipped"] == {"score": 8}
+    assert whole.describe_training()["skipped"] == {"score": 5}
     checkpoint = tmp_path / "run" / "checkpoint-4"
     saved = json.loads((checkpoint / "progress.json").read_text())
     assert (saved["skipped"], saved["skipped_in_row"]) == ({"score": 3}, {"score": 3})
     resumed = trainer_of(mixed, batches=batches, **{**settings, "save_strategy": "no"})
     resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert resumed.describe_training()["skipped"] == {"score": 8}
+    assert resumed.describe_training()["skipped"] == {"score": 5}
     assert_same_weights(resumed.model, whole.model)
     stopped = trainer_of(mixed, batches=[*batches[:4], *[[0, bad]] * 8], **{**settings, "save_strategy": "no"})
     with pytest.raises(RunError, match=r"at step 11, .* 10 steps in a row were skipped"):
@@ -247,7 +247,7 @@ def test_resumed_run_continues_counting(trainer_of, mixed, tmp_path):
     (checkpoint / "progress.json").write_text(json.dumps(saved))
     resumed = trainer_of(mixed, batches=batches, **{**settings, "save_strategy": "no"})
     resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert resumed.describe_training()["skipped"] == {"score": 5}
+    assert resumed.describe_training()["skipped"] == {"score": 2}
 
 
 def test_finite_training_is_the_same_with_and_without_skipping(trainer_of, disjoint):
@@ -295,3 +295,23 @@ def test_resumed_run_with_learned_weights_frozen_tasks_and_skips_is_the_same(tra
         assert_same_weights(*weightings)
         again = resumed.describe_training()
         assert all(again[key] == described[key] for key in ("steps", "frozen", "skipped"))
+
+
+def test_training_that_skips_most_steps_has_diverged(trainer_of, mixed):
+    trainer = trainer_of(mixed, on_nonfinite="skip")
+    trainer.state.global_step = 8
+    trainer.progress.skipped = {"score": 4}
+    trainer.check_skips()
+    trainer.progress.skipped = {"score": 5}
+    with pytest.raises(RunError, match=r"the loss of task 'score' was infinite or NaN in 5 of 8 steps"):
+        trainer.check_skips()
+    trainer.state.global_step = 10
+    trainer.check_skips()
+
+
+def test_a_training_with_bad_rows_in_most_steps_ends(trainer_of, mixed):
+    bad, good = bad_positions(mixed)
+    batches = [[n, bad] if n < 6 else [n, good[0]] for n in range(8)]
+    trainer = trainer_of(mixed, batches=batches, num_train_epochs=1, on_nonfinite="skip")
+    with pytest.raises(RunError, match=r"'score' was infinite or NaN in 6 of 8 steps .*not saved"):
+        trainer.train()
