@@ -40,6 +40,8 @@ def arguments(folder: str, **changes: Any) -> MultitaskTrainingArguments:
     defaults = {
         "output_dir": f"{folder}/run", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1,
         "learning_rate": 1e-3, "weight_decay": 0.1, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+        # The tolerances of the tests are those of one rate: a higher one would enlarge the rounding errors.
+        "head_learning_rate": 1e-3,
         # The gradient of a key's bias is rounding error only: with Trainer's 1e-8, AdamW would take steps on it.
         "adam_epsilon": 1e-6,
     }  # fmt: skip
