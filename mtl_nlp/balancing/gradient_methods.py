@@ -158,7 +158,8 @@ class NashMTL(GradientMethod):
     The coefficients α solve G α = 1 / α, the Nash bargaining solution: every task improves by the same proportion. The
     scale of the losses has no effect, so this method alone does not keep the scale of the plain sum: the update has the
     norm √k for k tasks, which `max_norm` limits. It solves a sequence of convex problems on the CPU in each step, and
-    starts from the previous α.
+    starts from the previous α. Where the solver fails, torchjd keeps the previous α; rounding decides, so that runs on
+    different numbers of processes can differ.
 
     Args:
         tasks: the names of all tasks.
