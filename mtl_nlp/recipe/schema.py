@@ -153,6 +153,12 @@ class Recipe(Section):
         return self
 
     @property
+    def has_batches_of_one_task(self) -> bool:
+        """Whether each batch has rows of one dataset, and each dataset has labels for one task."""
+        most = max(len(dataset.labels) for dataset in self.datasets.values())
+        return self.mixture.batching == "homogeneous" and most < 2
+
+    @property
     def adapted_tasks(self) -> list[str]:
         """The tasks with an adapter of their own."""
         if self.adapters is None:

@@ -76,8 +76,7 @@ def _check_batches(recipe: Recipe) -> None:
     Raises:
         ValueError: if a batch has one task only.
     """
-    most = max(len(dataset.labels) for dataset in recipe.datasets.values())
-    if recipe.mixture.batching == "homogeneous" and most < 2:
+    if recipe.has_batches_of_one_task:
         raise ValueError(
             "a homogeneous batch of these datasets has one task, and gradients of several tasks are needed. Set "
             "`mixture.batching: mixed`."

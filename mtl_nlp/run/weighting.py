@@ -24,8 +24,7 @@ def check_weighting(recipe: Recipe) -> None:
     loss_weighting(recipe, {name: recipe.task(name) for name in recipe.tasks})
     method = WEIGHTINGS[recipe.loss.weighting]
     compares = issubclass(method, ComparingWeighting) and method.compares_within_steps()
-    most = max(len(dataset.labels) for dataset in recipe.datasets.values())
-    if compares and recipe.mixture.batching == "homogeneous" and most < 2:
+    if compares and recipe.has_batches_of_one_task:
         raise RecipeError(
             f"loss.weighting: {recipe.loss.weighting} compares the tasks of a step, and a homogeneous batch of these "
             f"datasets has one task. Set `mixture.batching: mixed`, or a different weighting."

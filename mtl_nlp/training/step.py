@@ -274,10 +274,8 @@ class StepLoss:
         return step
 
     def _weighting_step(self, counts: StepCounts, losses: Mapping[str, torch.Tensor]) -> WeightingStep:
-        by_rows = self.scale == "rows"
         shares = {
-            task: float(units > 0) * (counts.task_rows[task] / max(counts.rows, 1) if by_rows else 1.0)
-            for task, units in counts.units.items()
+            task: float(units > 0) * share_of_rows(task, counts, self.scale) for task, units in counts.units.items()
         }
         place = self._place
         return WeightingStep(counts, losses, place.progress, shares, place.epoch, place.number)
