@@ -83,7 +83,7 @@ def test_a_frozen_task_is_named_and_marked(run, tmp_path):
     results["training"]["frozen"] = {"genre": {"step": 200, "best_step": 100}}
     (folder / "results.json").write_text(json.dumps(results))
     section = training_section(read_material(folder), ["ner", "genre"])
-    text = "genre has the weight 0 from step 200 on: its score on validation was best at step 100"
+    text = "genre has the weight 0 from step 200 on: until then, its score on validation was best at step 100"
     assert any(text in block.text for block in section.blocks if isinstance(block, Text))
     (plots,) = folds(section)["Loss weights"].blocks
     assert "solid line" in plots.note
