@@ -88,9 +88,6 @@ class Recipe(Section):
         for name, options in tasks.items():
             if "labels" in options or "name" in options:
                 raise ValueError(f"task {name!r}: leave out `labels` (taken from the data) and `name` (the task's key)")
-            for key, value in options.items():
-                if not isinstance(value, str | None):
-                    raise ValueError(f"task {name!r}: `{key}` should be a string. Found {conceal(repr(value)):.80}")
             task_from_dict({**options, "name": name})
         return tasks
 
