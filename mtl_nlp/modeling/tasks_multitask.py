@@ -81,6 +81,11 @@ class Task(abc.ABC):
         return False
 
     @property
+    def finds_spans(self) -> bool:
+        """Whether a label consists of spans of words, so that most words are outside of all spans."""
+        return False
+
+    @property
     def options(self) -> dict[str, Any]:
         """The options of the task's type that have a value."""
         fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
@@ -122,6 +127,11 @@ class TokenClassification(Task):
             )
         if self.labels:
             object.__setattr__(self, "labels", tuple(scheme_labels(self.labels, self.scheme)))
+
+    @property
+    def finds_spans(self) -> bool:
+        """Whether the task has a scheme."""
+        return self.scheme is not None
 
     def make_kind(self) -> LabelKind:
         """Return a class per word, or spans of words."""

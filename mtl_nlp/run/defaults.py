@@ -47,9 +47,12 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
         reason = "slow heads of several tasks mislead the encoder that the tasks share"
         found.append(Default("training.head_learning_rate", rate, reason))
     if recipe.loss.weighting == "static":
-        reason = f"{beside_words}, and overfits before they have learned"
+        reasons = {
+            True: "the task finds spans beside tasks that label every word, whose losses are larger",
+            False: f"{beside_words}, and overfits before they have learned",
+        }
         found += [
-            Default(f"loss.weights.{task}", f"{weight:g}", reason)
+            Default(f"loss.weights.{task}", f"{weight:g}", reasons[trained[task].finds_spans])
             for task, weight in default_loss_weights(trained).items()
             if task not in recipe.loss.weights
         ]

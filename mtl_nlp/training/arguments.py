@@ -22,8 +22,9 @@ class MultitaskTrainingArguments(TrainingArguments):
 
     Args:
         loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.3 if the task labels
-            texts and a different trained task labels words, and 1 otherwise. A pair of numbers moves linearly from its
-            first to its second value over the training. For any other method of weighting, pass `loss_weighting` to
+            texts and a different trained task labels words, 3 if the task finds spans and a different trained task
+            labels every word, and 1 otherwise. A pair of numbers moves linearly from its first to its second value over
+            the training. For any other method of weighting, pass `loss_weighting` to
             the trainer.
         loss_scale: `rows` scales the loss of a task by the share of rows that carry a label of the task, so that the
             mixture sets the importance of each dataset. `per_task` does not scale the loss.

@@ -20,6 +20,9 @@ HEAD_FACTOR = 10.0
 TEXT_WEIGHT = 0.3
 """The loss weight of a task that labels texts, in a training with tasks that label words."""
 
+SPAN_WEIGHT = 3.0
+"""The loss weight of a task that finds spans of words, in a training with tasks that label every word."""
+
 
 def head_learning_rate(args: MultitaskTrainingArguments, tasks: Collection[str]) -> float | None:
     """Return the learning rate of the new layers of the heads; None if they have no rate of their own.
@@ -42,14 +45,24 @@ def default_loss_weights(tasks: Mapping[str, Task]) -> dict[str, float]:
     A task on texts has one label per text, and a task on words has one label per word: the gradient of a text's label
     is noisier, and the task overfits sooner. Beside tasks on words, a task on texts has the weight `TEXT_WEIGHT`.
 
+    Most words are outside of all spans and easy, so that the mean loss of a task on spans is several times smaller than
+    that of a task on every word. Beside such a task, a task on spans has the weight `SPAN_WEIGHT`.
+
     Args:
         tasks: the trained tasks by name.
 
     Returns:
         The weights that differ from 1.
     """
-    of_texts = [name for name, task in tasks.items() if not task.kind.labels_words]
-    return dict.fromkeys(of_texts, TEXT_WEIGHT) if len(of_texts) < len(tasks) else {}
+    of_words = {name for name, task in tasks.items() if task.kind.labels_words}
+    of_spans = {name for name in of_words if tasks[name].finds_spans}
+    weights = {}
+    for name in tasks:
+        if name in of_spans and of_spans != of_words:
+            weights[name] = SPAN_WEIGHT
+        elif name not in of_words and of_words:
+            weights[name] = TEXT_WEIGHT
+    return weights
 
 
 def loss_weighting_of(

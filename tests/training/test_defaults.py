@@ -27,11 +27,15 @@ def test_heads_of_several_tasks_learn_faster_unless_a_rate_is_given(tmp_path, gi
     [
         (["topic"], {}),
         (["topic", "score"], {}),
-        (["pos", "ner"], {}),
+        (["pos"], {}),
+        (["ner"], {}),
+        (["pos", "ner"], {"ner": 3.0}),
+        (["ner", "topic"], {"topic": 0.3}),
         (["pos", "topic", "score"], {"topic": 0.3, "score": 0.3}),
+        (["pos", "ner", "topic"], {"ner": 3.0, "topic": 0.3}),
     ],
 )
-def test_tasks_on_texts_weigh_less_beside_tasks_on_words(tasks, weights):
+def test_tasks_on_texts_weigh_less_and_spans_weigh_more_beside_tasks_on_words(tasks, weights):
     assert default_loss_weights(some(*tasks)) == weights
 
 
