@@ -29,14 +29,17 @@ BATCH = {"quickstart": 16}
 RECIPES = ("ewt", "snips", "mixed", "quickstart")
 
 Setting = Mapping[str, float | str]
-"""`head` (a factor of the learning rate), `weight`, `pooling`, `warmup`, `clip` and `epochs` (a factor)."""
+"""`head` (a factor of the learning rate), `weight`, `spans`, `pooling`, `warmup`, `clip` and `epochs` (a factor)."""
 
-STOCK: Setting = {"head": 1.0, "weight": 1.0, "pooling": "cls", "warmup": 0.0, "clip": 1.0, "epochs": 1.0}
+STOCK: Setting = {
+    "head": 1.0, "weight": 1.0, "spans": 1.0, "pooling": "cls", "warmup": 0.0, "clip": 1.0, "epochs": 1.0
+}  # fmt: skip
 BASE: Setting = {**STOCK, "head": 10.0, "weight": 0.3, "pooling": "mean"}
 CHOICES: dict[str, list[Setting]] = {
     "nothing set": [STOCK],
     "head_learning_rate / learning_rate": [{**BASE, "head": value} for value in (5.0, 10.0, 20.0)],
     "weight of a task on texts": [{**BASE, "weight": value} for value in (1.0, 0.3, 0.1)],
+    "weight of a task on spans beside tasks on every word": [{**BASE, "spans": value} for value in (1.0, 3.0)],
     "pooling of a task on texts": [{**BASE, "pooling": value} for value in ("cls", "mean")],
     "warmup": [{**BASE, "warmup": value} for value in (0.0, 0.1)],
     "max_grad_norm (0: no clipping)": [{**BASE, "clip": value} for value in (1.0, 0.0)],
@@ -62,7 +65,11 @@ def plain(name: str, setting: Setting, seed: int, output: Path) -> dict[str, Any
         "max_grad_norm": setting["clip"], "per_device_train_batch_size": BATCH.get(name, 32), "bf16": True,
         "seed": seed, "eval_strategy": "epoch", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
-    weights = dict.fromkeys(of_texts, setting["weight"])
+    of_spans = [task for task, options in kept["tasks"].items() if "scheme" in options]
+    has_plain_words = len(of_texts) + len(of_spans) < len(kept["tasks"])
+    weights = {
+        **dict.fromkeys(of_texts, setting["weight"]), **dict.fromkeys(of_spans, setting["spans"] if has_plain_words else 1.0)
+    }  # fmt: skip
     return {**kept, "output_dir": str(output), "loss": {"weights": weights}, "training": training}
 
 

@@ -27,6 +27,7 @@ def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict
     assert [(default.key, default.value) for default in found] == [
         ("tasks.topic.pooling", "mean"),
         ("training.head_learning_rate", "0.002, 10 times learning_rate"),
+        ("loss.weights.ner", "3"),
         ("loss.weights.topic", "0.3"),
     ]
     assert found[0].describe() == "tasks.topic.pooling is mean: the task labels texts beside tasks that label words"
@@ -35,7 +36,7 @@ def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict
 def test_given_settings_have_no_line(quick_recipe: dict):
     quick_recipe["tasks"]["topic"] = {"type": "text-classification", "pooling": "mean"}
     quick_recipe["training"]["head_learning_rate"] = 1e-3
-    quick_recipe["loss"] = {"weights": {"topic": 1.0}}
+    quick_recipe["loss"] = {"weights": {"ner": 1.0, "topic": 1.0}}
     assert chosen(quick_recipe) == []
 
 

@@ -110,7 +110,7 @@ def test_weighting_gets_the_losses_of_tasks_with_labels_after_each_step(trainer_
 
 
 def test_constant_weights_equal_the_argument_and_are_not_logged(trainer_of, disjoint):
-    weights = {"pos": 0.3, "topic": 1.0, "score": 2.0}
+    weights = {"pos": 0.3, "ner": 1.0, "topic": 1.0, "score": 2.0}
     found = []
     for settings in ({"loss_weights": weights}, {"loss_weighting": Static(weights)}):
         trainer = trainer_of(disjoint, max_steps=3, logging_steps=1, learning_rate=0.01, **settings)
@@ -123,7 +123,7 @@ def test_constant_weights_equal_the_argument_and_are_not_logged(trainer_of, disj
 def test_pair_of_weights_moves_over_the_training_and_a_resumed_run_continues_it(trainer_of, disjoint, tmp_path):
     settings = {
         "max_steps": 5, "logging_steps": 1, "learning_rate": 0.01, "save_steps": 2, "save_strategy": "steps",
-        "loss_weights": {"pos": [1.0, 0.0], "topic": 1.0, "score": 0.5},
+        "loss_weights": {"pos": [1.0, 0.0], "ner": 1.0, "topic": 1.0, "score": 0.5},
     }  # fmt: skip
     whole = trainer_of(disjoint, disjoint, **settings)
     whole.train()
