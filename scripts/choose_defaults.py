@@ -67,9 +67,8 @@ def plain(name: str, setting: Setting, seed: int, output: Path) -> dict[str, Any
     }  # fmt: skip
     of_spans = [task for task, options in kept["tasks"].items() if "scheme" in options]
     has_plain_words = len(of_texts) + len(of_spans) < len(kept["tasks"])
-    weights = {
-        **dict.fromkeys(of_texts, setting["weight"]), **dict.fromkeys(of_spans, setting["spans"] if has_plain_words else 1.0)
-    }  # fmt: skip
+    spans = setting["spans"] if has_plain_words else 1.0
+    weights = {**dict.fromkeys(of_texts, setting["weight"]), **dict.fromkeys(of_spans, spans)}
     return {**kept, "output_dir": str(output), "loss": {"weights": weights}, "training": training}
 
 
