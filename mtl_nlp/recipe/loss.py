@@ -37,7 +37,7 @@ class LossRecipe(Section):
             on the training.
         weighting_kwargs: the method's own parameters, such as `alpha` of `gradnorm`.
         weights: w_t of each task, for `static`; `[1.0, 0.2]` moves from 1 to 0.2 over the training. For a task that is
-            not named, w_t is 0.3 if the task labels texts and a different task labels words, 3 if the task finds
+            not named, w_t is 0.6 if the task labels texts and a different task labels words, 3 if the task finds
             spans and a different task labels every word, and 1 otherwise.
         scale: with `rows`, a task's loss is scaled by n_t / N, the share of rows that have the task's label; with
             `per_task`, the loss is not scaled.

@@ -21,7 +21,7 @@ class MultitaskTrainingArguments(TrainingArguments):
     `metric_for_best_model` is `mtl_score` unless given.
 
     Args:
-        loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.3 if the task labels
+        loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.6 if the task labels
             texts and a different trained task labels words, 3 if the task finds spans and a different trained task
             labels every word, and 1 otherwise. A pair of numbers moves linearly from its first to its second value over
             the training. For any other method of weighting, pass `loss_weighting` to

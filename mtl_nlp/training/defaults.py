@@ -14,10 +14,10 @@ from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
-HEAD_FACTOR = 10.0
+HEAD_FACTOR = 20.0
 """The learning rate of the new layers divided by `learning_rate`, in a model of several tasks."""
 
-TEXT_WEIGHT = 0.3
+TEXT_WEIGHT = 0.6
 """The loss weight of a task that labels texts, in a training with tasks that label words."""
 
 SPAN_WEIGHT = 3.0

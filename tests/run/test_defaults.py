@@ -26,9 +26,9 @@ def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict
     found = chosen(quick_recipe)
     assert [(default.key, default.value) for default in found] == [
         ("tasks.topic.pooling", "mean"),
-        ("training.head_learning_rate", "0.002, 10 times learning_rate"),
+        ("training.head_learning_rate", "0.004, 20 times learning_rate"),
         ("loss.weights.ner", "3"),
-        ("loss.weights.topic", "0.3"),
+        ("loss.weights.topic", "0.6"),
     ]
     assert found[0].describe() == "tasks.topic.pooling is mean: the task labels texts beside tasks that label words"
 

@@ -15,7 +15,7 @@ def some(*names: str) -> dict:
 
 @pytest.mark.parametrize(
     ("given", "tasks", "rate"),
-    [(None, ["pos"], None), (None, ["pos", "ner"], 2e-3), (3e-4, ["pos", "ner"], 3e-4), (3e-4, ["pos"], 3e-4)],
+    [(None, ["pos"], None), (None, ["pos", "ner"], 4e-3), (3e-4, ["pos", "ner"], 3e-4), (3e-4, ["pos"], 3e-4)],
 )
 def test_heads_of_several_tasks_learn_faster_unless_a_rate_is_given(tmp_path, given, tasks, rate):
     args = MultitaskTrainingArguments(str(tmp_path), learning_rate=2e-4, head_learning_rate=given)
@@ -30,9 +30,9 @@ def test_heads_of_several_tasks_learn_faster_unless_a_rate_is_given(tmp_path, gi
         (["pos"], {}),
         (["ner"], {}),
         (["pos", "ner"], {"ner": 3.0}),
-        (["ner", "topic"], {"topic": 0.3}),
-        (["pos", "topic", "score"], {"topic": 0.3, "score": 0.3}),
-        (["pos", "ner", "topic"], {"ner": 3.0, "topic": 0.3}),
+        (["ner", "topic"], {"topic": 0.6}),
+        (["pos", "topic", "score"], {"topic": 0.6, "score": 0.6}),
+        (["pos", "ner", "topic"], {"ner": 3.0, "topic": 0.6}),
     ],
 )
 def test_tasks_on_texts_weigh_less_and_spans_weigh_more_beside_tasks_on_words(tasks, weights):
@@ -44,7 +44,7 @@ def test_given_weights_come_before_default_weights_and_exclude_a_weighting(tmp_p
     args = MultitaskTrainingArguments(str(tmp_path), loss_weights={"topic": 2.0})
     chosen = loss_weighting_of(args, tasks, tasks, None)
     values = {task: weight.item() for task, weight in chosen.weights(WeightingStep(StepCounts(0, {}, {}), {})).items()}
-    assert values == pytest.approx({"topic": 2.0, "score": 0.3})
+    assert values == pytest.approx({"topic": 2.0, "score": 0.6})
     off = MultitaskTrainingArguments(str(tmp_path), loss_weights={"topic": 0.0})
     with pytest.raises(ValueError, match="above 0 for some task"):
         loss_weighting_of(off, tasks, some("topic"), None)
