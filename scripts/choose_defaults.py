@@ -35,11 +35,13 @@ STOCK: Setting = {
     "head": 1.0, "weight": 1.0, "spans": 1.0, "pooling": "cls", "warmup": 0.0, "clip": 1.0, "epochs": 1.0
 }  # fmt: skip
 BASE: Setting = {**STOCK, "head": 10.0, "weight": 0.3, "pooling": "mean"}
+DEFAULTS: Setting = {**BASE, "head": 20.0, "weight": 0.6, "spans": 3.0}
 CHOICES: dict[str, list[Setting]] = {
     "nothing set": [STOCK],
     "head_learning_rate / learning_rate": [{**BASE, "head": value} for value in (5.0, 10.0, 20.0)],
     "weight of a task on texts": [{**BASE, "weight": value} for value in (1.0, 0.3, 0.1)],
     "weight of a task on spans beside tasks on every word": [{**BASE, "spans": value} for value in (1.0, 3.0)],
+    "factor, texts, spans": [{**BASE, "spans": 3.0}, DEFAULTS],
     "pooling of a task on texts": [{**BASE, "pooling": value} for value in ("cls", "mean")],
     "warmup": [{**BASE, "warmup": value} for value in (0.0, 0.1)],
     "max_grad_norm (0: no clipping)": [{**BASE, "clip": value} for value in (1.0, 0.0)],
@@ -129,7 +131,13 @@ def _mean(values: list[float]) -> float:
 
 def _value(choice: str, setting: Setting) -> str:
     changed = [f"{key} {value}" for key, value in setting.items() if value != BASE[key]]
-    return "all defaults of the stock classes" if choice == "nothing set" else changed[0] if changed else "the default"
+    return (
+        "all defaults of the stock classes"
+        if choice == "nothing set"
+        else ", ".join(changed)
+        if changed
+        else "the base"
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class MultitaskTrainingArguments(TrainingArguments):
         max_tokens_per_batch: the largest number of sub-words in a training batch on one device, padding included,
             instead of `per_device_train_batch_size`. A row counts once, even if the encoder reads the row once per
             adapter of its tasks.
-        head_learning_rate: the learning rate of the new layers of the heads; by default 10 times `learning_rate` in a
+        head_learning_rate: the learning rate of the new layers of the heads; by default 20 times `learning_rate` in a
             model of several tasks, and `learning_rate` in a model of one task. Pretrained layers (the encoder, and the
             pooler in the heads of families such as BERT) always have `learning_rate`.
         adapter_learning_rate: the learning rate of the adapters; `learning_rate` by default.
@@ -85,7 +85,7 @@ class MultitaskTrainingArguments(TrainingArguments):
     )
     head_learning_rate: float | None = field(
         default=None,
-        metadata={"help": "Learning rate of the heads' new layers; 10 times learning_rate with several tasks."},
+        metadata={"help": "Learning rate of the heads' new layers; 20 times learning_rate with several tasks."},
     )
     adapter_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the adapters; learning_rate by default."}
