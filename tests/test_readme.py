@@ -16,25 +16,20 @@ REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 
 
-def yaml_blocks() -> list[dict]:
-    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    return [yaml.safe_load(block) for block in blocks]
+def first_yaml_block(document: str) -> dict:
+    block = re.search(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / document).read_text(), re.DOTALL)
+    return yaml.safe_load(block[1])
 
 
-def test_the_recipe_shown_in_the_readme_is_the_quickstart_recipe():
-    shown = yaml_blocks()[0]
+def test_the_recipe_shown_in_the_documents_is_the_quickstart_recipe():
+    shown = first_yaml_block("concepts/recipe.md")
     real = yaml.safe_load((REPOSITORY / "recipes" / "quickstart.yaml").read_text())
     assert (shown["encoder"], shown["tasks"]) == (real["encoder"], real["tasks"])
     assert shown["training"].items() <= real["training"].items()
 
 
-def block_with(key: str) -> dict:
-    """Return the first block after the recipe that has a section."""
-    return next(block for block in yaml_blocks()[1:] if key in block)
-
-
-def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_recipe):
-    shown = block_with("mixture")
+def test_the_mixture_shown_in_the_documents_is_valid_and_names_the_defaults(quick_recipe):
+    shown = first_yaml_block("concepts/mixture.md")
     recipe = Recipe.from_dict({**quick_recipe, **shown})
     assert training_arguments(recipe).per_device_train_batch_size == 32
     assert {"batching", "length_window"} <= shown["mixture"].keys()
@@ -42,8 +37,8 @@ def test_the_mixture_shown_in_the_readme_is_valid_and_names_the_defaults(quick_r
         assert shown["mixture"][key] == MixtureRecipe.model_fields[key].default
 
 
-def test_the_adapters_shown_in_the_readme_are_valid_and_name_the_defaults(quick_recipe):
-    shown = block_with("adapters")
+def test_the_adapters_shown_in_the_documents_are_valid_and_name_the_defaults(quick_recipe):
+    shown = first_yaml_block("how-to/adapters.md")
     recipe = Recipe.from_dict({**quick_recipe, **shown})
     assert training_arguments(recipe).adapter_learning_rate == 1e-3
     assert set(AdapterRecipe.model_fields) - shown["adapters"].keys() == {"use_rslora", "use_dora"}

@@ -59,7 +59,7 @@ class OnnxMultitaskModel:
         config: the model's configuration.
         tasks: the tasks by name.
 
-    Example:
+    Examples:
         >>> from transformers import pipeline
         >>> from mtl_nlp.export.onnx import OnnxMultitaskModel
         >>> model = OnnxMultitaskModel.from_pretrained("ewt-onnx")

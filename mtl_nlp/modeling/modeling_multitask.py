@@ -55,7 +55,7 @@ class MultitaskModel(ModelParts):
     Raises:
         ValueError: if there are no tasks, or a task has no labels.
 
-    Example:
+    Examples:
         >>> from transformers import AutoTokenizer
         >>> from mtl_nlp import MultitaskModel, TextClassification, TokenClassification
         >>> tasks = [

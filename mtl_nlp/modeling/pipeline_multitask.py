@@ -76,7 +76,7 @@ class MultitaskPipeline(ChunkPipeline):
         ValueError: if an argument or an input is not valid. All inputs of a list are checked before the first encoder
             pass, and any other iterable is checked as far as the pipeline reads ahead.
 
-    Example:
+    Examples:
         >>> import mtl_nlp
         >>> from transformers import pipeline
         >>> answer = pipeline("multitask", model="runs/ewt")
