@@ -4,7 +4,7 @@ from .balancing.weighting import WeightingStep as WeightingStep
 from .data.collator import MultitaskDataCollator as MultitaskDataCollator
 from .data.encoding import EncodedDataset as EncodedDataset
 from .data.encoding import EncodedStream as EncodedStream
-from .data.encoding import encode as encode
+from .data.from_python import encode as encode
 from .data.tokenizer import load_tokenizer as load_tokenizer
 from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError

@@ -32,7 +32,8 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, Recipe, Task, TaskMixture, TextClassification, TokenClassification, load_tokenizer
-from mtl_nlp.data.encoding import EncodedDataset, encode
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.from_python import encode
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.prepare import prepare_run

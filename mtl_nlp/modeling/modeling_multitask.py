@@ -229,7 +229,9 @@ class MultitaskModel(ModelParts):
             names: the tasks whose heads run.
         """
         if not isinstance(labels, Mapping) or (unknown := labels.keys() - self.tasks.keys()):
-            found = f"the names {', '.join(map(repr, unknown))}" if isinstance(labels, Mapping) else type(labels).__name__
+            found = (
+                f"the names {', '.join(map(repr, unknown))}" if isinstance(labels, Mapping) else type(labels).__name__
+            )
             raise ValueError(
                 f"`labels` should be a dict from tasks of the model ({', '.join(self.tasks)}) to tensors. Found {found}."
             )
