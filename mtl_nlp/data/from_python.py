@@ -122,7 +122,7 @@ class Columns:
         """
         if self.tokenizer is None:
             raise DataError(
-                "Raw datasets need a tokenizer. Pass `tokenizer=` to TaskMixture, or `processing_class=` to the trainer."
+                "Raw datasets need a tokenizer. Pass `tokenizer=` to TaskMixture or `processing_class=` to the trainer."
             )
         return {
             "tasks": {task.name: task for task in self.tasks},

@@ -233,7 +233,8 @@ class MultitaskModel(ModelParts):
                 f"the names {', '.join(map(repr, unknown))}" if isinstance(labels, Mapping) else type(labels).__name__
             )
             raise ValueError(
-                f"`labels` should be a dict from tasks of the model ({', '.join(self.tasks)}) to tensors. Found {found}."
+                f"`labels` should be a dict from tasks of the model ({', '.join(self.tasks)}) to tensors. "
+                f"Found {found}."
             )
         if rows is None:
             for name, values in labels.items():

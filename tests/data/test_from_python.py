@@ -83,7 +83,7 @@ def test_values_that_are_no_datasets_are_refused_in_one_line(tokenizer, dataset,
         TaskMixture(
             {"d": dataset}, inputs={"text": "text"}, labels={"topic": "kind"}, tasks=[TOPIC], tokenizer=tokenizer
         )
-    with pytest.raises(DataError, match="should be a dict from names to datasets. Found list"):
+    with pytest.raises(DataError, match=r"should be a dict from names to datasets\. Found list"):
         TaskMixture([dataset])
 
 
@@ -103,7 +103,7 @@ def test_labels_of_some_rows_outside_of_the_label_space_are_evaluated_but_not_tr
     unknown = encoded(tokenizer, TextClassification("topic", ["news", "travel"]))
     assert unknown.unknown_labels == {"topic": ["sport"]}
     with pytest.raises(
-        DataError, match="^d: the training rows have the labels 'sport', which task 'topic' does not have"
+        DataError, match=r"^d: the training rows have the labels 'sport', which task 'topic' does not have"
     ):
         TaskMixture({"d": unknown})
 
@@ -113,7 +113,7 @@ def test_data_for_a_different_label_space_or_task_is_refused(tokenizer):
     check_label_spaces("d", data, {"topic": TOPIC, "pos": POS})
     with pytest.raises(DataError, match="was encoded with 'news', 'sport'; the model has 'sport', 'news'"):
         check_label_spaces("d", data, {"topic": TextClassification("topic", ["sport", "news"])})
-    with pytest.raises(DataError, match="^d: has labels for task 'topic', and the model has pos"):
+    with pytest.raises(DataError, match=r"^d: has labels for task 'topic', and the model has pos"):
         check_label_spaces("d", data, {"pos": POS})
 
 

@@ -68,9 +68,10 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
         trainer = (MultitaskTrainer if batches is None else OrderedTrainer)(
             model,
             MultitaskTrainingArguments(**{**defaults, **arguments}),
-            tokenizer,
+            None,
             None if train is None else TaskMixture(train),
             validation,
+            tokenizer,
             callbacks=callbacks,
             loss_weighting=loss_weighting,
             gradient_method=gradient_method,
