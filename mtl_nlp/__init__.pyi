@@ -26,6 +26,8 @@ from .modeling.tasks_multitask import TextClassification as TextClassification
 from .modeling.tasks_multitask import TokenClassification as TokenClassification
 from .modeling.tasks_multitask import register_task_type as register_task_type
 from .recipe.schema import Recipe as Recipe
+from .run.build import Run as Run
+from .run.prepare import prepare as prepare
 from .run.train import TrainedRun as TrainedRun
 from .run.train import train as train
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
