@@ -102,7 +102,8 @@ class Columns:
         Raises:
             DataError: if the columns of the dataset are not given or missing, or a row is invalid.
         """
-        labels = _of_dataset(self.labels, name, "labels", '{"topic": "category"}')
+        needs_labels = all_labels or self.labels is not None
+        labels = _of_dataset(self.labels, name, "labels", '{"topic": "category"}') if needs_labels else {}
         if not all_labels:
             labels = {task: column for task, column in labels.items() if column in (dataset.column_names or ())}
         tasks = {task.name: task for task in self.tasks}
@@ -155,7 +156,7 @@ class Columns:
             split: the split to take from a `DatasetDict`.
 
         Raises:
-            DataError: if a value is no dataset, or a raw dataset cannot be encoded.
+            DataError: if a value is not a dataset, or a raw dataset cannot be encoded.
         """
         return {name: self._encoded(dataset, name, split) for name, dataset in given.items()}
 
@@ -173,7 +174,7 @@ class Columns:
             name: the name of the dataset.
 
         Raises:
-            DataError: if the value is no dataset, an encoded dataset does not hold its texts, or a row is invalid.
+            DataError: if the value is not a dataset, an encoded dataset does not hold its texts, or a row is invalid.
         """
         if isinstance(dataset, EncodedDataset):
             rows = _decoded_rows(dataset, {task.name: task for task in self.tasks})
@@ -195,7 +196,7 @@ class Columns:
             These columns with the label spaces of all tasks, and the encoded datasets by name.
 
         Raises:
-            DataError: if a value is no dataset, the labels of a task are unknown, or a raw dataset cannot be encoded.
+            DataError: if a value is not a dataset, the labels of a task are unknown, or a dataset cannot be encoded.
         """
         raw = {
             name: _rows_of(value, name, "train")
@@ -262,7 +263,7 @@ def _rows_of(dataset: Any, name: str, split: str) -> Dataset:
     """Return the rows of a raw dataset, or of the split of a `DatasetDict`.
 
     Raises:
-        DataError: if the value is no dataset that can be read at once, or has no such split.
+        DataError: if the value is not a dataset that can be read at once, or has no such split.
     """
     if isinstance(dataset, DatasetDict | IterableDatasetDict):
         if split not in dataset:

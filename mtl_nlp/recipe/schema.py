@@ -205,8 +205,8 @@ class Recipe(Section):
             recipe: the recipe, the path of its file, or its keys and values, with variables such as `${DATA}`.
 
         Raises:
-            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, or the value is none of
-                these.
+            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, or the value has a
+                different type.
         """
         if isinstance(recipe, Recipe):
             return recipe

@@ -149,7 +149,7 @@ def mixture_of(given: Any, columns: Columns) -> TaskMixture | None:
         columns: the columns of raw datasets, with the model's tasks and tokenizer.
 
     Raises:
-        DataError: if the value is no dataset, or the data does not fit the model's tasks.
+        DataError: if the value is not a dataset, or the data does not fit the model's tasks.
     """
     if given is None or isinstance(given, TaskMixture):
         mixture = given
@@ -175,7 +175,7 @@ def evaluation_sets(given: Any, columns: Columns, tasks: Mapping[str, Task]) -> 
         tasks: the model's tasks by name.
 
     Raises:
-        DataError: if a value is no dataset, sets and datasets are mixed, or the data does not fit the model's tasks.
+        DataError: if a value is not a dataset, sets and datasets are mixed, or the data does not fit the model's tasks.
     """
     datasets = given.datasets if isinstance(given, TaskMixture) else named_datasets(given)
     if not datasets:

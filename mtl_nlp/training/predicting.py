@@ -55,7 +55,7 @@ class PredictingTrainer(EvaluatingTrainer):
             metric_key_prefix: the prefix of every metric.
 
         Raises:
-            DataError: if the value is no dataset, or a row is invalid.
+            DataError: if the value is not a dataset, or a row is invalid.
         """
         self._memory_tracker.start()
         started = time.time()

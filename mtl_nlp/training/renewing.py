@@ -1,4 +1,4 @@
-"""A Trainer that builds the parts of its training anew for each model of `model_init`, and searches hyperparameters."""
+"""A Trainer that begins each training with a new model from `model_init`, and searches hyperparameters."""
 
 from __future__ import annotations
 
