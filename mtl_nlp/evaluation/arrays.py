@@ -71,7 +71,7 @@ def arrays_of(
             given = encoded.references[name][:] if name in encoded.references else [None] * encoded.num_rows
             for row, label in enumerate(given):
                 if all_rows or label is not None:
-                    logits.append(values[dataset][name].get(row))
+                    logits.append(values[dataset].get(name, {}).get(row))
                     targets.append(None if label is None else _target(task, label))
         found = stacked(logits, PADDING)
         if found is not None:

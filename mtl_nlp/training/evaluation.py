@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
@@ -217,13 +218,20 @@ class EvaluatingTrainer(HubTrainer):
             if with_values:
                 values = self._preprocessed(output.logits, None if answers_all else batch["labels"])
                 kept += pieces_of_batch(features, rows, values, answered)
-            values = torch.stack(list(output.loss_sums.values())).tolist()
-            sums.append(dict(zip(output.loss_sums, values, strict=True)))
-            counts = counts + count_step([batch], self.tasks)
+            summed = torch.stack(list(output.loss_sums.values())).tolist()
+            sums.append(dict(zip(output.loss_sums, summed, strict=True)))
+            counts = counts + self._counts_of(batch, answers_all=answers_all)
         answers = decode_texts(pieces, answered, with_confidence=with_confidence)
-        own = EvaluatedRows(answers, sums, counts, join_texts(kept, answered) if with_values else {})
-        first, *rest = gather_object([own])
+        evaluated = EvaluatedRows(answers, sums, counts, join_texts(kept, answered) if with_values else {})
+        first, *rest = gather_object([evaluated])
         return sum(rest, first)
+
+    def _counts_of(self, batch: Mapping[str, Any], *, answers_all: bool) -> StepCounts:
+        """Return the counts of a batch; rows without any label are answered, and have no part in the loss."""
+        counts = count_step([batch], self.tasks)
+        if not answers_all:
+            return counts
+        return dataclasses.replace(counts, rows=len(torch.cat([*batch["rows"].values()]).unique()))
 
     def _ready_for_evaluation(self) -> None:
         """Set the mode, the precision and the device of the model."""

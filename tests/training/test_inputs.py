@@ -26,9 +26,9 @@ from mtl_nlp.training.inputs import (
 TEXTS = Dataset.from_dict({"text": ["a", "b", "c"], "kind": ["news", "sport", "news"]})
 
 
-def trainer(tokenizer, folder, model=None, **given) -> MultitaskTrainer:
+def trainer(tokenizer, folder, **given) -> MultitaskTrainer:
     args = TrainingArguments(str(folder), save_strategy="no", max_steps=1, report_to="none", disable_tqdm=True)
-    return MultitaskTrainer(**{"model": model or build_model(), "args": args, "processing_class": tokenizer, **given})
+    return MultitaskTrainer(**{"model": build_model(), "args": args, "processing_class": tokenizer, **given})
 
 
 def test_plain_arguments_keep_what_they_change_and_get_the_defaults_of_multitask_training(tmp_path):
@@ -62,7 +62,7 @@ def test_single_and_raw_datasets_train_and_evaluate_with_plain_arguments(tokeniz
 def test_columns_and_tokenizer_of_a_mixture_serve_the_trainer(tokenizer, tmp_path):
     tasks = [TextClassification("topic"), Regression("score")]
     mixture = TaskMixture(TEXTS, inputs={"text": "text"}, labels={"topic": "kind"}, tasks=tasks, tokenizer=tokenizer)
-    built = trainer(None, tmp_path, build_model(mixture.tasks), train_dataset=mixture, eval_dataset=TEXTS)
+    built = trainer(None, tmp_path, model=build_model(mixture.tasks), train_dataset=mixture, eval_dataset=TEXTS)
     assert built.processing_class is tokenizer
     assert "eval_topic_accuracy" in built.evaluate()
 
@@ -127,4 +127,4 @@ def test_data_for_other_label_spaces_is_refused(tokenizer, tmp_path):
     model = build_model([TextClassification("topic", ["sport", "news"])])
     for given in ({"train_dataset": {"d": data}}, {"eval_dataset": {"d": data}}):
         with pytest.raises(DataError, match="the label space of task 'topic' differs between data and model"):
-            trainer(tokenizer, tmp_path, model, **given)
+            trainer(tokenizer, tmp_path, **{"model": model, **given})
