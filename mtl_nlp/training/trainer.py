@@ -258,8 +258,8 @@ class MultitaskTrainer(RenewingTrainer):
         return (epochs, steps_per_epoch, *middle, max_steps)
 
     def num_examples(self, dataloader: DataLoader) -> int:
-        """Return the number of rows in an epoch."""
-        return len(self.train_dataset)
+        """Return the number of rows of a loader; for the loader of the training, the rows in an epoch."""
+        return len(self.train_dataset if isinstance(dataloader.dataset, MixtureStream) else dataloader.dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of this process's batches of the mixture.
