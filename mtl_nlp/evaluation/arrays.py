@@ -38,7 +38,8 @@ def stacked(values: Sequence[np.ndarray | None], missing: float) -> np.ndarray |
     result = np.full((len(values), *shape), missing, dtype=present[0].dtype)
     for number, value in enumerate(values):
         if value is not None:
-            result[(number, *map(slice, value.shape))] = value
+            index: tuple[int | slice, ...] = (number, *map(slice, value.shape))
+            result[index] = value
     return result
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from datasets import DatasetDict, IterableDatasetDict
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
-from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.from_python import ColumnNames, Columns, check_label_spaces, named_datasets
 from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 Preprocess = Callable[[Any, Any], Any] | Mapping[str, Callable[[Any, Any], Any]]
@@ -115,7 +116,7 @@ def columns_of(
     Args:
         model: the model.
         train_dataset: the training data. Columns and tokenizer that are not given are those of a mixture of raw
-            datasets.
+            datasets, and the window is that of the model, or else of encoded data.
         tokenizer: the tokenizer.
         inputs: the columns of the inputs.
         labels: the columns of the labels.
@@ -131,14 +132,19 @@ def columns_of(
             f"`processing_class` should be the model's tokenizer, see load_tokenizer. Found {type(tokenizer).__name__}."
         )
     config = model.config
-    return Columns(
-        inputs or known.inputs,
-        labels or known.labels,
-        tuple(model.tasks.values()),
-        tokenizer,
-        config.max_length or known.max_length,
-        config.stride or known.stride,
-    )
+    window = (config.max_length, config.stride)
+    if config.max_length is None:
+        window = _window_of(train_dataset) or (default_max_length(tokenizer, config.text_config), config.stride)
+    return Columns(inputs or known.inputs, labels or known.labels, tuple(model.tasks.values()), tokenizer, *window)
+
+
+def _window_of(train_dataset: Any) -> tuple[int, int | None] | None:
+    """Return `max_length` and `stride` of the first encoded dataset that knows them."""
+    given = train_dataset.datasets if isinstance(train_dataset, TaskMixture) else named_datasets(train_dataset) or {}
+    for dataset in given.values():
+        if isinstance(dataset, EncodedDataset | EncodedStream) and dataset.max_length is not None:
+            return dataset.max_length, dataset.stride
+    return None
 
 
 def mixture_of(given: Any, columns: Columns) -> TaskMixture | None:

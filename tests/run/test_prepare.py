@@ -15,7 +15,7 @@ from mtl_nlp.run.prepare import prepare, prepare_evaluation
 
 
 def test_a_recipe_can_be_an_object_a_file_or_a_dict(quick_recipe, tmp_path):
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe, sort_keys=False), encoding="utf-8")
     for recipe in (quick_recipe, tmp_path / "recipe.yaml", Recipe.from_dict(quick_recipe)):
         assert list(mtl_nlp.prepare(recipe).tasks) == ["pos", "ner", "topic"]
     with pytest.raises(

@@ -64,6 +64,7 @@ def test_columns_and_tokenizer_of_a_mixture_serve_the_trainer(tokenizer, tmp_pat
     mixture = TaskMixture(TEXTS, inputs={"text": "text"}, labels={"topic": "kind"}, tasks=tasks, tokenizer=tokenizer)
     built = trainer(None, tmp_path, model=build_model(mixture.tasks), train_dataset=mixture, eval_dataset=TEXTS)
     assert built.processing_class is tokenizer
+    assert (built.columns.max_length, built.model.config.max_length) == (48, 48)
     assert "eval_topic_accuracy" in built.evaluate()
 
 
