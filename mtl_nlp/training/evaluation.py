@@ -209,7 +209,7 @@ class EvaluatingTrainer(HubTrainer):
             batch = send_to_device(batch, self.args.device)
             # Outside of training accelerate has not wrapped the model, and the precision should be the same.
             with self.accelerator.autocast():
-                output = self._output_for_all(batch) if answers_all else self.model(**batch)
+                output: Any = self._output_for_all(batch) if answers_all else self.model(**batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             if number >= len(batches) - repeated:
                 continue

@@ -171,6 +171,13 @@ def mixture_of(given: Any, columns: Columns) -> TaskMixture | None:
     return mixture
 
 
+def trained_tasks_of(mixture: TaskMixture | None, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return the tasks that a mixture has labels for; without a mixture, all tasks."""
+    datasets = {} if mixture is None else mixture.datasets
+    fed = {task for encoded in datasets.values() for task in encoded.feeds} or tasks.keys()
+    return {name: task for name, task in tasks.items() if name in fed}
+
+
 def evaluation_sets(given: Any, columns: Columns, tasks: Mapping[str, Task]) -> Sets:
     """Return evaluation sets in one form, with encoded splits.
 

@@ -44,6 +44,7 @@ from mtl_nlp.training.inputs import (
     columns_of,
     evaluation_sets,
     mixture_of,
+    trained_tasks_of,
     training_arguments_of,
 )
 from mtl_nlp.training.optimizer import include_weighting, set_learning_rate
@@ -140,21 +141,18 @@ class MultitaskTrainer(RenewingTrainer):
         check_callables(model.tasks, data_collator, compute_loss_func, **by_task)
         self.tasks = model.tasks
         self.columns = columns_of(model, train_dataset, processing_class, inputs, labels)
-        processing_class = self.columns.tokenizer
         train_dataset = mixture_of(train_dataset, self.columns)
         sets = {} if eval_dataset is None else evaluation_sets(eval_dataset, self.columns, self.tasks)
         check_named_sets(sets, args, has_headroom=train_dataset is not None and bool(train_dataset.headroom))
-        train_datasets = {} if train_dataset is None else train_dataset.datasets
-        fed = {task for encoded in train_datasets.values() for task in encoded.feeds} or self.tasks.keys()
-        self.trained_tasks = {name: task for name, task in self.tasks.items() if name in fed}
+        self.trained_tasks = trained_tasks_of(train_dataset, self.tasks)
         loss_weighting_of(args, self.tasks, self.trained_tasks, loss_weighting)  # an error before anything is created
         super().__init__(
             model=model,
             args=args,
-            processing_class=processing_class,
+            processing_class=self.columns.tokenizer,
             train_dataset=train_dataset,
             eval_dataset=sets.get("", sets or None),
-            data_collator=data_collator or MultitaskDataCollator(processing_class, self.tasks),
+            data_collator=data_collator or MultitaskDataCollator(self.columns.tokenizer, self.tasks),
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -164,16 +162,17 @@ class MultitaskTrainer(RenewingTrainer):
         self.model_init = model_init
         self.recipe = ""
         self.given_methods = (loss_weighting, gradient_method)
-        self.known_datasets = [
-            *train_datasets.values(),
-            *(encoded for parts in sets.values() for encoded in parts.values()),
-        ]
+        parts = [{} if train_dataset is None else train_dataset.datasets, *sets.values()]
+        self.known_datasets = [encoded for datasets in parts for encoded in datasets.values()]
         self.progress = Progress()
         self._streams = StreamPosition(self.args.process_index, self.args.world_size)
         self._resumed: TrainerState | None = None
         self.epochs = EpochStart(self._streams)
         self.note: Callable[[str], None] = logger.warning
         self.bind()
+        self._warn_of_idle_devices()
+
+    def _warn_of_idle_devices(self) -> None:
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
                 f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
@@ -185,7 +184,7 @@ class MultitaskTrainer(RenewingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train the model.
+        """Train the model, or a new model of `model_init`.
 
         Args:
             resume_from_checkpoint: the folder of a checkpoint; True for the last complete checkpoint in `output_dir`.
@@ -196,8 +195,8 @@ class MultitaskTrainer(RenewingTrainer):
             CheckpointError: if there is no such checkpoint, or if the checkpoint is damaged or belongs to a different
                 model or loss weighting.
             RunError: if a loss or gradient is not finite (with `on_nonfinite: skip`, in most steps or in ten in a row),
-                if a new checkpoint cannot be written, if a worker of the
-                data loader was killed, or if a different process of the run has ended.
+                if a new checkpoint cannot be written, if a worker of the data loader was killed, or if a different
+                process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
         """
         if resume_from_checkpoint is True:
@@ -206,11 +205,11 @@ class MultitaskTrainer(RenewingTrainer):
             self.renew(trial)
         self._streams.state = self._resumed = None
         names = () if self.train_dataset is None else self.train_dataset.datasets
-        self.progress.start(names, Path(resume_from_checkpoint) if resume_from_checkpoint else None)
+        checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.progress.start(names, checkpoint)
         if self.conflict is not None:
-            self.conflict.load(Path(resume_from_checkpoint) if resume_from_checkpoint else None)
-        if resume_from_checkpoint:
-            checkpoint = Path(resume_from_checkpoint)
+            self.conflict.load(checkpoint)
+        if checkpoint is not None:
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
             load_gradient_method(checkpoint, self.gradient_method)
