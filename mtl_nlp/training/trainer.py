@@ -159,8 +159,7 @@ class MultitaskTrainer(RenewingTrainer):
             optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        self.model_init = model_init
-        self.recipe = ""
+        self.model_init, self.recipe = model_init, ""
         self.given_methods = (loss_weighting, gradient_method)
         parts = [{} if train_dataset is None else train_dataset.datasets, *sets.values()]
         self.known_datasets = [encoded for datasets in parts for encoded in datasets.values()]
@@ -204,9 +203,8 @@ class MultitaskTrainer(RenewingTrainer):
         if self.model_init is not None:
             self.renew(trial)
         self._streams.state = self._resumed = None
-        names = () if self.train_dataset is None else self.train_dataset.datasets
         checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        self.progress.start(names, checkpoint)
+        self.progress.start(() if self.train_dataset is None else self.train_dataset.datasets, checkpoint)
         if self.conflict is not None:
             self.conflict.load(checkpoint)
         if checkpoint is not None:
