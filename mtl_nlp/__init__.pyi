@@ -31,6 +31,7 @@ from .run.prepare import prepare as prepare
 from .run.train import TrainedRun as TrainedRun
 from .run.train import train as train
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
+from .training.predicting import MultitaskPredictionOutput as MultitaskPredictionOutput
 from .training.trainer import MultitaskTrainer as MultitaskTrainer
 from .transfer.comparing import compare as compare
 from .transfer.comparison import Comparison as Comparison
