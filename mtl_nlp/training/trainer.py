@@ -237,8 +237,13 @@ class MultitaskTrainer(RenewingTrainer):
     def _evaluate(
         self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
     ) -> dict[str, float]:
-        """Evaluate in training; a resumed run skips `eval_on_start`, which an uninterrupted run has only once."""
-        if skip_scheduler and self._resumed is not None:
+        """Evaluate in training; a resumed run does not repeat the evaluation of `eval_on_start`.
+
+        Such an evaluation would count for early stopping, unlike in an uninterrupted run.
+        """
+        history = [] if self._resumed is None else self._resumed.log_history
+        at_start = {key for entry in history if entry.get("step") == 0 for key in entry}
+        if skip_scheduler and any(key.startswith("eval_") for key in at_start):
             return {}
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
 
