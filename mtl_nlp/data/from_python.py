@@ -344,8 +344,8 @@ def check_label_spaces(name: str, dataset: EncodedDataset | EncodedStream, tasks
     for task in dataset.feeds:
         if task not in tasks:
             raise DataError(
-                f"{name}: has labels for task {task!r}, and the model has {', '.join(tasks)}. Encode the data again with "
-                f"labels of the model's tasks."
+                f"{name}: has labels for task {task!r}, and the model has {', '.join(tasks)}. Encode the data again "
+                f"with labels of the model's tasks."
             )
     for task, labels in dataset.label_spaces.items():
         if tuple(tasks[task].labels) != labels:
