@@ -4,7 +4,7 @@ from .balancing.weighting import WeightingStep as WeightingStep
 from .data.collator import MultitaskDataCollator as MultitaskDataCollator
 from .data.encoding import EncodedDataset as EncodedDataset
 from .data.encoding import EncodedStream as EncodedStream
-from .data.encoding import encode as encode
+from .data.from_python import encode as encode
 from .data.tokenizer import load_tokenizer as load_tokenizer
 from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError
@@ -26,9 +26,12 @@ from .modeling.tasks_multitask import TextClassification as TextClassification
 from .modeling.tasks_multitask import TokenClassification as TokenClassification
 from .modeling.tasks_multitask import register_task_type as register_task_type
 from .recipe.schema import Recipe as Recipe
+from .run.build import Run as Run
+from .run.prepare import prepare as prepare
 from .run.train import TrainedRun as TrainedRun
 from .run.train import train as train
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
+from .training.predicting import MultitaskPredictionOutput as MultitaskPredictionOutput
 from .training.trainer import MultitaskTrainer as MultitaskTrainer
 from .transfer.comparing import compare as compare
 from .transfer.comparison import Comparison as Comparison

@@ -42,7 +42,7 @@ from mtl_nlp.modeling.lora_multitask import RoutedLinear, adapter_options, injec
 from mtl_nlp.modeling.routing_multitask import Route, routed
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 ROOT = Path(__file__).parents[1]
 ROWS, LENGTH = 32, 64
@@ -159,7 +159,7 @@ def build_mixed_trainer(side: str, steps: int) -> MultitaskTrainer:
     data["training"] |= {"max_steps": steps, "eval_strategy": "no", "disable_tqdm": True, "logging_strategy": "no"}
     data |= {} if SIDES[side] is None else {"adapters": SIDES[side]}
     recipe = Recipe.from_dict(data)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     return build_trainer(run, build_model(run), training_arguments(recipe))
 
 

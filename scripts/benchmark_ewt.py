@@ -36,7 +36,7 @@ from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import score
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ewt.yaml"
 TASKS = ("pos", "ner", "genre")
@@ -112,7 +112,7 @@ def plain_prediction(run: Run, task: str, window: dict[str, Any], logits: np.nda
 def joint_run(seed: int) -> dict[str, dict[str, float]]:
     """Train the recipe, and return task -> split -> primary score in percent."""
     recipe = Recipe.load(RECIPE, [f"training.seed={seed}", "training.eval_strategy=no", "training.disable_tqdm=true"])
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     trainer = build_trainer(run, build_model(run), training_arguments(recipe))
     trainer.train()
     trainer.save_model()
@@ -153,7 +153,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
-    run = prepare_run(Recipe.load(RECIPE))
+    run = prepare(Recipe.load(RECIPE))
     for seed in options.seeds:
         for side in options.sides:
             done = {line["task"] for line in lines if (line["side"], line["seed"]) == (side, seed)}

@@ -32,10 +32,11 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from transformers.utils import logging
 
 from mtl_nlp import MultitaskModel, Recipe, Task, TaskMixture, TextClassification, TokenClassification, load_tokenizer
-from mtl_nlp.data.encoding import EncodedDataset, encode
+from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.from_python import encode
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.run.arguments import training_arguments
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -196,7 +197,7 @@ def padding() -> list[str]:
     figures = []
     for name, bar in (("ewt", 0.08), ("mixed", 0.15)):
         recipe = Recipe.load(ROOT / f"recipes/{name}.yaml", [f"training.per_device_train_batch_size={BATCH}"])
-        mixture = prepare_run(recipe).mixture
+        mixture = prepare(recipe).mixture
         batches = list(batch_sampler(mixture, training_arguments(recipe)))
         rows = np.random.default_rng(0).permutation(np.concatenate(batches))
         shuffled = _padding(mixture, np.split(rows, range(BATCH, len(rows), BATCH)))

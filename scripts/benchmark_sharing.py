@@ -30,7 +30,7 @@ from transformers.utils import logging
 from mtl_nlp import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 ADAPTERS = {"r": 8, "target_modules": "all-linear"}
@@ -91,7 +91,7 @@ def recipe_of(name: str, side: str, task: str | None, seed: int, epochs: float, 
 
 def train_and_score(recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
     """Train, and return the primary score of each task on each split in percent, the seconds and the parameters."""
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     for name, encoded in run.splits["train"].items():
         if options.rows is not None and encoded.num_windows > options.rows:
             windows = encoded.windows.shuffle(seed=0).select(range(options.rows))

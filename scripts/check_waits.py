@@ -102,7 +102,7 @@ def train(mixture: TaskMixture, tokenizer: PreTrainedTokenizerFast, folder: str,
         folder, max_steps=ROWS // 16, per_device_train_batch_size=16, disable_tqdm=True, save_strategy="no",
         logging_steps=ROWS // 16, learning_rate=1e-5, **settings,
     )  # fmt: skip
-    trainer = MultitaskTrainer(model, arguments, tokenizer, mixture)
+    trainer = MultitaskTrainer(model, arguments, None, mixture, processing_class=tokenizer)
     watch = Checked([task.name for task in TASKS], trainer.accelerator)
     hooks = next(callback for callback in trainer.callback_handler.callbacks if isinstance(callback, StepHooks))
     trainer.watch = hooks.watch = watch

@@ -28,7 +28,7 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 
 from mtl_nlp import Recipe
 from mtl_nlp.run.build import build_model as build_run_model
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -83,7 +83,7 @@ def quick_recipe(encoder_folder: Callable[[str], str], tmp_path: Path) -> dict:
 @pytest.fixture
 def run(quick_recipe: dict) -> Run:
     """The sample recipe, loaded and encoded."""
-    return prepare_run(Recipe.from_dict(quick_recipe))
+    return prepare(Recipe.from_dict(quick_recipe))
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_model_trains_a_hundred_tasks_on_a_hundred_datasets(tokenizers, tmp_path
     args = MultitaskTrainingArguments(
         str(tmp_path), num_train_epochs=1, per_device_train_batch_size=16, save_strategy="no", disable_tqdm=True
     )
-    trainer = MultitaskTrainer(model, args, tokenizer, TaskMixture(datasets), datasets)
+    trainer = MultitaskTrainer(model, args, None, TaskMixture(datasets), datasets, tokenizer)
     trainer.train()
     for task, old, new in zip(tasks, before, model.heads, strict=True):
         pairs = zip(old.parameters(), new.parameters(), strict=True)

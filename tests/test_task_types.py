@@ -29,7 +29,7 @@ from mtl_nlp.modeling.unit_losses_multitask import binary_cross_entropy_sum, squ
 from mtl_nlp.modeling.words_multitask import Word
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.serving.page import format_answer
 
 # Two types like those of a user: a number per word, and ordered classes per text.
@@ -230,7 +230,7 @@ def test_external_types_learn_beside_a_built_in_type(folder):
 
 def test_evaluation_gives_scores_and_mean_losses_of_external_types(folder):
     recipe = Recipe.load(folder / "recipe.yaml")
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     model = MultitaskModel.from_pretrained(folder / "run")
     trainer = build_trainer(run, model, training_arguments(recipe))
     metrics = trainer.evaluate()

@@ -73,10 +73,10 @@ def plan(options: argparse.Namespace) -> None:
     from mtl_nlp.run.arguments import training_arguments
     from mtl_nlp.run.build import check_splits
     from mtl_nlp.run.plan import describe_plan
-    from mtl_nlp.run.prepare import prepare_run
+    from mtl_nlp.run.prepare import prepare
 
     arguments = training_arguments(recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     text = describe_plan(run, arguments)
     if arguments.process_index == 0:
         print(text)

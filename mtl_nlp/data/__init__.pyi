@@ -1,5 +1,5 @@
 from .collator import MultitaskDataCollator as MultitaskDataCollator
 from .encoding import EncodedDataset as EncodedDataset
 from .encoding import EncodedStream as EncodedStream
-from .encoding import encode as encode
+from .from_python import encode as encode
 from .tokenizer import load_tokenizer as load_tokenizer

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 
 SOURCE = "source"
@@ -33,13 +34,17 @@ class MultitaskDataCollator:
 
     Args:
         tokenizer: the tokenizer, for its padding ids.
-        tasks: all tasks of the model, by name.
+        tasks: all tasks of the model, by name or as a list.
         pad_to_multiple_of: number of which L should be a multiple, for faster kernels on some hardware.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tasks: Mapping[str, Task]
     pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tasks, Mapping):
+            self.tasks = {task.name: task for task in self.tasks}
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of rows with the columns of [`EncodedDataset`]'s windows."""
@@ -105,7 +110,7 @@ class WithSources:
         drawn = [0] * self.datasets
         for feature in features:
             drawn[feature[SOURCE]] += 1
-        return SourcedBatch(self.collator(features), drawn)
+        return SourcedBatch(checked_batch(self.collator(features)), drawn)
 
 
 class WithFeatures:
@@ -115,7 +120,22 @@ class WithFeatures:
         self.collator = collator
 
     def __call__(self, features: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        return features, self.collator(features)
+        return features, checked_batch(self.collator(features))
+
+
+def checked_batch(batch: Any) -> dict[str, Any]:
+    """Return the batch of a collator, which may be the user's own.
+
+    Raises:
+        DataError: if the batch does not have the rows and labels of tasks.
+    """
+    if not isinstance(batch, Mapping) or not {"input_ids", "attention_mask", "rows", "labels"} <= batch.keys():
+        found = ", ".join(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+        raise DataError(
+            f"`data_collator` should return `input_ids`, `attention_mask`, `rows` and `labels`, like "
+            f"MultitaskDataCollator. Found {found}."
+        )
+    return dict(batch)
 
 
 def _pad(sequences: Sequence[Sequence[int]], present: np.ndarray, value: int) -> torch.Tensor:

@@ -15,15 +15,14 @@ from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
     REPAIRED,
     arrow_feature,
-    canonical_rows,
     code_fingerprint,
     outside_code,
     progress_bars_from,
     reading,
 )
 from mtl_nlp.errors import DataError
-from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
-from mtl_nlp.modeling.windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
+from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.windows_multitask import Window, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
 from mtl_nlp.recipe.sections import INPUTS
 
@@ -48,6 +47,9 @@ class EncodedDataset:
         max_length: maximum number of sub-words per window; None if unknown or unlimited.
         stride: maximum number of sub-words that neighbouring windows share; None for the default.
         inputs: the canonical inputs in the order of the source rows: `tokens`, or `text` and `text_pair`.
+        label_spaces: for each task with a label space that the split feeds, the label space of the targets.
+        unknown_labels: for each task, the labels in the rows that the label space does not have, if they were looked
+            for (see `encode`).
     """
 
     name: str
@@ -59,11 +61,13 @@ class EncodedDataset:
     max_length: int | None = None
     stride: int | None = None
     inputs: dict[str, Column] = field(default_factory=dict)
+    label_spaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unknown_labels: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
         """Number of source rows; a long row has several windows."""
-        return len(next(iter(self.references.values())))
+        return len(next(iter((self.references or self.inputs).values())))
 
     @property
     def feeds(self) -> tuple[str, ...]:
@@ -118,6 +122,7 @@ class EncodedStream:
         buffer_size: number of rows that are read and shuffled together.
         max_length: as in `EncodedDataset`.
         stride: as in `EncodedDataset`.
+        label_spaces: as in `EncodedDataset`.
     """
 
     name: str
@@ -128,58 +133,12 @@ class EncodedStream:
     buffer_size: int
     max_length: int | None = None
     stride: int | None = None
+    label_spaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
         """Number of rows, given or counted."""
         return self.num_windows
-
-
-def encode(
-    dataset: Dataset | IterableDataset,
-    *,
-    inputs: Mapping[str, str],
-    labels: Mapping[str, str],
-    tasks: Sequence[Task],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None = None,
-    stride: int | None = None,
-    name: str = "dataset",
-    num_rows: int | None = None,
-    buffer_size: int = 1000,
-) -> EncodedDataset | EncodedStream:
-    """Check and encode a dataset for training or evaluation, like a recipe does.
-
-    Args:
-        dataset: the raw rows; rows of an `IterableDataset` are encoded during training.
-        inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
-        labels: task -> column.
-        tasks: all tasks of the model, with their label spaces.
-        tokenizer: see `load_tokenizer`.
-        max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
-        stride: maximum number of sub-words that neighbouring windows of a long text share; a quarter of a window by
-            default.
-        name: the name of the dataset in messages.
-        num_rows: number of rows of an `IterableDataset`.
-        buffer_size: number of rows of an `IterableDataset` that are shuffled together.
-
-    Raises:
-        DataError: if a column is missing, a row is invalid, or the number of streamed rows is not given.
-    """
-    by_name = {task.name: task for task in tasks}
-    arguments: dict[str, Any] = {
-        "tasks": by_name,
-        "tokenizer": tokenizer,
-        "reads_words": reads_words(tasks),
-        "max_length": max_length or default_max_length(tokenizer),
-        "stride": stride,
-    }
-    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name)
-    if isinstance(rows, Dataset):
-        return encode_dataset(name, rows, **arguments)
-    if num_rows is None:
-        raise DataError(f"{name}: an IterableDataset needs `num_rows`. Found None. Give its number of rows.")
-    return encode_stream(name, rows, **arguments, num_rows=num_rows, buffer_size=buffer_size)
 
 
 def encode_dataset(
@@ -191,6 +150,7 @@ def encode_dataset(
     reads_words: bool,
     max_length: int | None = None,
     stride: int | None = None,
+    for_prediction: bool = False,
 ) -> EncodedDataset:
     """Encode canonical rows (see `canonical_rows`).
 
@@ -205,15 +165,19 @@ def encode_dataset(
         reads_words: whether raw texts are split into words first, see `MultitaskConfig.reads_words`.
         max_length: maximum number of sub-words per window; None for no limit.
         stride: maximum number of sub-words that neighbouring windows share; None for a quarter of a window.
+        for_prediction: whether every row has all windows that any of the tasks reads, also without a label.
 
     Raises:
-        DataError: if no row has a label.
+        DataError: if no row has a label, unless for prediction.
     """
     fed = _fed_by(rows, tasks)
+    read_by = tasks if for_prediction else fed
+    arguments = _encoding_map(
+        rows, fed, tokenizer, reads_words, max_length, stride, labels_words=_labels_words(read_by)
+    )
+    arguments["fn_kwargs"]["keeps_unlabelled"] = for_prediction
     with progress_bars_from(len(rows)):
-        windows = rows.map(
-            **_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride), desc=f"Tokenizing {name}"
-        )
+        windows = rows.map(**arguments, desc=f"Tokenizing {name}")
     if len(windows) == 0:
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
     references = {task: rows[LABEL_PREFIX + task] for task in fed}
@@ -221,7 +185,9 @@ def encode_dataset(
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
     inputs = {key: rows[key] for key in INPUTS if key in rows.column_names}
-    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint, max_length, stride, inputs)
+    return EncodedDataset(
+        name, windows, references, repaired, empty, rows._fingerprint, max_length, stride, inputs, _label_spaces(fed)
+    )
 
 
 def encode_stream(
@@ -253,16 +219,27 @@ def encode_stream(
         DataError: if no row has a label, or if one of the first rows is invalid or cannot be read.
     """
     fed = _fed_by(rows, tasks)
-    windows = rows.map(**_encoding_map(rows, fed, tokenizer, reads_words, max_length, stride))
+    arguments = _encoding_map(rows, fed, tokenizer, reads_words, max_length, stride, labels_words=_labels_words(fed))
+    windows = rows.map(**arguments)
     with reading(name):
         lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
     if not len(lengths):
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
-    return EncodedStream(name, windows, tuple(fed), num_rows, lengths, buffer_size, max_length, stride)
+    return EncodedStream(
+        name, windows, tuple(fed), num_rows, lengths, buffer_size, max_length, stride, _label_spaces(fed)
+    )
 
 
 def _fed_by(rows: Dataset | IterableDataset, tasks: Mapping[str, Task]) -> dict[str, Task]:
     return {task: tasks[task] for task in tasks if LABEL_PREFIX + task in (rows.column_names or ())}
+
+
+def _label_spaces(fed: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(task.labels) for name, task in fed.items() if task.kind.has_label_space}
+
+
+def _labels_words(tasks: Mapping[str, Task]) -> bool:
+    return any(task.kind.labels_words for task in tasks.values())
 
 
 def _encoding_map(
@@ -272,6 +249,8 @@ def _encoding_map(
     reads_words: bool,
     max_length: int | None,
     stride: int | None,
+    *,
+    labels_words: bool,
 ) -> dict[str, Any]:
     """Return the arguments of `map` that turn canonical rows into windows."""
     features = {
@@ -298,6 +277,7 @@ def _encoding_map(
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
+            "labels_words": labels_words,
             "code": code_fingerprint() + outside_code(fed.values()),
         },
     }
@@ -312,10 +292,11 @@ def _encode_batch(
     reads_words: bool,
     max_length: int | None,
     stride: int | None,
+    labels_words: bool,
     code: str,
+    keeps_unlabelled: bool = False,
 ) -> dict[str, list]:
     fed = [task_from_dict(task) for task in tasks]
-    labels_words = any(task.kind.labels_words for task in fed)
     pairs = batch.get("text_pair")
     encoded: list[list[Window]]
     if reads_words:
@@ -338,7 +319,7 @@ def _encode_batch(
                 column = LABEL_PREFIX + task.name
                 value = batch[column][position]
                 labels[column] = None if value is None else task.kind.target_of_window(value, window.words, number)
-            if all(label is None for label in labels.values()):
+            if not keeps_unlabelled and all(label is None for label in labels.values()):
                 continue
             fields = vars(window)
             row = {key: fields[key] for key in keys} | {"row": index, "length": len(window.input_ids)}

@@ -83,12 +83,34 @@ def pieces_of_batch(
     """
     pieces = []
     for name, task in tasks.items():
-        values = logits[name].float().cpu().numpy()
+        values = _array_of(logits[name])
         for row, row_logits in zip(rows[name].tolist(), values, strict=True):
             feature = features[row]
             cut = task.kind.cut(row_logits, feature["positions"])
             pieces.append(Piece(name, feature["row"], feature["words"], cut))
     return pieces
+
+
+def _array_of(values: Any) -> np.ndarray:
+    tensor = torch.as_tensor(values)
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def _windows_of_texts(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
+    """Return the pieces of each text in the order of its windows, by task and index of the source row."""
+    parts: dict[tuple[str, int], list[Piece]] = {}
+    for piece in pieces:
+        parts.setdefault((piece.task, piece.row), []).append(piece)
+    # Windows have consecutive words.
+    return {text: sorted(found, key=lambda piece: piece.words[:1]) for text, found in parts.items()}
+
+
+def join_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str, dict[int, np.ndarray]]:
+    """Return the logits of each text for each task, by index of the source row."""
+    joined: dict[str, dict[int, np.ndarray]] = {name: {} for name in tasks}
+    for (name, row), windows in _windows_of_texts(pieces).items():
+        joined[name][row] = np.asarray(tasks[name].kind.join([window.logits for window in windows]))
+    return joined
 
 
 def decode_texts(
@@ -106,12 +128,8 @@ def decode_texts(
     Returns:
         For each task, the answer by index of the source row.
     """
-    parts: dict[tuple[str, int], list[Piece]] = {}
-    for piece in pieces:
-        parts.setdefault((piece.task, piece.row), []).append(piece)
     answers: dict[str, dict[int, Answer]] = {name: {} for name in tasks}
-    for (name, row), found in parts.items():
-        windows = sorted(found, key=lambda piece: piece.words[:1])  # windows have consecutive words
+    for (name, row), windows in _windows_of_texts(pieces).items():
         kind = tasks[name].kind
         logits = kind.join([window.logits for window in windows])
         label = kind.decode(logits)

@@ -50,7 +50,7 @@ class _Source:
     with_code: bool = False
 
 
-def model_card(folder: Path, name: str, *, with_code: bool = False) -> str:
+def model_card(folder: Path, name: str, *, with_code: bool = False, config: MultitaskConfig | None = None) -> str:
     """Return the card of a trained model.
 
     The card is made from `config.json` and, if they exist, `recipe.yaml`, `results.json` and the `comparison.json` of
@@ -61,12 +61,13 @@ def model_card(folder: Path, name: str, *, with_code: bool = False) -> str:
         folder: the model's folder.
         name: the repository's id, or the folder's name.
         with_code: whether the repository holds the model's code.
+        config: the configuration of a model that is not saved yet, instead of `config.json`.
 
     Raises:
         RecipeError: if `recipe.yaml` is damaged or holds a secret.
         DataError: if `results.json` is damaged or belongs to a different model, or `comparison.json` is damaged.
     """
-    config = MultitaskConfig.from_pretrained(folder)
+    config = config or MultitaskConfig.from_pretrained(folder)
     source = _Source(
         name,
         config.get_tasks(),
@@ -113,8 +114,12 @@ def is_generated(text: str) -> bool:
     return mark is not None and mark[1] == _sha256(text[: mark.start()])
 
 
-def write_model_card(folder: Path) -> None:
+def write_model_card(folder: Path, config: MultitaskConfig | None = None) -> None:
     """Write the card into a model's folder, unless a person wrote or changed the existing card.
+
+    Args:
+        folder: the model's folder.
+        config: the configuration of a model that is not saved yet, instead of `config.json`.
 
     Raises:
         RecipeError: if `recipe.yaml` is damaged or holds a secret.
@@ -123,7 +128,7 @@ def write_model_card(folder: Path) -> None:
     """
     path = folder / CARD_NAME
     if not is_edited(path):
-        write_file(path, model_card(folder, conceal(folder.resolve().name)))
+        write_file(path, model_card(folder, conceal(folder.resolve().name), config=config))
 
 
 def _sha256(text: str) -> str:

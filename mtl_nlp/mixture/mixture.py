@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.data.from_python import ColumnNames, Columns, check_training_labels, named_datasets
+from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.probabilities import temperature_probabilities
+from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sampling import check_sampling
 
 
+def _read(given: Any, columns: Columns) -> tuple[Columns | None, dict[str, EncodedDataset | EncodedStream]]:
+    """Return the datasets of a mixture by name, with the columns of raw datasets if any of them is raw."""
+    datasets = named_datasets(given)
+    if datasets is None:
+        raise DataError(
+            f"The datasets of a TaskMixture should be a dict from names to datasets. Found {type(given).__name__}."
+        )
+    if not datasets:
+        raise ValueError("A TaskMixture needs at least one dataset. Found none.")
+    found, datasets = columns.read_training(datasets)
+    for name, dataset in datasets.items():
+        check_training_labels(name, dataset)
+    return found if found.tasks else None, datasets
+
+
 class TaskMixture(TorchDataset):
-    """Encoded datasets for joint training, drawn with the probabilities p_d ∝ min(n_d, cap)^(1/T).
+    """Datasets for joint training, drawn with the probabilities p_d ∝ min(n_d, cap)^(1/T).
 
     Temperature and size cap follow T5 (Raffel et al. 2020, section 3.5.2), and `max_repeats` follows UniMax (Chung et
     al. 2023).
 
     Args:
-        datasets: encoded training splits by name. Some may be streams.
+        datasets: training splits by name: encoded datasets, some of which may be streams, or raw `datasets.Dataset`
+            objects. A `DatasetDict` stands for its split `train`, and a single dataset for a dict of one.
         temperature: T. The value 1 draws datasets in proportion to their sizes, and a large value (`inf`) draws
             datasets uniformly. With two values T changes from the first to the second, linearly over the training.
         size_cap: the cap on the number of rows n_d.
@@ -36,14 +57,26 @@ class TaskMixture(TorchDataset):
             batch holds rows from one dataset, the same dataset in all processes, and p_d is its share of the batches.
         length_window: number of batches inside which rows are grouped by length. A larger window needs less padding, a
             smaller window is more random.
+        inputs: the columns of the inputs of raw datasets, `{"tokens": column}` or `{"text": column}`, with `text_pair`
+            for pairs; for all datasets, or a dict of them by dataset.
+        labels: task -> column of raw datasets; for all datasets, or a dict of them by dataset.
+        tasks: all tasks of the model, for raw datasets. The label space of a task without labels is inferred from the
+            training rows.
+        tokenizer: the model's tokenizer, for raw datasets.
+        max_length: maximum number of sub-words per window of raw datasets; the limit of the tokenizer by default.
+        stride: maximum number of sub-words that neighbouring windows of raw datasets share.
+
+    Attributes:
+        columns: the columns, tasks and tokenizer of raw datasets; None if all datasets were encoded.
 
     Raises:
         ValueError: if there is no dataset, a dataset has no rows, or a value is out of its range.
+        DataError: if a raw dataset cannot be encoded, or a label of a training row is in no label space.
     """
 
     def __init__(
         self,
-        datasets: Mapping[str, EncodedDataset | EncodedStream],
+        datasets: Mapping[str, EncodedDataset | EncodedStream | Dataset | DatasetDict] | EncodedDataset | Dataset,
         temperature: float | Sequence[float] = 1.0,
         *,
         size_cap: int | None = None,
@@ -52,9 +85,15 @@ class TaskMixture(TorchDataset):
         headroom: bool | Mapping[str, float] = False,
         batching: str = "mixed",
         length_window: int = 100,
+        inputs: ColumnNames | None = None,
+        labels: ColumnNames | None = None,
+        tasks: Iterable[Task] = (),
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        max_length: int | None = None,
+        stride: int | None = None,
     ) -> None:
-        if not datasets:
-            raise ValueError("A TaskMixture needs at least one dataset. Found none.")
+        columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride)
+        self.columns, datasets = _read(datasets, columns)
         check_sampling(
             datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window, bool(headroom)
         )
@@ -76,6 +115,17 @@ class TaskMixture(TorchDataset):
             for name, probability in zip(datasets, self.probabilities_at(progress), strict=True):
                 if probability == 0.0:
                     raise ValueError(f"`temperature` is so low that {name!r} would never be drawn. Raise it.")
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of raw datasets, with the label spaces of the training rows.
+
+        Raises:
+            ValueError: if the mixture was built from encoded datasets, which do not know all tasks.
+        """
+        if self.columns is None:
+            raise ValueError("The `tasks` of a TaskMixture are known if `tasks=` was given. Use those of the model.")
+        return list(self.columns.tasks)
 
     @property
     def is_streamed(self) -> bool:

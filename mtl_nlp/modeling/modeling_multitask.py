@@ -183,11 +183,14 @@ class MultitaskModel(ModelParts):
             rows: indices of the rows that are labelled for each task, shape (n_t,), where n_t can be 0; None for all
                 rows.
             labels: labels of each task, shape (n_t, L) int64 with -100 for sub-words without a label, (n_t,) int64 or
-                float, or (n_t, C_t) float.
+                float, or (n_t, C_t) float. A task without labels has a loss of zero.
             tasks: names of the tasks whose heads run; None for all tasks.
 
         Returns:
             The logits, and with `labels` the joint loss and each task's summed loss.
+
+        Raises:
+            ValueError: if `labels` is not a dict of labels of the model's tasks, or has no label for some of the rows.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -200,8 +203,7 @@ class MultitaskModel(ModelParts):
         )
         if labels is None:
             return MultitaskOutput(logits=logits)
-        if rows is None:
-            rows = dict.fromkeys(logits, torch.arange(len(input_ids)))
+        rows = self._labelled_rows(labels, rows, len(input_ids), list(logits))
         heads = self.heads_by_task
         idle = {name for name in names if len(rows[name]) == 0}
         # In a distributed run, every process needs a gradient for every parameter. One operation serves all idle heads.
@@ -214,6 +216,35 @@ class MultitaskModel(ModelParts):
             [{"input_ids": input_ids, "rows": rows, "labels": labels}], {name: self.tasks[name] for name in logits}
         )
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
+
+    def _labelled_rows(
+        self, labels: Any, rows: Mapping[str, torch.Tensor] | None, number: int, names: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """Return the rows that each task has labels for, and none for a task without labels.
+
+        Args:
+            labels: the labels of each task.
+            rows: the rows of the labels; None for all rows.
+            number: the number of rows in the batch.
+            names: the tasks whose heads run.
+        """
+        if not isinstance(labels, Mapping) or (unknown := labels.keys() - self.tasks.keys()):
+            found = (
+                f"the names {', '.join(map(repr, unknown))}" if isinstance(labels, Mapping) else type(labels).__name__
+            )
+            raise ValueError(
+                f"`labels` should be a dict from tasks of the model ({', '.join(self.tasks)}) to tensors. "
+                f"Found {found}."
+            )
+        if rows is None:
+            for name, values in labels.items():
+                if len(values) != number:
+                    raise ValueError(
+                        f"`labels`: task {name!r} should have labels for all {number} rows of the batch. Found "
+                        f"{len(values)}. Pass the rows with labels as `rows`."
+                    )
+            rows = dict.fromkeys(labels, torch.arange(number))
+        return {name: rows[name] if name in labels else torch.arange(0) for name in names}
 
     def _run_passes(
         self,

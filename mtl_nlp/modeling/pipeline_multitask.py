@@ -67,7 +67,7 @@ class MultitaskPipeline(ChunkPipeline):
     Args:
         merge_task (`str`, *optional*): the only task to answer, with its adapters merged into the encoder: answers take
             one encoder pass without the cost of adapters. Calls do not accept this argument.
-        tasks (`list[str]`, *optional*): the tasks to answer; all by default.
+        tasks (`str` or `list[str]`, *optional*): the tasks to answer; all by default.
         top_k (`int`, *optional*): the number of classes to show, best first; None for all classes. The default is the
             predicted classes: the best class, or every class with a probability of at least 0.5 in multi-label tasks.
         batch_size (`int`, *optional*): the number of windows per encoder pass; 1 by default.
@@ -134,12 +134,13 @@ class MultitaskPipeline(ChunkPipeline):
         return {}, forward, answer
 
     def _task_names(self, tasks: Any) -> list[str]:
-        """Return the names of the tasks to answer, each once.
+        """Return the names of the tasks to answer, each once; a single name stands for a list of one task.
 
         Raises:
-            ValueError: if `tasks` is not a list of tasks of the model.
+            ValueError: if `tasks` does not name tasks of the model.
         """
-        names = list(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str | bytes | Mapping) else []
+        tasks = [tasks] if isinstance(tasks, str) else tasks
+        names = list(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, bytes | Mapping) else []
         if not names:
             raise ValueError(
                 f"`tasks` should be a list with at least one task, or None for all tasks. Found {tasks!r:.80}. The "

@@ -33,7 +33,8 @@ class Task(abc.ABC):
 
     Args:
         name: the task's name, unique in its model: any text of one line.
-        labels: the label space in the order of the logits; empty until the data are read.
+        labels: the label space in the order of the logits; empty until the data are read. All other options need their
+            names.
 
     Raises:
         ValueError: if the name is not a text of one line, or two labels are equal.
@@ -42,8 +43,8 @@ class Task(abc.ABC):
     type: ClassVar[str]
     """The name of the type in recipes and in `config.json`."""
 
-    name: str
-    labels: tuple[str, ...] = ()
+    name: str = dataclasses.field(kw_only=False)
+    labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):

@@ -198,6 +198,27 @@ class Recipe(Section):
         return hashlib.sha256(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
     @classmethod
+    def read(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
+        """Return a recipe that is given as such, as a file, or as plain data, whose paths the current folder resolves.
+
+        Args:
+            recipe: the recipe, the path of its file, or its keys and values, with variables such as `${DATA}`.
+
+        Raises:
+            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, or the value has a
+                different type.
+        """
+        if isinstance(recipe, Recipe):
+            return recipe
+        if isinstance(recipe, str | Path):
+            return cls.load(recipe)
+        if not isinstance(recipe, Mapping):
+            raise RecipeError(
+                f"A recipe should be a Recipe, the path of a file, or a dict. Found {type(recipe).__name__}."
+            )
+        return cls.from_written(recipe)
+
+    @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """Read a recipe file, and read its variables from the environment.
 

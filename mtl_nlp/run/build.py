@@ -1,30 +1,122 @@
-"""The model, the batches and the trainer of a run."""
+"""A run: a recipe with its data, which builds the model, the batches and the trainer."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
-from mtl_nlp.errors import RecipeError
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
 from mtl_nlp.messages import one_line
+from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
+from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
-from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
+
+
+@dataclass
+class Run:
+    """A recipe with its data, ready for training or evaluation.
+
+    Attributes:
+        recipe: the recipe.
+        tokenizer: the encoder's tokenizer.
+        config: the model's configuration with all tasks and their label spaces. Before training, the configuration has
+            only the adapters of the trained model that the recipe starts from.
+        splits: split -> dataset -> its encoded rows.
+        streams: dataset -> its training split, if that is streamed.
+        notes: sentences for the user about the data.
+        headroom: the value of `TaskMixture.headroom`; False for an evaluation.
+        trained_heads: the tasks whose heads a trained model has, from which the recipe starts.
+    """
+
+    recipe: Recipe
+    tokenizer: PreTrainedTokenizerBase
+    config: MultitaskConfig
+    splits: dict[str, dict[str, EncodedDataset]]
+    streams: dict[str, EncodedStream]
+    notes: list[str] = field(default_factory=list)
+    headroom: bool | dict[str, float] = False
+    trained_heads: Collection[str] = ()
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from."""
+        return {task.name: task for task in self.config.get_tasks()}
+
+    @property
+    def train(self) -> dict[str, EncodedDataset | EncodedStream]:
+        """The training splits in the recipe's order; empty for an evaluation."""
+        found: dict[str, EncodedDataset | EncodedStream] = {**self.splits.get("train", {}), **self.streams}
+        return {name: found[name] for name in self.recipe.datasets if name in found}
+
+    @cached_property
+    def mixture(self) -> TaskMixture:
+        """The training splits as the recipe mixes them."""
+        try:
+            return TaskMixture(self.train, **{**dict(self.recipe.mixture), "headroom": self.headroom})
+        except ValueError as error:
+            raise RecipeError(f"mixture: {error}") from error
+
+    @property
+    def held_out(self) -> str:
+        """The split to report scores on: the first of `test` and `validation` with labels for all tasks of the recipe.
+
+        If neither split has labels for all tasks, the first existing one of the two is used.
+        """
+        present = [split for split in ("test", "validation") if split in self.splits]
+        for split in present:
+            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.recipe.tasks):
+                return split
+        return present[0]
+
+    def training_arguments(self) -> MultitaskTrainingArguments:
+        """Return the training arguments of the recipe.
+
+        Raises:
+            RecipeError: if a value is not valid.
+        """
+        return training_arguments(self.recipe)
+
+    def build_model(self) -> MultitaskModel:
+        """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`."""
+        return build_model(self)
+
+    def build_trainer(
+        self,
+        model: MultitaskModel | None = None,
+        args: MultitaskTrainingArguments | None = None,
+        **options: Any,
+    ) -> MultitaskTrainer:
+        """Build the trainer, which trains on the mixture and evaluates on the validation split.
+
+        Args:
+            model: the model; a new model of the recipe by default.
+            args: the training arguments; those of the recipe by default.
+            **options: further arguments of [`MultitaskTrainer`], such as `callbacks` and `compute_metrics`.
+
+        Raises:
+            RecipeError: if arguments contradict each other, or need a package that is not installed.
+        """
+        return build_trainer(self, model or self.build_model(), args or self.training_arguments(), **options)
 
 
 def build_model(run: Run) -> MultitaskModel:
@@ -130,32 +222,31 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
     return sampler
 
 
-def build_trainer(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments) -> MultitaskTrainer:
+def build_trainer(
+    run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments, **options: Any
+) -> MultitaskTrainer:
     """Build the trainer of a run.
 
     Args:
         run: the run.
         model: the model of the run.
         arguments: the training arguments of the run.
+        **options: further arguments of [`MultitaskTrainer`], instead of those of the recipe.
 
     Raises:
         RecipeError: if arguments contradict each other, or need a package that is not installed.
     """
-    validation = run.splits.get("validation")
+    given: dict[str, Any] = {"processing_class": run.tokenizer, "eval_dataset": run.splits.get("validation")}
     if run.train:
         check_gradients(model, run.recipe, arguments)
-    weighting = loss_weighting(run.recipe, run.tasks) if run.train else None
+        given |= {
+            "train_dataset": run.mixture,
+            "gradient_method": gradient_method_of(run.recipe, model.tasks),
+            "loss_weighting": loss_weighting(run.recipe, run.tasks),
+        }
     try:
-        trainer = MultitaskTrainer(
-            model=model,
-            args=arguments,
-            processing_class=run.tokenizer,
-            train_dataset=run.mixture if run.train else None,
-            eval_dataset=validation,
-            gradient_method=gradient_method_of(run.recipe, model.tasks) if run.train else None,
-            loss_weighting=weighting,
-        )
+        trainer = MultitaskTrainer(model=model, args=arguments, **{**given, **options})
     except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
-        raise error if isinstance(error, RecipeError) else RecipeError(f"training: {one_line(error)}") from error
+        raise error if isinstance(error, MtlNlpError) else RecipeError(f"training: {one_line(error)}") from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -2,97 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import load_splits
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
-from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
+from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
 
 
-@dataclass
-class Run:
-    """A recipe with its data, ready for training or evaluation.
-
-    Attributes:
-        recipe: the recipe.
-        tokenizer: the encoder's tokenizer.
-        config: the model's configuration with all tasks and their label spaces. Before training, the configuration has
-            only the adapters of the trained model that the recipe starts from.
-        splits: split -> dataset -> its encoded rows.
-        streams: dataset -> its training split, if that is streamed.
-        notes: sentences for the user about the data.
-        headroom: the value of `TaskMixture.headroom`; False for an evaluation.
-        trained_heads: the tasks whose heads a trained model has, from which the recipe starts.
-    """
-
-    recipe: Recipe
-    tokenizer: PreTrainedTokenizerBase
-    config: MultitaskConfig
-    splits: dict[str, dict[str, EncodedDataset]]
-    streams: dict[str, EncodedStream]
-    notes: list[str] = field(default_factory=list)
-    headroom: bool | dict[str, float] = False
-    trained_heads: Collection[str] = ()
-
-    @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from."""
-        return {task.name: task for task in self.config.get_tasks()}
-
-    @property
-    def train(self) -> dict[str, EncodedDataset | EncodedStream]:
-        """The training splits in the recipe's order; empty for an evaluation."""
-        found: dict[str, EncodedDataset | EncodedStream] = {**self.splits.get("train", {}), **self.streams}
-        return {name: found[name] for name in self.recipe.datasets if name in found}
-
-    @cached_property
-    def mixture(self) -> TaskMixture:
-        """The training splits as the recipe mixes them."""
-        try:
-            return TaskMixture(self.train, **{**dict(self.recipe.mixture), "headroom": self.headroom})
-        except ValueError as error:
-            raise RecipeError(f"mixture: {error}") from error
-
-    @property
-    def held_out(self) -> str:
-        """The split to report scores on: the first of `test` and `validation` with labels for all tasks of the recipe.
-
-        If neither split has labels for all tasks, the first existing one of the two is used.
-        """
-        present = [split for split in ("test", "validation") if split in self.splits]
-        for split in present:
-            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.recipe.tasks):
-                return split
-        return present[0]
-
-
-def prepare_run(recipe: Recipe) -> Run:
+def prepare(recipe: Recipe | str | Path | Mapping[str, Any]) -> Run:
     """Load and tokenize the datasets of a recipe.
 
     Args:
-        recipe: the recipe.
+        recipe: the recipe, its file, or its keys and values.
+
+    Returns:
+        The run, which builds the model and the trainer: `prepare("recipe.yaml").build_trainer()`.
 
     Raises:
-        RecipeError: if the recipe's encoder, adapters and tasks do not fit each other or the tasks of a trained model.
+        RecipeError: if the recipe is not valid, or its encoder, adapters and tasks do not fit each other or the tasks
+            of a trained model.
         DataError: if the data cannot be loaded or a row is not valid.
     """
+    recipe = Recipe.read(recipe)
     _check_formats(recipe)
     headroom = headroom_of(recipe)
     tokenizer, config = load_encoder_parts(recipe)

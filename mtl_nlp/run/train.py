@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.plan import describe_plan
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 from mtl_nlp.run_folder import (
     CONFLICT_NAME,
     PREDICTIONS_NAME,
@@ -57,7 +57,7 @@ class TrainedRun:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path | Mapping[str, Any],
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -69,7 +69,7 @@ def train(
     The folder also gets every prediction on that split, a model card and, if `training.push_to_hub` is set, is pushed.
 
     Args:
-        recipe: the recipe, whose `output_dir` is the folder of the run.
+        recipe: the recipe, its file, or its keys and values. Its `output_dir` is the folder of the run.
         resume: whether to resume from the last complete checkpoint in the folder.
         overwrite: whether to replace the run in the folder: its checkpoints when training starts, its model when
             training ends.
@@ -83,6 +83,7 @@ def train(
         CheckpointError: if there is no checkpoint to resume from, or it does not fit the recipe.
         RunError: if the run fails, such as by a full disk, a loss that is not finite, or a lost process.
     """
+    recipe = Recipe.read(recipe)
     folder = Path(recipe.output_dir)
     arguments = training_arguments(recipe)
     check_output_folder(folder, recipe.encoder, resume=resume, overwrite=overwrite)
@@ -115,7 +116,7 @@ def _prepare(
     """Load the data and the encoder, show the plan, and build the trainer, with all checks before training."""
     if checkpoint is not None:
         check_same_optimizer(checkpoint.path, recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     check_splits(run, arguments)
     text = describe_plan(run, arguments)
     if say is not None:

@@ -137,6 +137,12 @@ class MultitaskTrainingArguments(TrainingArguments):
                 "`logging_nan_inf_filter` should be false, since a run ends if a loss or gradient is not finite, and "
                 "the filter would log such a loss as 0. Leave it out."
             )
+        if self.batch_eval_metrics or self.prediction_loss_only or self.include_for_metrics:
+            raise ValueError(
+                "`batch_eval_metrics`, `prediction_loss_only` and `include_for_metrics` have no effect here: an "
+                "evaluation always has losses, scores and, with `compute_metrics`, the logits and labels of complete "
+                "texts. Leave them out."
+            )
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:

@@ -24,7 +24,9 @@ SPAN_WEIGHT = 3.0
 """The loss weight of a task that finds spans of words, in a training with tasks that label every word."""
 
 
-def head_learning_rate(args: MultitaskTrainingArguments, tasks: Collection[str]) -> float | None:
+def head_learning_rate(
+    args: MultitaskTrainingArguments, tasks: Collection[str], learning_rate: float | None = None
+) -> float | None:
     """Return the learning rate of the new layers of the heads; None if they have no rate of their own.
 
     New layers start from random weights and pretrained layers do not. A task whose head learns slowly sends gradients
@@ -33,9 +35,10 @@ def head_learning_rate(args: MultitaskTrainingArguments, tasks: Collection[str])
     Args:
         args: the training arguments.
         tasks: the names of the trained tasks.
+        learning_rate: the learning rate of the pretrained layers; that of the arguments by default.
     """
     if args.head_learning_rate is None and len(tasks) > 1:
-        return HEAD_FACTOR * args.learning_rate
+        return HEAD_FACTOR * (learning_rate or args.learning_rate)
     return args.head_learning_rate
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import gather_object, send_to_device
 from transformers import TrainerControl
@@ -15,6 +17,8 @@ from transformers.trainer_utils import speed_metrics
 
 from mtl_nlp.data.collator import WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.from_python import Columns
+from mtl_nlp.evaluation.arrays import ComputeMetrics, arrays_of, own_metrics
 from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.evaluation.evaluator import (
     Answer,
@@ -22,13 +26,15 @@ from mtl_nlp.evaluation.evaluator import (
     Evaluation,
     decode_texts,
     in_row_order,
+    join_texts,
     pieces_of_batch,
     score_answers,
 )
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.inputs import Preprocess, evaluation_sets
 from mtl_nlp.training.pushing import HubTrainer
 from mtl_nlp.training.schedule import data_loader
 from mtl_nlp.training.step import StepLoss
@@ -43,16 +49,20 @@ class EvaluatedRows:
         loss_sums: the summed loss of each task in each batch. The batches are summed later by `math.fsum`, which is
             exact, so the number of processes makes no difference.
         counts: the counts of rows and labels.
+        values: the logits of each task, or the values made from them by `preprocess_logits_for_metrics`, by row number;
+            empty if they were not asked for.
     """
 
     answers: dict[str, dict[int, Answer]]
     loss_sums: list[dict[str, float]]
     counts: StepCounts
+    values: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
 
     def __add__(self, other: EvaluatedRows) -> EvaluatedRows:
         """Return the evaluation of the rows of both operands."""
         answers = {task: rows | other.answers[task] for task, rows in self.answers.items()}
-        return EvaluatedRows(answers, self.loss_sums + other.loss_sums, self.counts + other.counts)
+        values = {task: rows | other.values.get(task, {}) for task, rows in self.values.items()}
+        return EvaluatedRows(answers, self.loss_sums + other.loss_sums, self.counts + other.counts, values)
 
 
 class EvaluatingTrainer(HubTrainer):
@@ -60,6 +70,7 @@ class EvaluatingTrainer(HubTrainer):
 
     Attributes:
         tasks: all tasks of the model by name.
+        columns: the columns of raw datasets.
         step: the joint loss.
     """
 
@@ -67,43 +78,73 @@ class EvaluatingTrainer(HubTrainer):
     args: MultitaskTrainingArguments
     control: TrainerControl
     tasks: Mapping[str, Task]
+    columns: Columns
     step: StepLoss
+    compute_metrics: ComputeMetrics | None
+    preprocess_logits_for_metrics: Preprocess | None
 
     def evaluate(
         self,
-        eval_dataset: Mapping[str, EncodedDataset] | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Score every task on the rows that carry its label.
 
         Args:
-            eval_dataset: encoded splits by dataset; the trainer's `eval_dataset` by default.
+            eval_dataset: encoded or raw splits by dataset, a single split, or a mixture; or several named sets of
+                these; or the name of one set or dataset of the trainer's `eval_dataset`, which is the default.
             ignore_keys: an argument of Trainer, without effect.
             metric_key_prefix: the prefix of every key.
 
         Returns:
             `<prefix>_<task>_<score>`, `<prefix>_<task>_loss`, `<prefix>_loss` (with the current loss weights, without
-            penalty and pull), `<prefix>_mtl_score` and the speed.
+            penalty and pull), `<prefix>_mtl_score`, the metrics of `compute_metrics` and the speed. Named sets have the
+            prefix `<prefix>_<set>`.
 
         Raises:
             ValueError: if there is no split to evaluate.
+            DataError: if a split cannot be encoded, or was encoded for different tasks.
         """
-        datasets = self.eval_dataset if eval_dataset is None else eval_dataset
-        if datasets is None:
+        self._memory_tracker.start()
+        chosen = self._stored(eval_dataset) if eval_dataset is None or isinstance(eval_dataset, str) else eval_dataset
+        metrics: dict[str, float] = {}
+        for name, datasets in evaluation_sets(chosen, self.columns, self.tasks).items():
+            metrics |= self._evaluate_set(datasets, f"{metric_key_prefix}_{name}" if name else metric_key_prefix)
+        self._memory_tracker.stop_and_update_metrics(metrics)
+        return metrics
+
+    def _stored(self, name: str | None) -> Any:
+        """Return the `eval_dataset` of the trainer, or the set or dataset of this name in it."""
+        if self.eval_dataset is None:
             raise ValueError(
                 "Evaluation needs an `eval_dataset`, encoded splits by dataset. Found None. Pass it to the trainer or "
                 "to `evaluate`."
             )
+        if name is not None and name not in self.eval_dataset:
+            raise ValueError(f"No evaluation set {name!r:.80}. The trainer has {', '.join(self.eval_dataset)}.")
+        return self.eval_dataset if name is None else self.eval_dataset[name]
+
+    def _evaluate_set(self, datasets: Mapping[str, EncodedDataset], prefix: str) -> dict[str, float]:
+        """Score every task on one evaluation set, and log the metrics."""
         started = time.time()
-        split = {name: self._evaluate_rows(encoded) for name, encoded in datasets.items()}
-        answers = {name: rows.answers for name, rows in split.items()}
-        metrics = score_answers(answers, datasets, self.tasks).flat()
-        metrics |= self._losses_of(list(split.values()))
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
-        metrics |= speed_metrics(metric_key_prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
+        with_values = self.compute_metrics is not None
+        rows = {name: self._evaluate_rows(encoded, with_values=with_values) for name, encoded in datasets.items()}
+        metrics = {f"{prefix}_{key}": value for key, value in self._metrics_of(rows, datasets).items()}
+        metrics |= speed_metrics(prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _metrics_of(
+        self, rows: Mapping[str, EvaluatedRows], datasets: Mapping[str, EncodedDataset]
+    ) -> dict[str, float]:
+        """Return the scores, the losses and the metrics of `compute_metrics` on evaluated rows by dataset."""
+        answers = {name: each.answers for name, each in rows.items()}
+        metrics = score_answers(answers, datasets, self.tasks).flat() | self._losses_of(list(rows.values()))
+        if self.compute_metrics is not None:
+            values = {name: each.values for name, each in rows.items()}
+            metrics |= own_metrics(self.compute_metrics, *arrays_of(values, datasets, self.tasks))
         return metrics
 
     def score(self, datasets: Mapping[str, EncodedDataset]) -> Evaluation:
@@ -136,8 +177,22 @@ class EvaluatingTrainer(HubTrainer):
         return losses | {"loss": float(self.step.outside_step(tensors, counts))}
 
     @torch.no_grad()
-    def _evaluate_rows(self, encoded: EncodedDataset, *, with_confidence: bool = False) -> EvaluatedRows:
-        """Evaluate a split; each process evaluates a share of the rows."""
+    def _evaluate_rows(
+        self,
+        encoded: EncodedDataset,
+        *,
+        with_confidence: bool = False,
+        with_values: bool = False,
+        answers_all: bool = False,
+    ) -> EvaluatedRows:
+        """Evaluate a split; each process evaluates a share of the rows.
+
+        Args:
+            encoded: the split.
+            with_confidence: whether to compute the probabilities of the labels.
+            with_values: whether to keep the logits.
+            answers_all: whether to answer all tasks for all rows; otherwise, the tasks for the rows with their labels.
+        """
         shares = deal_batches(
             encoded,
             self.args.eval_batch_size,
@@ -147,24 +202,71 @@ class EvaluatingTrainer(HubTrainer):
         batches, repeated = shares[self.args.process_index]
         loader = data_loader(encoded.windows, batches, WithFeatures(self.data_collator), self.args)
         self.callback_handler.eval_dataloader = loader
-        fed = {name: self.tasks[name] for name in encoded.references}
-        model = self.model.eval()
-        if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
-            model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
-        model.to(self.args.device)
-        pieces, sums, counts = [], [], StepCounts(0, {}, {})
+        answered = {name: self.tasks[name] for name in (self.tasks if answers_all else encoded.references)}
+        self._ready_for_evaluation()
+        pieces, kept, sums, counts = [], [], [], StepCounts(0, {}, {})
         for number, (features, batch) in enumerate(loader):
             batch = send_to_device(batch, self.args.device)
             # Outside of training accelerate has not wrapped the model, and the precision should be the same.
             with self.accelerator.autocast():
-                output = model(**batch)
+                output: Any = self._output_for_all(batch) if answers_all else self.model(**batch)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             if number >= len(batches) - repeated:
                 continue
-            pieces += pieces_of_batch(features, batch["rows"], output.logits, fed)
-            values = torch.stack(list(output.loss_sums.values())).tolist()
-            sums.append(dict(zip(output.loss_sums, values, strict=True)))
-            counts = counts + count_step([batch], self.tasks)
-        own = EvaluatedRows(decode_texts(pieces, fed, with_confidence=with_confidence), sums, counts)
-        first, *rest = gather_object([own])
+            rows = dict.fromkeys(answered, torch.arange(len(features))) if answers_all else batch["rows"]
+            pieces += pieces_of_batch(features, rows, output.logits, answered)
+            if with_values:
+                values = self._preprocessed(output.logits, None if answers_all else batch["labels"])
+                kept += pieces_of_batch(features, rows, values, answered)
+            summed = torch.stack(list(output.loss_sums.values())).tolist()
+            sums.append(dict(zip(output.loss_sums, summed, strict=True)))
+            counts = counts + self._counts_of(batch, answers_all=answers_all)
+        answers = decode_texts(pieces, answered, with_confidence=with_confidence)
+        evaluated = EvaluatedRows(answers, sums, counts, join_texts(kept, answered) if with_values else {})
+        first, *rest = gather_object([evaluated])
         return sum(rest, first)
+
+    def _counts_of(self, batch: Mapping[str, Any], *, answers_all: bool) -> StepCounts:
+        """Return the counts of a batch; rows without any label are answered, and have no part in the loss."""
+        counts = count_step([batch], self.tasks)
+        if not answers_all:
+            return counts
+        return dataclasses.replace(counts, rows=len(torch.cat([*batch["rows"].values()]).unique()))
+
+    def _ready_for_evaluation(self) -> None:
+        """Set the mode, the precision and the device of the model."""
+        model = self.model.eval()
+        if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
+            model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
+        model.to(self.args.device)
+
+    def _output_for_all(self, batch: Mapping[str, Any]) -> MultitaskOutput:
+        """Return the logits of all tasks for all rows, and the summed loss of each task over its labelled rows."""
+        inputs = {key: value for key, value in batch.items() if key not in {"rows", "labels"}}
+        logits = self.model(**inputs).logits
+        heads, zero = self.model.heads_by_task, torch.zeros((), device=self.args.device)
+        sums = {
+            name: heads[name].loss_sum(logits[name][rows], batch["labels"][name]) if len(rows) else zero
+            for name, rows in batch["rows"].items()
+        }
+        return MultitaskOutput(logits=logits, loss_sums=sums)
+
+    def _preprocessed(self, logits: Mapping[str, torch.Tensor], labels: Any) -> dict[str, Any]:
+        """Return the values for `compute_metrics`: the logits, or the result of `preprocess_logits_for_metrics`."""
+        preprocess = self.preprocess_logits_for_metrics
+        if preprocess is None:
+            return dict(logits)
+        if isinstance(preprocess, Mapping):
+            of_tasks = {task: function for task, function in preprocess.items() if task in logits}
+            made = {
+                task: function(logits[task], None if labels is None else labels[task])
+                for task, function in of_tasks.items()
+            }
+        else:
+            made = preprocess(dict(logits), labels)
+        if not isinstance(made, Mapping):
+            raise ValueError(
+                f"`preprocess_logits_for_metrics` gets a dict from task to logits, and should return such a dict. "
+                f"Found {type(made).__name__}. Pass a dict from task to function for functions of one task."
+            )
+        return {**logits, **made}

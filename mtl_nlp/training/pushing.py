@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from huggingface_hub import CommitInfo, HfApi
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress, logging
+from transformers.utils import CONFIG_NAME, PushInProgress, logging
 
 from mtl_nlp.errors import RunError
 from mtl_nlp.hub.advice import hub_errors
@@ -79,10 +80,21 @@ class HubTrainer(Trainer):
         with hub_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
             super().init_hf_repo(token, private)
 
-    def create_model_card(self) -> None:
-        """Write the model card into `output_dir`, unless the folder has a card that was written or edited by hand."""
+    def create_model_card(self, **metadata: Any) -> None:
+        """Write the model card into `output_dir`, unless the folder has a card that was written or edited by hand.
+
+        Before the model is saved, the card describes the model of the trainer.
+
+        Args:
+            **metadata: Trainer's arguments for the header of the card, which are refused.
+
+        Raises:
+            ValueError: if there is metadata; the message names the remedy.
+        """
+        _check_metadata(metadata)
         if self.is_world_process_zero():
-            write_model_card(Path(self.args.output_dir))
+            folder = Path(self.args.output_dir)
+            write_model_card(folder, None if (folder / CONFIG_NAME).is_file() else self.model.config)
 
     def push_to_hub(
         self,
@@ -93,6 +105,7 @@ class HubTrainer(Trainer):
         private: bool | None = None,
         *,
         with_code: bool = False,
+        **metadata: Any,
     ) -> CommitInfo | Future[CommitInfo] | None:
         """Save the model and push it with its tokenizer, card, recipe and results, as one commit.
 
@@ -103,13 +116,16 @@ class HubTrainer(Trainer):
             revision: a branch, created if it does not exist; by default `args.hub_revision`, or `main`.
             private: whether a new repository is private; `args.hub_private_repo` by default.
             with_code: whether to push the code of the model too, for users without mtl_nlp.
+            **metadata: Trainer's arguments for the header of the card, which are refused.
 
         Returns:
             The commit, or its future; None in all processes except the first.
 
         Raises:
             HubError: if the Hub refuses the push or cannot be reached.
+            ValueError: if there is metadata; the message names the remedy.
         """
+        _check_metadata(metadata)
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         token = token or self.args.hub_token
         if self.hub_model_id is None:
@@ -166,6 +182,14 @@ class HubTrainer(Trainer):
 
         job.add_done_callback(finish)
         self.push_in_progress = PushInProgress([*under_way, job])
+
+
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
+    if given := [name for name, value in metadata.items() if value is not None]:
+        raise ValueError(
+            f"The model card is made from the run, and takes no {', '.join(map(repr, given))}. Write such metadata "
+            f"into the header of README.md after `create_model_card`: an edited card is kept by all saves and pushes."
+        )
 
 
 def _files_to_resume(checkpoint: Path, name: str) -> dict[str, Path | bytes]:

@@ -26,7 +26,7 @@ from mtl_nlp.hub.outside import Loading, read_object
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.recipe.file import parse_yaml
 from mtl_nlp.run_folder import CHECKPOINT_PREFIX, RECIPE_NAME
-from mtl_nlp.training.evaluation import EvaluatingTrainer
+from mtl_nlp.training.predicting import PredictingTrainer
 
 _MAX_STEPS = 2**53
 _NUMBERS = ("epoch", "global_step", "max_steps", "num_train_epochs", "num_input_tokens_seen", "total_flos")
@@ -108,7 +108,7 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
     return state
 
 
-class RestoringTrainer(EvaluatingTrainer):
+class RestoringTrainer(PredictingTrainer):
     """A trainer that refuses damaged states of a checkpoint in one line, before the training starts.
 
     torch and Trainer read these files without running code from them, but check few of their values.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import broadcast
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
@@ -22,32 +22,34 @@ from transformers.utils import logging
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
-from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.from_python import ColumnNames
+from mtl_nlp.evaluation.arrays import ComputeMetrics
 from mtl_nlp.messages import is_finite
-from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
-from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
-from mtl_nlp.training.callbacks import (
-    CurrentArguments,
-    EpochStart,
-    EvaluationBeforeCheckpoint,
-    StepHooks,
-    is_over,
-)
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.callbacks import EpochStart, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.defaults import head_learning_rate, loss_weighting_of
-from mtl_nlp.training.describing import DescribingTrainer
-from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
-from mtl_nlp.training.freezing import FreezingCallback
-from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
-from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
+from mtl_nlp.training.headroom import check_headroom
+from mtl_nlp.training.inputs import (
+    Preprocess,
+    check_callables,
+    check_named_sets,
+    columns_of,
+    evaluation_sets,
+    mixture_of,
+    trained_tasks_of,
+    training_arguments_of,
+)
+from mtl_nlp.training.optimizer import include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
+from mtl_nlp.training.renewing import RenewingTrainer, first_model
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import (
     StreamPosition,
@@ -57,12 +59,11 @@ from mtl_nlp.training.states import (
     save_gradient_method,
     save_weighting,
 )
-from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
 
 
-class MultitaskTrainer(DescribingTrainer):
+class MultitaskTrainer(RenewingTrainer):
     """A Trainer for a [`MultitaskModel`] on a [`TaskMixture`] with the joint loss.
 
     In addition to `loss`, the trainer logs `loss_<task>`, the mean over the labelled units of all processes;
@@ -71,15 +72,28 @@ class MultitaskTrainer(DescribingTrainer):
     the term of `adapter_pull` in the loss, if `adapter_pull` is set. `evaluate` scores every task on its labelled
     rows, and adds `mtl_score`, the mean of the tasks' primary scores, for `metric_for_best_model`.
 
+    All arguments of Trainer are accepted, in its order and with its meaning.
+
     Args:
         model: the model.
-        args: the training arguments.
-        processing_class: the tokenizer.
-        train_dataset: the mixture.
-        eval_dataset: encoded splits by dataset.
+        args: the training arguments; plain `TrainingArguments` are completed by the defaults of multitask training.
         data_collator: the collator; [`MultitaskDataCollator`] by default.
+        train_dataset: the mixture; or encoded or raw datasets by name, or a single dataset, for a mixture with the
+            default settings.
+        eval_dataset: encoded or raw splits by dataset, a single split, or a mixture. A dict whose values are dicts or
+            mixtures holds several sets, whose metrics have the prefix `eval_<set>`.
+        processing_class: the tokenizer.
+        model_init: a function that returns a new model, with which each call of `train` begins, instead of `model`.
+        compute_loss_func: refused, see `loss_weighting`.
+        compute_metrics: a function of an `EvalPrediction` whose predictions (logits) and labels are dicts by task, see
+            `arrays_of`; or a dict from task to a function of an `EvalPrediction` of this task.
         callbacks: see `Trainer`.
         optimizers: see `Trainer`; the optimizer needs the parameters of `loss_weighting` too.
+        optimizer_cls_and_kwargs: see `Trainer`. The heads have their own learning rate, see `head_learning_rate`.
+        preprocess_logits_for_metrics: a function of two dicts by task, the logits and the labels of a batch, which
+            returns the values that `compute_metrics` sees; or a dict from task to a function of two tensors.
+        inputs: the columns of the inputs of raw datasets, see [`TaskMixture`]; those of the mixture by default.
+        labels: the columns of the labels of raw datasets, see [`TaskMixture`]; those of the mixture by default.
         loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
             `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
             every checkpoint has the state of the method.
@@ -94,6 +108,7 @@ class MultitaskTrainer(DescribingTrainer):
 
     Raises:
         ValueError: if the arguments do not fit the model or each other.
+        DataError: if a dataset does not fit the model's tasks.
     """
 
     # `compute_loss` returns this micro-batch's share of the mean over the complete step, so Trainer must not divide.
@@ -101,67 +116,66 @@ class MultitaskTrainer(DescribingTrainer):
 
     def __init__(
         self,
-        model: MultitaskModel,
-        args: MultitaskTrainingArguments,
-        processing_class: PreTrainedTokenizerBase,
-        train_dataset: TaskMixture | None = None,
-        eval_dataset: Mapping[str, EncodedDataset] | None = None,
-        data_collator: MultitaskDataCollator | None = None,
+        model: MultitaskModel | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[Any], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        model_init: Callable[..., MultitaskModel] | None = None,
+        compute_loss_func: Callable[..., Any] | None = None,
+        compute_metrics: ComputeMetrics | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Preprocess | None = None,
+        *,
+        inputs: ColumnNames | None = None,
+        labels: ColumnNames | None = None,
         loss_weighting: LossWeighting | None = None,
         gradient_method: GradientMethod | None = None,
     ) -> None:
+        args = training_arguments_of(args)
+        model = first_model(model, model_init, args, optimizers)
+        by_task = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
+        check_callables(model.tasks, data_collator, compute_loss_func, **by_task)
         self.tasks = model.tasks
-        train_datasets = {} if train_dataset is None else train_dataset.datasets
-        fed = {task for encoded in train_datasets.values() for task in encoded.feeds} or self.tasks.keys()
-        self.trained_tasks = {name: task for name, task in self.tasks.items() if name in fed}
-        weighting = loss_weighting_of(args, self.tasks, self.trained_tasks, loss_weighting)
+        self.columns = columns_of(model, train_dataset, processing_class, inputs, labels)
+        train_dataset = mixture_of(train_dataset, self.columns)
+        sets = {} if eval_dataset is None else evaluation_sets(eval_dataset, self.columns, self.tasks)
+        check_named_sets(sets, args, has_headroom=train_dataset is not None and bool(train_dataset.headroom))
+        self.trained_tasks = trained_tasks_of(train_dataset, self.tasks)
+        loss_weighting_of(args, self.tasks, self.trained_tasks, loss_weighting)  # an error before anything is created
         super().__init__(
             model=model,
             args=args,
-            processing_class=processing_class,
+            processing_class=self.columns.tokenizer,
             train_dataset=train_dataset,
-            eval_dataset=None if eval_dataset is None else dict(eval_dataset),
-            data_collator=data_collator or MultitaskDataCollator(processing_class, self.tasks),
+            eval_dataset=sets.get("", sets or None),
+            data_collator=data_collator or MultitaskDataCollator(self.columns.tokenizer, self.tasks),
+            compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
+            optimizer_cls_and_kwargs=optimizer_cls_and_kwargs,
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        for head in model.heads:
-            head.label_smoothing = args.label_smoothing_factor
-        check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
-        self.recipe = ""
-        self.loss_weighting = weighting.to(args.device)
-        check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        agree_on_window(model.config, [*train_datasets.values(), *(eval_dataset or {}).values()])
+        self.model_init, self.recipe = model_init, ""
+        self.given_methods = (loss_weighting, gradient_method)
+        parts = [{} if train_dataset is None else train_dataset.datasets, *sets.values()]
+        self.known_datasets = [encoded for datasets in parts for encoded in datasets.values()]
         self.progress = Progress()
-        self.gradient_method = gradient_method
-        self.build_step()
-        self._streams = StreamPosition(args.process_index, args.world_size)
+        self._streams = StreamPosition(self.args.process_index, self.args.world_size)
         self._resumed: TrainerState | None = None
-        self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.epochs = EpochStart(self._streams)
         self.note: Callable[[str], None] = logger.warning
-        self._add_callbacks()
+        self.bind()
+        self._warn_of_idle_devices()
+
+    def _warn_of_idle_devices(self) -> None:
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
             logger.warning(
                 f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
             )
-
-    def _add_callbacks(self) -> None:
-        for callback in (
-            CurrentArguments(self.callback_handler),
-            EvaluationBeforeCheckpoint(),
-            self.epochs,
-            HeadroomCallback(self.epochs, self.tasks, self.log),
-            StepHooks(self.step, self.watch),
-        ):
-            self.add_callback(callback)
-        if self.args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
-        if self.args.freeze_patience is not None:
-            trained, patience = self.trained_tasks.keys(), self.args.freeze_patience
-            self.add_callback(FreezingCallback(self.step, self.tasks, trained, patience, self._note))
 
     def train(
         self,
@@ -169,7 +183,7 @@ class MultitaskTrainer(DescribingTrainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Train the model.
+        """Train the model, or a new model of `model_init`.
 
         Args:
             resume_from_checkpoint: the folder of a checkpoint; True for the last complete checkpoint in `output_dir`.
@@ -180,19 +194,20 @@ class MultitaskTrainer(DescribingTrainer):
             CheckpointError: if there is no such checkpoint, or if the checkpoint is damaged or belongs to a different
                 model or loss weighting.
             RunError: if a loss or gradient is not finite (with `on_nonfinite: skip`, in most steps or in ten in a row),
-                if a new checkpoint cannot be written, if a worker of the
-                data loader was killed, or if a different process of the run has ended.
+                if a new checkpoint cannot be written, if a worker of the data loader was killed, or if a different
+                process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
+        if self.model_init is not None:
+            self.renew(trial)
         self._streams.state = self._resumed = None
-        names = () if self.train_dataset is None else self.train_dataset.datasets
-        self.progress.start(names, Path(resume_from_checkpoint) if resume_from_checkpoint else None)
+        checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        self.progress.start(() if self.train_dataset is None else self.train_dataset.datasets, checkpoint)
         if self.conflict is not None:
-            self.conflict.load(Path(resume_from_checkpoint) if resume_from_checkpoint else None)
-        if resume_from_checkpoint:
-            checkpoint = Path(resume_from_checkpoint)
+            self.conflict.load(checkpoint)
+        if checkpoint is not None:
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
             load_gradient_method(checkpoint, self.gradient_method)
@@ -219,9 +234,18 @@ class MultitaskTrainer(DescribingTrainer):
             load_weighting(Path(best), self.loss_weighting)
         return output
 
-    def _note(self, text: str) -> None:
-        if self.is_world_process_zero():
-            self.note(text)
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
+        """Evaluate in training; a resumed run does not repeat the evaluation of `eval_on_start`.
+
+        Such an evaluation would count for early stopping, unlike in an uninterrupted run.
+        """
+        history = [] if self._resumed is None else self._resumed.log_history
+        at_start = {key for entry in history if entry.get("step") == 0 for key in entry}
+        if skip_scheduler and any(key.startswith("eval_") for key in at_start):
+            return {}
+        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
 
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader
@@ -236,8 +260,8 @@ class MultitaskTrainer(DescribingTrainer):
         return (epochs, steps_per_epoch, *middle, max_steps)
 
     def num_examples(self, dataloader: DataLoader) -> int:
-        """Return the number of rows in an epoch."""
-        return len(self.train_dataset)
+        """Return the number of rows of a loader; for the loader of the training, the rows in an epoch."""
+        return len(self.train_dataset if isinstance(dataloader.dataset, MixtureStream) else dataloader.dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the loader of this process's batches of the mixture.
@@ -270,9 +294,11 @@ class MultitaskTrainer(DescribingTrainer):
         """Create Trainer's optimizer, with groups for separate learning rates and for the loss weighting."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
+        given = {} if self.optimizer_cls_and_kwargs is None else self.optimizer_cls_and_kwargs[1]
+        learning_rate = given.get("lr") or self.args.learning_rate
         own_rates = [
             (
-                head_learning_rate(self.args, self.trained_tasks),
+                head_learning_rate(self.args, self.trained_tasks, learning_rate),
                 [p for head in self.model.heads for p in head.new_parameters()],
             ),
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
@@ -280,7 +306,7 @@ class MultitaskTrainer(DescribingTrainer):
         for rate, parameters in own_rates:
             if is_new and rate is not None:
                 set_learning_rate(optimizer, parameters, rate)
-        include_weighting(optimizer, self.loss_weighting, self.args.learning_rate, is_new=is_new)
+        include_weighting(optimizer, self.loss_weighting, learning_rate, is_new=is_new)
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

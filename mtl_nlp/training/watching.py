@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.errors import RunError
 from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.mixture import TaskMixture
@@ -53,7 +51,7 @@ class WatchingTrainer(RestoringTrainer):
 
     def evaluate(
         self,
-        eval_dataset: Mapping[str, EncodedDataset] | None = None,
+        eval_dataset: Any = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:

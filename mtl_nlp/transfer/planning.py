@@ -13,7 +13,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import check_gradients
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.differing import describe_differences, name_of_model
 from mtl_nlp.transfer.jobs import Job
@@ -86,7 +86,7 @@ class _Prepared:
         self.side = side
         self.recipe = side.recipe
         arguments = training_arguments(side.recipe)  # before the data are loaded
-        self.run: Run = prepare_run(side.recipe)
+        self.run: Run = prepare(side.recipe)
         check_splits(self.run, arguments)
         if arguments.conflict_every is not None or side.recipe.loss.gradients is not None:
             check_gradients(build_meta_model(self.run), side.recipe, arguments)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from mtl_nlp.data.collator import MultitaskDataCollator
+from mtl_nlp.data.collator import SOURCE, MultitaskDataCollator, WithFeatures, WithSources, checked_batch
+from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
 from mtl_nlp.modeling.tasks_multitask import task_from_dict
 
@@ -97,3 +98,19 @@ def test_text_without_words_has_no_labels(collator):
     batch = collator([row(2, [], pos=[])])
     assert batch["rows"]["pos"].tolist() == [0]
     assert batch["labels"]["pos"].tolist() == [[IGNORED, IGNORED]]
+
+
+def test_tasks_can_be_a_list(collator):
+    assert MultitaskDataCollator(collator.tokenizer, list(collator.tasks.values())) == collator
+
+
+def test_batch_of_an_own_collator_without_the_labels_of_tasks_is_refused(collator):
+    row = {"input_ids": [1, 2], "positions": [0], "token_type_ids": [0, 0], SOURCE: 0}
+    assert checked_batch(collator([row])).keys() == collator([row]).keys()
+    for wrong, found in (({"input_ids": 1, "labels": 2}, "input_ids, labels"), ([], "list")):
+        for kind in (
+            WithFeatures(lambda features, batch=wrong: batch),
+            WithSources(lambda features, batch=wrong: batch, 1),
+        ):
+            with pytest.raises(DataError, match=rf"^`data_collator` should return .*Found {found}\.$"):
+                kind([row])

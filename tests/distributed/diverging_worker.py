@@ -42,7 +42,14 @@ def train(
     if spoils:
         spoil_gradient(model, 3, settings.process_index)
     mixture = TaskMixture({"d": split})
-    trainer = MultitaskTrainer(model, settings, TOKENIZER, mixture, callbacks=[recorder], loss_weighting=weighting)
+    trainer = MultitaskTrainer(
+        model,
+        settings,
+        train_dataset=mixture,
+        processing_class=TOKENIZER,
+        callbacks=[recorder],
+        loss_weighting=weighting,
+    )
     message = ""
     try:
         trainer.train()

@@ -79,7 +79,7 @@ def evaluate(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, folder: 
     """Return metrics and predictions of 17 texts in three batches: two for one process, and one for the other."""
     args = MultitaskTrainingArguments(folder, disable_tqdm=True, per_device_eval_batch_size=6)
     split = {"words": mixed_splits(tokenizer)["words"]}
-    trainer = MultitaskTrainer(model, args, tokenizer, eval_dataset=split)
+    trainer = MultitaskTrainer(model, args, processing_class=tokenizer, eval_dataset=split)
     if shard:
         sharded(model)
         trainer.is_fsdp_enabled = True

@@ -38,7 +38,7 @@ def train(
     settings = arguments(folder, max_steps=steps, gradient_accumulation_steps=accumulation, **changes)
     recorder = Recorder()
     trainer = OrderedTrainer(
-        model or build_model(), settings, TOKENIZER, TaskMixture({"d": unequal_split(TOKENIZER)}),
+        model or build_model(), settings, None, TaskMixture({"d": unequal_split(TOKENIZER)}), None, TOKENIZER,
         callbacks=[recorder], loss_weighting=weighting, gradient_method=method,
     )  # fmt: skip
     place = (settings.process_index, settings.world_size, accumulation)

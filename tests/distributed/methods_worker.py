@@ -35,7 +35,7 @@ def train(
     model = MultitaskModel(MultitaskConfig(text_config=config, tasks=[*TASKS.values()]))
     weighting = build_weighting(name, TASKS, {}, {})
     trainer = OrderedTrainer(
-        model, settings, TOKENIZER, TaskMixture({"d": unequal_split(TOKENIZER)}), loss_weighting=weighting
+        model, settings, None, TaskMixture({"d": unequal_split(TOKENIZER)}), None, TOKENIZER, loss_weighting=weighting
     )
     place = (settings.process_index, settings.world_size, accumulation)
     trainer.batches = [batch for step in STEPS for batch in dealt_out(step, *place)]

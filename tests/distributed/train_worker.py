@@ -76,7 +76,7 @@ def train_on_given_batches(
     settings = arguments(folder, max_steps=3, gradient_accumulation_steps=accumulation, **changes)
     recorder, split = Recorder(), unequal_split(TOKENIZER)
     mixture = TaskMixture({"d": split})
-    trainer = OrderedTrainer(model or build_model(), settings, TOKENIZER, mixture, callbacks=[recorder])
+    trainer = OrderedTrainer(model or build_model(), settings, None, mixture, None, TOKENIZER, callbacks=[recorder])
     steps = [list(range(32)), list(range(31, 5, -1)), list(range(6, 32))]
     place = (settings.process_index, settings.world_size, accumulation)
     trainer.batches = [batch for step in steps for batch in dealt_out(step, *place)]
@@ -94,14 +94,14 @@ def train_on_the_mixture(
     settings = arguments(folder, per_device_train_batch_size=rows // probe.world_size, **changes)
     recorder, data = Recorder(), RecordingMixture(mixed_splits(TOKENIZER), length_window=2, **mixture)
     evaluated = evaluated_splits(TOKENIZER)["two"]
-    trainer = MultitaskTrainer(model or build_model(), settings, TOKENIZER, data, evaluated, callbacks=[recorder])
+    trainer = MultitaskTrainer(model or build_model(), settings, None, data, evaluated, TOKENIZER, callbacks=[recorder])
     trainer.train()
     return {**found_in(trainer, recorder), "fetched": data.fetched, "lengths": data.lengths.tolist()}
 
 
 def evaluate(folder: str) -> dict[str, Any]:
     settings = arguments(folder, per_device_eval_batch_size=2)
-    trainer = MultitaskTrainer(build_model(std=0.3), settings, TOKENIZER)
+    trainer = MultitaskTrainer(build_model(std=0.3), settings, processing_class=TOKENIZER)
     found: dict[str, Any] = {"world_size": settings.world_size, "metrics": {}, "predictions": {}, "lines": {}}
     for name, split in evaluated_splits(TOKENIZER).items():
         metrics = trainer.evaluate(split)

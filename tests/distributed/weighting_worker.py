@@ -53,8 +53,8 @@ def train(
     weighting = kind(list(TASKS))
     recorder, watcher = Recorder(), Watcher(weighting)
     trainer = OrderedTrainer(
-        model, settings, TOKENIZER, TaskMixture({"d": unequal_split(TOKENIZER)}), callbacks=[recorder, watcher],
-        loss_weighting=weighting,
+        model, settings, None, TaskMixture({"d": unequal_split(TOKENIZER)}), None, TOKENIZER,
+        callbacks=[recorder, watcher], loss_weighting=weighting,
     )  # fmt: skip
     place = (settings.process_index, settings.world_size, accumulation)
     trainer.batches = [batch for step in STEPS for batch in dealt_out(step, *place)]

@@ -19,7 +19,7 @@ from mtl_nlp.evaluation.evaluator import (
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 POS = TokenClassification(name="pos", labels=["A", "B"])
 NER = TokenClassification(name="ner", labels=["O", "B-X", "I-X"], scheme="iob2")
@@ -137,7 +137,7 @@ def test_scores_are_flattened_to_the_names_in_trainer_logs():
 @pytest.mark.parametrize("rows_per_batch", [7, 32])
 def test_scores_with_and_without_a_trainer_are_equal(quick_recipe, rows_per_batch):
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     model = build_model(run)
     for parameter in model.parameters():
         if parameter.ndim > 1:

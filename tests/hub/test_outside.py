@@ -22,7 +22,7 @@ from mtl_nlp.errors import ModelError, MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_config, load_model, load_model_tokenizer
 from mtl_nlp.hub.outside import Loading, check_size
 from mtl_nlp.run.build import build_model as build_run_model
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 TASKS = [
     TokenClassification(name="ner", labels=["O", "B-PER", "I-PER"], scheme="iob2"),
@@ -299,7 +299,7 @@ def test_weights_that_could_run_code_are_refused(folder):
 
 
 def start(folder: Path, quick_recipe: dict) -> None:
-    build_run_model(prepare_run(Recipe.from_dict({**quick_recipe, "encoder": str(folder)})))
+    build_run_model(prepare(Recipe.from_dict({**quick_recipe, "encoder": str(folder)})))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from mtl_nlp.modeling.tasks_multitask import task_from_dict
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "near", "river", "bank", "lives"]
 TYPES = {
@@ -118,10 +118,10 @@ def encoder(encoder_folder: Callable[[str], str]) -> str:
 def prepared(encoder: str, tmp_path: Path) -> Callable[..., Run]:
     """(datasets, sections of the recipe) -> the prepared run."""
 
-    def prepare(datasets: dict[str, Row], **sections: Any) -> Run:
-        return prepare_run(Recipe.from_dict(recipe_of(encoder, tmp_path, datasets, **sections)))
+    def of_datasets(datasets: dict[str, Row], **sections: Any) -> Run:
+        return prepare(Recipe.from_dict(recipe_of(encoder, tmp_path, datasets, **sections)))
 
-    return prepare
+    return of_datasets
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def mixed_run(encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     recipe = recipe_of(encoder, folder, {name: datasets[name] for name in NAMES})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "HF_DATASETS_CACHE", folder / "cache")
-        return prepare_run(Recipe.from_dict(recipe))
+        return prepare(Recipe.from_dict(recipe))
 
 
 def dataset_of(row: Row) -> int:

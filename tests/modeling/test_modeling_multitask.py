@@ -299,6 +299,32 @@ def test_loss_of_the_model_is_the_joint_loss_of_the_batch():
     assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], BY_NAME)))
 
 
+def test_labels_of_one_task_without_rows_give_the_loss_of_this_task():
+    model, batch = build_model(TASKS), a_batch()
+    inputs = {key: value for key, value in batch.items() if key not in {"rows", "labels"}}
+    labels = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
+    output = model(**inputs, labels={"a.b": labels})
+    expected = torch.nn.functional.cross_entropy(output.logits["a.b"], labels)
+    torch.testing.assert_close(output.loss, expected)
+    assert [name for name, loss in output.loss_sums.items() if loss] == ["a.b"]
+    assert all(len(logits) == len(labels) for logits in output.logits.values())
+    assert gradients(model, output.loss).keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(2), r"`labels` should be a dict from tasks of the model \(train, .*Found Tensor\.$"),
+        ({"a.c": torch.zeros(2)}, r"`labels` should be a dict .*Found the names 'a.c'\.$"),
+        ({"a.b": torch.zeros(1)}, r"task 'a.b' should have labels for all \d+ rows of the batch\. Found 1\."),
+    ],
+)
+def test_labels_that_do_not_fit_the_model_are_refused_in_one_line(labels, message):
+    inputs = {key: value for key, value in a_batch().items() if key not in {"rows", "labels"}}
+    with pytest.raises(ValueError, match=message):
+        build_model(TASKS)(**inputs, labels=labels)
+
+
 def test_head_can_be_moved_to_its_stock_class():
     model = build_model(TASKS)
     stock = BertForSequenceClassification(build_config("bert", num_labels=2)).eval()

@@ -281,11 +281,16 @@ def test_top_k_that_is_not_a_positive_integer_is_refused(folder, answer, passes,
     assert not passes
 
 
+def test_one_name_stands_for_one_task(answer):
+    assert answer("Ada", tasks="ner") == answer("Ada", tasks=["ner"])
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        *((wrong, "`tasks` should be a list with at least one task") for wrong in ("ner", [], (), {}, 3, True, b"ner")),
+        *((wrong, "`tasks` should be a list with at least one task") for wrong in ([], (), {}, 3, True, b"ner")),
         *((["ner", wrong], "No task .* in this model") for wrong in (None, 3, "", ["pos"], {"ner"})),
+        ("slots", "No task 'slots' in this model"),
     ],
 )
 def test_tasks_that_are_not_a_list_of_tasks_are_refused(folder, answer, passes, tasks, message):

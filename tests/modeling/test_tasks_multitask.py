@@ -226,3 +226,11 @@ def test_type_with_a_name_in_use_is_refused(stars):
     with pytest.raises(ValueError, match=message):
         register_task_type(taken)
     assert type(task_from_dict({"name": "s", "type": "regression"})) is Regression
+
+
+def test_name_and_labels_can_be_positional_and_options_cannot():
+    task = TextClassification("topic", ["news", "sport"], pooling="mean")
+    assert task == TextClassification(name="topic", labels=["news", "sport"], pooling="mean")
+    assert Regression("score") == Regression(name="score")
+    with pytest.raises(TypeError, match="positional"):
+        TextClassification("topic", ["news", "sport"], "mean")

@@ -23,7 +23,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model, build_trainer
 from mtl_nlp.run.build import build_model as build_run_model
 from mtl_nlp.run.plan import describe_parameters
-from mtl_nlp.run.prepare import prepare_evaluation, prepare_run
+from mtl_nlp.run.prepare import prepare, prepare_evaluation
 
 ADAPTERS = {"r": 4, "target_modules": "all-linear"}
 
@@ -39,7 +39,7 @@ def trainable(model: nn.Module) -> set[str]:
 
 
 def test_recipe_adds_an_adapter_per_task_and_trains_adapters_and_heads(adapting):
-    model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
+    model = build_run_model(prepare(Recipe.from_dict(adapting)))
     assert model.adapter_names == ["pos", "ner", "topic"]
     assert all("lora_" in name or name.startswith("heads.") for name in trainable(model))
     assert {name for name in model.state_dict() if "lora_" in name} <= trainable(model)
@@ -55,13 +55,13 @@ def test_recipe_adds_an_adapter_per_task_and_trains_adapters_and_heads(adapting)
 )
 def test_only_listed_tasks_have_adapters(adapting, changes, names):
     adapting["adapters"] |= {**changes, "train_encoder": True}
-    model = build_run_model(prepare_run(Recipe.from_dict(adapting)))
+    model = build_run_model(prepare(Recipe.from_dict(adapting)))
     assert model.adapter_names == names
     assert trainable(model) == set(dict(model.named_parameters()))
 
 
 def test_trained_parameters_are_reported_before_training(adapting):
-    run = prepare_run(Recipe.from_dict(adapting))
+    run = prepare(Recipe.from_dict(adapting))
     model, outline = build_run_model(run), build_meta_model(run)
     text = describe_parameters(outline)
     assert text == describe_parameters(model)
@@ -75,7 +75,7 @@ def test_trained_parameters_are_reported_before_training(adapting):
 
 
 def test_without_adapters_all_parameters_are_trained(quick_recipe):
-    run = prepare_run(Recipe.from_dict(quick_recipe))
+    run = prepare(Recipe.from_dict(quick_recipe))
     total = sum(parameter.numel() for parameter in build_run_model(run).parameters())
     assert describe_parameters(build_meta_model(run)) == f"{total:,} parameters, all of them trained."
 
@@ -95,7 +95,7 @@ def test_unsuitable_adapters_are_reported_before_training(adapting, changes, mes
     adapting["adapters"] |= changes
     recipe = Recipe.from_dict(adapting)
     with pytest.raises(RecipeError, match=message):
-        build_meta_model(prepare_run(recipe))
+        build_meta_model(prepare(recipe))
 
 
 def test_encoder_without_peft_defaults_is_reported(quick_recipe):
@@ -110,7 +110,7 @@ def test_encoder_without_peft_defaults_is_reported(quick_recipe):
 def test_outdated_peft_is_reported(adapting, monkeypatch):
     monkeypatch.setattr("mtl_nlp.modeling.lora_multitask._MIN_PEFT_VERSION", "999")
     with pytest.raises(RecipeError, match=r"^adapters: The version of PEFT .* version >= 999"):
-        prepare_run(Recipe.from_dict(adapting))
+        prepare(Recipe.from_dict(adapting))
 
 
 def test_the_pull_moves_adapters_together(adapting):
@@ -119,7 +119,7 @@ def test_the_pull_moves_adapters_together(adapting):
         adapting["adapters"]["pull"] = pull
         adapting["training"] |= {"adapter_learning_rate": 0.01, "max_steps": 12}
         recipe = Recipe.from_dict(adapting)
-        run = prepare_run(recipe)
+        run = prepare(recipe)
         trainer = build_trainer(run, build_run_model(run), training_arguments(recipe))
         trainer.train()
         spreads.append(adapter_deviation(trainer.model).item())
@@ -164,7 +164,7 @@ def test_added_task_leaves_existing_answers_bit_equal(first, one_more, tmp_path,
     weights = after.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in before.state_dict().items())
     # The new adapter and head were trained, and only the new task was scored.
-    untrained = build_run_model(prepare_run(Recipe.load(tmp_path / "one_more.yaml", [f"encoder={first}"])))
+    untrained = build_run_model(prepare(Recipe.load(tmp_path / "one_more.yaml", [f"encoder={first}"])))
     own = {name for name in weights if name not in before.state_dict()}
     assert own == trainable(untrained)
     start = untrained.state_dict()
@@ -177,7 +177,7 @@ def test_existing_task_continues_with_its_head_and_adapter(first, one_more, tmp_
     one_more["tasks"]["pos"] = {"type": "token-classification"}
     one_more["datasets"]["sample"]["labels"]["pos"] = "upos"
     one_more["freeze"] = ["topic"]
-    model = build_run_model(prepare_run(Recipe.from_dict({**one_more, "encoder": str(first)})))
+    model = build_run_model(prepare(Recipe.from_dict({**one_more, "encoder": str(first)})))
     start = load_model(str(first)).state_dict()
     state = model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in start.items())
@@ -263,7 +263,7 @@ def test_model_without_its_word_tasks_keeps_its_way_of_reading_texts(first, quic
     quick_recipe["datasets"]["sample"]["labels"] = {"topic": "topic"}
     whole = prepare_evaluation(Recipe.from_dict(quick_recipe), load_model(str(first)), str(first), "test")
     scored = prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(dropped), "test")
-    trained = prepare_run(Recipe.from_dict({**quick_recipe, "encoder": str(dropped)}))
+    trained = prepare(Recipe.from_dict({**quick_recipe, "encoder": str(dropped)}))
     expected = whole.splits["test"]["sample"].windows["input_ids"][:]
     assert scored.splits["test"]["sample"].windows["input_ids"][:] == expected
     assert trained.splits["test"]["sample"].windows["input_ids"][:] == expected
@@ -273,14 +273,14 @@ def test_trained_encoder_is_loaded_with_model_init_kwargs_in_full_precision(firs
     load_model(str(first)).to(torch.bfloat16).save_pretrained(tmp_path / "half")
     load_tokenizer(str(first), reads_words=True).save_pretrained(tmp_path / "half")
     one_more["encoder"] = str(tmp_path / "half")
-    assert build_run_model(prepare_run(Recipe.from_dict(one_more))).dtype == torch.float32
+    assert build_run_model(prepare(Recipe.from_dict(one_more))).dtype == torch.float32
     one_more["model_init_kwargs"] = {"attn_implementation": "eager", "dtype": "bfloat16"}
-    model = build_run_model(prepare_run(Recipe.from_dict(one_more)))
+    model = build_run_model(prepare(Recipe.from_dict(one_more)))
     assert model.dtype == torch.bfloat16
     assert model.encoder.config._attn_implementation == "eager"
     one_more["model_init_kwargs"] = {"no_such": 1}
     with pytest.raises(ModelError, match=r"cannot be loaded: .*no_such"):
-        build_run_model(prepare_run(Recipe.from_dict(one_more)))
+        build_run_model(prepare(Recipe.from_dict(one_more)))
 
 
 def test_encoder_that_cannot_be_built_is_reported(quick_recipe, encoder_folder, tmp_path):
@@ -290,19 +290,19 @@ def test_encoder_that_cannot_be_built_is_reported(quick_recipe, encoder_folder, 
     for more in ({}, {"adapters": ADAPTERS}):
         recipe = Recipe.from_dict({**quick_recipe, **more, "encoder": str(tmp_path / "bert")})
         with pytest.raises(RecipeError, match=r"^encoder: .* cannot be built: .*num"):
-            build_meta_model(prepare_run(recipe))
+            build_meta_model(prepare(recipe))
 
 
 def test_stride_of_a_trained_model_must_fit_a_smaller_limit(first, one_more):
     config = json.loads((first / "config.json").read_text())
     (first / "config.json").write_text(json.dumps({**config, "stride": 20}))
     with pytest.raises(RecipeError, match=r"^stride: should be below 14, .* Found 20"):
-        prepare_run(Recipe.from_dict({**one_more, "encoder": str(first), "max_length": 16}))
+        prepare(Recipe.from_dict({**one_more, "encoder": str(first), "max_length": 16}))
 
 
 def test_adapter_settings_need_adapters(quick_recipe):
     quick_recipe["training"]["adapter_learning_rate"] = 1e-3
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     with pytest.raises(RecipeError, match="`adapter_learning_rate` needs a model with adapters"):
         build_trainer(run, build_run_model(run), training_arguments(recipe))

@@ -5,12 +5,12 @@ import pytest
 from mtl_nlp import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.defaults import Default, chosen_defaults
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 
 def chosen(recipe: dict) -> list[Default]:
     loaded = Recipe.from_dict(recipe)
-    return chosen_defaults(prepare_run(loaded), training_arguments(loaded))
+    return chosen_defaults(prepare(loaded), training_arguments(loaded))
 
 
 def with_tasks(recipe: dict, *names: str) -> dict:
@@ -45,4 +45,4 @@ def test_one_task_trains_like_the_stock_class(quick_recipe: dict, name: str):
     quick_recipe["tasks"]["topic"] = {"type": "text-classification"}
     recipe = with_tasks(quick_recipe, name)
     assert chosen(recipe) == []
-    assert vars(prepare_run(Recipe.from_dict(recipe)).tasks[name]).get("pooling") != "mean"
+    assert vars(prepare(Recipe.from_dict(recipe)).tasks[name]).get("pooling") != "mean"

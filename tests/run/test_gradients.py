@@ -15,7 +15,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
 from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.run.plan import describe_plan
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.run.train import train
 
 
@@ -85,7 +85,7 @@ def test_recipes_that_make_no_sense_are_refused_in_one_line(quick_recipe, change
 def test_plan_refuses_a_frozen_encoder(quick_recipe, key, changes, message):
     section, name = key.split(".")
     recipe = Recipe.from_dict({**quick_recipe, **changes, section: {name: "upgrad" if name == "gradients" else 5}})
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     with pytest.raises(RecipeError) as raised:
         describe_plan(run, training_arguments(recipe))
     assert str(raised.value).startswith(f"{key}: {message}")
@@ -101,7 +101,7 @@ def test_plan_refuses_a_frozen_encoder(quick_recipe, key, changes, message):
 def test_plan_refuses_measurements_in_a_graph_that_does_not_allow_them(quick_recipe, key, more):
     kwargs = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}}
     recipe = Recipe.from_dict({**quick_recipe, **more, "training": {**quick_recipe["training"], **kwargs}})
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     with pytest.raises(RecipeError) as raised:
         describe_plan(run, training_arguments(recipe))
     assert str(raised.value).startswith(f"{key}: `activation_checkpointing_kwargs: {{use_reentrant: true}}`")
@@ -121,7 +121,7 @@ def test_plan_refuses_steps_with_one_task(quick_recipe, more, accumulated, key):
     training = {**quick_recipe["training"], "gradient_accumulation_steps": accumulated}
     mixture = {"batching": "homogeneous"}
     recipe = Recipe.from_dict({**quick_recipe, **more, "datasets": datasets, "training": training, "mixture": mixture})
-    run, arguments = prepare_run(recipe), training_arguments(recipe)
+    run, arguments = prepare(recipe), training_arguments(recipe)
     if key is None:
         assert "gradients: pcgrad" in describe_plan(run, arguments)
         return
@@ -134,7 +134,7 @@ def test_plan_states_the_costs(quick_recipe):
     recipe = Recipe.from_dict(
         {**quick_recipe, "loss": {"gradients": "pcgrad", "every": 2}, "analysis": {"conflict_every": 100}}
     )
-    lines = describe_plan(prepare_run(recipe), training_arguments(recipe)).splitlines()
+    lines = describe_plan(prepare(recipe), training_arguments(recipe)).splitlines()
     (gradients,) = (line for line in lines if line.startswith("gradients: "))
     # A forward pass and 2.6 backward passes take (1 + 2 · 2.6) / 3 of a step, in each second step.
     assert gradients.startswith(
@@ -144,7 +144,7 @@ def test_plan_states_the_costs(quick_recipe):
     (conflict,) = (line for line in lines if line.startswith("conflict: "))
     assert conflict == "conflict: measured in one of 100 steps, from the gradients of the gradient method."
     recipe = Recipe.from_dict({**quick_recipe, "analysis": {"conflict_every": 100}})
-    lines = describe_plan(prepare_run(recipe), training_arguments(recipe)).splitlines()
+    lines = describe_plan(prepare(recipe), training_arguments(recipe)).splitlines()
     (conflict,) = (line for line in lines if line.startswith("conflict: "))
     assert conflict == (
         "conflict: measured in one of 100 steps, 3 backward passes over one batch, about 2.0% more training time."
@@ -153,7 +153,7 @@ def test_plan_states_the_costs(quick_recipe):
 
 def test_trainer_gets_the_method_and_the_measurement_only_for_training(quick_recipe):
     recipe = Recipe.from_dict({**quick_recipe, "loss": {"gradients": "pcgrad"}, "analysis": {"conflict_every": 2}})
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     trainer = build_trainer(run, build_model(run), training_arguments(recipe))
     assert isinstance(trainer.gradient_method, PCGrad)
     assert trainer.conflict.conflict.every == 2

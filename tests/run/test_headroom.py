@@ -13,7 +13,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.plan import describe_plan
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.transfer.content import content_key
 
 
@@ -74,7 +74,7 @@ def test_references_are_the_mean_primary_scores_of_single_task_runs(two_datasets
 def test_comparison_without_scores_is_refused_in_one_line(two_datasets, tmp_path, tasks, message):
     path = str(tmp_path / "c.json") if tasks is None else comparison(tmp_path / "c.json", **tasks)
     with pytest.raises(RecipeError, match=message):
-        prepare_run(with_headroom(two_datasets, path))
+        prepare(with_headroom(two_datasets, path))
 
 
 def test_path_is_relative_to_the_recipe_and_its_place_does_not_change_the_key(two_datasets, references, tmp_path):
@@ -93,11 +93,11 @@ def test_path_is_relative_to_the_recipe_and_its_place_does_not_change_the_key(tw
 
 def test_plan_says_what_the_probabilities_follow(two_datasets, references):
     for headroom, text in ((True, "the best scores so far"), (references, "pos 0.85, ner 0.5, topic 0.5")):
-        run = prepare_run(with_headroom(two_datasets, headroom))
+        run = prepare(with_headroom(two_datasets, headroom))
         plan = describe_plan(run, training_arguments(run.recipe))
         assert "headroom: the probabilities above are those of the first epoch." in plan
         assert text in plan
-    run = prepare_run(Recipe.from_dict(two_datasets))
+    run = prepare(Recipe.from_dict(two_datasets))
     assert "headroom" not in describe_plan(run, training_arguments(run.recipe))
 
 
@@ -110,6 +110,6 @@ def test_plan_says_what_the_probabilities_follow(two_datasets, references):
 )
 def test_training_that_cannot_follow_the_headroom_is_refused(two_datasets, training, message):
     two_datasets["training"] |= training
-    run = prepare_run(with_headroom(two_datasets, True))
+    run = prepare(with_headroom(two_datasets, True))
     with pytest.raises(RecipeError, match=message):
         describe_plan(run, training_arguments(run.recipe))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 
 def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_recipe, tmp_path):
@@ -15,7 +15,7 @@ def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_r
     files = {name: str(tmp_path / f"{name}.json") for name in ("train", "validation", "test")}
     labels = {"x": "x", "y": "y"}
     quick_recipe["datasets"] = {"d": {"path": "json", "data_files": files, "inputs": {"text": "t"}, "labels": labels}}
-    run = prepare_run(Recipe.from_dict(quick_recipe))
+    run = prepare(Recipe.from_dict(quick_recipe))
     assert run.held_out == "validation"
     assert "d/test: no row has a label; the split is not used" in run.notes
     assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes
@@ -35,7 +35,7 @@ def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(qu
             "max_rows": {"train": 3, "test": 5},
         }
     }
-    run = prepare_run(Recipe.from_dict(quick_recipe))
+    run = prepare(Recipe.from_dict(quick_recipe))
     assert {"d: 3 of 8 training rows drawn", "d: 5 of 8 test rows drawn"} <= set(run.notes)
     assert run.splits["train"]["d"].num_rows == 3
     assert set(run.tasks["topic"].labels) == set(run.splits["train"]["d"].references["topic"])

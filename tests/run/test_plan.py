@@ -6,12 +6,12 @@ from mtl_nlp.messages import table
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.plan import describe_plan
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 
 
 def plan(data: dict) -> str:
     recipe = Recipe.from_dict(data)
-    return describe_plan(prepare_run(recipe), training_arguments(recipe))
+    return describe_plan(prepare(recipe), training_arguments(recipe))
 
 
 def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
@@ -37,7 +37,7 @@ def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
 def test_steps_follow_from_epochs_and_accumulation(quick_recipe):
     quick_recipe["training"] |= {"max_steps": -1, "num_train_epochs": 2.5, "gradient_accumulation_steps": 4}
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     steps = -(-len(run.mixture) // 32)
     assert f"{steps} steps per epoch with 32 rows each, {-(-steps * 5 // 2)} steps in total." in describe_plan(
         run, training_arguments(recipe)

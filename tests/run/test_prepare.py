@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from datasets import Dataset
 
+import mtl_nlp
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
-from mtl_nlp.run.prepare import prepare_evaluation, prepare_run
+from mtl_nlp.run.prepare import prepare, prepare_evaluation
+
+
+def test_a_recipe_can_be_an_object_a_file_or_a_dict(quick_recipe, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe, sort_keys=False), encoding="utf-8")
+    for recipe in (quick_recipe, tmp_path / "recipe.yaml", Recipe.from_dict(quick_recipe)):
+        assert list(mtl_nlp.prepare(recipe).tasks) == ["pos", "ner", "topic"]
+    with pytest.raises(
+        RecipeError, match=r"^A recipe should be a Recipe, the path of a file, or a dict\. Found list\.$"
+    ):
+        mtl_nlp.prepare([quick_recipe])
 
 
 def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
@@ -23,11 +35,11 @@ def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
 def test_validation_is_scored_without_a_test_split(quick_recipe):
     files = quick_recipe["datasets"]["sample"]["data_files"]
     del files["test"]
-    assert prepare_run(Recipe.from_dict(quick_recipe)).held_out == "validation"
+    assert prepare(Recipe.from_dict(quick_recipe)).held_out == "validation"
     del files["validation"]
     recipe = Recipe.from_dict(quick_recipe)
     with pytest.raises(RecipeError, match="neither a test nor a validation split"):
-        check_splits(prepare_run(recipe), training_arguments(recipe))
+        check_splits(prepare(recipe), training_arguments(recipe))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +51,7 @@ def test_validation_is_scored_without_a_test_split(quick_recipe):
 )
 def test_an_encoder_that_does_not_fit_is_named(quick_recipe, changes, message):
     with pytest.raises(RecipeError, match=message):
-        prepare_run(Recipe.from_dict({**quick_recipe, **changes}))
+        prepare(Recipe.from_dict({**quick_recipe, **changes}))
 
 
 def test_a_dataset_without_the_keys_of_its_format_is_named_before_anything_is_loaded(saved, quick_recipe):
@@ -48,11 +60,11 @@ def test_a_dataset_without_the_keys_of_its_format_is_named_before_anything_is_lo
     bad = Recipe.from_dict({**quick_recipe, "encoder": "/nowhere/at/all"})
     message = r"^datasets\.sample: `columns` is needed for `path: conll`"
     with pytest.raises(RecipeError, match=message):
-        prepare_run(bad)
+        prepare(bad)
     with pytest.raises(RecipeError, match=message):
         prepare_evaluation(bad, load_model(str(saved)), "/nowhere/at/all", "test")
     with pytest.raises(RecipeError, match=r"^encoder: "):
-        prepare_run(recipe)
+        prepare(recipe)
 
 
 @pytest.mark.parametrize("stride", [46, 47])
@@ -60,7 +72,7 @@ def test_too_large_stride_is_refused(quick_recipe, tmp_path, stride):
     (tmp_path / "long.conll").write_text("# topic = a\n" + "fox\tNOUN\tO\n" * 100)
     quick_recipe["datasets"]["sample"]["data_files"] = {"train": str(tmp_path / "long.conll")}
     with pytest.raises(RecipeError, match=rf"^stride: should be below 46, .* sub-words .* Found {stride}"):
-        prepare_run(Recipe.from_dict({**quick_recipe, "stride": stride}))
+        prepare(Recipe.from_dict({**quick_recipe, "stride": stride}))
 
 
 def test_an_evaluation_takes_labels_and_limits_from_the_model(saved, quick_recipe):
@@ -114,7 +126,7 @@ def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_
         "labels": {"score": "y", "tags": "tags"},
     }
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     trainer = build_trainer(run, build_model(run), training_arguments(recipe))
     predictions = trainer.predict_rows(run.splits["test"]["pairs"])
     assert [value is None for value in predictions["score"]] == [False, True, False]
@@ -125,7 +137,7 @@ def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_
 @pytest.mark.parametrize("kept", [["topic"], ["pos", "topic"]])
 def test_trained_head_keeps_its_pooling_unless_the_recipe_names_one(quick_recipe, tmp_path, pooling, kept):
     quick_recipe["tasks"]["topic"]["pooling"] = pooling
-    run = prepare_run(Recipe.from_dict(quick_recipe))
+    run = prepare(Recipe.from_dict(quick_recipe))
     build_model(run).save_pretrained(tmp_path / "saved")
     run.tokenizer.save_pretrained(tmp_path / "saved")
     sample = quick_recipe["datasets"]["sample"]
@@ -133,9 +145,9 @@ def test_trained_head_keeps_its_pooling_unless_the_recipe_names_one(quick_recipe
     tasks = {name: quick_recipe["tasks"][name] for name in kept} | {"topic": {"type": "text-classification"}}
     recipe = {**quick_recipe, "encoder": str(tmp_path / "saved"), "tasks": tasks}
     loaded = Recipe.from_dict(recipe)
-    run = prepare_run(loaded)
+    run = prepare(loaded)
     assert run.tasks["topic"].pooling == pooling
     assert not any("pooling" in default.key for default in chosen_defaults(run, training_arguments(loaded)))
     tasks["topic"]["pooling"] = {"cls": "mean", "mean": "cls"}[pooling]
     with pytest.raises(RecipeError, match=r"^tasks\.topic: .* different options"):
-        prepare_run(Recipe.from_dict(recipe))
+        prepare(Recipe.from_dict(recipe))

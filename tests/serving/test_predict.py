@@ -12,7 +12,7 @@ from mtl_nlp.data.conll import read_conll
 from mtl_nlp.errors import DataError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.build import build_model
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.serving.predict import answer_file, count_inputs, read_inputs
 
 HARD_TEXTS = [
@@ -30,7 +30,7 @@ HARD_TEXTS = [
 @pytest.fixture
 def answer(quick_recipe):
     """Return the pipeline of an untrained model."""
-    run = prepare_run(Recipe.from_dict(quick_recipe))
+    run = prepare(Recipe.from_dict(quick_recipe))
     return pipeline("multitask", model=build_model(run), tokenizer=run.tokenizer)
 
 

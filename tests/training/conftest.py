@@ -54,8 +54,10 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
         callbacks=None,
         loss_weighting=None,
         gradient_method=None,
+        given=None,
         **arguments,
     ):
+        """`given` holds further arguments of the trainer."""
         model = model or build_model()
         defaults = {
             "output_dir": str(tmp_path / "run"),
@@ -68,12 +70,14 @@ def trainer_of(tokenizer, tmp_path) -> Callable[..., MultitaskTrainer]:
         trainer = (MultitaskTrainer if batches is None else OrderedTrainer)(
             model,
             MultitaskTrainingArguments(**{**defaults, **arguments}),
-            tokenizer,
-            None if train is None else TaskMixture(train),
+            None,
+            None if train is None else TaskMixture(train) if isinstance(train, dict) else train,
             validation,
+            tokenizer,
             callbacks=callbacks,
             loss_weighting=loss_weighting,
             gradient_method=gradient_method,
+            **(given or {}),
         )
         trainer.batches = batches
         return trainer

@@ -21,7 +21,7 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.training.checkpoints import (
     check_same_model,
     check_same_optimizer,
@@ -177,7 +177,7 @@ def test_trainer_resumes_from_the_last_complete_checkpoint(trained, run):
     expected = torch.load(run / "checkpoint-6" / "optimizer.pt")["state"]
     cut(run / "checkpoint-6" / "optimizer.pt", 0.5)
     recipe = changed_recipe(trained, f"output_dir={run}")
-    prepared = prepare_run(recipe)
+    prepared = prepare(recipe)
     trainer = build_trainer(prepared, build_model(prepared), training_arguments(recipe))
     trainer.train(resume_from_checkpoint=True)
     assert checkpoint_problem(run / "checkpoint-6") is None
@@ -193,7 +193,7 @@ def test_trainer_resumes_from_the_last_complete_checkpoint(trained, run):
 
 def refusal(trained: Path, *overrides: str) -> str:
     """Return the reason why the checkpoint does not belong to the model of a changed recipe."""
-    model = build_model(prepare_run(changed_recipe(trained, *overrides)))
+    model = build_model(prepare(changed_recipe(trained, *overrides)))
     with pytest.raises(CheckpointError) as raised:
         check_same_model(trained / "run" / "checkpoint-6", model)
     message = str(raised.value)
@@ -207,7 +207,7 @@ def refusal(trained: Path, *overrides: str) -> str:
 
 def test_checkpoint_of_the_same_model_is_accepted(trained):
     changes = ("training.learning_rate=1", "mixture.length_window=5")
-    model = build_model(prepare_run(changed_recipe(trained, *changes)))
+    model = build_model(prepare(changed_recipe(trained, *changes)))
     check_same_model(trained / "run" / "checkpoint-6", model)
 
 
@@ -510,7 +510,7 @@ def test_checkpoint_with_weights_that_are_not_finite_is_refused(trained, run):
     name = sorted(weights)[-1]
     weights[name].view(-1)[-1] = float("nan")
     save_file(weights, file, {"format": "pt"})
-    model = build_model(prepare_run(changed_recipe(trained)))
+    model = build_model(prepare(changed_recipe(trained)))
     with pytest.raises(CheckpointError, match=rf"checkpoint-6: The weights should be finite\. Found .* in {name}\."):
         check_same_model(run / "checkpoint-6", model)
     assert main(["train", str(trained / "recipe.yaml"), "--set", f"output_dir={run}", "--resume"]) == 2

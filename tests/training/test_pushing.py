@@ -34,11 +34,11 @@ import sys
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 recipe = Recipe.load(sys.argv[1])
 arguments = training_arguments(recipe)
 arguments.hub_token = sys.argv[2]
-run = prepare_run(recipe)
+run = prepare(recipe)
 trainer = build_trainer(run, build_model(run), arguments)
 trainer.train()
 """
@@ -197,3 +197,15 @@ except HubError as error:
         (tmp_path / name).write_bytes(content)
     ours, theirs = (AutoModel.from_pretrained(path).state_dict() for path in (runs.folder / "by-hand", tmp_path))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_card_can_be_made_before_the_model_is_saved_and_takes_no_metadata(trainer_of):
+    trainer = trainer_of()
+    trainer.create_model_card()
+    card = (Path(trainer.args.output_dir) / "README.md").read_text(encoding="utf-8")
+    assert "| topic | text-classification" in card
+    for refused in (trainer.create_model_card, trainer.push_to_hub):
+        with pytest.raises(
+            ValueError, match=r"takes no 'language'\. Write such metadata into the header of README\.md"
+        ):
+            refused(language="en")

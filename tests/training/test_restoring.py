@@ -26,7 +26,7 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
-from mtl_nlp.run.prepare import Run, prepare_run
+from mtl_nlp.run.prepare import Run, prepare
 from mtl_nlp.training.checkpoints import describe_changes
 from mtl_nlp.training.restoring import (
     check_scaler,
@@ -58,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(trained: Path) -> Run:
     """The prepared run; each test builds a new model and trainer."""
-    return prepare_run(Recipe.load(trained / "recipe.yaml"))
+    return prepare(Recipe.load(trained / "recipe.yaml"))
 
 
 @pytest.fixture

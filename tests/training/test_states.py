@@ -183,7 +183,7 @@ def test_optimizer_without_the_parameters_of_the_weighting_is_refused(tokenizer,
         optimizer = torch.optim.SGD([*model.parameters(), *parameters], lr=0.1)
         mixture = trainer_of(disjoint).train_dataset
         given = {"optimizers": (optimizer, None), "loss_weighting": weighting}
-        return MultitaskTrainer(model, args, tokenizer, mixture, **given)
+        return MultitaskTrainer(model, args, None, mixture, processing_class=tokenizer, **given)
 
     with pytest.raises(ValueError, match="should have the parameters of the loss weighting Uncertainty"):
         trainer().train()

@@ -275,7 +275,7 @@ def test_arguments_that_do_not_allow_measurements_in_the_graph_of_training_are_r
             trainer_of(disjoint, **more, **arguments)
 
 
-def test_tasks_without_shared_trained_parameters_are_refused(trainer_of, disjoint):
+def test_tasks_without_shared_trained_parameters_are_refused(trainer_of, disjoint, tokenizer):
     model = build_model()
     model.freeze("encoder")
     for more in ({"gradient_method": PlainSum(TASKS)}, {"conflict_every": 2}):
@@ -283,7 +283,7 @@ def test_tasks_without_shared_trained_parameters_are_refused(trainer_of, disjoin
             trainer_of(disjoint, model=model, **more)
     one = build_model([TASKS["score"]])
     with pytest.raises(ValueError, match="the model has one task"):
-        trainer_of(disjoint, model=one, conflict_every=2)
+        trainer_of({"d": build_split(tokenizer, 3, [2, 3], {"score": lambda n: True})}, model=one, conflict_every=2)
     with pytest.raises(ValueError, match="FSDP and DeepSpeed shard the gradients"):
         check_task_gradients(build_model(), is_sharded=True)
 

@@ -232,6 +232,38 @@ def test_task_name_does_not_exempt_its_adapter_from_weight_decay(trainer_of, tok
     assert not any(id(p) in decayed for name, p in model.named_parameters() if name.endswith("bias"))
 
 
+def test_optimizer_class_is_used_and_its_rate_scales_that_of_the_heads(trainer_of, disjoint):
+    chosen = (torch.optim.SGD, {"lr": 0.02, "momentum": 0.5})
+    trainer = trainer_of(disjoint, given={"optimizer_cls_and_kwargs": chosen}, max_steps=1, head_learning_rate=None)
+    groups = trainer.create_optimizer().param_groups
+    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert {group["lr"] for group in groups} == {0.02, 0.2} and {group["momentum"] for group in groups} == {0.5}
+    trainer.train()
+
+
+def test_metrics_and_state_are_shown_and_saved_as_by_trainer(trainer_of, disjoint, tmp_path, capsys):
+    trainer = trainer_of(disjoint, disjoint, max_steps=1)
+    result = trainer.train()
+    for split, metrics in (("train", result.metrics), ("eval", trainer.evaluate())):
+        trainer.log_metrics(split, metrics)
+        trainer.save_metrics(split, metrics)
+    trainer.save_state()
+    assert "eval_pos_accuracy" in capsys.readouterr().out
+    saved = {path.name for path in (tmp_path / "run").glob("*.json")}
+    assert {"train_results.json", "eval_results.json", "all_results.json", "trainer_state.json"} <= saved
+
+
+def test_evaluation_on_start_is_not_repeated_by_a_resumed_run(trainer_of, disjoint, tmp_path):
+    settings = {"max_steps": 2, "eval_on_start": True, "eval_strategy": "steps", "eval_steps": 1}
+    whole = trainer_of(disjoint, disjoint, save_strategy="steps", save_steps=1, **settings)
+    whole.train()
+    assert [entry["step"] for entry in whole.state.log_history if "eval_loss" in entry] == [0, 1, 2]
+    resumed = trainer_of(disjoint, disjoint, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert logged(resumed, "eval_loss") == logged(whole, "eval_loss")
+    assert_same_weights(resumed.model, whole.model)
+
+
 # Adapters
 
 

@@ -67,16 +67,21 @@ def test_pipeline_uses_the_windows_of_the_training_data(tokenizer, encoder_folde
     model = MultitaskModel.from_encoder(encoder_folder("bert"), [TASK])
     data = encoded(tokenizer, max_length=20, stride=3)
     arguments = MultitaskTrainingArguments(str(tmp_path / "run"), max_steps=1, disable_tqdm=True, save_strategy="no")
-    trainer = MultitaskTrainer(model, arguments, tokenizer, TaskMixture({"d": data}), {"d": data})
+    trainer = MultitaskTrainer(model, arguments, None, TaskMixture({"d": data}), {"d": data}, tokenizer)
     trainer.train()
     trainer.save_model(str(tmp_path / "saved"))
     answer = pipeline("multitask", model=str(tmp_path / "saved"), device="cpu")
     (text,) = answer.preprocess([{"tokens": WORDS}])
     assert [window.input_ids for window in text.windows] == data.windows["input_ids"][:]
     assert max(len(window.input_ids) for window in text.windows) == 20
-    MultitaskTrainer(answer.model, arguments, tokenizer, TaskMixture({"d": data}))
+    MultitaskTrainer(answer.model, arguments, None, TaskMixture({"d": data}), None, tokenizer)
     with pytest.raises(ValueError, match=r"`max_length` 20, but the data does not: d has `max_length` 12 and"):
-        MultitaskTrainer(answer.model, arguments, tokenizer, TaskMixture({"d": encoded(tokenizer, max_length=12)}))
+        MultitaskTrainer(
+            answer.model,
+            arguments,
+            train_dataset=TaskMixture({"d": encoded(tokenizer, max_length=12)}),
+            processing_class=tokenizer,
+        )
 
 
 @pytest.mark.parametrize("own", [{}, {"max_length": 20}, {"stride": 3}, {"max_length": 20, "stride": 3}])

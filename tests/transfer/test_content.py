@@ -3,12 +3,12 @@ from __future__ import annotations
 import shutil
 
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest, versions
 
 
 def test_a_digest_depends_on_the_values_alone(quick_recipe, tmp_path):
-    first = digests_of(prepare_run(Recipe.from_dict(quick_recipe)))
+    first = digests_of(prepare(Recipe.from_dict(quick_recipe)))
     assert set(first["sample"]) == {
         f"{split}{task}" for split in ("train", "validation", "test") for task in ("", "/pos", "/ner", "/topic")
     }
@@ -17,12 +17,12 @@ def test_a_digest_depends_on_the_values_alone(quick_recipe, tmp_path):
     shutil.copytree("recipes/sample_corpus", moved)
     files = {split: str(moved / split / "*.conll") for split in ("train", "validation", "test")}
     quick_recipe["datasets"]["sample"]["data_files"] = files
-    assert digests_of(prepare_run(Recipe.from_dict(quick_recipe))) == first
+    assert digests_of(prepare(Recipe.from_dict(quick_recipe))) == first
 
 
 def test_a_local_encoder_is_known_by_its_files(quick_recipe, tmp_path):
     recipe = Recipe.from_dict(quick_recipe)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     folder = tmp_path / "encoder"
     shutil.copytree(recipe.encoder, folder)
     copy = recipe.model_copy(update={"encoder": str(folder)})

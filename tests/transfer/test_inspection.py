@@ -15,7 +15,7 @@ from mtl_nlp import Recipe
 from mtl_nlp.errors import CommandError, ModelError, RecipeError
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import build_model
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.transfer.encoder_layers import find_layers
 from mtl_nlp.transfer.inspection import _ablation, _adapters, inspect_model, write_inspection
 
@@ -39,7 +39,7 @@ def test_a_model_that_has_not_been_trained_has_not_moved(run, saved):
 
 def test_a_model_that_started_from_a_trained_model_is_compared_with_that_model(quick_recipe, saved, tmp_path):
     recipe = {**quick_recipe, "encoder": str(saved), "adapters": {"r": 2, "tasks": ["pos", "ner"], "shared": True}}
-    run = prepare_run(Recipe.from_dict(recipe))
+    run = prepare(Recipe.from_dict(recipe))
     model: MultitaskModel = build_model(run)
     for parameter in model.encoder.parameters():
         parameter.data += 0.1

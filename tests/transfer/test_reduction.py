@@ -8,7 +8,7 @@ import pytest
 
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
-from mtl_nlp.run.prepare import prepare_run
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 
 RECIPE: dict[str, Any] = {
@@ -151,7 +151,7 @@ def test_rows_and_encoder_passes_are_counted():
 def test_the_exposure_is_that_of_the_mixture(quick_recipe):
     recipe = Recipe.from_dict({**quick_recipe, "training": {**quick_recipe["training"], "num_train_epochs": 3}})
     recipe.training.pop("max_steps", None)
-    run = prepare_run(recipe)
+    run = prepare(recipe)
     found = exposures(run, training_arguments(recipe))
     assert found["sample"].passes == pytest.approx(3.0, rel=0.05)
     assert found["sample"].count(["pos"]) == run.train["sample"].num_windows
