@@ -10,6 +10,7 @@ from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError
 from .mixture.mixture import TaskMixture as TaskMixture
 from .modeling.configuration_multitask import MultitaskConfig as MultitaskConfig
+from .modeling.head_types_multitask import register_head as register_head
 from .modeling.label_kinds_multitask import Feature as Feature
 from .modeling.label_kinds_multitask import LabelKind as LabelKind
 from .modeling.label_kinds_multitask import TextKind as TextKind

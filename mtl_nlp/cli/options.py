@@ -37,8 +37,13 @@ def add_command(
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--set`."""
+    """Add the options `--set` and `--allow-code` of a command that reads a recipe."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run the Python code that the recipe names under `imports`, `filter` and `map`",
+    )
 
 
 def positive_integer(text: str) -> int:

@@ -29,7 +29,7 @@ from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
-from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
+from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments, check_layer_decay
 from mtl_nlp.training.callbacks import (
     CurrentArguments,
     EpochStart,
@@ -46,7 +46,7 @@ from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.freezing import FreezingCallback
 from mtl_nlp.training.headroom import HeadroomCallback, check_headroom
-from mtl_nlp.training.optimizer import check_weighting, include_weighting, set_learning_rate
+from mtl_nlp.training.optimizer import check_weighting, decay_by_layer, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.schedule import batch_sampler, data_loader
 from mtl_nlp.training.states import (
@@ -130,6 +130,7 @@ class MultitaskTrainer(DescribingTrainer):
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
         check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
+        check_layer_decay(model, args)
         self.recipe = ""
         self.loss_weighting = weighting.to(args.device)
         check_weighting(self.loss_weighting, is_sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled)
@@ -280,6 +281,8 @@ class MultitaskTrainer(DescribingTrainer):
         for rate, parameters in own_rates:
             if is_new and rate is not None:
                 set_learning_rate(optimizer, parameters, rate)
+        if is_new and self.args.layer_lr_decay is not None:
+            decay_by_layer(optimizer, self.model.encoder, self.args.layer_lr_decay)
         include_weighting(optimizer, self.loss_weighting, self.args.learning_rate, is_new=is_new)
         return optimizer
 

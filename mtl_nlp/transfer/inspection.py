@@ -104,7 +104,7 @@ def inspect_model(model: str, recipe: Recipe, split: str = "validation", rows: i
         "adapters": _adapters(trained, layers, left_out),
         "left_out": left_out,
     }
-    origin = provenance(held_out, recipe.sha256())
+    origin = provenance(held_out, recipe.sha256(), recipe.own_code)
     return {**content, "provenance": {**origin, "weights_sha256": trained.config.weights_sha256}}
 
 
