@@ -8,6 +8,7 @@ from .data.encoding import encode as encode
 from .data.tokenizer import load_tokenizer as load_tokenizer
 from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError
+from .evaluation.own_metrics import register_metric as register_metric
 from .mixture.mixture import TaskMixture as TaskMixture
 from .modeling.configuration_multitask import MultitaskConfig as MultitaskConfig
 from .modeling.head_types_multitask import register_head as register_head

@@ -33,6 +33,14 @@ def add_command(
     )
     parser.set_defaults(command=function)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of yours first, such as the one that registers the heads of a saved model",
+    )
     return parser
 
 

@@ -117,8 +117,8 @@ def _check_hidden_layers(task: str, head: dict[str, Any]) -> None:
         )
     layers, dropout = head_options(head).values()
     if not isinstance(layers, int) or isinstance(layers, bool) or not 1 <= layers <= 100:
-        raise ValueError(f"Task {task!r}: `head.hidden_layers` should be an integer from 1 to 100. Found {layers!r:.80}.")
-    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0.0 <= dropout < 1.0:
         raise ValueError(
-            f"Task {task!r}: `head.dropout` should be a number from 0 to below 1. Found {dropout!r:.80}."
+            f"Task {task!r}: `head.hidden_layers` should be an integer from 1 to 100. Found {layers!r:.80}."
         )
+    if not isinstance(dropout, int | float) or isinstance(dropout, bool) or not 0.0 <= dropout < 1.0:
+        raise ValueError(f"Task {task!r}: `head.dropout` should be a number from 0 to below 1. Found {dropout!r:.80}.")

@@ -196,9 +196,7 @@ def _import(where: str, place: str) -> _Imported:
                 module = importlib.reload(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise RecipeError(
-                f"{where}: there is no module {name!r} beside the recipe or on Python's path."
-            ) from error
+            raise RecipeError(f"{where}: there is no module {name!r} beside the recipe or on Python's path.") from error
         raise RecipeError(f"{where}: the module {name} cannot be imported: {one_line(error)}.") from error
     except _ERRORS_OF_IMPORTS as error:
         kind = type(error).__name__

@@ -228,9 +228,7 @@ class Recipe(Section):
         return cls.from_written(read_yaml(Path(path), overrides), Path(path).parent, allow_code=allow_code)
 
     @classmethod
-    def from_written(
-        cls, data: Mapping[str, Any], folder: str | Path = ".", *, allow_code: bool = False
-    ) -> Recipe:
+    def from_written(cls, data: Mapping[str, Any], folder: str | Path = ".", *, allow_code: bool = False) -> Recipe:
         """Check a recipe that is given as plain data, and read its variables from the environment.
 
         Args:
@@ -262,9 +260,7 @@ class Recipe(Section):
         return cls._checked(data, data, Path(folder), allow_code=allow_code)
 
     @classmethod
-    def _checked(
-        cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path, *, allow_code: bool
-    ) -> Recipe:
+    def _checked(cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path, *, allow_code: bool) -> Recipe:
         # The code registers the task types and heads that the check of the recipe looks up.
         own_code = import_code(data, folder, allow_code=allow_code)
         try:
