@@ -31,9 +31,9 @@ class SavedDataset(BaseModel):
 class SavedRecipe(Section):
     """A recipe in the folder of a model, for the model card and for pushes.
 
-    The recipe may come from a different machine, so its variables are never expanded, and its code is never run. Where a variable stands for a
-    number, the recipe holds a text, so the sections are checked and their values are not. The keys are those of
-    `Recipe`.
+    The recipe may come from a different machine, so its variables are never expanded, and its code is never run. Where
+    a variable stands for a number, the recipe holds a text, so the sections are checked and their values are not. The
+    keys are those of `Recipe`.
     """
 
     encoder: str

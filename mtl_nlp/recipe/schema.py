@@ -203,7 +203,8 @@ class Recipe(Section):
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
         The fingerprint covers the values of variables, the source of the recipe's own code, and only those parts of
-        local paths that `relative_paths` keeps. `output_dir` and `baselines` have no effect on the run, so the fingerprint does not cover them.
+        local paths that `relative_paths` keeps. `output_dir` and `baselines` have no effect on the run, so the
+        fingerprint does not cover them.
         """
         data = relative_paths(self.model_dump(exclude_defaults=True, exclude={"baselines"}))
         del data["output_dir"]

@@ -39,8 +39,8 @@ class DatasetRecipe(BaseModel):
             split.
         max_rows: split -> the largest number of rows to use. The rows of a larger split are drawn with a fixed seed,
             after `validation_size`, and keep their order; a smaller number draws a part of the rows of a larger number.
-        map: `module:function`, a function from a row, a dict, to a dict of changed and new columns, for every split. The
-            recipe is loaded only with `allow_code`, see `Recipe.imports`.
+        map: `module:function`, a function from a row, a dict, to a dict of changed and new columns, for every split.
+            The recipe is loaded only with `allow_code`, see `Recipe.imports`.
         filter: `module:function`, a function from a row to whether the row is kept, for every split. The function sees
             rows as `map` returns them. `validation_size`, `max_rows` and `num_rows` count the rows that are kept.
     """
