@@ -123,8 +123,8 @@ def test_the_run_has_own_scores_rows_heads_and_the_hash_of_the_code(folder):
     recipe = yaml.safe_load((folder / "run" / "recipe.yaml").read_text())
     assert recipe["imports"] == [str(folder / "my_module.py")]
     rows = [json.loads(line) for line in (folder / "run" / "predictions.jsonl").read_text().splitlines()]
-    texts = {row["text"] for row in rows}
-    assert texts and all(text == text.lower() and len(text.split()) <= 12 for text in texts)
+    assert rows and all(len(row["tokens"]) <= 12 for row in rows)
+    assert all(token == token.lower() for row in rows for token in row["tokens"])
 
 
 def test_the_saved_recipe_scores_the_model_in_a_new_process_that_allows_its_code(folder, tmp_path, capsys):
@@ -143,6 +143,8 @@ def test_other_commands_name_the_module_of_a_saved_model_and_import_it_when_told
     text = write(tmp_path / "a.txt", "The fox jumps.\n")
     line = fails(capsys, "predict", str(folder / "run"), text)
     assert "For a type from outside of mtl_nlp, import the module 'my_module' first." in line
+    line = fails(capsys, "report", str(folder / "run"))
+    assert "config.json: Task 'topic': " in line and "import the module 'my_module' first" in line
     assert main(["predict", str(folder / "run"), text, "--import", str(folder / "my_module.py")]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {"pos", "ner", "topic"} <= answer.keys() | answer.get("tasks", {}).keys()

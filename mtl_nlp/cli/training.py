@@ -200,6 +200,7 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
 
     # The path is relative to the working directory, not to the recipe.
     start = str(Path(start).resolve()) if Path(start).is_dir() else start
-    load_config(start)
     overrides = [*options.set, f"encoder={json.dumps(start)}"]
-    return Recipe.load(options.recipe, overrides, allow_code=options.allow_code)
+    recipe = Recipe.load(options.recipe, overrides, allow_code=options.allow_code)
+    load_config(start)  # after the recipe, whose code may register the heads of the model
+    return recipe

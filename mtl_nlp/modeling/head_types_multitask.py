@@ -13,6 +13,11 @@ HEADS: dict[str, Callable[..., Any]] = {}
 HIDDEN_LAYERS: dict[str, Any] = {"hidden_layers": 1, "dropout": 0.1}
 """The options of hidden layers before the output layer, with their defaults."""
 
+
+class NotRegisteredError(ValueError):
+    """A task type or a head is not registered. The message names the module to import, if it is known."""
+
+
 _Head = TypeVar("_Head", bound=type)
 
 
@@ -67,13 +72,19 @@ def registered_name(head: Any) -> str | None:
     return head.get("type") if isinstance(head, dict) else head
 
 
-def head_options(head: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a task's head: those of the registered class, or of `HIDDEN_LAYERS` with all defaults."""
-    if isinstance(head, str):
+def head_options(head: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of a task's head: those of the registered class, or `HIDDEN_LAYERS` with all defaults."""
+    if head is None or isinstance(head, str):
         return {}
     if "type" in head:
         return {key: value for key, value in head.items() if key != "type"}
     return {**HIDDEN_LAYERS, **head}
+
+
+def normal_head(head: str | dict[str, Any]) -> str | dict[str, Any]:
+    """Return a valid option `head` in the form in which equal heads are equal: a name, or all options."""
+    options, name = head_options(head), registered_name(head)
+    return options if name is None else {"type": name, **options} if options else name
 
 
 def check_head(task: str, head: Any, module: str | None = None) -> None:
@@ -86,8 +97,8 @@ def check_head(task: str, head: Any, module: str | None = None) -> None:
         module: the module that registers the head, as a saved model names it.
 
     Raises:
-        ValueError: if the option has a different form, the head is not registered, or the class of the head does not
-            take the options.
+        NotRegisteredError: if the head is not registered.
+        ValueError: if the option has a different form, or the class of the head does not take the options.
     """
     name = registered_name(head)
     if not isinstance(head, str | dict) or not isinstance(name, str | None) or (name is None and not head):
@@ -102,14 +113,14 @@ def check_head(task: str, head: Any, module: str | None = None) -> None:
         near = get_close_matches(name, HEADS, n=1)
         advice = "first the module that registers it" if module is None else f"the module {module!r:.80} first"
         suggestion = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Task {task!r}: no head {name!r:.80} is registered. Import {advice}.{suggestion}")
+        raise NotRegisteredError(f"Task {task!r}: no head {name!r:.80} is registered. Import {advice}.{suggestion}")
     try:
         inspect.signature(HEADS[name]).bind("config", "level", **head_options(head))
     except TypeError as error:
         raise ValueError(f"Task {task!r}: `head`: {name} {error}.") from error
 
 
-def _check_hidden_layers(task: str, head: dict[str, Any]) -> None:
+def _check_hidden_layers(task: str, head: Any) -> None:
     if unknown := [key for key in head if key not in HIDDEN_LAYERS]:
         raise ValueError(
             f"Task {task!r}: `head` has no option {unknown[0]!r:.80}. It has hidden_layers and dropout, or the `type` "

@@ -122,7 +122,7 @@ class TaskHead(nn.Module):
         elif self.has_stock_class:
             self.stock = _without_encoder(_STOCK[self.kind.auto_class][0], config)
         else:
-            self.plain = PlainHead(config, self.kind.level, **({} if task.head is None else head_options(task.head)))
+            self.plain = PlainHead(config, self.kind.level, **head_options(task.head))
 
     @property
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from .head_types_multitask import HEADS, check_head, registered_name
+from .head_types_multitask import HEADS, NotRegisteredError, check_head, normal_head, registered_name
 from .label_kinds_multitask import LabelKind
 from .spans_multitask import SCHEMES, scheme_labels
 from .text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
@@ -65,6 +65,7 @@ class Task(abc.ABC):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
         if self.head is not None:
             check_head(self.name, self.head)
+            object.__setattr__(self, "head", normal_head(self.head))
 
     @abc.abstractmethod
     def make_kind(self) -> LabelKind:
@@ -243,8 +244,9 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     """Build a task from plain data such as `{"name": "pos", "type": "token-classification", "labels": [...]}`.
 
     Raises:
-        ValueError: if the type or an option is unknown, with the valid types or the nearest option in the message; or
-            if the task has no name, or a value is not valid.
+        NotRegisteredError: if the type or the head is unknown, with the valid types in the message.
+        ValueError: if an option is unknown, with the nearest option in the message; or if the task has no name, or a
+            value is not valid.
     """
     if not isinstance(fields, Mapping) or "name" not in fields:
         raise ValueError(f"A task should be an object with a `name`, a `type` and its `labels`. Found {fields!r:.80}.")
@@ -253,7 +255,7 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     module, head_module = fields.pop("module", None), fields.pop("head_module", None)
     if not isinstance(type_name, str) or type_name not in TASK_TYPES:
         registering = "the module that registers the type" if module is None else f"the module {module!r:.80}"
-        raise ValueError(
+        raise NotRegisteredError(
             f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}. For a type from "
             f"outside of mtl_nlp, import {registering} first."
         )

@@ -33,6 +33,8 @@ def test_options_are_filled_with_their_defaults_and_survive_plain_data():
     assert (registered_name(own), head_options(own)) == ("scaled", {"factor": 2.0})
     for head in ("scaled", own, {"hidden_layers": 2}):
         assert task_from_dict(task(head).to_dict()) == task(head)
+    assert task({"type": "scaled"}) == task("scaled")
+    assert task({"hidden_layers": 1}).head == {"hidden_layers": 1, "dropout": 0.1}
     assert "head" not in task(None).to_dict() and "head_module" not in task({"hidden_layers": 2}).to_dict()
     assert task("scaled").to_dict()["head_module"] == __name__
 
