@@ -138,6 +138,12 @@ def test_the_saved_recipe_scores_the_model_in_a_new_process_that_allows_its_code
     assert found["provenance"]["own_code"] == expected["provenance"]["own_code"]
 
 
+def test_a_comparison_plans_the_runs_of_a_recipe_with_code(folder, capsys):
+    forget()
+    assert main(["compare", str(folder / "recipe.yaml"), "--seeds", "1", "--dry-run", "--allow-code"]) == 0
+    assert "single topic, seed 1" in capsys.readouterr().out
+
+
 def test_other_commands_name_the_module_of_a_saved_model_and_import_it_when_told_so(folder, tmp_path, capsys):
     forget()
     text = write(tmp_path / "a.txt", "The fox jumps.\n")
@@ -147,4 +153,4 @@ def test_other_commands_name_the_module_of_a_saved_model_and_import_it_when_told
     assert "config.json: Task 'topic': " in line and "import the module 'my_module' first" in line
     assert main(["predict", str(folder / "run"), text, "--import", str(folder / "my_module.py")]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert {"pos", "ner", "topic"} <= answer.keys() | answer.get("tasks", {}).keys()
+    assert answer["answers"].keys() == {"pos", "ner", "topic"}
