@@ -8,8 +8,10 @@ from .data.from_python import encode as encode
 from .data.tokenizer import load_tokenizer as load_tokenizer
 from .errors import DataError as DataError
 from .errors import RecipeError as RecipeError
+from .evaluation.own_metrics import register_metric as register_metric
 from .mixture.mixture import TaskMixture as TaskMixture
 from .modeling.configuration_multitask import MultitaskConfig as MultitaskConfig
+from .modeling.head_types_multitask import register_head as register_head
 from .modeling.label_kinds_multitask import Feature as Feature
 from .modeling.label_kinds_multitask import LabelKind as LabelKind
 from .modeling.label_kinds_multitask import TextKind as TextKind

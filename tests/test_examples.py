@@ -7,6 +7,7 @@ import ast
 import doctest
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,12 @@ import yaml
 from toys import build_config, build_tokenizer
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from mtl_nlp import MultitaskModel, Recipe, TextClassification, TokenClassification
+from mtl_nlp import TASK_TYPES, MultitaskModel, Recipe, TextClassification, TokenClassification
 from mtl_nlp.cli.main import _parser
+from mtl_nlp.evaluation.own_metrics import OWN_METRICS
 from mtl_nlp.export.onnx import export_onnx
+from mtl_nlp.modeling.head_types_multitask import HEADS
+from mtl_nlp.recipe.own_code import uses_code
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -191,17 +195,32 @@ def completed(shown: dict, recipe: dict) -> dict:
     return {**recipe, **shown, "training": training}
 
 
+@pytest.fixture(autouse=True)
+def _own_code_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the code that a document registers, so that a document may show it as a module too."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = [(registry, dict(registry)) for registry in (HEADS, OWN_METRICS, TASK_TYPES)]
+    yield
+    sys.modules.pop("my_module", None)
+    for registry, entries in before:
+        registry.clear()
+        registry.update(entries)
+
+
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=name_of)
-def test_a_yaml_block_is_a_valid_part_of_a_recipe(block, quick_recipe, monkeypatch):
+def test_a_yaml_block_is_a_valid_part_of_a_recipe(block, quick_recipe, monkeypatch, tmp_path):
     monkeypatch.setenv("MTL_NLP_DATA", "data")
     shown = yaml.safe_load(block.code)
+    if uses_code(shown):  # of the module that the document shows before the recipe
+        modules = [each for each in BLOCKS if (each.document, each.language) == (block.document, "python")]
+        (tmp_path / "my_module.py").write_text([each for each in modules if each.line < block.line][-1].code)
     if "datasets" in shown and "tasks" not in shown:
         fed = {task for dataset in shown["datasets"].values() for task in dataset.get("labels", {})}
         shown["tasks"] = {task: {"type": "text-classification"} for task in sorted(fed)}
     elif "tasks" in shown and "datasets" not in shown:
         (dataset,) = quick_recipe["datasets"].values()
         shown["datasets"] = {"sample": {**dataset, "labels": dict.fromkeys(shown["tasks"], "topic")}}
-    assert Recipe.from_dict(completed(shown, quick_recipe)).tasks
+    assert Recipe.from_dict(completed(shown, quick_recipe), tmp_path, allow_code=True).tasks
 
 
 # Commands

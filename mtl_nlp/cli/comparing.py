@@ -68,7 +68,7 @@ def compare(options: argparse.Namespace) -> None:
     from mtl_nlp.transfer.comparing import default_output, describe_runs
     from mtl_nlp.transfer.sides import read_sides
 
-    sides = read_sides(options.sides, options.set)
+    sides = read_sides(options.sides, options.set, allow_code=options.allow_code)
     output = Path(options.output) if options.output is not None else default_output(sides)
     if options.dry_run:
         print(describe_runs(sides, options.seeds, output, options.match, learning_curve=options.learning_curve))

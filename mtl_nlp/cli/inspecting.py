@@ -37,7 +37,7 @@ def inspect(options: argparse.Namespace) -> None:
     from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run_folder import INSPECTION_NAME
 
-    recipe = Recipe.load(options.recipe, options.set)
+    recipe = Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
     beside = Path(options.model) / INSPECTION_NAME if Path(options.model).is_dir() else None
     is_beside = options.output is None or (beside is not None and Path(options.output).resolve() == beside.resolve())
     output = beside if is_beside else writable_file(options.output, options.recipe, options.model)

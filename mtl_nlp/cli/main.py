@@ -18,6 +18,7 @@ from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, tr
 from mtl_nlp.cli.signals import EndingSignals, Interrupted
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
+from mtl_nlp.recipe.own_code import import_module
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = EndingSignals()
     try:
         with signals.handled():
+            for module in options.modules:
+                import_module(module)
             options.command(options)
     except KeyboardInterrupt as error:
         if options.debug:

@@ -33,12 +33,25 @@ def add_command(
     )
     parser.set_defaults(command=function)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of yours first, such as the one that registers the heads of a saved model",
+    )
     return parser
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the option `--set`."""
+    """Add the options `--set` and `--allow-code` of a command that reads a recipe."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a recipe key")
+    parser.add_argument(
+        "--allow-code",
+        action="store_true",
+        help="run the Python code that the recipe names under `imports`, `filter` and `map`",
+    )
 
 
 def positive_integer(text: str) -> int:

@@ -173,7 +173,8 @@ def _export_onnx(
         raise ExportError("--int8 reduces accuracy. Name a --recipe, on whose --split the scores are compared.")
     run = None
     if options.recipe is not None:
-        run = prepare_evaluation(Recipe.load(options.recipe, options.set), model, options.model, options.split)
+        recipe = Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
+        run = prepare_evaluation(recipe, model, options.model, options.split)
     with needs_extra("onnx"), writing_to(output, "OUT"):
         exported = export_onnx(model, tokenizer, output, int8=options.int8)
     if run is not None:

@@ -120,7 +120,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.run_folder import RESULTS_NAME, training_in, write_results
 
-    recipe = Recipe.load(options.recipe, options.set)
+    recipe = Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
     beside = Path(options.model) / RESULTS_NAME if Path(options.model).is_dir() else None
     is_beside = options.output is None or (beside is not None and Path(options.output).resolve() == beside.resolve())
     output = beside if is_beside else writable_file(options.output, options.recipe, options.model)
@@ -156,7 +156,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(conceal(f"The predictions are in {predictions}."))
     if output is None:
         return
-    content = results(options.split, evaluation, split, recipe.sha256(), training_in(output))
+    content = results(options.split, evaluation, split, recipe.sha256(), training_in(output), recipe.own_code)
     with writing_to(output, "--output"):
         write_results(output, content)
         if output == beside:
@@ -194,11 +194,13 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
 
     start = options.from_model
     if start is None:
-        return Recipe.load(options.recipe, options.set)
+        return Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
     quiet_libraries()
     from mtl_nlp.hub.loading import load_config
 
     # The path is relative to the working directory, not to the recipe.
     start = str(Path(start).resolve()) if Path(start).is_dir() else start
-    load_config(start)
-    return Recipe.load(options.recipe, [*options.set, f"encoder={json.dumps(start)}"])
+    overrides = [*options.set, f"encoder={json.dumps(start)}"]
+    recipe = Recipe.load(options.recipe, overrides, allow_code=options.allow_code)
+    load_config(start)  # after the recipe, whose code may register the heads of the model
+    return recipe

@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of, progress_bars_from, reading
+from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
@@ -64,6 +65,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
             row is invalid.
     """
     raw = _select_splits(name, recipe, only)
+    raw = {split: apply_functions(name, split, recipe, rows) for split, rows in raw.items()}
     if recipe.streaming:
         stream = raw.pop("train", None)
         raw = {split: _read_all(f"{name}/{split}", rows) for split, rows in raw.items()}

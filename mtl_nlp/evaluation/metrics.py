@@ -16,6 +16,7 @@ from seqeval.metrics.v1 import precision_recall_fscore_support
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from mtl_nlp.evaluation.own_metrics import OWN_METRICS
 from mtl_nlp.modeling.label_kinds_multitask import Metric
 
 _STRINGS = {"predictions": Value("string"), "references": Value("string")}
@@ -138,16 +139,24 @@ def compute(metric: Metric, predictions: list, references: list) -> dict[str, fl
     """Return the scores of predictions, by name.
 
     Args:
-        metric: a name in `METRICS`, or a function of predictions and references.
+        metric: a name in `METRICS`, a name from `register_metric`, or a function of predictions and references.
         predictions: canonical labels, in the order of the references.
         references: canonical labels.
 
     Raises:
-        ValueError: if there are no references.
+        ValueError: if there are no references or there is no such metric.
     """
     if not references:
         raise ValueError("There is no labelled row to score.")
-    if not isinstance(metric, str):
-        return {name: float(value) for name, value in metric(predictions, references).items()}
+    if isinstance(metric, str) and metric not in METRICS and metric not in OWN_METRICS:
+        raise ValueError(f"No metric {metric!r} is registered. The metrics are {', '.join([*METRICS, *OWN_METRICS])}.")
+    if not isinstance(metric, str) or metric in OWN_METRICS:
+        own = OWN_METRICS[metric] if isinstance(metric, str) else metric
+        if metric in METRICS:
+            raise ValueError(
+                f"The metric {metric!r} of {own.__module__}.{own.__qualname__} has the name of a metric of mtl_nlp. "
+                f"Rename it."
+            )
+        return {name: float(value) for name, value in own(predictions, references).items()}
     scores = METRICS[metric](keep_in_memory=True).compute(predictions=predictions, references=references)
     return dict(scores or {})

@@ -21,6 +21,7 @@ def results(
     datasets: Mapping[str, EncodedDataset],
     recipe_sha256: str,
     training: Mapping[str, Any] | None = None,
+    own_code: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `results.json`.
 
@@ -30,28 +31,33 @@ def results(
         datasets: the encoded datasets that the scores are from.
         recipe_sha256: the fingerprint of the recipe.
         training: the description of the training, see `MultitaskTrainer.describe_training`; None if unknown.
+        own_code: the hash of each module that the recipe imports, see `Recipe.own_code`.
     """
     return {
         "split": split,
         "tasks": evaluation.scores,
         "mtl_score": evaluation.mtl_score,
         **({} if training is None else {"training": training}),
-        "provenance": provenance(datasets, recipe_sha256),
+        "provenance": provenance(datasets, recipe_sha256, own_code),
     }
 
 
-def provenance(datasets: Mapping[str, EncodedDataset], recipe_sha256: str) -> dict[str, Any]:
-    """Return the origin of scores: versions, commit, recipe and data.
+def provenance(
+    datasets: Mapping[str, EncodedDataset], recipe_sha256: str, own_code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the origin of scores: versions, commit, recipe, its own code if it has any, and data.
 
     Args:
         datasets: the encoded datasets that the scores are from.
         recipe_sha256: the fingerprint of the recipe.
+        own_code: the hash of each module that the recipe imports, see `Recipe.own_code`.
     """
     return {
         "mtl_nlp": __version__,
         "versions": {library: version(library) for library in _LIBRARIES},
         "commit": _commit(),
         "recipe_sha256": recipe_sha256,
+        **({"own_code": dict(own_code)} if own_code else {}),
         "data_fingerprints": {encoded.name: encoded.fingerprint for encoded in datasets.values()},
     }
 

@@ -20,6 +20,7 @@ from mtl_nlp.hub.links import check_has_no_links
 from mtl_nlp.hub.model_card import is_edited, model_card
 from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.head_types_multitask import HEADS, registered_name
 from mtl_nlp.recipe.local_paths import local_path
 from mtl_nlp.run_folder import CARD_NAME, CONFLICT_NAME, RECIPE_NAME, RESULTS_NAME, shared_recipe
 
@@ -63,7 +64,8 @@ def repository_files(folder: Path, repo_id: str, *, with_code: bool = False) -> 
         RecipeError: if the run's recipe is damaged or holds a secret.
         DataError: if the run's results are damaged.
         ModelError: if the folder has a symbolic link to a file outside of it.
-        HubError: if code is requested for a task type from outside of this package, whose code would be missing.
+        HubError: if code is requested for a task type or head from outside of this package, whose code would be
+            missing.
     """
     check_has_no_links(folder)
     config = json.loads(shared_bytes(folder / CONFIG_NAME))
@@ -128,12 +130,13 @@ def _name_of_file(value: Any) -> Any:
 
 
 def _check_code_is_complete(folder: Path) -> None:
-    """Check that all task types and label kinds of a model are defined in this package."""
+    """Check that all task types, label kinds and heads of a model are defined in this package."""
     for task in MultitaskConfig.from_pretrained(folder).get_tasks():
-        for made in (task, task.kind):
-            if type(made).__module__.split(".")[0] != __name__.split(".")[0]:
+        head = registered_name(task.head)
+        for made in (type(task), type(task.kind), *([] if head is None else [HEADS[head]])):
+            if made.__module__.split(".")[0] != __name__.split(".")[0]:
                 raise HubError(
-                    f"Task {task.name!r}: its code is in the module {type(made).__module__}, which is not part of the "
+                    f"Task {task.name!r}: its code is in the module {made.__module__}, which is not part of the "
                     f"pushed code. Push without code: users need mtl_nlp and that module."
                 )
 

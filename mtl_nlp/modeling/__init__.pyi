@@ -1,4 +1,5 @@
 from .configuration_multitask import MultitaskConfig as MultitaskConfig
+from .head_types_multitask import register_head as register_head
 from .label_kinds_multitask import Feature as Feature
 from .label_kinds_multitask import LabelKind as LabelKind
 from .label_kinds_multitask import TextKind as TextKind

@@ -1,6 +1,6 @@
 """Heads on the shared encoder's output.
 
-A head *is* the stock class of the encoder's family (`BertForTokenClassification`,
+By default, a head *is* the stock class of the encoder's family (`BertForTokenClassification`,
 `RobertaForSequenceClassification`, …) with a pass-through instead of its encoder. So a head has the layers, forward
 pass, initialisation and weight names of the stock class, and its weights can be exported to the stock class exactly.
 """
@@ -25,6 +25,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
 )
 
+from .head_types_multitask import HEADS, head_options, registered_name
 from .tasks_multitask import Task
 
 _STOCK = {
@@ -61,31 +62,40 @@ class HiddenStatesAsEncoder(nn.Module):
 
 
 class PlainHead(nn.Module):
-    """Dropout and a linear layer, for encoder families without a stock class for the level.
+    """Any number of hidden layers and a linear layer, each after dropout.
 
-    At the sequence level, the layer reads the first sub-word.
+    Encoder families without a stock class for the level have this head without hidden layers. At the sequence level,
+    the head reads the first sub-word.
 
     Args:
         config: the encoder's configuration, with `num_labels`.
         level: `token` or `sequence`.
+        hidden_layers: number of layers of the encoder's hidden size with a GELU (Hendrycks and Gimpel 2016).
+        dropout: the share of each layer's input that is dropped in training.
     """
 
-    def __init__(self, config: PreTrainedConfig, level: str) -> None:
+    def __init__(self, config: PreTrainedConfig, level: str, hidden_layers: int = 0, dropout: float = 0.1) -> None:
         super().__init__()
         self.level = level
-        self.dropout = nn.Dropout(0.1)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        size = config.hidden_size
+        self.hidden = nn.Sequential(
+            *(nn.Sequential(nn.Dropout(dropout), nn.Linear(size, size), nn.GELU()) for _ in range(hidden_layers))
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(size, config.num_labels)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Compute the logits.
 
         Args:
             hidden_states: shape (rows, length, hidden).
+            attention_mask: shape (rows, length), not used.
 
         Returns:
             Logits, shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
         """
-        return self.classifier(self.dropout(hidden_states if self.level == "token" else hidden_states[:, 0]))
+        read = hidden_states if self.level == "token" else hidden_states[:, 0]
+        return self.classifier(self.dropout(self.hidden(read)))
 
 
 class TaskHead(nn.Module):
@@ -105,15 +115,18 @@ class TaskHead(nn.Module):
         self.pools_mean = task.pools_mean
         self.label_smoothing = 0.0
         config = stock_config(task, text_config)
-        self.has_stock_class = has_stock_class(task, text_config)
-        if self.has_stock_class:
+        self.own_type = registered_name(task.head)
+        self.has_stock_class = task.head is None and has_stock_class(task, text_config)
+        if self.own_type is not None:
+            self.own = HEADS[self.own_type](config, self.kind.level, **head_options(task.head))
+        elif self.has_stock_class:
             self.stock = _without_encoder(_STOCK[self.kind.auto_class][0], config)
         else:
-            self.plain = PlainHead(config, self.kind.level)
+            self.plain = PlainHead(config, self.kind.level, **head_options(task.head))
 
     @property
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
-        """The replacement of the stock class's encoder, with the pooler if the family has one; None in a plain head."""
+        """The replacement of the stock class's encoder, with the pooler if the family has one; None in other heads."""
         return self.stock.base_model if self.has_stock_class else None
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
@@ -130,6 +143,9 @@ class TaskHead(nn.Module):
 
         Returns:
             Logits, shape (rows, length, num_labels) at the token level, (rows, num_labels) at the sequence level.
+
+        Raises:
+            ValueError: if a head from outside of this package returns logits of a different shape.
         """
         if self.pools_mean:
             mask = attention_mask[..., None].to(hidden_states.dtype)
@@ -138,7 +154,16 @@ class TaskHead(nn.Module):
             attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
             return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
-        return self.plain(hidden_states)
+        if self.own_type is None:
+            return self.plain(hidden_states, attention_mask)
+        logits = self.own(hidden_states, attention_mask)
+        wanted = self.kind.logits_shape(hidden_states.shape[1])
+        if logits.dim() != 1 + len(wanted) or logits.shape[-1] != wanted[-1]:
+            raise ValueError(
+                f"The head {self.own_type!r} should return logits of the shape (rows, {', '.join(map(str, wanted))}). "
+                f"Found {tuple(logits.shape)}."
+            )
+        return logits
 
     def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss summed over the labelled units, a float32 scalar, see `LabelKind.loss_sum`.
@@ -172,6 +197,8 @@ def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
 def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None:
     """Return the reason why no stock class equals the task's head; None if one does."""
     family = text_config.model_type
+    if task.head is not None:
+        return "its head is not that of a transformers class (`head`)"
     if not has_stock_class(task, text_config):
         return f"transformers has no {family} class for {task.type}"
     if task.pools_mean and "classifier_pooling" not in text_config.to_dict():

@@ -159,8 +159,10 @@ class MultitaskModel(ModelParts):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise a plain head. For the encoder and stock heads, transformers calls the methods of their classes."""
         if isinstance(module, PlainHead):
-            init.normal_(module.classifier.weight, mean=0.0, std=0.02)
-            init.zeros_(module.classifier.bias)
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear):
+                    init.normal_(layer.weight, mean=0.0, std=0.02)
+                    init.zeros_(layer.bias)
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from .adapters_multitask import (
     peft_adapter_name,
 )
 from .heads_multitask import TaskHead
+from .layers_multitask import encoder_part, is_encoder_part
 from .saving_multitask import SavedModel
 from .tasks_multitask import Task
 
@@ -117,8 +118,7 @@ class ModelParts(SavedModel):
         head = TaskHead(task, config.text_config).to(self.device, self.dtype)
         if head.has_stock_class:
             head.stock.initialize_weights()
-        else:
-            self._init_weights(head.plain)
+        head.apply(self._init_weights)
         self.heads.append(head.train(self.training))
         self.tasks[task.name] = task
         self.config.tasks = config.tasks
@@ -144,16 +144,26 @@ class ModelParts(SavedModel):
         """Return the parameters of a part of the model.
 
         Args:
-            part: a task, for the task's head and adapter; or `encoder`, for the encoder and the shared adapter.
+            part: a task, for the task's head and adapter; `encoder`, for the encoder and the shared adapter; or
+                `embeddings`, `layers A-B` or `layers N` of the encoder, without adapters. The lowest layer has the
+                number 0, and `layers A-B` includes layer B.
 
         Raises:
-            ValueError: if the part does not exist.
+            ValueError: if the part does not exist, is also the name of a task, or the layers of the encoder's family
+                are unknown.
         """
         if part == "encoder":
             own = set(adapter_parameters(self.encoder, map(peft_adapter_name, set(self.adapter_names) - {SHARED})))
             return [parameter for parameter in self.encoder.parameters() if parameter not in own]
+        if is_encoder_part(part):
+            if part in self.tasks:
+                raise ValueError(f"{part!r} is the name of a task and of a part of the encoder. Rename the task.")
+            return encoder_part(self.encoder, part)
         if part not in self.tasks:
-            raise ValueError(f"No part {part!r}. The model has encoder, {', '.join(self.tasks)}.")
+            raise ValueError(
+                f"No part {part!r}. The model has encoder, {', '.join(self.tasks)}, and as parts of the encoder: "
+                f"embeddings, layers A-B."
+            )
         head = self.heads_by_task[part]
         return [*head.parameters(), *adapter_parameters(self.encoder, [peft_adapter_name(part)])]
 

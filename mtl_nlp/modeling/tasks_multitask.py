@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
+from .head_types_multitask import HEADS, NotRegisteredError, check_head, normal_head, registered_name
 from .label_kinds_multitask import LabelKind
 from .spans_multitask import SCHEMES, scheme_labels
 from .text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
@@ -35,9 +36,12 @@ class Task(abc.ABC):
         name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read. All other options need their
             names.
+        head: the layers on the encoder; by default those of the stock class of the encoder's family.
+            `{hidden_layers: 1, dropout: 0.1}` for hidden layers before the output layer, or the name of a head from
+            `register_head`, or `{type: name}` with the options of that head.
 
     Raises:
-        ValueError: if the name is not a text of one line, or two labels are equal.
+        ValueError: if the name is not a text of one line, two labels are equal, or there is no such head.
     """
 
     type: ClassVar[str]
@@ -45,6 +49,7 @@ class Task(abc.ABC):
 
     name: str = dataclasses.field(kw_only=False)
     labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
+    head: str | dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
@@ -59,6 +64,9 @@ class Task(abc.ABC):
         object.__setattr__(self, "labels", labels)
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
+        if self.head is not None:
+            check_head(self.name, self.head)
+            object.__setattr__(self, "head", normal_head(self.head))
 
     @abc.abstractmethod
     def make_kind(self) -> LabelKind:
@@ -93,8 +101,17 @@ class Task(abc.ABC):
         return {key: value for key, value in fields.items() if key not in {"name", "labels"}}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the task as plain data, for `config.json`."""
-        return {"name": self.name, "labels": list(self.labels), **self.options, "type": self.type}
+        """Return the task as plain data, for `config.json`.
+
+        The data name the modules of a type and a head from outside of this package. These modules are never imported:
+        the message of an error names them to the user.
+        """
+        fields = {"name": self.name, "labels": list(self.labels), **self.options, "type": self.type}
+        if type(self) not in _BUILT_IN:
+            fields["module"] = type(self).__module__
+        if (head := registered_name(self.head)) is not None:
+            fields["head_module"] = HEADS[head].__module__
+        return fields
 
     def with_labels(self, labels: Iterable[str]) -> Task:
         """Return a copy of the task with these labels as its label space."""
@@ -160,8 +177,11 @@ class SequenceTask(Task):
             )
 
     def beside_words(self) -> Task:
-        """Return the task with mean pooling: the first sub-word serves the tasks that label words."""
-        return dataclasses.replace(self, pooling="mean")
+        """Return the task with mean pooling: the first sub-word serves the tasks that label words.
+
+        A registered head reads all sub-words, and pools them itself.
+        """
+        return self if registered_name(self.head) is not None else dataclasses.replace(self, pooling="mean")
 
     @property
     def pools_mean(self) -> bool:
@@ -202,10 +222,9 @@ class Regression(SequenceTask):
         return NumberPerText(self.name, self.labels)
 
 
-TASK_TYPES: dict[str, type[Task]] = {
-    task_type.type: task_type
-    for task_type in (TokenClassification, TextClassification, MultiLabelClassification, Regression)
-}
+_BUILT_IN: tuple[type[Task], ...] = (TokenClassification, TextClassification, MultiLabelClassification, Regression)
+
+TASK_TYPES: dict[str, type[Task]] = {task_type.type: task_type for task_type in _BUILT_IN}
 """The task types by name."""
 
 _TaskType = TypeVar("_TaskType", bound=type[Task])
@@ -236,18 +255,23 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     """Build a task from plain data such as `{"name": "pos", "type": "token-classification", "labels": [...]}`.
 
     Raises:
-        ValueError: if the type or an option is unknown, with the valid types or the nearest option in the message; or
-            if the task has no name, or a value is not valid.
+        NotRegisteredError: if the type or the head is unknown, with the valid types in the message.
+        ValueError: if an option is unknown, with the nearest option in the message; or if the task has no name, or a
+            value is not valid.
     """
     if not isinstance(fields, Mapping) or "name" not in fields:
         raise ValueError(f"A task should be an object with a `name`, a `type` and its `labels`. Found {fields!r:.80}.")
     fields = dict(fields)
     name, type_name = fields.get("name"), fields.pop("type", None)
+    module, head_module = fields.pop("module", None), fields.pop("head_module", None)
     if not isinstance(type_name, str) or type_name not in TASK_TYPES:
-        raise ValueError(
+        registering = "the module that registers the type" if module is None else f"the module {module!r:.80}"
+        raise NotRegisteredError(
             f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}. For a type from "
-            f"outside of mtl_nlp, import the module that registers the type first."
+            f"outside of mtl_nlp, import {registering} first."
         )
+    if fields.get("head") is not None:
+        check_head(str(name), fields["head"], head_module)
     task_type = TASK_TYPES[type_name]
     valid = [field.name for field in dataclasses.fields(task_type)]
     for key in fields:

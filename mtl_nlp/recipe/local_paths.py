@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from mtl_nlp.recipe.own_code import FUNCTIONS
 from mtl_nlp.recipe.variables import VARIABLE
 
 _NAMES = ("inputs", "labels", "columns", "splits")
@@ -84,6 +85,7 @@ def _name_of(path: PurePath) -> str:
 
 def _relative_dataset(name: str, dataset: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: dataset[key] for key in _NAMES if key in dataset}
+    kept |= {key: _relative(dataset[key], _name_of) for key in FUNCTIONS if key in dataset}
     rest = {key: value for key, value in dataset.items() if key not in kept}
     shared = _shared_folder(list(_paths_in(rest)))
 

@@ -31,9 +31,9 @@ class SavedDataset(BaseModel):
 class SavedRecipe(Section):
     """A recipe in the folder of a model, for the model card and for pushes.
 
-    The recipe may come from a different machine, so its variables are never expanded. Where a variable stands for a
-    number, the recipe holds a text, so the sections are checked and their values are not. The keys are those of
-    `Recipe`.
+    The recipe may come from a different machine, so its variables are never expanded, and its code is never run. Where
+    a variable stands for a number, the recipe holds a text, so the sections are checked and their values are not. The
+    keys are those of `Recipe`.
     """
 
     encoder: str
@@ -51,6 +51,7 @@ class SavedRecipe(Section):
     analysis: dict[str, Any] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
     baselines: dict[str, Any] = Field(default_factory=dict)
+    imports: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")
     @classmethod

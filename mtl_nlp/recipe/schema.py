@@ -25,6 +25,7 @@ from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
+from mtl_nlp.recipe.own_code import import_code, located, located_function
 from mtl_nlp.recipe.resume import OnResume, section_of
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
@@ -52,8 +53,9 @@ class Recipe(Section):
         mixture: the mixing of the datasets.
         loss: the weighting of the task losses.
         adapters: soft sharing by adapters; no adapters by default.
-        freeze: parts that are not trained: `encoder` (everything that tasks share), or tasks (their heads and
-            adapters).
+        freeze: parts that are not trained: `encoder` (everything that tasks share), `embeddings`, `layers A-B` or
+            `layers N` of the encoder (from layer 0, the lowest; layer B is included), or tasks (their heads and
+            adapters). The adapters in frozen embeddings and layers are trained.
         max_length: number of sub-words that the encoder reads at once; by default the encoder's limit.
         stride: number of sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
@@ -61,6 +63,8 @@ class Recipe(Section):
         analysis: measurements in training that do not change it.
         card: facts for the model card that cannot be computed.
         baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
+        imports: modules that register task types, heads or metrics, or change anything else: names of modules beside
+            the recipe or on Python's path, or paths that end with `.py`. The recipe is loaded only with `allow_code`.
     """
 
     encoder: Annotated[str, OnResume.KEPT]
@@ -78,6 +82,9 @@ class Recipe(Section):
     analysis: AnalysisRecipe = AnalysisRecipe()
     card: CardRecipe = CardRecipe()
     baselines: BaselinesRecipe = BaselinesRecipe()
+    imports: Annotated[list[str], OnResume.TAKES_EFFECT] = Field(default_factory=list)
+
+    _own_code: dict[str, str] = PrivateAttr(default_factory=dict)
 
     _texts: dict[Place, str] = PrivateAttr(default_factory=dict)
     """The texts with variables, by the place of the expanded value."""
@@ -162,6 +169,11 @@ class Recipe(Section):
             return []
         return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
 
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The SHA-256 of the source of each module that the recipe has imported, by the name of the module."""
+        return dict(self._own_code)
+
     def baseline_training(self, task: str) -> dict[str, Any]:
         """Return the training arguments with which a comparison trains a task alone.
 
@@ -190,11 +202,14 @@ class Recipe(Section):
     def sha256(self) -> str:
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
-        The fingerprint covers the values of variables, and only those parts of local paths that `relative_paths`
-        keeps. `output_dir` and `baselines` have no effect on the run, so the fingerprint does not cover them.
+        The fingerprint covers the values of variables, the source of the recipe's own code, and only those parts of
+        local paths that `relative_paths` keeps. `output_dir` and `baselines` have no effect on the run, so the
+        fingerprint does not cover them.
         """
         data = relative_paths(self.model_dump(exclude_defaults=True, exclude={"baselines"}))
         del data["output_dir"]
+        if self._own_code:
+            data["own_code"] = self._own_code
         return hashlib.sha256(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()).hexdigest()
 
     @classmethod
@@ -219,54 +234,64 @@ class Recipe(Section):
         return cls.from_written(recipe)
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    def load(cls, path: str | Path, overrides: Sequence[str] = (), *, allow_code: bool = False) -> Recipe:
         """Read a recipe file, and read its variables from the environment.
 
         Args:
             path: the YAML file.
             overrides: `key.path=value` strings; values are read as YAML.
+            allow_code: whether to run the Python code that the recipe names: `imports`, and the `filter` and `map` of
+                datasets.
 
         Raises:
-            RecipeError: if the file cannot be read, a variable is not set, or a key is not valid.
+            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, or the recipe names code
+                that is not allowed or cannot be imported.
         """
-        return cls.from_written(read_yaml(Path(path), overrides), Path(path).parent)
+        return cls.from_written(read_yaml(Path(path), overrides), Path(path).parent, allow_code=allow_code)
 
     @classmethod
-    def from_written(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+    def from_written(cls, data: Mapping[str, Any], folder: str | Path = ".", *, allow_code: bool = False) -> Recipe:
         """Check a recipe that is given as plain data, and read its variables from the environment.
 
         Args:
             data: the recipe's keys and values, with variables such as `${DATA}`.
             folder: the folder against which relative paths are resolved.
+            allow_code: whether to run the Python code that the recipe names, see [`load`].
 
         Raises:
-            RecipeError: if a variable is not set, or a key is not valid.
+            RecipeError: if a variable is not set, a key is not valid, or the recipe names code that is not allowed or
+                cannot be imported.
         """
         expanded = expand(data)
-        recipe = cls._checked(expanded, data, Path(folder))
+        recipe = cls._checked(expanded, data, Path(folder), allow_code=allow_code)
         recipe._texts = texts_with_variables(data, recipe.model_dump(), expanded, Path(folder))
         return recipe
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+    def from_dict(cls, data: Mapping[str, Any], folder: str | Path = ".", *, allow_code: bool = False) -> Recipe:
         """Check a recipe that is given as plain data. Variables such as `${DATA}` are not expanded.
 
         Args:
             data: the recipe's keys and values.
             folder: the folder against which relative paths are resolved.
+            allow_code: whether to run the Python code that the recipe names, see [`load`].
 
         Raises:
-            RecipeError: if a key is not valid.
+            RecipeError: if a key is not valid, or the recipe names code that is not allowed or cannot be imported.
         """
-        return cls._checked(data, data, Path(folder))
+        return cls._checked(data, data, Path(folder), allow_code=allow_code)
 
     @classmethod
-    def _checked(cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path) -> Recipe:
+    def _checked(cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path, *, allow_code: bool) -> Recipe:
+        # The code registers the task types and heads that the check of the recipe looks up.
+        own_code = import_code(data, folder, allow_code=allow_code)
         try:
             recipe = cls.model_validate(data, context=written)
         except ValidationError as error:
             raise RecipeError(explain(error, written)) from error
-        return _with_absolute_paths(recipe, folder)
+        recipe = _with_absolute_paths(recipe, folder)
+        recipe._own_code = own_code
+        return recipe
 
 
 def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
@@ -317,7 +342,7 @@ def _fields_at(location: Sequence[int | str]) -> list[str]:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Resolve data files, the output folder, a comparison and a local encoder against the recipe's folder."""
+    """Resolve data files, the output folder, a comparison, a local encoder and code against the recipe's folder."""
 
     def resolve(path: str) -> str:
         return path if "://" in path else str((folder / path).resolve())
@@ -333,11 +358,20 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         else:
             path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
             datasets[name] = dataset.model_copy(update={"path": path})
+        functions = {key: text for key, text in (("filter", dataset.filter), ("map", dataset.map)) if text is not None}
+        code = {key: located_function(text, folder) for key, text in functions.items()}
+        datasets[name] = datasets[name].model_copy(update=code)
     encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
     mixture = recipe.mixture
     if isinstance(mixture.headroom, str):
         mixture = mixture.model_copy(update={"headroom": resolve(mixture.headroom)})
     output_dir = str((folder / recipe.output_dir).resolve())
     return recipe.model_copy(
-        update={"datasets": datasets, "encoder": encoder, "mixture": mixture, "output_dir": output_dir}
+        update={
+            "datasets": datasets,
+            "encoder": encoder,
+            "mixture": mixture,
+            "output_dir": output_dir,
+            "imports": [located(module, folder) for module in recipe.imports],
+        }
     )

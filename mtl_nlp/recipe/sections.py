@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.checks import check_not_negative
+from mtl_nlp.recipe.own_code import module_and_function
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
 from mtl_nlp.recipe.section import Section
@@ -38,6 +39,10 @@ class DatasetRecipe(BaseModel):
             split.
         max_rows: split -> the largest number of rows to use. The rows of a larger split are drawn with a fixed seed,
             after `validation_size`, and keep their order; a smaller number draws a part of the rows of a larger number.
+        map: `module:function`, a function from a row, a dict, to a dict of changed and new columns, for every split.
+            The recipe is loaded only with `allow_code`, see `Recipe.imports`.
+        filter: `module:function`, a function from a row to whether the row is kept, for every split. The function sees
+            rows as `map` returns them. `validation_size`, `max_rows` and `num_rows` count the rows that are kept.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
@@ -53,6 +58,8 @@ class DatasetRecipe(BaseModel):
     buffer_size: Annotated[int, OnResume.REORDERS] = Field(default=1000, ge=1)
     validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
     max_rows: Annotated[dict[str, Annotated[int, Field(ge=1)]], OnResume.REORDERS] = Field(default_factory=dict)
+    map: Annotated[str | None, OnResume.REORDERS] = None
+    filter: Annotated[str | None, OnResume.REORDERS] = None
 
     @field_validator("inputs")
     @classmethod
@@ -72,6 +79,13 @@ class DatasetRecipe(BaseModel):
         if not labels:
             raise ValueError("name at least one task and its column")
         return labels
+
+    @field_validator("map", "filter")
+    @classmethod
+    def _names_a_function(cls, text: str | None) -> str | None:
+        if text is not None:
+            module_and_function(text)
+        return text
 
     @field_validator("splits", "max_rows")
     @classmethod

@@ -16,6 +16,7 @@ from mtl_nlp.evaluation.predictions import Prediction, read_predictions
 from mtl_nlp.hub.comparison import read_comparison
 from mtl_nlp.messages import conceal, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.head_types_multitask import NotRegisteredError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.local_paths import without_local_paths
 from mtl_nlp.recipe.saved import SavedRecipe
@@ -70,6 +71,8 @@ class RunFiles:
             return None
         try:
             return MultitaskConfig.from_pretrained(self.folder)
+        except NotRegisteredError as error:
+            raise ModelError(f"{self.folder / CONFIG_NAME}: {error}") from error
         except (OSError, ValueError) as error:
             raise ModelError(f"{self.folder / CONFIG_NAME} is damaged ({error!s:.200}). Train again.") from error
 

@@ -87,6 +87,9 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
         model.freeze(*recipe.freeze)
     except ValueError as error:
         raise RecipeError(f"freeze: {error}") from error
+    is_encoder_trained = any(parameter.requires_grad for parameter in model.parameters_of("encoder"))
     for name in recipe.tasks:
-        if not any(parameter.requires_grad for parameter in model.parameters_of(name)) and "encoder" in recipe.freeze:
-            raise RecipeError(f"freeze: nothing is left to train for {name}. Remove `encoder` or {name} from `freeze`.")
+        if not is_encoder_trained and not any(parameter.requires_grad for parameter in model.parameters_of(name)):
+            raise RecipeError(
+                f"freeze: nothing is left to train for {name}. Remove {name} or parts of the encoder from `freeze`."
+            )

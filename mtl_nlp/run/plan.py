@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers.trainer_utils import SaveStrategy
 
+from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import table
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.adapters_multitask import (
@@ -22,7 +23,7 @@ from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.weighting import describe_weighting
-from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
 
 _MEASURED_ROWS = 200_000
 
@@ -35,7 +36,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if the mixture or its batches cannot be built, or the gradient method does not fit the model.
+        RecipeError: if the mixture or its batches cannot be built, or the gradient method or the training arguments do
+            not fit the model.
     """
     sampler = plan_batches(run, arguments)
     mixture = sampler.mixture
@@ -67,9 +69,13 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     words = " Texts are split into words." if run.config.reads_words else ""
     limit = run.config.max_length or "any number of"
     model = build_meta_model(run)
+    try:
+        check_layer_decay(model, arguments)
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
     parts = [
         f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
-        f"{describe_parameters(model)}",
+        f"{describe_parameters(model)}{_frozen(model, run)}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
@@ -93,6 +99,13 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _frozen(model: MultitaskModel, run: Run) -> str:
+    """Return a sentence about the parts that the recipe freezes, each with its number of parameters."""
+    parts = {part: set(model.parameters_of(part)) for part in run.recipe.freeze}
+    shown = ", ".join(f"{part} ({sum(p.numel() for p in own):,} parameters)" for part, own in parts.items())
+    return f"\nFrozen: {shown}." if parts else ""
 
 
 def _headroom(run: Run) -> str:

@@ -143,7 +143,7 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
     if say is not None:
         say("\n" + describe_scores(evaluation, run.held_out))
     training = trainer.describe_training() | _size_of(trainer.model, folder)
-    content = results(run.held_out, evaluation, split, run.recipe.sha256(), training)
+    content = results(run.held_out, evaluation, split, run.recipe.sha256(), training, run.recipe.own_code)
     if say is not None:
         for note in [*describe_falls(training["best"]), *describe_skips(training.get("skipped", {}), list(run.tasks))]:
             say(f"note: {note}")

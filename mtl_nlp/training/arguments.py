@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
+from mtl_nlp.modeling.layers_multitask import layers_of
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
 
@@ -34,6 +35,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         head_learning_rate: the learning rate of the new layers of the heads; by default 20 times `learning_rate` in a
             model of several tasks, and `learning_rate` in a model of one task. Pretrained layers (the encoder, and the
             pooler in the heads of families such as BERT) always have `learning_rate`.
+        layer_lr_decay: the factor from the learning rate of each layer of the encoder to that of the layer below; the
+            last layer has `learning_rate`, and the embeddings have the lowest rate. No decay by default. See
+            `decay_by_layer`.
         adapter_learning_rate: the learning rate of the adapters; `learning_rate` by default.
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which
@@ -86,6 +90,9 @@ class MultitaskTrainingArguments(TrainingArguments):
     head_learning_rate: float | None = field(
         default=None,
         metadata={"help": "Learning rate of the heads' new layers; 20 times learning_rate with several tasks."},
+    )
+    layer_lr_decay: float | None = field(
+        default=None, metadata={"help": "Factor from the learning rate of a layer to that of the layer below."}
     )
     adapter_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the adapters; learning_rate by default."}
@@ -158,6 +165,8 @@ class MultitaskTrainingArguments(TrainingArguments):
             value = vars(self)[name]
             if value is not None:
                 check_fits_float32(name, value)
+        if self.layer_lr_decay is not None and not 0.0 < self.layer_lr_decay <= 1.0:
+            raise ValueError(f"`layer_lr_decay` should be above 0 and at most 1. Found {self.layer_lr_decay}.")
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(
@@ -195,6 +204,20 @@ def _concealed(value: Any) -> Any:
     if isinstance(value, list):
         return [_concealed(item) for item in value]
     return conceal(value) if isinstance(value, str) else value
+
+
+def check_layer_decay(model: MultitaskModel, args: MultitaskTrainingArguments) -> None:
+    """Check that a model has the layers that `layer_lr_decay` needs.
+
+    Raises:
+        ValueError: if `layer_lr_decay` is set and the layers of the encoder are unknown.
+    """
+    if args.layer_lr_decay is None:
+        return
+    try:
+        layers_of(model.encoder)
+    except ValueError as error:
+        raise ValueError(f"`layer_lr_decay`: {error} Leave it out.") from error
 
 
 def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:

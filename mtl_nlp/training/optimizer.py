@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.modeling.layers_multitask import parameters_by_depth
 
 
 def set_learning_rate(
@@ -24,6 +25,34 @@ def set_learning_rate(
         taken = [parameter for parameter in group["params"] if id(parameter) in chosen]
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
         optimizer.add_param_group({**group, "params": taken, "lr": learning_rate})
+
+
+def decay_by_layer(optimizer: torch.optim.Optimizer, encoder: torch.nn.Module, factor: float) -> None:
+    """Give the layers of an encoder learning rates that fall with the distance from the last layer.
+
+    The last of L layers keeps its rate, each other layer has the rate of the layer above times `factor`, and the
+    embeddings have the lowest rate, `factor` ** L times the rate of the last layer (layer-wise decay, Clark et al.
+    2020, section 3.1; discriminative fine-tuning, Howard and Ruder 2018, equation 2). Adapters and what is behind the
+    layers keep their rates.
+
+    Args:
+        optimizer: the optimizer, before the first step. Each of its groups is split by layer, in the order from the
+            layer below the last down to the embeddings, without empty groups, so that equal models have equal groups.
+        encoder: the encoder. Frozen parameters, which the optimizer does not have, are ignored.
+        factor: the factor, above 0 and at most 1.
+
+    Raises:
+        ValueError: if the layers of the encoder are unknown, see `layers_of`.
+    """
+    *lower, _last, _rest = parameters_by_depth(encoder)
+    groups = list(optimizer.param_groups)
+    for distance, parameters in enumerate(reversed(lower), start=1):
+        chosen = {id(parameter) for parameter in parameters}
+        for group in groups:
+            taken = [parameter for parameter in group["params"] if id(parameter) in chosen]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+            if taken:
+                optimizer.add_param_group({**group, "params": taken, "lr": group["lr"] * factor**distance})
 
 
 def check_weighting(weighting: LossWeighting, *, is_sharded: bool) -> None:

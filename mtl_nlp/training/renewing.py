@@ -15,7 +15,7 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.errors import CommandError, needs_extra
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments
+from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments, check_layer_decay
 from mtl_nlp.training.callbacks import CurrentArguments, EvaluationBeforeCheckpoint, StepHooks
 from mtl_nlp.training.defaults import loss_weighting_of
 from mtl_nlp.training.describing import DescribingTrainer
@@ -88,6 +88,7 @@ class RenewingTrainer(DescribingTrainer):
         for head in model.heads:
             head.label_smoothing = args.label_smoothing_factor
         check_adapter_arguments(model, args, is_sharded=self.is_fsdp_enabled)
+        check_layer_decay(model, args)
         # Each training of `model_init` starts from the given methods, whose state a training changes.
         given, self.gradient_method = (
             self.given_methods if self.model_init is None else copy.deepcopy(self.given_methods)

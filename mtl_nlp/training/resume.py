@@ -16,6 +16,7 @@ FREE_KEYS = {
     # Each of these adds parameter groups to the optimizer.
     "training.head_learning_rate": OnResume.KEPT_IF_PRESENT,
     "training.adapter_learning_rate": OnResume.KEPT_IF_PRESENT,
+    "training.layer_lr_decay": OnResume.KEPT_IF_PRESENT,
     "training.optim": OnResume.REFUSED,
     "training.optim_args": OnResume.REFUSED,
     "training.optim_target_modules": OnResume.REFUSED,

@@ -47,7 +47,7 @@ from mtl_nlp.training.inputs import (
     trained_tasks_of,
     training_arguments_of,
 )
-from mtl_nlp.training.optimizer import include_weighting, set_learning_rate
+from mtl_nlp.training.optimizer import decay_by_layer, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.renewing import RenewingTrainer, first_model
 from mtl_nlp.training.schedule import batch_sampler, data_loader
@@ -306,6 +306,8 @@ class MultitaskTrainer(RenewingTrainer):
         for rate, parameters in own_rates:
             if is_new and rate is not None:
                 set_learning_rate(optimizer, parameters, rate)
+        if is_new and self.args.layer_lr_decay is not None:
+            decay_by_layer(optimizer, self.model.encoder, self.args.layer_lr_decay)
         include_weighting(optimizer, self.loss_weighting, learning_rate, is_new=is_new)
         return optimizer
 

@@ -40,6 +40,7 @@ def compare(
     match: Match = "passes",
     jobs: int = 1,
     learning_curve: bool = False,
+    allow_code: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Train recipes and each of their tasks alone with several seeds, and compare the scores.
@@ -55,6 +56,8 @@ def compare(
             `compute`, the joint run's total of encoder passes.
         jobs: the number of runs that train at once.
         learning_curve: whether all sides are also trained on 25 % and 50 % of the training rows.
+        allow_code: whether recipes that are given by their paths may run the Python code that they name, see
+            `Recipe.load`.
         report: a function that shows a line to the user, such as `print`.
 
     Raises:
@@ -64,7 +67,7 @@ def compare(
         RunError: if a run failed.
     """
     say = report or _say_nothing
-    sides = _sides_of([recipes] if isinstance(recipes, str | Path | Recipe) else recipes)
+    sides = _sides_of([recipes] if isinstance(recipes, str | Path | Recipe) else recipes, allow_code)
     trained = [side for side in sides if isinstance(side, RecipeSide)]
     beside = default_output(sides)
     folder = beside if output is None else Path(output)
@@ -269,7 +272,7 @@ def _minutes(seconds: float) -> str:
     )
 
 
-def _sides_of(given: Sequence[str | Path | Recipe | Side]) -> list[Side]:
+def _sides_of(given: Sequence[str | Path | Recipe | Side], allow_code: bool) -> list[Side]:
     sides: list[Side] = []
     for each in given:
         if isinstance(each, Recipe):
@@ -277,7 +280,7 @@ def _sides_of(given: Sequence[str | Path | Recipe | Side]) -> list[Side]:
             sides.append(RecipeSide(name, name, each, [list(each.tasks)]))
         elif isinstance(each, RecipeSide | FinishedSide | PredictionsSide):
             sides.append(each)
-    sides += read_sides([str(each) for each in given if isinstance(each, str | Path)])
+    sides += read_sides([str(each) for each in given if isinstance(each, str | Path)], allow_code=allow_code)
     check_names(sides)
     return sides
 

@@ -91,6 +91,8 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str, share: float = 1
     for key in _WITHOUT_EFFECT:
         data.pop(key, None)
     data["encoder"] = encoder
+    if data.pop("imports", None) or recipe.own_code:
+        data["own_code"] = recipe.own_code
     if isinstance(recipe.mixture.headroom, str):
         data["mixture"] = {**data["mixture"], "headroom": headroom_of(recipe)}
     data["datasets"] = {

@@ -12,9 +12,6 @@ from torch import nn
 
 from mtl_nlp.modeling.adapters_multitask import RoutedLayer
 
-EMBEDDINGS = "embeddings"
-"""The name of the weights before and outside of the layers."""
-
 
 @dataclass(frozen=True)
 class EncoderLayers:

@@ -34,6 +34,7 @@ from mtl_nlp.errors import CommandError
 from mtl_nlp.evaluation.results import provenance
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.messages import json_text
+from mtl_nlp.modeling.layers_multitask import EMBEDDINGS
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import evaluation_arguments
@@ -43,7 +44,7 @@ from mtl_nlp.run.prepare import prepare_evaluation
 from mtl_nlp.run_folder import write_file
 from mtl_nlp.transfer.ablation import ablate, overlap
 from mtl_nlp.transfer.adapter_changes import adapter_changes
-from mtl_nlp.transfer.encoder_layers import EMBEDDINGS, EncoderLayers, find_layers, layer_labels
+from mtl_nlp.transfer.encoder_layers import EncoderLayers, find_layers, layer_labels
 from mtl_nlp.transfer.inspected_texts import InspectedTexts, draw_texts, score_texts
 from mtl_nlp.transfer.movement import measure_movement
 from mtl_nlp.transfer.probes import probe_tasks
@@ -104,7 +105,7 @@ def inspect_model(model: str, recipe: Recipe, split: str = "validation", rows: i
         "adapters": _adapters(trained, layers, left_out),
         "left_out": left_out,
     }
-    origin = provenance(held_out, recipe.sha256())
+    origin = provenance(held_out, recipe.sha256(), recipe.own_code)
     return {**content, "provenance": {**origin, "weights_sha256": trained.config.weights_sha256}}
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from mtl_nlp.errors import CommandError, RunError
 from mtl_nlp.messages import conceal
+from mtl_nlp.recipe.own_code import uses_code
 from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, checkpoint_folders, read_results
 from mtl_nlp.training.completeness import checkpoint_problem
 
@@ -148,11 +149,12 @@ class JobRunner:
         started = time.monotonic()
         # A run that was killed before its first complete checkpoint has nothing to resume.
         has_checkpoint = any(checkpoint_problem(each) is None for each in checkpoint_folders(folder))
-        status = self._call(["train", str(recipe), "--resume" if has_checkpoint else "--overwrite"], log)
+        allow = ["--allow-code"] if uses_code(job.recipe) else []  # the reader of the compared recipe has allowed it
+        status = self._call(["train", str(recipe), "--resume" if has_checkpoint else "--overwrite", *allow], log)
         if status == 0 and read_results(folder / RESULTS_NAME)["split"] != self.split:
             predictions = ["--predictions", str(folder / PREDICTIONS_NAME)]
             arguments = ["evaluate", str(folder), "--recipe", str(recipe), "--split", self.split, *predictions]
-            status = self._call(arguments, log)
+            status = self._call([*arguments, *allow], log)
         if self._is_ending:
             return
         if status != 0:

@@ -104,7 +104,7 @@ class _Prepared:
         _set_run_training(written, seed)
         if share < 1.0:
             _limit_rows(written, self.run, share)
-        expanded = Recipe.from_written({**written, "output_dir": "."})
+        expanded = Recipe.from_written({**written, "output_dir": "."}, allow_code=bool(self.recipe.own_code))
         training_arguments(expanded)
         key = content_key(expanded, self.digests, self.encoder, share)
         read = rows_of(tasks, self.used)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
+from mtl_nlp.modeling.layers_multitask import is_encoder_part
 from mtl_nlp.recipe.variables import expand
 from mtl_nlp.run.build import plan_batches
 from mtl_nlp.run.prepare import Run
@@ -148,7 +149,7 @@ def reduce_recipe(
 def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> None:
     """Remove the parts of the loss, the adapters and the frozen parts that belong to other tasks."""
     adapters = data.pop("adapters", None)
-    frozen = [part for part in data.pop("freeze", []) if part in kept or part == "encoder"]
+    frozen = [part for part in data.pop("freeze", []) if part in kept or _is_of_encoder(part)]
     loss = data.pop("loss", {})
     if len(kept) < 2:  # a task alone has no gradients to combine or to compare
         data.pop("analysis", None)
@@ -167,12 +168,16 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
     is_empty = adapters is not None and adapters.get("tasks", "all") == [] and not adapters.get("shared", False)
     if adapters is not None and (alone or is_empty):
         training.pop("adapter_learning_rate", None)
-        frozen = [part for part in frozen if part != "encoder"]
+        frozen = [part for part in frozen if not _is_of_encoder(part)]
         adapters = None
     if adapters is not None:
         data["adapters"] = adapters
     if frozen:
         data["freeze"] = frozen
+
+
+def _is_of_encoder(part: str) -> bool:
+    return part == "encoder" or is_encoder_part(part)
 
 
 def _set_passes(

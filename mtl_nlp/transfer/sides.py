@@ -102,12 +102,13 @@ class Groups(Section):
     groups: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)
 
 
-def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side]:
+def read_sides(paths: Sequence[str], overrides: Sequence[str] = (), *, allow_code: bool = False) -> list[Side]:
     """Return the sides that are named on the command line.
 
     Args:
         paths: recipes, files of groups, folders of finished runs, and files of predictions (`.jsonl`).
         overrides: `key.path=value` strings for all recipes.
+        allow_code: whether the recipes may run the Python code that they name, see `Recipe.load`.
 
     Raises:
         RecipeError: if a recipe or a file of groups is not valid.
@@ -125,7 +126,7 @@ def read_sides(paths: Sequence[str], overrides: Sequence[str] = ()) -> list[Side
             sides.append(PredictionsSide(path.stem, path.name, path))
         else:
             _check_exists(path)
-            sides.append(_recipe_side(path, overrides))
+            sides.append(_recipe_side(path, overrides, allow_code))
     if overrides and not any(isinstance(side, RecipeSide) for side in sides):
         raise CommandError(
             "--set: changes recipes, and no recipe is named. Finished runs and predictions stay as they are."
@@ -157,16 +158,16 @@ def _check_exists(path: Path) -> None:
         raise CommandError(f"compare: there is no file or folder {path}.")
 
 
-def _recipe_side(path: Path, overrides: Sequence[str]) -> RecipeSide:
+def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> RecipeSide:
     data = read_yaml(path, ())
     if "groups" not in data:
-        recipe = Recipe.load(path, overrides)
+        recipe = Recipe.load(path, overrides, allow_code=allow_code)
         return RecipeSide(path.stem, path.name, recipe, [list(recipe.tasks)])
     try:
         found = Groups.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, data)}") from error
-    recipe = Recipe.load(path.parent / found.recipe, overrides)
+    recipe = Recipe.load(path.parent / found.recipe, overrides, allow_code=allow_code)
     grouped = [task for tasks in found.groups.values() for task in tasks]
     if unknown := [task for task in grouped if task not in recipe.tasks]:
         raise RecipeError(

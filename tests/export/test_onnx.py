@@ -33,7 +33,7 @@ TASKS = [
     TokenClassification(name="ner", labels=["O", "B-PER", "I-PER", "B-LOC", "I-LOC"], scheme="iob2"),
     TextClassification(name="topic", labels=["news", "sport", "travel"]),
     TextClassification(name="mean of all", labels=["news", "sport", "travel"], pooling="mean"),
-    MultiLabelClassification(name="tags", labels=["urgent", "angry"]),
+    MultiLabelClassification(name="tags", labels=["urgent", "angry"], head={"hidden_layers": 1}),
     Regression(name="score"),
 ]
 CHANGES = {"modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -187,6 +188,11 @@ def test_mean_pooling_without_a_supporting_stock_class_is_refused(family, tmp_pa
 def test_a_family_without_a_stock_class_is_refused(task):
     with pytest.raises(ExportError, match=rf"^--task {task.name}: transformers has no splinter class for {task.type}"):
         stock_model(build_model([task], "splinter"), task.name)
+    deep = dataclasses.replace(task, head={"hidden_layers": 1})
+    with pytest.raises(
+        ExportError, match=rf"^--task {task.name}: its head is not that of a transformers class \(`head`\)"
+    ):
+        stock_model(build_model([deep]), task.name)
 
 
 def test_unknown_task_is_refused_with_the_valid_ones(tmp_path):

@@ -1,12 +1,23 @@
 """Heads have the logits, losses and gradients of the stock classes."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch import nn
 from toys import FAMILIES, build_config, build_model
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 from transformers.trainer_pt_utils import LabelSmoother
 
-from mtl_nlp import MultiLabelClassification, Regression, TextClassification, TokenClassification
+from mtl_nlp import (
+    MultiLabelClassification,
+    MultitaskModel,
+    Regression,
+    TextClassification,
+    TokenClassification,
+    register_head,
+)
+from mtl_nlp.modeling.head_types_multitask import HEADS
 from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, stock_class_problem, stock_config
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
@@ -103,7 +114,7 @@ def test_family_without_a_stock_class_gets_a_plain_head(task):
 @pytest.mark.parametrize(("level", "shape"), [("token", (2, 5, 3)), ("sequence", (2, 3))])
 def test_logits_of_a_plain_head_have_the_shape_of_its_level(level, shape):
     config = build_config("bert", num_labels=3)
-    assert PlainHead(config, level)(torch.zeros(2, 5, 32)).shape == shape
+    assert PlainHead(config, level)(torch.zeros(2, 5, 32), torch.ones(2, 5)).shape == shape
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -199,3 +210,79 @@ def test_family_without_stock_classes_is_reported():
     config = build_config(WITHOUT_STOCK_CLASSES)
     assert stock_class_problem(POS, config) == "transformers has no splinter class for token-classification"
     assert stock_class_problem(SCORE, config) == "transformers has no splinter class for regression"
+
+
+# Heads of a task's option `head`
+
+
+class AttentionPooling(nn.Module):
+    """A head that weights the sub-words of a text by a learned attention."""
+
+    def __init__(self, config, level, size=8):
+        super().__init__()
+        assert level == "sequence"
+        self.score = nn.Sequential(nn.Linear(config.hidden_size, size), nn.Tanh(), nn.Linear(size, 1))
+        self.output = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, hidden_states, attention_mask):
+        scores = self.score(hidden_states).squeeze(-1).masked_fill(attention_mask == 0, -1e4)
+        return self.output((scores.softmax(-1)[..., None] * hidden_states).sum(1))
+
+
+class WrongShape(nn.Module):
+    def __init__(self, config, level):
+        super().__init__()
+
+    def forward(self, hidden_states, attention_mask):
+        return hidden_states
+
+
+@pytest.fixture
+def own_heads(monkeypatch):
+    for name, head in {"attention": AttentionPooling, "wrong": WrongShape}.items():
+        monkeypatch.setitem(HEADS, name, head)  # removes the head after the test
+        assert register_head(name)(head) is head
+    return HEADS
+
+
+DEEP = {"hidden_layers": 2, "dropout": 0.25}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_layers_work_at_both_levels_of_every_family(family):
+    tasks = [dataclasses.replace(task, head=DEEP) for task in (POS, TOPIC)]
+    model = build_model(tasks, family)
+    logits = model(**inputs()).logits
+    assert (logits["pos"].shape, logits["topic"].shape) == ((3, 9, 3), (3, 3))
+    for head, task in zip(model.heads, tasks, strict=True):
+        linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
+        assert [layer.out_features for layer in linear] == [32, 32, 3]
+        assert all(0.005 < layer.weight.std() < 0.05 and not layer.bias.any() for layer in linear)
+        assert {module.p for module in head.modules() if isinstance(module, nn.Dropout)} == {0.25}
+        assert set(head.new_parameters()) == set(head.parameters())
+        assert stock_class_problem(task, model.config.text_config).startswith("its head is not that of a transformers")
+
+
+def test_own_heads_survive_a_save_and_are_never_imported(own_heads, tmp_path):
+    task = dataclasses.replace(TOPIC, head={"type": "attention", "size": 4})
+    model = build_model([POS, task])
+    model.add_task(dataclasses.replace(task, name="again"))
+    assert model.heads[1].own.score[0].bias.any()  # the head keeps its own initialisation
+    model.save_pretrained(tmp_path)
+    loaded = MultitaskModel.from_pretrained(tmp_path).eval()
+    assert [type(head.own) for head in list(loaded.heads)[1:]] == [AttentionPooling] * 2
+    for name, logits in model(**inputs()).logits.items():
+        assert torch.equal(loaded(**inputs()).logits[name], logits)
+    labelled = {"rows": {"topic": torch.arange(3)}, "labels": {"topic": torch.zeros(3).long()}}
+    loaded(**inputs(), **labelled, tasks=["topic"]).loss.backward()
+    assert all(parameter.grad is not None for parameter in loaded.heads[1].new_parameters())
+    del own_heads["attention"]
+    with pytest.raises(ValueError, match=rf"no head 'attention' is registered\. Import the module '{__name__}' first"):
+        MultitaskModel.from_pretrained(tmp_path)
+
+
+def test_logits_of_a_wrong_shape_are_refused_in_one_line(own_heads):
+    model = build_model([dataclasses.replace(TOPIC, head="wrong")])
+    message = r"^The head 'wrong' should return logits of the shape \(rows, 3\)\. Found \(3, 9, 32\)\.$"
+    with pytest.raises(ValueError, match=message):
+        model(**inputs())

@@ -191,7 +191,11 @@ def test_existing_task_continues_with_its_head_and_adapter(first, one_more, tmp_
         ({"freeze": ["encodr"]}, "freeze: No part 'encodr'. The model has encoder, pos, topic, ner"),
         (
             {"freeze": ["encoder", "ner"]},
-            "freeze: nothing is left to train for ner. Remove `encoder` or ner from `freeze`.",
+            "freeze: nothing is left to train for ner. Remove ner or parts of the encoder from `freeze`.",
+        ),
+        (
+            {"freeze": ["embeddings", "layers 0-2"]},
+            "freeze: The encoder has the layers 0-1, the lowest first. Found 'layers 0-2'.",
         ),
         (
             {"tasks": {"ner": {"type": "token-classification"}, "pos": {"type": "text-classification"}}},

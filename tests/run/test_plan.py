@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import table
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
@@ -32,6 +35,24 @@ def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
     assert 2 < int(median) < int(longest) <= 48
     steps = -(-int(rows) // 8)
     assert f"{steps} steps per epoch with 8 rows each, 4 steps in total." in lines
+
+
+def test_plan_names_the_frozen_parts_with_their_sizes_and_refuses_layers_that_cannot_be_chosen(
+    quick_recipe, encoder_folder
+):
+    quick_recipe["freeze"] = ["embeddings", "layers 0", "ner"]
+    quick_recipe["training"]["layer_lr_decay"] = 0.9
+    lines = plan(quick_recipe).splitlines()
+    trained, total = (int(word.replace(",", "")) for word in lines[1].split()[:3:2])
+    assert (
+        re.sub(r"\d[\d,]* ", "N ", lines[2])
+        == "Frozen: embeddings (N parameters), layers N (N parameters), ner (N parameters)."
+    )
+    frozen = [int(number.replace(",", "")) for number in re.findall(r"\(([\d,]+)", lines[2])]
+    assert sum(frozen) == total - trained and min(frozen) > 0
+    quick_recipe |= {"encoder": encoder_folder("albert"), "freeze": []}
+    with pytest.raises(RecipeError, match=r"^training: `layer_lr_decay`: The layers of the albert encoder are shared"):
+        plan(quick_recipe)
 
 
 def test_steps_follow_from_epochs_and_accumulation(quick_recipe):

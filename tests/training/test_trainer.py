@@ -221,6 +221,27 @@ def test_heads_and_adapters_have_separate_learning_rates_and_frozen_parameters_n
     assert len({id(p) for p in model.parameters() if not p.requires_grad}) > 30
 
 
+def test_layer_lr_decay_lowers_the_rates_of_lower_layers_only(trainer_of):
+    model = adapted_model(("shared", "pos"))
+    model.freeze("layers 1")
+    trainer = trainer_of(model=model, learning_rate=1e-3, head_learning_rate=1e-2, layer_lr_decay=0.5)
+    groups = trainer.create_optimizer().param_groups
+    assert trainer.create_optimizer().param_groups is groups  # a second call does not decay the rates again
+    found = {id(p): group["lr"] for group in groups for p in group["params"]}
+
+    def expected(name: str) -> float:
+        if name.startswith("heads.") and "pooler" not in name:
+            return 1e-2
+        if "lora_" in name or "pooler" in name:
+            return 1e-3
+        return 1e-3 * 0.5 ** (1 if ".layer.0." in name else 2)  # two layers, the last of which is frozen
+
+    assert found == {id(p): expected(name) for name, p in model.named_parameters() if p.requires_grad}
+    assert all(group["params"] for group in groups if group["lr"] in {5e-4, 2.5e-4})
+    with pytest.raises(ValueError, match="`layer_lr_decay`: The layers of the albert encoder are shared or grouped"):
+        trainer_of(model=build_model(family="albert", classifier_dropout_prob=0.0), layer_lr_decay=0.5)
+
+
 def test_task_name_does_not_exempt_its_adapter_from_weight_decay(trainer_of, tokenizer):
     tasks = [TextClassification(name=name, labels=["x", "y"]) for name in ("bias", "norm", "layernorm", "plain")]
     model = build_model(tasks)

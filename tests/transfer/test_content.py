@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.prepare import prepare
@@ -40,6 +41,24 @@ def test_a_key_covers_values_data_encoder_and_seed(quick_recipe):
     assert key() == key(output_dir="elsewhere") == key(card={"license": "mit"})
     training = {**quick_recipe["training"], "seed": 7}
     assert len({key(), key("y"), key(training=training), key(max_length=32)}) == 4
+
+
+def test_a_key_covers_the_source_of_own_code_and_not_its_place(quick_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", [*sys.path])
+
+    def key(folder: str, text: str) -> str:
+        sys.modules.pop("code_of_a_key", None)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "code_of_a_key.py").write_text(text)
+        recipe = Recipe.from_dict({**quick_recipe, "imports": ["code_of_a_key"]}, tmp_path / folder, allow_code=True)
+        return content_key(recipe, {"sample": {"train": "a"}}, "x")
+
+    assert key("a", "x = 1") == key("b", "x = 1")
+    assert (
+        len({key("a", "x = 1"), key("a", "x = 2 "), content_key(Recipe.from_dict(quick_recipe), {"sample": {}}, "x")})
+        == 3
+    )
+    sys.modules.pop("code_of_a_key")
 
 
 def test_a_key_covers_the_share_of_the_rows(quick_recipe):

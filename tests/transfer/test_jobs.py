@@ -74,6 +74,23 @@ def test_runs_that_are_complete_are_not_trained(tmp_path):
     assert lines == []
 
 
+@pytest.mark.parametrize(("imports", "flags"), [([], []), (["my_module"], ["--allow-code"])])
+def test_a_run_may_run_code_that_the_comparison_may_run(tmp_path, imports, flags):
+    class Watched(JobRunner):
+        def _call(self, arguments: Sequence[str], log: Path) -> int:
+            called.append(list(arguments))
+            finish(folder_of(tmp_path, own), split="validation" if arguments[0] == "train" else "test")
+            return 0
+
+    called: list[list[str]] = []
+    own = job({"imports": imports} if imports else {})
+    Watched(tmp_path, 1, "test", lambda line: None).run([own])
+    assert [(call[0], [each for each in call if each == "--allow-code"]) for call in called] == [
+        ("train", flags),
+        ("evaluate", flags),
+    ]
+
+
 def test_a_run_that_the_system_ends_is_told(tmp_path):
     class Killed(JobRunner):
         def _call(self, arguments: Sequence[str], log: Path) -> int:

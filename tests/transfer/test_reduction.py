@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
     "mixture": {"temperature": 2.0, "batching": "homogeneous", "length_window": 5},
     "loss": {"weights": {"a": 0.5, "b": [2.0, 1.0]}},
     "adapters": {"r": 4, "tasks": ["a", "b"]},
-    "freeze": ["encoder", "c"],
+    "freeze": ["encoder", "embeddings", "layers 0-3", "c"],
     "training": {"max_steps": 700, "warmup_steps": 70, "eval_steps": 0.1, "metric_for_best_model": "eval_c_accuracy"},
 }
 
@@ -96,7 +96,7 @@ def test_a_task_alone_shares_nothing_and_a_group_keeps_its_part():
     assert not alone.keys() & {"adapters", "freeze", "loss"}
     group = reduce_recipe(RECIPE, ["b", "c"], used(), alone=False)
     assert group["adapters"] == {"r": 4, "tasks": ["b"]}
-    assert group["freeze"] == ["encoder", "c"]
+    assert group["freeze"] == ["encoder", "embeddings", "layers 0-3", "c"]
     assert group["loss"] == {"weights": {"b": [2.0, 1.0]}}
     chosen = {**RECIPE, "loss": {"weighting": "gradnorm", "weighting_kwargs": {"alpha": 1.0}, "scale": "per_task"}}
     pair = reduce_recipe(chosen, ["b", "c"], used(), alone=False)
