@@ -83,7 +83,9 @@ def describe_overlaps(name: str, slices: Mapping[str, Sequence[Slice]]) -> list[
             if one.source == other.source
         )
         if shared:
-            notes.append(f"{name}: {shared} rows are in both {first} and {second}; the scores are too high")
+            notes.append(
+                f"{name}: {shared} rows are in both {first} and {second}; scores on {second} overstate the model"
+            )
     return notes
 
 

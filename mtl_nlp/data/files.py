@@ -43,7 +43,7 @@ def check_files_exist(name: str, recipe: DatasetRecipe) -> None:
         recipe: the dataset's section of the recipe.
 
     Raises:
-        DataError: if a file is missing. The message names the nearest file, or the files that are there.
+        DataError: if a file is missing. The message names the nearest file, or all files of the folder.
     """
     for split, patterns in recipe.files.items() if recipe.reads_files else ():
         key = f"data_files.{split}" if isinstance(recipe.data_files, dict) else "data_files"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,16 @@ def format_name(dataset: DatasetRecipe) -> str | None:
 def format_of(dataset: DatasetRecipe) -> Format:
     """Return the format of a dataset's files, or a format without properties for a Hub id, folder or builder."""
     return FORMATS.get(format_name(dataset) or "", Format())
+
+
+def options_of(dataset: DatasetRecipe) -> Mapping[str, Any]:
+    """Return the arguments of `load_dataset` that a recipe may override; a folder of CSV files has those of CSV."""
+    folder = Path(dataset.path)
+    if dataset.reads_files or not folder.is_dir():
+        return format_of(dataset).options
+    found = Counter(ending_of(path.name) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    # `load_dataset` chooses the builder of the most frequent ending.
+    return _CSV if 2 * (found[".csv"] + found[".tsv"]) > found.total() else {}
 
 
 def check_format(name: str, dataset: DatasetRecipe) -> None:

@@ -99,7 +99,7 @@ def _load_slices(
     The rows are checked before they are cut, so that messages name their positions in the file.
     """
     rows, masks, notes = {}, {}, []
-    for source, label in _labels_of(slices).items():
+    for source, label in _labels_of(slices, stored).items():
         rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
         masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
         notes += lost
@@ -120,13 +120,14 @@ def _load_slices(
     return LoadedDataset(splits, class_names, notes=notes)
 
 
-def _labels_of(slices: Mapping[str, list[Slice]]) -> dict[str, str]:
+def _labels_of(slices: Mapping[str, list[Slice]], stored: DatasetDict) -> dict[str, str]:
     """Return the name in messages of each stored split: the split that it is, or its own name if it is cut."""
-    users: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
     for split, parts in slices.items():
         for part in parts:
-            users.setdefault(part.source, []).append(split if len(parts) == 1 else part.source)
-    return {source: names[0] if len(names) == 1 else source for source, names in users.items()}
+            is_whole = len(parts) == 1 and part.stop - part.start == len(stored[part.source])
+            labels[part.source] = split if is_whole and part.source not in labels else part.source
+    return labels
 
 
 def has_labels(rows: Dataset, task: str) -> bool:
@@ -138,7 +139,7 @@ def has_labels(rows: Dataset, task: str) -> bool:
 def _check_splits(
     name: str, recipe: DatasetRecipe, found: Container[str], stored: Iterable[str], only: str | None
 ) -> None:
-    """Check that there is a training split, and no split for which training rows are to be set aside."""
+    """Check that there is a training split, and no split beside the rows that are set aside for it."""
     own = recipe.splits.get("train", "train")
     if only is None and "train" not in found:
         raise DataError(f"datasets.{name}: no split {own!r} to train on. The dataset has {', '.join(stored)}.")

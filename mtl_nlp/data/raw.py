@@ -15,7 +15,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, 
 
 from mtl_nlp.data.canonical import SLOW_ROWS, progress_bars_from
 from mtl_nlp.data.files import check_files_exist, files_of, literal_start, no_rows_in, saved_files
-from mtl_nlp.data.formats import BYTES_PER_ROW, format_name, format_of, read_files
+from mtl_nlp.data.formats import BYTES_PER_ROW, format_name, format_of, options_of, read_files
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.sections import DatasetRecipe
@@ -71,7 +71,7 @@ def _load(name: str, recipe: DatasetRecipe) -> Any:
     source, files = _source_of(name, recipe)
     # A copy, since `load_dataset` adds the user's token to `storage_options`.
     given = copy.deepcopy(recipe.model_extra or {})
-    options = {**stored.options, **given, **({"streaming": True} if recipe.streaming else {})}
+    options = {**options_of(recipe), **given, **({"streaming": True} if recipe.streaming else {})}
     with progress_bars_from(expected_rows(recipe)):
         return load_dataset(source, data_files=files, **options)
 

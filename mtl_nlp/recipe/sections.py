@@ -108,6 +108,12 @@ class DatasetRecipe(BaseModel):
         return splits
 
     @model_validator(mode="after")
+    def _rows_are_set_aside(self) -> DatasetRecipe:
+        if self.stratify_by_column is not None and not self.sizes:
+            raise ValueError("`stratify_by_column` needs `validation_size` or `test_size`")
+        return self
+
+    @model_validator(mode="after")
     def _streaming_options_match(self) -> DatasetRecipe:
         for key in {"num_rows", "buffer_size"} & self.model_fields_set:
             if not self.streaming:

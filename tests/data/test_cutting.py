@@ -78,6 +78,9 @@ def test_slices_cut_splits_as_datasets_does(tmp_path):
     joined = tickets(tmp_path, splits={"train": "train[:5]+train[95%:]"}, validation_size=2)
     assert sorted(itertools.chain(*numbers(joined).values())) == [0, 1, 2, 3, 4, 95, 96, 97, 98, 99]
     assert joined.notes == []
+    again = tickets(tmp_path, splits={"train": "train[:5]+train[95%:]"}, validation_size=2)
+    for split, rows in joined.splits.items():
+        assert rows._fingerprint == again.splits[split]._fingerprint
 
 
 def test_slices_of_column_files_and_rows_in_two_splits(tmp_path):
@@ -85,7 +88,7 @@ def test_slices_of_column_files_and_rows_in_two_splits(tmp_path):
     options = {"path": "a.conll", "columns": ["tokens", "upos"]}
     loaded = load(tmp_path, TOKENS, {"pos": "upos"}, **options, splits={"validation": "train[1:]"})
     assert [row["tokens"] for row in rows_of(loaded, "validation")] == [["b"], ["c"]]
-    assert loaded.notes == ["d: 2 rows are in both train and validation; the scores are too high"]
+    assert loaded.notes == ["d: 2 rows are in both train and validation; scores on validation overstate the model"]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,15 @@ def test_cut_that_is_not_possible_is_refused(tmp_path, options, message):
     rows = [{"text": str(number), "y": "x", "z": 1, "w": ["x"]} for number in range(100)]
     with pytest.raises(DataError, match=message):
         load(tmp_path, TEXT, BOTH, data_files=write(tmp_path / "a.jsonl", *rows), **options)
+
+
+def test_bad_row_of_a_cut_split_is_named_by_its_place_in_the_file(tmp_path):
+    rows = [{"text": str(number), "y": "x", "z": 1e39 if number == 9 else 1.0} for number in range(10)]
+    file = write(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(DataError, match=r"^d/train, row 9, column 'z': .*1e\+39"):
+        load(tmp_path, TEXT, BOTH, data_files=file, splits={"train": "train[:5]", "test": "train[8:]"})
+    with pytest.raises(DataError, match=r"^d/all, row 9, column 'z': "):
+        load(tmp_path, TEXT, BOTH, data_files={"all": file}, splits={"train": "all[8:]"})
 
 
 def test_stored_name_of_a_split_is_not_read_as_a_slice():

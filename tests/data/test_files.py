@@ -130,3 +130,14 @@ def test_changed_file_is_read_again(tmp_path):
         stat = (tmp_path / "tickets.csv").stat()
         os.utime(tmp_path / "tickets.csv", ns=(stat.st_atime_ns, stat.st_mtime_ns + ord(text) * 1_000_000))
         assert load(tmp_path, TEXT, LABELS, path="tickets.csv").splits["train"]["text"][:] == [text]
+
+
+def test_folder_of_csv_files_is_read_like_a_csv_file(tmp_path):
+    """Pandas would read the class `None` as a missing value."""
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        write(tmp_path / "data" / f"{split}.csv", "text,y", "NA,None")
+    write(tmp_path / "data/notes.txt", "Tickets")
+    write(tmp_path / "data/README.md", "Tickets")
+    loaded = load(tmp_path, TEXT, LABELS, path="data")
+    assert [(row["text"][0], row["label:topic"][0]) for row in loaded.splits.values()] == [("NA", "None")] * 2
