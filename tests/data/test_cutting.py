@@ -78,7 +78,8 @@ def test_slices_cut_splits_as_datasets_does(tmp_path):
     joined = tickets(tmp_path, splits={"train": "train[:5]+train[95%:]"}, validation_size=2)
     assert sorted(itertools.chain(*numbers(joined).values())) == [0, 1, 2, 3, 4, 95, 96, 97, 98, 99]
     assert joined.notes == []
-    again = tickets(tmp_path, splits={"train": "train[:5]+train[95%:]"}, validation_size=2)
+    options = {"splits": {"train": "train[:5]+train[95%:]"}, "validation_size": 2}
+    again = load(tmp_path, TEXT, BOTH, data_files="a.jsonl", **options)
     for split, rows in joined.splits.items():
         assert rows._fingerprint == again.splits[split]._fingerprint
 
@@ -121,8 +122,8 @@ def test_bad_row_of_a_cut_split_is_named_by_its_place_in_the_file(tmp_path):
     file = write(tmp_path / "a.jsonl", *rows)
     with pytest.raises(DataError, match=r"^d/train, row 9, column 'z': .*1e\+39"):
         load(tmp_path, TEXT, BOTH, data_files=file, splits={"train": "train[:5]", "test": "train[8:]"})
-    with pytest.raises(DataError, match=r"^d/all, row 9, column 'z': "):
-        load(tmp_path, TEXT, BOTH, data_files={"all": file}, splits={"train": "all[8:]"})
+    with pytest.raises(DataError, match=r"^d/pool, row 9, column 'z': "):
+        load(tmp_path, TEXT, BOTH, data_files={"pool": file}, splits={"train": "pool[8:]"})
 
 
 def test_stored_name_of_a_split_is_not_read_as_a_slice():
