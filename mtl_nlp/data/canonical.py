@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import inspect
+import math
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,11 +67,12 @@ def canonical_rows(
     inputs: Mapping[str, str],
     labels: Mapping[str, str],
     tasks: Mapping[str, Task],
+    keeps_missing: bool = False,
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
     Class labels become names, and illegal span tags are repaired (column `repaired` has the number of repairs). A row
-    may lack labels (null), but not its input.
+    may lack labels (null), but not its input, unless `keeps_missing` is set.
 
     Args:
         dataset: the raw rows; rows of an `IterableDataset` are checked while they are read.
@@ -78,6 +80,8 @@ def canonical_rows(
         inputs: canonical input -> column.
         labels: task -> column.
         tasks: all tasks by name.
+        keeps_missing: whether rows without an input (null or NaN) are kept, with null as input and without any label;
+            see `mtl_nlp.data.missing`.
 
     Raises:
         DataError: if a column is missing, there are no rows, or a row is invalid. The message has the row's number from
@@ -107,6 +111,7 @@ def canonical_rows(
             "name": name,
             "inputs": dict(inputs),
             "labels": dict(labels),
+            "keeps_missing": keeps_missing,
             # Without label spaces, since checks do not need them and they would change the cache's key.
             "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
             "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
@@ -166,12 +171,17 @@ def _canonical_batch(
     labels: Mapping[str, str],
     tasks: Mapping[str, dict[str, Any]],
     class_names: Mapping[str, list[str] | None],
+    keeps_missing: bool,
     code: str,
 ) -> dict[str, list]:
     columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
+    if keeps_missing:
+        columns = {key: [None if _is_null(value) else value for value in values] for key, values in columns.items()}
+    missing = {n for values in columns.values() for n, value in enumerate(values) if keeps_missing and value is None}
     for key, values in columns.items():
         for index, value in zip(indices, values, strict=True):
-            _check_input(f"{name}, row {index}", key, value)
+            if value is not None or not keeps_missing:
+                _check_input(f"{name}, row {index}", key, value)
     repaired = [0] * len(indices)
     for task_name, column in labels.items():
         kind, names = task_from_dict(tasks[task_name]).kind, class_names[column]
@@ -179,7 +189,7 @@ def _canonical_batch(
         for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
             where = f"{name}, row {index}, column {column!r}"
             given = value if names is None else _read_class_label(value, names if kind.has_label_space else None)
-            if given is None:
+            if given is None or position in missing:
                 checked.append(None)
                 continue
             try:
@@ -196,6 +206,11 @@ def _canonical_batch(
             checked.append(canonical)
         columns[LABEL_PREFIX + task_name] = checked
     return columns | {REPAIRED: repaired}
+
+
+def _is_null(value: Any) -> bool:
+    """Return whether a value is null or NaN, with which pandas marks a missing text."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _check_input(where: str, key: str, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,10 +89,12 @@ def read_first_column(path: str | Path) -> Iterator[list[str]]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of each line in a file, without line ends and the file's byte order mark.
 
+    A file whose name ends in `.gz` is decompressed.
+
     Raises:
         DataError: if a line is not UTF-8.
     """
-    with open(path, "rb") as file:
+    with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")

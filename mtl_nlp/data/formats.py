@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,10 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from mtl_nlp.data.canonical import code_fingerprint, progress_bars_from
 from mtl_nlp.data.conll import CONLLU_COLUMNS, read_conll, read_conllu
+from mtl_nlp.data.files import check_files_exist, files_of
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.messages import did_you_mean
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
 BYTES_PER_ROW = 500
@@ -30,11 +32,13 @@ class Format:
             names the columns. Each sentence is a dict with a list of strings per column, and a string per comment. None
             if the format is a builder of `datasets`.
         columns: the names of the columns; None if the recipe names them, or the format is a builder of `datasets`.
+        builder: the name of the builder of `datasets`, if it differs from the name of the format.
         options: arguments of `datasets.load_dataset` that a recipe may override.
     """
 
     read: Callable[..., Iterator[dict[str, Any]]] | None = None
     columns: tuple[str, ...] | None = None
+    builder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -43,18 +47,43 @@ class Format:
         return self.read is not None and self.columns is None
 
 
+# By default pandas reads texts and labels such as `NA`, `None` and `nan` as missing values.
+_CSV = {"keep_default_na": False, "na_values": [""]}
+
 FORMATS = {
     "conll": Format(read_conll),
     "conllu": Format(read_conllu, columns=CONLLU_COLUMNS),
-    # By default pandas reads texts and labels such as `NA`, `None` and `nan` as missing values.
-    "csv": Format(options={"keep_default_na": False, "na_values": [""]}),
+    "csv": Format(options=_CSV),
+    "tsv": Format(builder="csv", options={**_CSV, "sep": "\t"}),
 }
-"""The formats by the name that a recipe gives as `path`. Any other name is a builder of `datasets` without options."""
+"""The formats by the name that a recipe gives as `path`. Any other name is a builder of `datasets` without options.
+
+`mtl_nlp.recipe.files.ENDINGS` has the endings of the files.
+"""
+
+
+def format_name(dataset: DatasetRecipe) -> str | None:
+    """Return the name of the format of a dataset's files, a Hub id, or a folder; None for files of unknown formats."""
+    if dataset.data_files is not None or not dataset.reads_files:
+        return dataset.path
+    files = [dataset.path] if ending_of(dataset.path) in ENDINGS else files_of(dataset.path)
+    names = {ENDINGS.get(ending_of(file)) for file in files}
+    return names.pop() if len(names) == 1 else None
 
 
 def format_of(dataset: DatasetRecipe) -> Format:
     """Return the format of a dataset's files, or a format without properties for a Hub id, folder or builder."""
-    return FORMATS.get(dataset.path, Format())
+    return FORMATS.get(format_name(dataset) or "", Format())
+
+
+def options_of(dataset: DatasetRecipe) -> Mapping[str, Any]:
+    """Return the arguments of `load_dataset` that a recipe may override; a folder of CSV files has those of CSV."""
+    folder = Path(dataset.path)
+    if dataset.reads_files or not folder.is_dir():
+        return format_of(dataset).options
+    found = Counter(ending_of(path.name) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    # `load_dataset` chooses the builder of the most frequent ending.
+    return _CSV if 2 * (found[".csv"] + found[".tsv"]) > found.total() else {}
 
 
 def check_format(name: str, dataset: DatasetRecipe) -> None:
@@ -65,17 +94,32 @@ def check_format(name: str, dataset: DatasetRecipe) -> None:
         dataset: the dataset's section of the recipe.
 
     Raises:
-        RecipeError: if a key is missing, unknown, or belongs to a different format.
+        DataError: if a file is missing.
+        RecipeError: if the format of a file is unknown, or a key is missing, unknown, or belongs to a different format.
     """
+    if format_name(dataset) is None:
+        check_files_exist(name, dataset)
+        raise RecipeError(
+            f"datasets.{name}.path: the format of {dataset.path} is unknown. Files of one format should end in "
+            f"{', '.join(ENDINGS)}. For any other ending, write the format as `path`, and the files as `data_files`."
+        )
+    if dataset.data_files is not None and ending_of(dataset.path) in ENDINGS and not Path(dataset.path).is_dir():
+        raise RecipeError(
+            f"datasets.{name}: `path` is a file, so `data_files` has no place. Move the file to `data_files`, and "
+            f"write `path: {ENDINGS[ending_of(dataset.path)]}`."
+        )
     found = format_of(dataset)
     if found.read is not None:
         for key in dataset.model_extra or {}:
             raise RecipeError(f"datasets.{name}: unknown key {key!r}. {did_you_mean(key, type(dataset).model_fields)}")
-        if dataset.data_files is None:
+        if not dataset.reads_files:
             raise RecipeError(f"datasets.{name}: `path: {dataset.path}` needs `data_files`")
     if found.needs_columns != (dataset.columns is not None):
         needing = " or ".join(f"`path: {path}`" for path, each in FORMATS.items() if each.needs_columns)
-        raise RecipeError(f"datasets.{name}: `columns` is needed for {needing}, and not allowed for any other path")
+        raise RecipeError(
+            f"datasets.{name}: `columns` is needed for {needing} and for files that end in .conll or .txt, and not "
+            f"allowed for any other path. It names the columns of the file in their order, such as [tokens, ner]"
+        )
 
 
 def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | IterableDataset:
@@ -89,7 +133,7 @@ def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | Ite
         The columns that the recipe uses, as a dataset that is cached on disk until a file changes, or as a stream with
         one shard per file.
     """
-    files = sorted(path for pattern in patterns for path in glob.glob(pattern))
+    files = sorted(path for pattern in patterns for path in files_of(pattern))
     word_columns = dataset.columns or format_of(dataset).columns or ()
     wanted = list(dict.fromkeys([*dataset.inputs.values(), *dataset.labels.values()]))
     features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
@@ -98,7 +142,7 @@ def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | Ite
     # tuples, since `from_generator` treats lists as shards.
     arguments = {
         "sources": sources if dataset.streaming else tuple(sources),
-        "path": dataset.path,
+        "path": format_name(dataset),
         "columns": None if dataset.columns is None else tuple(dataset.columns),
         "wanted": tuple(wanted),
         "is_stream": dataset.streaming,

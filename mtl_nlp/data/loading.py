@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of, progress_bars_from, reading
+from mtl_nlp.data.cutting import (
+    Slice,
+    classes_in,
+    column_to_stratify_by,
+    describe_overlaps,
+    flattened,
+    set_aside,
+    slices_of,
+    take,
+)
+from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
 _SCHEMA_ROWS = 10_000
 """Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
-_VALIDATION_SEED = 0
 _DRAW_SEED = 0
 
 
@@ -35,6 +46,7 @@ class LoadedDataset:
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
         drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
+        notes: sentences about rows that are not used, or are in several splits.
     """
 
     splits: dict[str, Dataset]
@@ -42,6 +54,7 @@ class LoadedDataset:
     stream: IterableDataset | None = None
     num_rows: int = 0
     drawn_from: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def can_train(self, task: str) -> bool:
         """Return whether any training row can have a label for the task."""
@@ -64,21 +77,59 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         DataError: if a file or split is missing or cannot be read, there is no training split, a split is empty, or a
             row is invalid.
     """
-    raw = _select_splits(name, recipe, only)
-    raw = {split: apply_functions(name, split, recipe, rows) for split, rows in raw.items()}
-    if recipe.streaming:
-        stream = raw.pop("train", None)
-        raw = {split: _read_all(f"{name}/{split}", rows) for split, rows in raw.items()}
-        if stream is not None:
-            return _draw(_with_stream(name, recipe, tasks, stream, raw), recipe.max_rows)
-    canonical = {split: _canonical(f"{name}/{split}", recipe, tasks, rows) for split, rows in raw.items()}
-    if recipe.validation_size is not None and "train" in canonical:
-        canonical |= _set_aside(name, canonical["train"], recipe.validation_size)
+    if recipe.streaming and only == "train":
+        raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
+    stored = load_raw(name, recipe)
+    stored = type(stored)({split: apply_functions(name, split, recipe, rows) for split, rows in stored.items()})
+    if isinstance(stored, IterableDatasetDict):
+        return _draw(_load_streamed(name, recipe, tasks, stored, only), recipe.max_rows)
+    slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
+    _check_splits(name, recipe, slices, stored, only)
+    overlaps = describe_overlaps(name, slices)
+    source = "train" if only in recipe.sizes else only
+    slices = {split: parts for split, parts in slices.items() if source in {None, split}}
+    loaded = _load_slices(name, recipe, tasks, stored, slices)
+    kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
+    return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
+
+
+def _load_slices(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: DatasetDict, slices: Mapping[str, list[Slice]]
+) -> LoadedDataset:
+    """Bring stored splits into canonical form, cut them, and set rows aside.
+
+    The rows are checked before they are cut, so that messages name their positions in the file.
+    """
+    rows, masks, notes = {}, {}, []
+    for source, label in _labels_of(slices, stored).items():
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
+        masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
+        notes += lost
+    splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
+    for split, taken in splits.items():
+        if not len(taken):
+            raise DataError(f"datasets.{name}.splits.{split}: no row has its inputs.")
+    if recipe.sizes and "train" in splits:
+        column = column_to_stratify_by(recipe, tasks)
+        key = f"datasets.{name}.stratify_by_column"
+        classes = None if column is None else classes_in(key, column, stored, slices["train"], masks)
+        splits |= set_aside(name, splits["train"], recipe.sizes, classes)
     class_names = {
-        task: class_names_of(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
+        task: class_names_of(stored[source].features[column])
+        for source in rows
+        for task, column in recipe.labels.items()
     }
-    kept = {split: rows for split, rows in canonical.items() if only in {None, split}}
-    return _draw(LoadedDataset(kept, class_names), recipe.max_rows)
+    return LoadedDataset(splits, class_names, notes=notes)
+
+
+def _labels_of(slices: Mapping[str, list[Slice]], stored: DatasetDict) -> dict[str, str]:
+    """Return the name in messages of each stored split: the split that it is, or its own name if it is cut."""
+    labels: dict[str, str] = {}
+    for split, parts in slices.items():
+        for part in parts:
+            is_whole = len(parts) == 1 and part.stop - part.start == len(stored[part.source])
+            labels[part.source] = split if is_whole and part.source not in labels else part.source
+    return labels
 
 
 def has_labels(rows: Dataset, task: str) -> bool:
@@ -87,48 +138,20 @@ def has_labels(rows: Dataset, task: str) -> bool:
     return column.null_count < len(column)
 
 
-def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[str, Any]:
-    """Load the raw splits, and return the needed splits under the names `train`, `validation` and `test`."""
-    if recipe.streaming and only == "train":
-        raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
-    stored = load_raw(name, recipe)
-    for split, own in recipe.splits.items():
-        if own not in stored:
-            raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, stored)}")
-    names = {split: recipe.splits.get(split, split) for split in SPLITS}
-    raw = {split: stored[own] for split, own in names.items() if own in stored}
-    if only is None and "train" not in raw:
-        raise DataError(
-            f"datasets.{name}: no split {names['train']!r} to train on. The dataset has {', '.join(stored)}."
-        )
-    if recipe.validation_size is not None and ("validation" in raw or "train" not in raw):
-        raise DataError(f"datasets.{name}.validation_size: needs a train split and no validation split. Leave it out.")
-    if only is None:
-        return raw
-    source = "train" if only == "validation" and recipe.validation_size is not None else only
-    return {split: rows for split, rows in raw.items() if split == source}
+def _check_splits(
+    name: str, recipe: DatasetRecipe, found: Container[str], stored: Iterable[str], only: str | None
+) -> None:
+    """Check that there is a training split, and no split beside the rows that are set aside for it."""
+    own = recipe.splits.get("train", "train")
+    if only is None and "train" not in found:
+        raise DataError(f"datasets.{name}: no split {own!r} to train on. The dataset has {', '.join(stored)}.")
+    for split in recipe.sizes:
+        if split in found or "train" not in found:
+            raise DataError(f"datasets.{name}.{split}_size: needs a train split and no {split} split. Leave it out.")
 
 
 def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
-    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
-
-
-def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset]:
-    """Split the training rows into training and validation rows.
-
-    The rows are checked before they are split, so that messages name their positions in the file.
-    """
-    try:
-        parts = rows.train_test_split(test_size=size, seed=_VALIDATION_SEED)
-    except ValueError as error:
-        raise DataError(f"datasets.{name}.validation_size: {one_line(error)}") from error
-    # Flattened, since code that reads a complete column ignores the indices of a split.
-    return {"train": _flattened(parts["train"]), "validation": _flattened(parts["test"])}
-
-
-def _flattened(rows: Dataset) -> Dataset:
-    with progress_bars_from(len(rows)):
-        return rows.flatten_indices()
+    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks, keeps_missing=True)
 
 
 def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
@@ -141,25 +164,46 @@ def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
     drawn = {}
     for split, size in larger.items():
         chosen = np.random.default_rng(_DRAW_SEED).permutation(size)[: max_rows[split]]
-        drawn[split] = _flattened(loaded.splits[split].select(np.sort(chosen)))
+        drawn[split] = flattened(loaded.splits[split].select(np.sort(chosen)))
     return replace(loaded, splits={**loaded.splits, **drawn}, drawn_from=larger)
 
 
+def _load_streamed(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: IterableDatasetDict, only: str | None
+) -> LoadedDataset:
+    """Return a dataset with a streamed training split, whose other splits are read."""
+    for split, own in recipe.splits.items():
+        if own not in stored:
+            raise DataError(f"datasets.{name}.splits.{split}: no split {own!r}. {did_you_mean(own, stored)}")
+    names = {split: recipe.splits.get(split, split) for split in SPLITS}
+    found = {split: stored[own] for split, own in names.items() if own in stored}
+    _check_splits(name, recipe, found, stored, only)
+    raw = DatasetDict(
+        {
+            split: _read_all(f"{name}/{split}", found[split])
+            for split in found
+            if split != "train" and only in {None, split}
+        }
+    )
+    others = _load_slices(name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw})
+    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others)
+
+
 def _with_stream(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, raw: Mapping[str, Dataset]
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, others: LoadedDataset
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
     rows = _canonical(f"{name}/train", recipe, tasks, stream)
-    others = {split: _canonical(f"{name}/{split}", recipe, tasks, split_rows) for split, split_rows in raw.items()}
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in with_names}
-    num_rows = recipe.num_rows
+    num_rows, notes = recipe.num_rows, others.notes
     if num_rows is None:
         with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
-            num_rows, found = _count_rows_and_labels(f"{name}/train", rows, with_names)
-        class_names = {task: class_names[task] or found[task] for task in with_names}
+            counted = _count_rows_and_labels(f"{name}/train", rows, with_names, recipe)
+        class_names = {task: class_names[task] or counted.names[task] for task in with_names}
+        num_rows, notes = counted.rows, [*notes, *counted.notes]
         if num_rows == 0:
             raise DataError(f"{name}/train: the split has no rows.")
     for task, names in class_names.items():
@@ -168,7 +212,9 @@ def _with_stream(
                 f"datasets.{name}.num_rows: the label names of task {task!r} are only known when all rows are read. "
                 f"Leave `num_rows` out, so that all rows are read before training."
             )
-    return LoadedDataset(others, class_names | dict.fromkeys(recipe.labels.keys() - with_names), rows, num_rows)
+    class_names |= dict.fromkeys(recipe.labels.keys() - with_names)
+    stream = stream_with_text(f"{name}/train", rows, recipe)
+    return LoadedDataset(others.splits, class_names, stream, num_rows, notes=notes)
 
 
 def _read_all(name: str, rows: IterableDataset) -> Dataset:
@@ -180,18 +226,27 @@ def _read_all(name: str, rows: IterableDataset) -> Dataset:
         return Dataset.from_list(found, features=rows.features)
 
 
-def _count_rows_and_labels(
-    name: str, rows: IterableDataset, tasks: Mapping[str, Task]
-) -> tuple[int, dict[str, list[str]]]:
-    """Read and check all rows of a stream once.
+@dataclass(frozen=True)
+class _Count:
+    """The rows of a stream with text, the sorted label names of each task, and notes about the remaining rows."""
 
-    Returns:
-        The number of rows, and for each task the sorted label names found in the rows.
-    """
-    count, names = 0, {task: set[str]() for task in tasks}
-    for row in datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows"):
+    rows: int
+    names: dict[str, list[str]]
+    notes: list[str]
+
+
+def _count_rows_and_labels(
+    name: str, rows: IterableDataset, tasks: Mapping[str, Task], recipe: DatasetRecipe
+) -> _Count:
+    """Read and check all canonical rows of a stream once."""
+    count, names, lacking = 0, {task: set[str]() for task in tasks}, Counter[str]()
+    for number, row in enumerate(datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows")):
+        if (key := missing_input(name, number, row, recipe)) is not None:
+            lacking[key] += 1
+            continue
         count += 1
         for name_of_task, task in tasks.items():
             if row[LABEL_PREFIX + name_of_task] is not None:
                 names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
-    return count, {task: sorted(found) for task, found in names.items()}
+    notes = [describe_missing(name, key, recipe.inputs[key], rows) for key, rows in lacking.items()]
+    return _Count(count, {task: sorted(found) for task, found in names.items()}, notes)

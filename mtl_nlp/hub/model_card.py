@@ -19,6 +19,7 @@ from mtl_nlp.messages import conceal, is_finite
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 from mtl_nlp.recipe.saved import SavedRecipe
 from mtl_nlp.run_folder import CARD_NAME, RECIPE_NAME, RESULTS_NAME, read_results, shared_recipe, write_file
 
@@ -157,8 +158,8 @@ def _metadata(source: _Source) -> ModelCardData:
 
 
 def _is_hub_id(path: str) -> bool:
-    """Return whether the path of a dataset or encoder is a Hub id, not a format such as `json` or a local folder."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
+    """Return whether the path of a dataset or encoder is a Hub id, not a format, a file or a local folder."""
+    return ending_of(path) not in ENDINGS and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None
 
 
 def _model_index(source: _Source) -> list[dict[str, Any]]:
@@ -263,7 +264,8 @@ def _training(source: _Source, recipe: SavedRecipe) -> str:
     mixture = source.results.get("training", {}).get("mixture", {})
     rows = []
     for name, dataset in recipe.datasets.items():
-        files = [] if dataset.data_files is None else sorted(dataset.data_files)
+        given = dataset.data_files or {}
+        files = sorted(given) if isinstance(given, dict) else ["train"]
         revision = (dataset.model_extra or {}).get("revision")
         where = dataset.path + (f" at {revision}" if revision else "") + (f" ({', '.join(files)})" if files else "")
         sampled = mixture.get(name, {})

@@ -12,7 +12,7 @@ from typing import Any
 from mtl_nlp.recipe.own_code import FUNCTIONS
 from mtl_nlp.recipe.variables import VARIABLE
 
-_NAMES = ("inputs", "labels", "columns", "splits")
+_NAMES = ("inputs", "labels", "columns", "splits", "stratify_by_column")
 """Keys of a dataset that hold names of columns, tasks and splits, and no paths."""
 
 _OF_NAMES = ("tasks", "mixture", "loss", "adapters", "freeze")
@@ -97,6 +97,8 @@ def _relative_dataset(name: str, dataset: Mapping[str, Any]) -> dict[str, Any]:
     renamed = {key: _relative(value, below) for key, value in rest.items()}
     if shared is None and isinstance(files := rest.get("data_files"), dict):
         renamed["data_files"] = {split: _relative_files(name, split, each) for split, each in files.items()}
+    elif shared is None and isinstance(files, list):
+        renamed["data_files"] = _relative_files(name, "train", files)
     return {**renamed, **kept}
 
 

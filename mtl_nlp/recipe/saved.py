@@ -23,7 +23,7 @@ class SavedDataset(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     path: str
-    data_files: dict[str, Any] | None = None
+    data_files: dict[str, Any] | list[str] | str | None = None
     inputs: dict[str, Any]
     labels: dict[str, Any]
 

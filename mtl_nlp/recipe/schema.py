@@ -23,6 +23,7 @@ from mtl_nlp.messages import conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
+from mtl_nlp.recipe.files import is_local
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
 from mtl_nlp.recipe.own_code import import_code, located, located_function
@@ -345,22 +346,9 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """Resolve data files, the output folder, a comparison, a local encoder and code against the recipe's folder."""
 
     def resolve(path: str) -> str:
-        return path if "://" in path else str((folder / path).resolve())
+        return _resolved(path, folder)
 
-    datasets = {}
-    for name, dataset in recipe.datasets.items():
-        if dataset.reads_files:
-            files = {
-                split: [resolve(path) for path in ([paths] if isinstance(paths, str) else paths)]
-                for split, paths in (dataset.data_files or {}).items()
-            }
-            datasets[name] = dataset.model_copy(update={"data_files": files})
-        else:
-            path = resolve(dataset.path) if (folder / dataset.path).is_dir() else dataset.path
-            datasets[name] = dataset.model_copy(update={"path": path})
-        functions = {key: text for key, text in (("filter", dataset.filter), ("map", dataset.map)) if text is not None}
-        code = {key: located_function(text, folder) for key, text in functions.items()}
-        datasets[name] = datasets[name].model_copy(update=code)
+    datasets = {name: _with_absolute_files(dataset, folder) for name, dataset in recipe.datasets.items()}
     encoder = resolve(recipe.encoder) if (folder / recipe.encoder).is_dir() else recipe.encoder
     mixture = recipe.mixture
     if isinstance(mixture.headroom, str):
@@ -375,3 +363,27 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
             "imports": [located(module, folder) for module in recipe.imports],
         }
     )
+
+
+def _with_absolute_files(dataset: DatasetRecipe, folder: Path) -> DatasetRecipe:
+    """Resolve the path or the data files of a dataset and its functions against the recipe's folder."""
+    functions = {key: text for key, text in (("filter", dataset.filter), ("map", dataset.map)) if text is not None}
+    code = {key: located_function(text, folder) for key, text in functions.items()}
+    dataset, files = dataset.model_copy(update=code), dataset.data_files
+    if files is None or "/" in dataset.path:
+        is_here = is_local(dataset.path, folder)
+        return dataset.model_copy(update={"path": _resolved(dataset.path, folder)}) if is_here else dataset
+
+    def resolve(paths: str | list[str]) -> list[str]:
+        return [_resolved(path, folder) for path in ([paths] if isinstance(paths, str) else paths)]
+
+    found = {split: resolve(paths) for split, paths in files.items()} if isinstance(files, dict) else resolve(files)
+    return dataset.model_copy(update={"data_files": found})
+
+
+def _resolved(path: str, folder: Path) -> str:
+    """Return an absolute path, in which the name of a file that is a link stays, since it has the file's ending."""
+    if "://" in path:
+        return path
+    full = folder / path
+    return str(full.parent.resolve() / full.name if full.is_symlink() and not full.is_dir() else full.resolve())

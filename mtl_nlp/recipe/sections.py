@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.checks import check_not_negative
+from mtl_nlp.recipe.files import is_files, names_in
 from mtl_nlp.recipe.own_code import module_and_function
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
@@ -23,32 +24,45 @@ class DatasetRecipe(BaseModel):
     """A dataset. All keys except the attributes below are arguments of `datasets.load_dataset`.
 
     Attributes:
-        path: a Hub id, a folder, or the format of `data_files`: `json`, `csv`, `parquet`, …, `conll` (columns) or
-            `conllu` (Universal Dependencies).
+        path: a file or glob with the training rows, such as `tickets.csv` or `data/*.jsonl`; a folder, also one that
+            `Dataset.save_to_disk` wrote; a Hub id; or the format of `data_files`: `json`, `csv`, `tsv`, `parquet`, …,
+            `conll` (columns) or `conllu` (Universal Dependencies). The ending of a file names its format.
         data_files: split -> file, glob, or list of files and globs; relative to `path` if `path` is a Hub id or folder.
+            A single file, glob or list has the training rows.
         columns: names of the columns in the files, for a format without column names (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
-        splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`.
+        splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`, or a
+            slice of it as `datasets` writes it, such as `{train: "train[:80%]", validation: "train[80%:]"}`.
         streaming: whether to read the training split during training instead of before. A streamed split may be larger
             than memory and disk.
         num_rows: number of rows of a streamed training split. Without `num_rows` the split is read once to count the
             rows and to find the labels.
         buffer_size: number of rows of a stream that are shuffled at once.
         validation_size: share (or number) of the training rows to use for validation, if the dataset has no validation
-            split.
+            split. The rows are drawn with a fixed seed, and stratified by `stratify_by_column`. They depend on no other
+            key than `splits`.
+        test_size: share (or number) of the training rows to use as test rows, if the dataset has no test split. The
+            rows are drawn like those of `validation_size`, and both sizes refer to all training rows.
+        stratify_by_column: the column whose values keep their shares in the rows of `validation_size` and `test_size`,
+            or `false` for rows that are drawn without regard to any column. By default the column of the first task in
+            `labels` that gives each text one class.
         max_rows: split -> the largest number of rows to use. The rows of a larger split are drawn with a fixed seed,
-            after `validation_size`, and keep their order; a smaller number draws a part of the rows of a larger number.
+            after `validation_size` and `test_size`, and keep their order; a smaller number draws a part of the rows of
+            a larger number.
         map: `module:function`, a function from a row, a dict, to a dict of changed and new columns, for every split.
             The recipe is loaded only with `allow_code`, see `Recipe.imports`.
         filter: `module:function`, a function from a row to whether the row is kept, for every split. The function sees
             rows as `map` returns them. `validation_size`, `max_rows` and `num_rows` count the rows that are kept.
+        on_missing_text: `skip` to leave out the rows without an input, which are counted, or `error` to refuse the
+            rows. An input is missing if it is null, NaN, or a list without words; a pair needs both texts. An empty
+            string is a text, but an empty cell of a CSV file is null.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
 
     path: Annotated[str, OnResume.REORDERS]
-    data_files: Annotated[dict[str, str | list[str]] | None, OnResume.REORDERS] = None
+    data_files: Annotated[str | list[str] | dict[str, str | list[str]] | None, OnResume.REORDERS] = None
     columns: Annotated[list[str] | None, OnResume.REORDERS] = None
     inputs: Annotated[dict[str, str], OnResume.REORDERS]
     labels: Annotated[dict[str, str], OnResume.REORDERS]
@@ -57,9 +71,12 @@ class DatasetRecipe(BaseModel):
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
     buffer_size: Annotated[int, OnResume.REORDERS] = Field(default=1000, ge=1)
     validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
+    test_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
+    stratify_by_column: Annotated[str | Literal[False] | None, OnResume.REORDERS] = None
     max_rows: Annotated[dict[str, Annotated[int, Field(ge=1)]], OnResume.REORDERS] = Field(default_factory=dict)
     map: Annotated[str | None, OnResume.REORDERS] = None
     filter: Annotated[str | None, OnResume.REORDERS] = None
+    on_missing_text: Annotated[Literal["skip", "error"], OnResume.REORDERS] = "skip"
 
     @field_validator("inputs")
     @classmethod
@@ -87,6 +104,15 @@ class DatasetRecipe(BaseModel):
             module_and_function(text)
         return text
 
+    @field_validator("data_files", mode="before")
+    @classmethod
+    def _files_or_files_by_split(cls, given: Any) -> Any:
+        for files in given.values() if isinstance(given, dict) else [given]:
+            of_one_split = files if isinstance(files, list) else [files]
+            if files is not None and not (of_one_split and all(isinstance(file, str) for file in of_one_split)):
+                raise ValueError(f"should be a file, a list of files, or files by split. Found {files!r:.80}")
+        return given
+
     @field_validator("splits", "max_rows")
     @classmethod
     def _known_splits(cls, splits: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +122,21 @@ class DatasetRecipe(BaseModel):
         return splits
 
     @model_validator(mode="after")
+    def _rows_are_set_aside(self) -> DatasetRecipe:
+        if self.stratify_by_column is not None and not self.sizes:
+            raise ValueError("`stratify_by_column` needs `validation_size` or `test_size`")
+        return self
+
+    @model_validator(mode="after")
     def _streaming_options_match(self) -> DatasetRecipe:
         for key in {"num_rows", "buffer_size"} & self.model_fields_set:
             if not self.streaming:
                 raise ValueError(f"`{key}` needs `streaming: true`")
-        if self.streaming and self.validation_size is not None:
-            raise ValueError("a stream cannot be split. Leave out `validation_size` or `streaming`")
+        for split in self.sizes if self.streaming else ():
+            raise ValueError(f"a stream cannot be split. Leave out `{split}_size` or `streaming`")
+        for split, own in self.splits.items() if self.streaming else ():
+            if "[" in own or "+" in own:
+                raise ValueError(f"splits.{split}: a stream cannot be cut. Leave out {own!r} or `streaming`")
         if self.streaming and "train" in self.max_rows:
             # The first rows of a stream are not a random sample, since files are often sorted.
             raise ValueError("rows cannot be drawn from a stream. Leave out `max_rows.train` or `streaming`")
@@ -109,8 +144,9 @@ class DatasetRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _files_of_known_splits(self) -> DatasetRecipe:
-        for key in self.data_files or {}:
-            if key not in SPLITS and key not in self.splits.values():
+        own = {name for split in self.splits.values() for name in names_in(split)}
+        for key in self.data_files if isinstance(self.data_files, dict) else ():
+            if key not in SPLITS and key not in own:
                 raise ValueError(
                     f"`data_files` names {key!r}, which is neither a split nor a value of `splits`. "
                     f"{did_you_mean(key, SPLITS)}"
@@ -119,8 +155,21 @@ class DatasetRecipe(BaseModel):
 
     @property
     def reads_files(self) -> bool:
-        """Whether `path` is the format of `data_files` and not a Hub id or a folder."""
-        return self.data_files is not None and "/" not in self.path
+        """Whether the rows come from named files, and not from a Hub id or a folder."""
+        return is_files(self.path) if self.data_files is None else "/" not in self.path
+
+    @property
+    def files(self) -> dict[str, list[str]]:
+        """Split -> its files and globs; empty for all splits of a Hub id or folder."""
+        given = self.path if self.data_files is None and self.reads_files else self.data_files
+        by_split = given if isinstance(given, dict) else {} if given is None else {"train": given}
+        return {split: [files] if isinstance(files, str) else files for split, files in by_split.items()}
+
+    @property
+    def sizes(self) -> dict[str, float | int]:
+        """Split -> the share or number of the training rows that are set aside for the split."""
+        sizes = {"validation": self.validation_size, "test": self.test_size}
+        return {split: size for split, size in sizes.items() if size is not None}
 
 
 class MixtureRecipe(Section):

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
+from mtl_nlp.data.cutting import task_to_stratify_by
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.modeling.layers_multitask import is_encoder_part
+from mtl_nlp.modeling.tasks_multitask import task_from_dict
 from mtl_nlp.recipe.variables import expand
 from mtl_nlp.run.build import plan_batches
 from mtl_nlp.run.prepare import Run
@@ -127,6 +129,7 @@ def reduce_recipe(
     data = copy.deepcopy(dict(recipe))
     values = expand(recipe)
     kept = [name for name in data["tasks"] if name in tasks]
+    _keep_rows_set_aside(data)
     data["tasks"] = {name: data["tasks"][name] for name in kept}
     data["datasets"] = {
         name: {**dataset, "labels": {task: column for task, column in dataset["labels"].items() if task in kept}}
@@ -144,6 +147,19 @@ def reduce_recipe(
         for each in [baselines.get("training", {}), *own]:
             data["training"] |= each
     return data
+
+
+def _keep_rows_set_aside(data: dict[str, Any]) -> None:
+    """Name the column by which rows are set aside, since the task that decides the column may not be kept.
+
+    Args:
+        data: the complete recipe, which is changed in place.
+    """
+    tasks = {name: task_from_dict({**options, "name": name}) for name, options in expand(data["tasks"]).items()}
+    for dataset in data["datasets"].values():
+        if {"validation_size", "test_size"} & dataset.keys() and dataset.get("stratify_by_column") is None:
+            task = task_to_stratify_by(dataset["labels"], tasks)
+            dataset["stratify_by_column"] = False if task is None else dataset["labels"][task]
 
 
 def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> None:

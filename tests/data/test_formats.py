@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import os
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from plain_recipes import PLAIN
 from small_datasets import TOKENS, load, rows_of, write
 
@@ -125,3 +127,75 @@ def test_column_file_is_cached_until_it_changes(tmp_path):
     assert changed[0] == [["dog"]]
     assert changed[1] != first[1]
     assert changed[2] != first[2]
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "options"),
+    [
+        ("a.csv", ["text,y", "one,x"], {}),
+        ("a.tsv", ["text\ty", "one\tx"], {}),
+        ("a.tab", ["text\ty", "one\tx"], {"path": "tsv", "data_files": "a.tab"}),
+        ("a.json", ['[{"text": "one", "y": "x"}]'], {}),
+        ("a.jsonl", ['{"text": "one", "y": "x"}'], {}),
+        ("a.csv.gz", ["text,y", "one,x"], {}),
+    ],
+)
+def test_ending_of_a_file_is_its_format(tmp_path, file, lines, options):
+    write(tmp_path / file, *lines)
+    if file.endswith(".gz"):
+        (tmp_path / file).write_bytes(gzip.compress((tmp_path / file).read_bytes()))
+    loaded = load(tmp_path, {"text": "text"}, {"topic": "y"}, **{"path": file, **options})
+    assert rows_of(loaded) == [{"text": "one", "label:topic": "x", "repaired": 0}]
+    Dataset.from_list([{"text": "one", "y": "x"}]).to_parquet(tmp_path / "a.parquet")
+    assert rows_of(load(tmp_path, {"text": "text"}, {"topic": "y"}, path="a.parquet")) == rows_of(loaded)
+
+
+def test_endings_of_column_files(tmp_path):
+    line = "1\tAda\tada\tPROPN" + "\t_" * 6
+    write(tmp_path / "a.conllu", line)
+    (tmp_path / "b.conllu.gz").write_bytes(gzip.compress(f"{line}\n".encode()))
+    for file in ("train.txt", "train.conll"):
+        write(tmp_path / file, "Ada PROPN")
+    for path, columns in (
+        *(("a.conllu", None), ("b.conllu.gz", None), ("*.conllu*", None)),
+        *(("train.txt", ["tokens", "upos"]), ("train.conll", ["tokens", "upos"]), ("train*", ["tokens", "upos"])),
+    ):
+        loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path=path, columns=columns)
+        assert loaded.splits["train"]["label:pos"][0] == ["PROPN"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "notes.xyz"}, r"^datasets\.ewt\.path: the format of .*notes\.xyz is unknown\. .* end in \.csv, "),
+        ({"path": "*"}, r"^datasets\.ewt\.path: the format of .*\* is unknown\. Files of one format"),
+        ({"path": "train.conll"}, r"^datasets\.ewt: `columns` is needed for .*end in \.conll"),
+        ({"path": "a.csv", "columns": ["a"]}, r"^datasets\.ewt: `columns` .* not allowed for any other path"),
+        ({"path": "a.csv", "data_files": {"test": "b.csv"}}, r"`path` is a file, so .* write `path: csv`"),
+        ({"path": "a.conllu", "spilts": {}}, r"^datasets\.ewt: unknown key 'spilts'\. Did you mean 'splits'"),
+        ({"path": "nn*.xyz"}, r"^datasets\.ewt\.path: no file .*nn\*\.xyz\. Found a\.csv, a\.tsv, notes\.xyz"),
+    ],
+)
+def test_file_whose_format_or_keys_do_not_fit_is_refused(tmp_path, monkeypatch, changes, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "a.tsv", "notes.xyz"):
+        write(tmp_path / name, "x")
+    with pytest.raises((RecipeError, DataError), match=message):
+        check_format("ewt", dataset_of(**{"data_files": None, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["text;y", "one;x"], r"^datasets\.d: the file has one column, 'text;y'\. Set `sep: \";\"`"),
+        (["txt,y", "one,x"], r"^d/train: no column 'text' \(for text\)\. Did you mean 'txt'\? Valid: txt, y"),
+        ([b"text,y\n\xe4,x"], r"^datasets\.d: cannot be read: UnicodeDecodeError: .* Set `encoding`, such as"),
+    ],
+)
+def test_csv_file_that_is_written_differently_is_named_with_the_remedy(tmp_path, lines, message):
+    if isinstance(lines[0], bytes):
+        (tmp_path / "a.csv").write_bytes(lines[0])
+    else:
+        write(tmp_path / "a.csv", *lines)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, {"text": "text"}, {"topic": "y"}, path="a.csv")

@@ -43,7 +43,11 @@ def test_validation_split_can_be_set_aside(tmp_path, size, rows):
 @pytest.mark.parametrize(
     ("files", "more", "message"),
     [
-        ({"train": "a.jsonl"}, {"validation_size": 1.5}, r"^datasets\.d\.validation_size: .*test_size=1\.5"),
+        (
+            {"train": "a.jsonl"},
+            {"validation_size": 1.5},
+            r"^datasets\.d\.validation_size: .*between 0 and 1.*Found 1\.5",
+        ),
         ({"train": "a.jsonl"}, {"validation_size": 9}, r"^datasets\.d\.validation_size: "),
         (
             {"train": "a.jsonl", "validation": "a.jsonl"},

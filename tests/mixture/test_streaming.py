@@ -843,8 +843,8 @@ def test_settings_unsupported_by_streams_are_refused_in_one_line(
 @pytest.mark.parametrize(
     ("bad", "workers", "message"),
     [
-        ({"text": None, "score": 1.0}, 0, "d/train, row 1100: `text` should be a string. Found None."),
-        ({"text": None, "score": 1.0}, 1, "d/train, row 1100: `text` should be a string. Found None."),
+        ({"text": None, "score": 1.0}, 0, "d/train, row 1100: no text in column 'text'."),
+        ({"text": None, "score": 1.0}, 1, "d/train, row 1100: no text in column 'text'."),
         ('{"text":', 0, "d/train: cannot be read: ArrowInvalid: JSON parse error"),
     ],
 )
@@ -858,6 +858,7 @@ def test_with_num_rows_a_late_bad_row_is_named_when_training_reaches_it(
     test = write_rows(tmp_path / "test.jsonl", rows[:5])
     dataset = {"path": "json", "inputs": {"text": "text"}, "labels": {"score": "score"}, "streaming": True}
     dataset |= {"data_files": {"train": files, "test": test}, "num_rows": 1301, "buffer_size": 100}
+    dataset["on_missing_text"] = "error"
     training = {"per_device_train_batch_size": 64, "max_steps": 24, "dataloader_num_workers": workers}
     recipe = write_recipe(encoder, tmp_path, {"d": dataset}, training=training, mixture={"length_window": 2})
     assert main(["train", recipe]) == 2
@@ -870,7 +871,7 @@ def test_with_num_rows_a_late_bad_row_is_named_when_training_reaches_it(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train": "bad.jsonl", "test": "good.jsonl"}, "d/train, row 1: `text` should be a string. Found None."),
+        ({"train": "bad.jsonl", "test": "good.jsonl"}, "d/train, row 1: no text in column 'text'."),
         ({"train": ["good.jsonl", "broken.jsonl"]}, "d/train: cannot be read: ArrowInvalid: JSON parse error"),
         ({"train": "good.jsonl", "test": "broken.jsonl"}, "d/test: cannot be read: ArrowInvalid: JSON parse error"),
         ({"train": "good.jsonl", "test": "empty.jsonl"}, "d/test: the split has no rows."),
@@ -890,21 +891,23 @@ def test_file_that_cannot_be_streamed_is_refused_in_one_line(encoder, tmp_path, 
         for split, names in files.items()
     }
     dataset = {"path": "json", "data_files": paths, "inputs": {"text": "text"}, "labels": {"topic": "topic"}}
-    recipe = write_recipe(encoder, tmp_path, {"d": {**dataset, "streaming": True}})
+    recipe = write_recipe(encoder, tmp_path, {"d": {**dataset, "streaming": True, "on_missing_text": "error"}})
     assert message in fails(capsys, "plan", recipe)
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"text": None, "score": 1.0}, "d/train, row 5: `text` should be a string. Found None."),
+        ({"text": None, "score": 1.0}, "d/train, row 5: no text in column 'text'."),
         ('{"text":', "d/train: cannot be read: ArrowInvalid: JSON parse error"),
     ],
 )
 def test_with_num_rows_an_early_bad_row_is_named_at_once(encoder, tmp_path, capsys, bad, message):
     files = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, rows in enumerate((text_rows(5), [bad]))]
     dataset = {"path": "json", "data_files": {"train": files}, "inputs": {"text": "text"}, "labels": {"score": "score"}}
-    recipe = write_recipe(encoder, tmp_path, {"d": {**dataset, "streaming": True, "num_rows": 6}})
+    recipe = write_recipe(
+        encoder, tmp_path, {"d": {**dataset, "streaming": True, "num_rows": 6, "on_missing_text": "error"}}
+    )
     assert message in fails(capsys, "plan", recipe)
 
 

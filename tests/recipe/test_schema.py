@@ -141,8 +141,8 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("tasks.pos.scheme", "bio", r"^tasks: Task 'pos': `scheme` should be one of iob2.*'bio'"),
         ("tasks.pos.scheme", 2, r"^tasks: Task 'pos': `scheme` should be one of .*2"),
         ("datasets.ewt", "x", r"^datasets\.ewt: should be a section with the keys path, "),
-        ("datasets.ewt.data_files", "x.jsonl", r"^datasets\.ewt\.data_files: .*dictionary"),
-        ("datasets.ewt.data_files.train", 3, r"^datasets\.ewt\.data_files\.train: .*string\. Found 3"),
+        ("datasets.ewt.data_files", [], r"^datasets\.ewt\.data_files: should be a file.*Found \[\]"),
+        ("datasets.ewt.data_files.train", 3, r"^datasets\.ewt\.data_files: should be a file.*Found 3"),
         ("datasets.ewt.labels", {}, r"^datasets\.ewt\.labels: name at least one task"),
         ("datasets.ewt.validation_size", 0, r"^datasets\.ewt\.validation_size.*greater than 0"),
         (

@@ -135,6 +135,20 @@ def test_the_number_of_rows_can_be_given():
     assert alone["mixture"]["probabilities"] == pytest.approx({"one": 160 / 660, "two": 500 / 660})
 
 
+def test_rows_that_are_set_aside_stay_the_same():
+    """The task that decides the stratification may not be kept."""
+    datasets = {**RECIPE["datasets"], "one": {**RECIPE["datasets"]["one"], "test_size": 0.1}}
+    recipe = {**RECIPE, "datasets": datasets, "tasks": {**RECIPE["tasks"], "a": {"type": "regression"}}}
+    columns = {
+        first: reduce_recipe(
+            {**recipe, "tasks": {**recipe["tasks"], "a": {"type": first}}}, [kept], used(), alone=True
+        )["datasets"]["one"]["stratify_by_column"]
+        for first, kept in (("regression", "a"), ("text-classification", "b"))
+    }
+    assert columns == {"regression": "y", "text-classification": "x"}
+    assert "stratify_by_column" not in reduce_recipe(recipe, ["b"], used(), alone=True)["datasets"]["two"]
+
+
 def test_the_recipe_is_not_changed():
     before = copy.deepcopy(RECIPE)
     reduce_recipe(RECIPE, ["b"], used(), alone=True)

@@ -1,0 +1,148 @@
+"""The files of a dataset on this machine: globs, folders of `save_to_disk`, and messages about missing files."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mtl_nlp.errors import DataError
+from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.recipe.sections import DatasetRecipe
+
+_SHOWN = 12
+"""Number of files that a message lists."""
+
+_SPLITS, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
+"""The files that `save_to_disk` writes beside the rows."""
+
+
+def literal_start(pattern: str) -> str:
+    """Return a glob in which the characters of existing folders and files stand for themselves.
+
+    A folder such as `data [v2]` would otherwise be read as a glob that does not match the folder.
+    """
+    path = Path(pattern)
+    known = next((start for start in (path, *path.parents) if start.exists()), Path(path.anchor))
+    rest = path.relative_to(known)
+    return str(Path(glob.escape(str(known))) / rest)
+
+
+def files_of(pattern: str) -> list[str]:
+    """Return the sorted files that a path or glob stands for."""
+    return sorted(filter(os.path.isfile, glob.glob(literal_start(pattern), recursive=True)))
+
+
+def check_files_exist(name: str, recipe: DatasetRecipe) -> None:
+    """Check that each file, glob and folder of a dataset is there.
+
+    Args:
+        name: the dataset's name in the recipe, for messages.
+        recipe: the dataset's section of the recipe.
+
+    Raises:
+        DataError: if a file is missing. The message names the nearest file, or all files of the folder.
+    """
+    for split, patterns in recipe.files.items() if recipe.reads_files else ():
+        key = f"data_files.{split}" if isinstance(recipe.data_files, dict) else "data_files"
+        for pattern in patterns:
+            if "://" not in pattern and not files_of(pattern):
+                raise _no_file(f"datasets.{name}.{'path' if recipe.data_files is None else key}", pattern)
+    if not recipe.reads_files and Path(recipe.path).is_absolute() and not Path(recipe.path).exists():
+        raise _no_file(f"datasets.{name}.path", recipe.path)
+
+
+def _no_file(key: str, pattern: str) -> DataError:
+    path = Path(pattern)
+    if path.is_dir():
+        return DataError(f"{key}: {pattern} is a folder. Name its files, such as {path / '*.jsonl'}. {_listed(path)}")
+    folder = next(start for start in path.parents if start.is_dir())
+    missing = path.relative_to(folder).parts[0]
+    found = _names_in(folder)
+    hint = did_you_mean(missing, found) if found and not glob.has_magic(missing) else _listed(folder)
+    return DataError(f"{key}: no file {pattern}. {hint}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:  # a folder that this user may not list
+        return []
+
+
+def _listed(folder: Path) -> str:
+    names = _names_in(folder)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"Found {', '.join(names[:_SHOWN])}{more}." if names else "The folder is empty."
+
+
+def no_rows_in(name: str, folder: Path) -> DataError:
+    """Return an error about a folder in which `load_dataset` finds no files of a known format.
+
+    Args:
+        name: the dataset's name in the recipe.
+        folder: the folder.
+    """
+    remedy = f"Name the files, such as `path: {folder / '*.csv'}`"
+    if glob.has_magic(str(folder)):
+        return DataError(f"datasets.{name}.path: `datasets` reads the folder's name {folder} as a glob. {remedy}.")
+    return DataError(f"datasets.{name}.path: {folder} has no files of a known format. {_listed(folder)} {remedy}.")
+
+
+def saved_files(name: str, folder: Path) -> dict[str, list[str]] | None:
+    """Return the files of a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote.
+
+    Args:
+        name: the dataset's name in the recipe, for messages.
+        folder: the folder.
+
+    Returns:
+        Split -> its Arrow files; a single `Dataset` is the split `train`. None for any other folder.
+
+    Raises:
+        DataError: if a file of the folder is missing or damaged.
+    """
+    if (folder / _STATE).is_file():
+        return {"train": _files_of_state(name, folder)}
+    if (folder / _SPLITS).is_file():
+        splits = _read(name, folder / _SPLITS, "splits")
+        return {str(split): _files_of_state(name, folder / str(split)) for split in splits}
+    if any(folder.glob(f"*/{_STATE}")):
+        raise _damaged(name, folder / _SPLITS, "is missing")
+    if (folder / _INFO).is_file() and any(folder.glob("*.arrow")):
+        raise _damaged(name, folder / _STATE, "is missing")
+    return None
+
+
+def _files_of_state(name: str, folder: Path) -> list[str]:
+    found = _read(name, folder / _STATE, "_data_files")
+    files = [folder / str(entry.get("filename")) for entry in found if isinstance(entry, dict)]
+    for file in files:
+        if not file.is_file():
+            raise _damaged(name, file, "is missing")
+    if not files:
+        raise _damaged(name, folder / _STATE, "names no files")
+    return list(map(str, files))
+
+
+def _read(name: str, path: Path, key: str) -> list[Any]:
+    """Return the list under a key of a file that `save_to_disk` wrote."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _damaged(name, path, "is missing") from error
+    except (OSError, ValueError) as error:
+        raise _damaged(name, path, f"cannot be read: {one_line(error)}") from error
+    found = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(found, list):
+        raise _damaged(name, path, f"has no list {key!r}")
+    return found
+
+
+def _damaged(name: str, path: Path, flaw: str) -> DataError:
+    return DataError(
+        f"datasets.{name}.path: `save_to_disk` wrote the folder {path.parent}, but {path.name} {flaw}. Save the "
+        f"dataset again."
+    )

@@ -1,0 +1,92 @@
+"""Rows without an input: null, NaN, or a list without words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, IterableDataset
+
+from mtl_nlp.errors import DataError
+from mtl_nlp.recipe.sections import DatasetRecipe
+
+
+def rows_with_text(name: str, rows: Dataset, recipe: DatasetRecipe) -> tuple[np.ndarray, list[str]]:
+    """Return a mask of the canonical rows that have all inputs, and a note for each column that lacks inputs.
+
+    Args:
+        name: dataset and split, for messages.
+        rows: canonical rows, see `canonical_rows`.
+        recipe: the dataset's section of the recipe.
+
+    Raises:
+        DataError: if a row lacks an input and the recipe refuses such rows, or if no row has all inputs.
+    """
+    mask, notes = np.ones(len(rows), dtype=bool), []
+    for key, column in recipe.inputs.items():
+        lacking = mask & _lacking(rows.data.column(key))
+        mask &= ~lacking
+        if lacking.any():
+            if recipe.on_missing_text == "error":
+                raise _refused(f"{name}, row {lacking.argmax()}", key, column)
+            notes.append(describe_missing(name, key, column, int(lacking.sum())))
+    if not mask.any():
+        raise DataError(f"{name}: no row has {' and '.join(map(repr, recipe.inputs.values()))}, so no row can be used.")
+    return mask, notes
+
+
+def stream_with_text(name: str, rows: IterableDataset, recipe: DatasetRecipe) -> IterableDataset:
+    """Return a stream of canonical rows without the rows that lack an input; see `rows_with_text`."""
+    return rows.filter(_has_text, with_indices=True, fn_kwargs={"name": name, "recipe": recipe})
+
+
+def missing_input(name: str, number: int, row: Mapping[str, Any], recipe: DatasetRecipe) -> str | None:
+    """Return the first input that a canonical row lacks, or None.
+
+    Args:
+        name: dataset and split, for messages.
+        number: the number of the row.
+        row: the row.
+        recipe: the dataset's section of the recipe.
+
+    Raises:
+        DataError: if the row lacks an input and the recipe refuses such rows.
+    """
+    key = next((key for key in recipe.inputs if row[key] is None or row[key] == []), None)
+    if key is not None and recipe.on_missing_text == "error":
+        raise _refused(f"{name}, row {number}", key, recipe.inputs[key])
+    return key
+
+
+def describe_missing(name: str, key: str, column: str, count: int) -> str:
+    """Return a sentence about the rows that lack an input.
+
+    Args:
+        name: dataset and split.
+        key: the canonical input.
+        column: the column of the input.
+        count: number of rows.
+    """
+    return f"{name}: {count} rows without {_what(key)} in column {column!r}; skipped"
+
+
+def _what(key: str) -> str:
+    return "words" if key == "tokens" else "text"
+
+
+def _lacking(column: pa.ChunkedArray) -> np.ndarray:
+    lacks = pc.is_null(column)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        lacks = pc.or_(lacks, pc.fill_null(pc.equal(pc.list_value_length(column), 0), False))
+    return lacks.to_numpy()
+
+
+def _has_text(row: Mapping[str, Any], number: int, name: str, recipe: DatasetRecipe) -> bool:
+    return missing_input(name, number, row, recipe) is None
+
+
+def _refused(where: str, key: str, column: str) -> DataError:
+    return DataError(f"{where}: no {_what(key)} in column {column!r}. Set `on_missing_text: skip` to skip such rows.")
