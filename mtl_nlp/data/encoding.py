@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import Column, Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import (
+    COUNTS,
     LABEL_PREFIX,
     REPAIRED,
     arrow_feature,
@@ -25,6 +27,7 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
+from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps
 from mtl_nlp.recipe.sections import INPUTS
 
 _SAMPLED_WINDOWS = 1000
@@ -48,6 +51,7 @@ class EncodedDataset:
         max_length: maximum number of sub-words per window; None if unknown or unlimited.
         stride: maximum number of sub-words that neighbouring windows share; None for the default.
         inputs: the canonical inputs in the order of the source rows: `tokens`, or `text` and `text_pair`.
+        counts: the numbers of words without a label and of character spans that did not fit, by column of `COUNTS`.
     """
 
     name: str
@@ -59,6 +63,7 @@ class EncodedDataset:
     max_length: int | None = None
     stride: int | None = None
     inputs: dict[str, Column] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -139,7 +144,7 @@ def encode(
     dataset: Dataset | IterableDataset,
     *,
     inputs: Mapping[str, str],
-    labels: Mapping[str, str],
+    labels: Mapping[str, LabelColumns],
     tasks: Sequence[Task],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
@@ -147,13 +152,14 @@ def encode(
     name: str = "dataset",
     num_rows: int | None = None,
     buffer_size: int = 1000,
+    label_map: LabelMaps | None = None,
 ) -> EncodedDataset | EncodedStream:
     """Check and encode a dataset for training or evaluation, like a recipe does.
 
     Args:
         dataset: the raw rows; rows of an `IterableDataset` are encoded during training.
         inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
-        labels: task -> column.
+        labels: task -> column, or columns and options, see `LabelSource`.
         tasks: all tasks of the model, with their label spaces.
         tokenizer: see `load_tokenizer`.
         max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
@@ -162,6 +168,7 @@ def encode(
         name: the name of the dataset in messages.
         num_rows: number of rows of an `IterableDataset`.
         buffer_size: number of rows of an `IterableDataset` that are shuffled together.
+        label_map: task -> name in the data -> new name.
 
     Raises:
         DataError: if a column is missing, a row is invalid, or the number of streamed rows is not given.
@@ -174,7 +181,7 @@ def encode(
         "max_length": max_length or default_max_length(tokenizer),
         "stride": stride,
     }
-    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name)
+    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name, label_map=label_map)
     if isinstance(rows, Dataset):
         return encode_dataset(name, rows, **arguments)
     if num_rows is None:
@@ -217,11 +224,15 @@ def encode_dataset(
     if len(windows) == 0:
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
     references = {task: rows[LABEL_PREFIX + task] for task in fed}
-    repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
+    counts = {
+        key: int(rows.data.column(key).to_numpy().sum()) for key in (REPAIRED, *COUNTS) if key in rows.column_names
+    }
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
     inputs = {key: rows[key] for key in INPUTS if key in rows.column_names}
-    return EncodedDataset(name, windows, references, repaired, empty, rows._fingerprint, max_length, stride, inputs)
+    return EncodedDataset(
+        name, windows, references, counts.pop(REPAIRED), empty, rows._fingerprint, max_length, stride, inputs, counts
+    )
 
 
 def encode_stream(
@@ -357,15 +368,16 @@ def _first_only(windows: list[Window]) -> list[Window]:
     return [first]
 
 
-def count_unseen(encoded: EncodedDataset, task: Task) -> int:
-    """Return the number of labels (of words or texts) in a split that are not in the task's label space.
+def count_unseen(encoded: EncodedDataset, task: Task) -> Counter[str]:
+    """Return the labels in a split that are not in the task's label space, with their numbers of words or texts.
 
     Predictions for these labels always count as wrong.
     """
     known = set(task.labels)
-    return sum(
-        name not in known
+    return Counter(
+        name
         for value in encoded.references[task.name]
         if value is not None
         for name in task.kind.names_in(value)
+        if name not in known
     )

@@ -10,7 +10,15 @@ import datasets
 import numpy as np
 from datasets import Dataset, IterableDataset
 
-from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of, progress_bars_from, reading
+from mtl_nlp.data.canonical import (
+    LABEL_PREFIX,
+    RENAMED_PREFIX,
+    canonical_rows,
+    progress_bars_from,
+    reader_of,
+    reading,
+)
+from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
@@ -29,11 +37,12 @@ class LoadedDataset:
 
     Attributes:
         splits: split -> rows, see `canonical_rows`.
-        class_names: task -> the names of its ClassLabel column in order, or None for a column of a different type.
-            For a stream, names that were found in the rows instead of None.
+        class_names: task -> its names in order if a ClassLabel column, the task's `names` or 0/1 columns define them,
+            else None. For a stream, names that were found in the rows instead of None.
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
         drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
+        notes: sentences about entries of `label_map` that rename nothing.
     """
 
     splits: dict[str, Dataset]
@@ -41,6 +50,7 @@ class LoadedDataset:
     stream: IterableDataset | None = None
     num_rows: int = 0
     drawn_from: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def can_train(self, task: str) -> bool:
         """Return whether any training row can have a label for the task."""
@@ -73,10 +83,13 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     if recipe.validation_size is not None and "train" in canonical:
         canonical |= _set_aside(name, canonical["train"], recipe.validation_size)
     class_names = {
-        task: class_names_of(rows.features[column]) for rows in raw.values() for task, column in recipe.labels.items()
+        task: reader_of(tasks[task], given, rows.features, recipe.label_map).known_names(rows.features)
+        for rows in raw.values()
+        for task, given in recipe.labels.items()
     }
+    notes = [] if only is not None else _unused_names(name, recipe, tasks, raw, canonical)
     kept = {split: rows for split, rows in canonical.items() if only in {None, split}}
-    return _draw(LoadedDataset(kept, class_names), recipe.max_rows)
+    return _draw(LoadedDataset(kept, class_names, notes=notes), recipe.max_rows)
 
 
 def has_labels(rows: Dataset, task: str) -> bool:
@@ -108,7 +121,33 @@ def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[s
 
 
 def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
-    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+    return canonical_rows(
+        rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks, label_map=recipe.label_map
+    )
+
+
+def _unused_names(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    raw: Mapping[str, Dataset],
+    canonical: Mapping[str, Dataset],
+) -> list[str]:
+    """Return a sentence per task whose `label_map` has entries that rename nothing in any split."""
+    notes = []
+    for task in recipe.label_map:
+        met: set[str] = set()
+        for rows in raw.values():
+            reader = reader_of(tasks[task], recipe.labels[task], rows.features, recipe.label_map)
+            reader.known_names(rows.features)
+            met |= reader.met
+        for rows in canonical.values():
+            for found in rows[RENAMED_PREFIX + task]:
+                met.update(found)
+        if unmet := reader.unmet(met):
+            shown = ", ".join(repr(key) for key in unmet[:5]) + (", …" if len(unmet) > 5 else "")
+            notes.append(f"{name}: label_map.{task} names {shown}, which no row has")
+    return notes
 
 
 def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset]:
@@ -152,7 +191,12 @@ def _with_stream(
     rows = _canonical(f"{name}/train", recipe, tasks, stream)
     others = {split: _canonical(f"{name}/{split}", recipe, tasks, split_rows) for split, split_rows in raw.items()}
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
-    class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in with_names}
+    class_names = {
+        task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(
+            stream.features
+        )
+        for task in with_names
+    }
     num_rows = recipe.num_rows
     if num_rows is None:
         with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
@@ -192,4 +236,4 @@ def _count_rows_and_labels(
         for name_of_task, task in tasks.items():
             if row[LABEL_PREFIX + name_of_task] is not None:
                 names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
-    return count, {task: sorted(found) for task, found in names.items()}
+    return count, {task: sort_names(found) for task, found in names.items()}

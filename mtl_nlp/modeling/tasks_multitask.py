@@ -34,9 +34,11 @@ class Task(abc.ABC):
     Args:
         name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read.
+        names: the names of classes that are whole numbers in the data, as a list (the name of 0 first) or as a dict
+            from number to name. The names do not affect the order of the logits after training has started.
 
     Raises:
-        ValueError: if the name is not a text of one line, or two labels are equal.
+        ValueError: if the name is not a text of one line, two labels are equal, or `names` has a different form.
     """
 
     type: ClassVar[str]
@@ -44,6 +46,7 @@ class Task(abc.ABC):
 
     name: str
     labels: tuple[str, ...] = ()
+    names: dict[int, str] | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
@@ -58,6 +61,19 @@ class Task(abc.ABC):
         object.__setattr__(self, "labels", labels)
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
+        if self.names is not None:
+            object.__setattr__(self, "names", self._numbered_names(self.names))
+
+    def _numbered_names(self, names: Any) -> dict[int, str]:
+        """Return names by number in ascending order, from a list or a dict; JSON has turned numbers into texts."""
+        pairs = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+        is_numbered = isinstance(pairs, Mapping) and all(re.fullmatch(r"-?\d+", str(key)) for key in pairs)
+        if not is_numbered or not pairs or not all(isinstance(name, str) and name for name in pairs.values()):
+            raise ValueError(
+                f"Task {self.name!r}: `names` should be a list of label names, or an object from whole number to label "
+                f"name. Found {names!r:.80}."
+            )
+        return {int(key): pairs[key] for key in sorted(pairs, key=int)}
 
     @abc.abstractmethod
     def make_kind(self) -> LabelKind:
@@ -104,8 +120,8 @@ class TokenClassification(Task):
     """A label per word (part-of-speech tagging), or spans of words written as tags (entities, slots).
 
     Args:
-        scheme: None for plain labels; `iob2`, `iob1` or `bioes` for spans. Predicted sequences of tags are always
-            legal in the scheme, and spans are scored by strict span F1.
+        scheme: None for plain labels; `iob2`, `iob1`, `bioes`, `bilou` or `bmes` for spans. Predicted sequences of
+            tags are always legal in the scheme, and spans are scored by strict span F1.
     """
 
     type: ClassVar[str] = "token-classification"
@@ -185,6 +201,11 @@ class Regression(SequenceTask):
     """A number per text or pair of texts."""
 
     type: ClassVar[str] = "regression"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names is not None:
+            raise ValueError(f"Task {self.name!r}: a regression task has no label names. Leave out `names`.")
 
     def make_kind(self) -> LabelKind:
         """Return a number per text."""

@@ -51,6 +51,7 @@ def tokenize_datasets(
     found = TokenizedDatasets()
     for name, data in loaded.items():
         section = recipe.datasets[name]
+        found.notes += data.notes
         if data.stream is not None:
             stream = encode_stream(
                 f"{name}/train",

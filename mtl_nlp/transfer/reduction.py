@@ -128,7 +128,10 @@ def reduce_recipe(
     kept = [name for name in data["tasks"] if name in tasks]
     data["tasks"] = {name: data["tasks"][name] for name in kept}
     data["datasets"] = {
-        name: {**dataset, "labels": {task: column for task, column in dataset["labels"].items() if task in kept}}
+        name: {
+            **dataset,
+            **{key: _of_tasks(dataset[key], kept) for key in ("labels", "label_map") if key in dataset},
+        }
         for name, dataset in data["datasets"].items()
         if set(kept) & dataset["labels"].keys()
     }
@@ -173,6 +176,11 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
         data["adapters"] = adapters
     if frozen:
         data["freeze"] = frozen
+
+
+def _of_tasks(values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """Return the values of the kept tasks, from a dict by task."""
+    return {task: value for task, value in values.items() if task in kept}
 
 
 def _set_passes(

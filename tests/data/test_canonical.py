@@ -46,13 +46,15 @@ def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path)
     assert loaded.class_names == {"pos": ["VERB", "NOUN"], "topic": ["z", "a"]}
 
 
-def test_word_without_a_class_label_is_refused(tmp_path):
+def test_words_without_a_label_are_counted_and_a_row_of_such_words_has_no_label(tmp_path):
     features = Features({"tokens": List(Value("string")), "upos": List(ClassLabel(names=["VERB"]))})
-    Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(
+    tags = [[0, None], [-100, 0], [-1, None], []]
+    Dataset.from_dict({"tokens": [["a", "b"]] * 3 + [[]], "upos": tags}, features=features).to_parquet(
         tmp_path / "a.parquet"
     )
-    with pytest.raises(DataError, match=r"d/train, row 0, column 'upos': expected a list of label names.*None"):
-        load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
+    loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
+    assert loaded.splits["train"]["label:pos"][:] == [["VERB", None], [None, "VERB"], None, []]
+    assert loaded.splits["train"]["unlabelled_words"][:] == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
