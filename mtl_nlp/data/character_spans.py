@@ -85,8 +85,8 @@ def _parts_of(entry: Any) -> tuple[int, int, list[Any]]:
 def align_spans(spans: Iterable[CharacterSpan], words: Sequence[Word], mode: str) -> AlignedSpans:
     """Return character spans as spans of words.
 
-    A span cuts a word if its start or end is inside the word. Of spans that overlap, the longest one stays, or the
-    first one of several longest ones, as in spaCy's `filter_spans`.
+    A span cuts a word if its start or end is inside the word. The longest of several spans that overlap stays, and the
+    first of several longest ones, as in spaCy's `filter_spans`.
 
     Args:
         spans: the character spans, with strings as labels.
