@@ -151,7 +151,7 @@ class LabelReader:
     def _number(self, value: Any) -> int | None:
         """Return a class number as int; None for other values.
 
-        pandas reads whole numbers with gaps as floats. A text of digits, or a truth value, is a number only if the task
+        pandas reads integers with gaps as floats. A text of digits, or a truth value, is a number only if the task
         names numbers.
         """
         has_names = self.task.names is not None
@@ -226,6 +226,6 @@ class LabelReader:
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Return label names in order: whole numbers by their values if all names are whole numbers, else texts."""
+    """Return label names in order: integers by their values if all names are integers, else texts."""
     found = sorted(names)
     return sorted(found, key=int) if all(re.fullmatch(r"-?\d+", name) for name in found) else found

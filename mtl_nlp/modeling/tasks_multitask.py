@@ -34,7 +34,7 @@ class Task(abc.ABC):
     Args:
         name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read.
-        names: the names of classes that are whole numbers in the data, as a list (the name of 0 first) or as a dict
+        names: the names of classes that are integers in the data, as a list (the name of 0 first) or as a dict
             from number to name. The names do not affect the order of the logits after training has started.
 
     Raises:
