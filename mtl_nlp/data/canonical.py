@@ -17,15 +17,22 @@ import datasets
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 
+from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.modeling.label_kinds_multitask import Feature, check_fits_float32
+from mtl_nlp.modeling.label_kinds_multitask import Feature, LabelKind, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.words_multitask import Word, split_words
+from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, check_label_columns
 
 LABEL_PREFIX = "label:"
 """The prefix of label columns, `label:<task>`, so that names of tasks and inputs never collide."""
+RENAMED_PREFIX = "renamed:"
+"""The prefix of columns with the names in the data that `label_map` renames, `renamed:<task>`."""
 REPAIRED = "repaired"
 """The column with the number of illegal span tags per row that were repaired."""
+COUNTS = (UNLABELLED, MISALIGNED, MOVED, OVERLAPPING)
+"""The columns with the numbers of words and spans that are not used as they are; a dataset may lack any of them."""
 SLOW_ROWS = 20_000
 """The number of rows from which a pass over a dataset takes more than a few seconds and shows a progress bar."""
 _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
@@ -65,48 +72,52 @@ def canonical_rows(
     name: str,
     *,
     inputs: Mapping[str, str],
-    labels: Mapping[str, str],
+    labels: Mapping[str, LabelColumns],
     tasks: Mapping[str, Task],
+    label_map: LabelMaps | None = None,
     keeps_missing: bool = False,
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
-    Class labels become names, and illegal span tags are repaired (column `repaired` has the number of repairs). A row
-    may lack labels (null), but not its input, unless `keeps_missing` is set.
+    Class labels become names, and illegal span tags are repaired (column `repaired` has the number of repairs). A text
+    with character spans is split into words, and becomes the input `tokens`. A row may lack labels (null), but not its
+    input, unless `keeps_missing` is set. The columns of `COUNTS` have the numbers of words and spans that are not used.
 
     Args:
         dataset: the raw rows; rows of an `IterableDataset` are checked while they are read.
         name: the name of the dataset in messages.
         inputs: canonical input -> column.
-        labels: task -> column.
+        labels: task -> column, or columns and options, see `LabelSource`.
         tasks: all tasks by name.
+        label_map: task -> name in the data -> new name, see `LabelMaps`. The column `renamed:<task>` has the names of
+            the data that got a new name, in a row of each batch.
         keeps_missing: whether rows without an input (null or NaN) are kept, with null as input and without any label;
             see `mtl_nlp.data.missing`.
 
     Raises:
-        DataError: if a column is missing, there are no rows, or a row is invalid. The message has the row's number from
-            0; for a stream, rows are numbered in reading order, which may differ between passes.
+        DataError: if the labels do not fit the inputs or tasks, a column is missing, there are no rows, or a row is
+            invalid. The message has the row's number from 0; for a stream, rows are numbered in reading order, which
+            may differ between passes.
     """
-    columns = dataset.column_names or []
-    for key, column in [*inputs.items(), *labels.items()]:
+    columns, maps = dataset.column_names or [], label_map or {}
+    try:
+        check_label_columns(inputs, labels, maps, tasks)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}.") from error
+    needed: list[tuple[str, str]] = [*inputs.items()]
+    needed += [(task_name, column) for task_name in labels for column in LabelSource.of(labels[task_name]).columns]
+    for key, column in needed:
         if column not in columns:
             raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, columns)}")
     is_stream = isinstance(dataset, IterableDataset)
     if not is_stream and len(dataset) == 0:
         raise DataError(f"{name}: the split has no rows.")
-    for task_name in labels:
-        if tasks[task_name].kind.labels_words and "tokens" not in inputs:
-            raise DataError(f"{name}: task {task_name!r} labels words and needs the input `tokens`.")
-    features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
-    for task_name in labels:
-        features[LABEL_PREFIX + task_name] = arrow_feature(tasks[task_name].kind.label_feature)
-    features[REPAIRED] = Value("int32")
     arguments: dict[str, Any] = {
         "function": _canonical_batch,
         "batched": True,
         "with_indices": True,
         "remove_columns": columns,
-        "features": Features(features),
+        "features": _canonical_features(inputs, labels, tasks, maps),
         "fn_kwargs": {
             "name": name,
             "inputs": dict(inputs),
@@ -114,7 +125,12 @@ def canonical_rows(
             "keeps_missing": keeps_missing,
             # Without label spaces, since checks do not need them and they would change the cache's key.
             "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
-            "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
+            "class_names": {
+                task_name: reader_of(tasks[task_name], given, dataset.features, maps).class_names
+                for task_name, given in labels.items()
+            },
+            "label_map": {task_name: dict(names) for task_name, names in maps.items()},
+            "counts": _counts(inputs, labels, tasks),
             "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
         },
     }
@@ -122,6 +138,27 @@ def canonical_rows(
         return dataset.map(**arguments)
     with progress_bars_from(len(dataset)):
         return dataset.map(**arguments, desc=f"Checking {name}")
+
+
+def _counts(inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task]) -> list[str]:
+    """Return the columns with numbers of words and spans that a dataset's labels need."""
+    has_words = any(tasks[task_name].kind.labels_words for task_name in labels)
+    of_spans = [MISALIGNED, MOVED, OVERLAPPING] if "text" in inputs else []
+    return [REPAIRED, UNLABELLED, *of_spans] if has_words else [REPAIRED]
+
+
+def _canonical_features(
+    inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task], label_map: LabelMaps
+) -> Features:
+    """Return the types of the canonical columns."""
+    counts = _counts(inputs, labels, tasks)
+    is_split = MISALIGNED in counts  # the text is split into words
+    keys = ["tokens" if is_split and key == "text" else key for key in inputs]
+    features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in keys}
+    for task_name in labels:
+        features[LABEL_PREFIX + task_name] = arrow_feature(tasks[task_name].kind.label_feature)
+    features |= {RENAMED_PREFIX + task_name: List(Value("string")) for task_name in label_map}
+    return Features(features | dict.fromkeys(counts, Value("int32")))
 
 
 @contextlib.contextmanager
@@ -168,9 +205,11 @@ def _canonical_batch(
     *,
     name: str,
     inputs: Mapping[str, str],
-    labels: Mapping[str, str],
+    labels: Mapping[str, LabelColumns],
     tasks: Mapping[str, dict[str, Any]],
     class_names: Mapping[str, list[str] | None],
+    label_map: LabelMaps,
+    counts: Sequence[str],
     keeps_missing: bool,
     code: str,
 ) -> dict[str, list]:
@@ -182,30 +221,54 @@ def _canonical_batch(
         for index, value in zip(indices, values, strict=True):
             if value is not None or not keeps_missing:
                 _check_input(f"{name}, row {index}", key, value)
-    repaired = [0] * len(indices)
-    for task_name, column in labels.items():
-        kind, names = task_from_dict(tasks[task_name]).kind, class_names[column]
+    kinds = {task_name: task_from_dict(tasks[task_name]) for task_name in labels}
+    texts: list[str | None] = [None] * len(indices)
+    words: list[list[Word]] = [[] for _ in indices]
+    if "text" in columns and any(task.kind.labels_words for task in kinds.values()):
+        texts = columns.pop("text")
+        words = [[] if text is None else split_words(text) for text in texts]
+        columns["tokens"] = [
+            None if text is None else [word.text for word in found] for text, found in zip(texts, words, strict=True)
+        ]
+    counted = {count: [0] * len(indices) for count in counts}
+    for task_name, given in labels.items():
+        source, kind = LabelSource.of(given), kinds[task_name].kind
+        reader = LabelReader(kinds[task_name], source, class_names[task_name], label_map.get(task_name, {}))
         checked: list[Any] = []
-        for position, (index, value) in enumerate(zip(indices, batch[column], strict=True)):
-            where = f"{name}, row {index}, column {column!r}"
-            given = value if names is None else _read_class_label(value, names if kind.has_label_space else None)
-            if given is None or position in missing:
+        rows = zip(*(batch[column] for column in source.columns), strict=True)
+        for position, (index, row) in enumerate(zip(indices, rows, strict=True)):
+            where = f"{name}, row {index}, {source.place}"
+            if position in missing:
                 checked.append(None)
                 continue
             try:
-                canonical = kind.check(given)
-                if kind.label_feature.dtype.startswith("float"):
-                    check_fits_float32(canonical if kind.label_feature.is_list else [canonical])
+                label = reader.read(row, texts[position], words[position])
+                canonical = None if label is None else _checked(kind, label)
             except ValueError as error:
                 raise DataError(f"{where}: {error}.") from error
-            if kind.labels_words:
-                words = columns["tokens"][position]
-                if len(canonical) != len(words):
-                    raise DataError(f"{where}: {len(words)} tokens but {len(canonical)} labels.")
-            repaired[position] += kind.count_repairs(given, canonical)
+            if canonical is not None and kind.labels_words and len(canonical) != len(columns["tokens"][position]):
+                raise DataError(f"{where}: {len(columns['tokens'][position])} tokens but {len(canonical)} labels.")
+            if canonical is not None:
+                counted[REPAIRED][position] += kind.count_repairs(label, canonical)
+                for count, number in reader.counts.items():
+                    counted[count][position] += number
             checked.append(canonical)
         columns[LABEL_PREFIX + task_name] = checked
-    return columns | {REPAIRED: repaired}
+        if task_name in label_map:
+            columns[RENAMED_PREFIX + task_name] = [sorted(reader.met), *([] for _ in indices[1:])]
+    return columns | counted
+
+
+def _checked(kind: LabelKind, label: Any) -> Any:
+    """Return a label in canonical form.
+
+    Raises:
+        ValueError: if the label is not valid, or has a number that float32 cannot hold.
+    """
+    canonical = kind.check(label)
+    if kind.label_feature.dtype.startswith("float"):
+        check_fits_float32(canonical if kind.label_feature.is_list else [canonical])
+    return canonical
 
 
 def _is_null(value: Any) -> bool:
@@ -221,18 +284,21 @@ def _check_input(where: str, key: str, value: Any) -> None:
         raise DataError(f"{where}: `{key}` should be a string. Found {value!r:.80}.")
 
 
+def reader_of(task: Task, given: LabelColumns, features: Mapping[str, Any] | None, label_map: LabelMaps) -> LabelReader:
+    """Return the reader of a task's raw labels.
+
+    Args:
+        task: the task.
+        given: the task's columns, a value of `labels`.
+        features: column -> its type in `datasets`, if known.
+        label_map: task -> name -> new name.
+    """
+    source = LabelSource.of(given)
+    names = None if features is None or source.one_hot else class_names_of(features[source.column])
+    return LabelReader(task, source, names, label_map.get(task.name, {}))
+
+
 def class_names_of(feature: Any) -> list[str] | None:
     """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of a different type."""
     inner = feature.feature if isinstance(feature, List) else feature
     return list(inner.names) if isinstance(inner, ClassLabel) else None
-
-
-def _read_class_label(value: Any, names: Sequence[str] | None) -> Any:
-    """Return ClassLabel indices as names, or unchanged without names; `datasets` uses -1 for a missing label."""
-    if isinstance(value, list):
-        if names is None:
-            return value
-        return [index if index is None else names[index] if index >= 0 else str(index) for index in value]
-    if value is None or value < 0:
-        return None
-    return value if names is None else names[value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,16 @@ from mtl_nlp.errors import DataError
 
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
+ANNOTATED = ("upos", "xpos", "head", "deprel")
+"""The columns of CoNLL-U in which an underscore means that a word is not annotated."""
+
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
 _OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
 """The start of a comment in column files, in which a hashtag such as `#a=b` can be the first word of a sentence."""
 
 
-def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def read_conll(path: str | Path, columns: Sequence[str], filled: Collection[str] = ()) -> Iterator[dict[str, Any]]:
     """Read sentences from a file of columns, separated by tabs, or by spaces if a line has no tab.
 
     Lines such as `# topic = travel` before a sentence's first word are comments: values for the complete sentence. `#`
@@ -27,12 +30,13 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
     Args:
         path: the file, UTF-8.
         columns: the names of the columns.
+        filled: the columns without empty cells, such as columns of tags.
 
     Yields:
         One dict per sentence: a list of strings per column, and a string per comment.
 
     Raises:
-        DataError: if a line has a different number of columns.
+        DataError: if a line has a different number of columns, or an empty cell in a column that should have none.
     """
 
     def is_comment(line: str) -> bool:
@@ -46,26 +50,29 @@ def read_conll(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, A
                     f"{path}, line {number}: expected {len(columns)} columns ({', '.join(columns)}), found {len(row)}: "
                     f"{lines[number - first_line]!r:.100}."
                 )
+            _check_filled(f"{path}, line {number}", columns, row, filled)
         yield comments | {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
-def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
+def read_conllu(path: str | Path, filled: Collection[str] = ()) -> Iterator[dict[str, Any]]:
     """Read sentences from a CoNLL-U file: the columns `CONLLU_COLUMNS` (FORM is `tokens`) and the comments.
 
     The words are syntactic words: lines of multi-word ranges (`3-4`) and empty nodes (`5.1`) are left out, since they
-    have no tags.
+    have no tags. An underscore in the columns `ANNOTATED` means that the word is not annotated, and becomes None.
 
     Args:
         path: the file, UTF-8.
+        filled: the columns without empty cells.
 
     Yields:
         One dict per sentence, like `read_conll`.
 
     Raises:
-        DataError: if a line does not have ten tab-separated columns, or does not start with a word's id.
+        DataError: if a line does not have ten tab-separated columns, does not start with a word's id, or has an empty
+            cell in a column that should have none.
     """
     for first_line, comments, lines in _sentences(path, re.compile("#").match):
-        words = []
+        words: list[list[str | None]] = []
         for number, line in enumerate(lines, start=first_line):
             row = line.split("\t")
             if len(row) != len(CONLLU_COLUMNS):
@@ -75,9 +82,25 @@ def read_conllu(path: str | Path) -> Iterator[dict[str, Any]]:
             if not re.fullmatch(r"\d+(?:[-.]\d+)?", row[0]):
                 raise DataError(f"{path}, line {number}: expected a word's id, found {row[0]!r}.")
             if row[0].isdigit():
-                words.append(row)
+                _check_filled(f"{path}, line {number}", CONLLU_COLUMNS, row, filled)
+                words.append(
+                    [
+                        None if cell == "_" and key in ANNOTATED else cell
+                        for key, cell in zip(CONLLU_COLUMNS, row, strict=True)
+                    ]
+                )
         columns = zip(*words, strict=True) if words else ([] for _ in CONLLU_COLUMNS)
         yield comments | {name: list(values) for name, values in zip(CONLLU_COLUMNS, columns, strict=True)}
+
+
+def _check_filled(where: str, columns: Sequence[str], row: Sequence[str], filled: Collection[str]) -> None:
+    """Check that the cells of some columns are not empty."""
+    for column, cell in zip(columns, row, strict=True):
+        if column in filled and not cell.strip():
+            raise DataError(
+                f"{where}: the cell in column {column!r} is empty. Write a tag, or `_` for a word without a label and "
+                f"`label_map: {{task: {{_: null}}}}`."
+            )
 
 
 def read_first_column(path: str | Path) -> Iterator[list[str]]:
@@ -130,4 +153,6 @@ def _sentences(
 
 def _split(line: str) -> list[str]:
     """Return the columns of a line. Only tabs or spaces separate them, so a word may hold a no-break space."""
-    return line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]
+    if "\t" in line:
+        return [column.strip(" ") for column in line.split("\t")]
+    return [column for column in line.split(" ") if column]

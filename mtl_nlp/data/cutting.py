@@ -15,6 +15,7 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.files import names_in
+from mtl_nlp.recipe.label_columns import LabelSource
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
 _SEED = 0
@@ -121,7 +122,7 @@ def column_to_stratify_by(recipe: DatasetRecipe, tasks: Mapping[str, Task]) -> s
     if recipe.stratify_by_column is not None:
         return recipe.stratify_by_column or None
     task = task_to_stratify_by(recipe.labels, tasks)
-    return None if task is None else recipe.labels[task]
+    return None if task is None else LabelSource.of(recipe.labels[task]).column
 
 
 def task_to_stratify_by(labels: Iterable[str], tasks: Mapping[str, Task]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import Column, Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import (
+    COUNTS,
     LABEL_PREFIX,
     REPAIRED,
     arrow_feature,
@@ -50,6 +52,7 @@ class EncodedDataset:
         label_spaces: for each task with a label space that the split feeds, the label space of the targets.
         unknown_labels: for each task, the labels in the rows that the label space does not have, if they were looked
             for (see `encode`).
+        counts: the numbers of words without a label and of character spans that did not fit, by column of `COUNTS`.
     """
 
     name: str
@@ -63,6 +66,7 @@ class EncodedDataset:
     inputs: dict[str, Column] = field(default_factory=dict)
     label_spaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unknown_labels: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -181,12 +185,24 @@ def encode_dataset(
     if len(windows) == 0:
         raise DataError(f"{name}: no row has a label for any of {', '.join(fed)}.")
     references = {task: rows[LABEL_PREFIX + task] for task in fed}
-    repaired = int(rows.data.column(REPAIRED).to_numpy().sum())
+    counts = {
+        key: int(rows.data.column(key).to_numpy().sum()) for key in (REPAIRED, *COUNTS) if key in rows.column_names
+    }
     special_tokens = tokenizer.num_special_tokens_to_add(pair="text_pair" in rows.column_names)
     empty = int((windows.data.column("length").to_numpy() <= special_tokens).sum())
     inputs = {key: rows[key] for key in INPUTS if key in rows.column_names}
     return EncodedDataset(
-        name, windows, references, repaired, empty, rows._fingerprint, max_length, stride, inputs, _label_spaces(fed)
+        name,
+        windows,
+        references,
+        counts.pop(REPAIRED),
+        empty,
+        rows._fingerprint,
+        max_length,
+        stride,
+        inputs,
+        _label_spaces(fed),
+        counts=counts,
     )
 
 
@@ -338,15 +354,16 @@ def _first_only(windows: list[Window]) -> list[Window]:
     return [first]
 
 
-def count_unseen(encoded: EncodedDataset, task: Task) -> int:
-    """Return the number of labels (of words or texts) in a split that are not in the task's label space.
+def count_unseen(encoded: EncodedDataset, task: Task) -> Counter[str]:
+    """Return the labels in a split that are not in the task's label space, with their numbers of words or texts.
 
     Predictions for these labels always count as wrong.
     """
     known = set(task.labels)
-    return sum(
-        name not in known
+    return Counter(
+        name
         for value in encoded.references[task.name]
         if value is not None
         for name in task.kind.names_in(value)
+        if name not in known
     )

@@ -17,6 +17,7 @@ from mtl_nlp.data.files import check_files_exist, files_of
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.files import ENDINGS, ending_of
+from mtl_nlp.recipe.label_columns import columns_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
 BYTES_PER_ROW = 500
@@ -31,12 +32,14 @@ class Format:
         read: a function that reads a file, sentence by sentence: `read(path)`, or `read(path, columns)` if the recipe
             names the columns. Each sentence is a dict with a list of strings per column, and a string per comment. None
             if the format is a builder of `datasets`.
+        checks_cells: whether `read` also takes `filled`, the columns in which an empty cell is an error.
         columns: the names of the columns; None if the recipe names them, or the format is a builder of `datasets`.
         builder: the name of the builder of `datasets`, if it differs from the name of the format.
         options: arguments of `datasets.load_dataset` that a recipe may override.
     """
 
     read: Callable[..., Iterator[dict[str, Any]]] | None = None
+    checks_cells: bool = False
     columns: tuple[str, ...] | None = None
     builder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -51,8 +54,8 @@ class Format:
 _CSV = {"keep_default_na": False, "na_values": [""]}
 
 FORMATS = {
-    "conll": Format(read_conll),
-    "conllu": Format(read_conllu, columns=CONLLU_COLUMNS),
+    "conll": Format(read_conll, checks_cells=True),
+    "conllu": Format(read_conllu, checks_cells=True, columns=CONLLU_COLUMNS),
     "csv": Format(options=_CSV),
     "tsv": Format(builder="csv", options={**_CSV, "sep": "\t"}),
 }
@@ -135,7 +138,8 @@ def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | Ite
     """
     files = sorted(path for pattern in patterns for path in files_of(pattern))
     word_columns = dataset.columns or format_of(dataset).columns or ()
-    wanted = list(dict.fromkeys([*dataset.inputs.values(), *dataset.labels.values()]))
+    of_labels = columns_of(dataset.labels)
+    wanted = list(dict.fromkeys([*dataset.inputs.values(), *of_labels]))
     features = {column: List(Value("string")) if column in word_columns else Value("string") for column in wanted}
     sources = [(file, os.path.getsize(file), Path(file).stat().st_mtime_ns) for file in files]
     # The arguments are the cache's key, since `from_generator` does not notice a changed file or reader. Sequences are
@@ -145,6 +149,7 @@ def read_files(dataset: DatasetRecipe, patterns: Sequence[str]) -> Dataset | Ite
         "path": format_name(dataset),
         "columns": None if dataset.columns is None else tuple(dataset.columns),
         "wanted": tuple(wanted),
+        "filled": tuple(column for column in of_labels if column in word_columns),
         "is_stream": dataset.streaming,
         "code": code_fingerprint(),
     }
@@ -159,6 +164,7 @@ def _rows_of_files(
     path: str,
     columns: Sequence[str] | None,
     wanted: Sequence[str],
+    filled: Sequence[str],
     is_stream: bool,
     code: str,
 ) -> Iterator[dict[str, Any]]:
@@ -169,10 +175,11 @@ def _rows_of_files(
     """
     read = cast("Callable[..., Iterator[dict[str, Any]]]", FORMATS[path].read)
     arguments = () if columns is None else (columns,)
+    options = {"filled": filled} if FORMATS[path].checks_cells else {}
     count = 0
     for file, *_ in sources:
         seen: set[str] = set()
-        for row in read(file, *arguments):
+        for row in read(file, *arguments, **options):
             count += 1
             seen.update(row)
             yield {column: row.get(column) for column in wanted}

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDa
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mtl_nlp.data.canonical import LABEL_PREFIX, REPAIRED, arrow_feature, canonical_rows, class_names_of
+from mtl_nlp.data.canonical import LABEL_PREFIX, REPAIRED, arrow_feature, canonical_rows, reader_of
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode_dataset, encode_stream
 from mtl_nlp.data.labels import label_names, unite_label_spaces
 from mtl_nlp.data.loading import LoadedDataset
@@ -19,11 +19,12 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.modeling.windows_multitask import default_max_length
+from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource
 
 logger = logging.get_logger(__name__)
 
-ColumnNames = Mapping[str, str] | Mapping[str, Mapping[str, str]]
-"""Columns by input or by task, for all datasets or by dataset."""
+ColumnNames = Mapping[str, Any]
+"""Columns by input or by task (see `LabelSource`), for all datasets or by dataset."""
 
 _SHOWN = 8
 """The number of labels of a label space in a message."""
@@ -33,7 +34,7 @@ def encode(
     dataset: Dataset | IterableDataset,
     *,
     inputs: Mapping[str, str],
-    labels: Mapping[str, str],
+    labels: Mapping[str, LabelColumns],
     tasks: Sequence[Task],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None = None,
@@ -41,13 +42,14 @@ def encode(
     name: str = "dataset",
     num_rows: int | None = None,
     buffer_size: int = 1000,
+    label_map: LabelMaps | None = None,
 ) -> EncodedDataset | EncodedStream:
     """Check and encode a dataset for training or evaluation, like a recipe does.
 
     Args:
         dataset: the raw rows; rows of an `IterableDataset` are encoded during training.
         inputs: `{"tokens": column}`, or `{"text": column}`, with `text_pair` for pairs.
-        labels: task -> column.
+        labels: task -> column, or columns and options, see `LabelSource`.
         tasks: all tasks of the model, with their label spaces.
         tokenizer: see `load_tokenizer`.
         max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
@@ -56,12 +58,13 @@ def encode(
         name: the name of the dataset in messages.
         num_rows: number of rows of an `IterableDataset`.
         buffer_size: number of rows of an `IterableDataset` that are shuffled together.
+        label_map: task -> name in the data -> new name.
 
     Raises:
         DataError: if a column is missing, a row is invalid, the label space of a task is empty or has no label of the
             rows, or the number of streamed rows is not given.
     """
-    columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride)
+    columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride, label_map)
     rows = columns.canonical(dataset, name)
     if isinstance(rows, Dataset):
         return columns.encode_rows(rows, name)
@@ -82,6 +85,7 @@ class Columns:
         tokenizer: the model's tokenizer; None if no raw dataset is expected.
         max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
         stride: maximum number of sub-words that neighbouring windows share; None for the default.
+        label_map: task -> name in the data -> new name.
     """
 
     inputs: ColumnNames | None = None
@@ -90,6 +94,7 @@ class Columns:
     tokenizer: PreTrainedTokenizerBase | None = None
     max_length: int | None = None
     stride: int | None = None
+    label_map: LabelMaps | None = None
 
     def canonical(self, dataset: Any, name: str, *, all_labels: bool = True) -> Any:
         """Return the rows of a raw dataset in canonical form.
@@ -105,7 +110,10 @@ class Columns:
         needs_labels = all_labels or self.labels is not None
         labels = _of_dataset(self.labels, name, "labels", '{"topic": "category"}') if needs_labels else {}
         if not all_labels:
-            labels = {task: column for task, column in labels.items() if column in (dataset.column_names or ())}
+            present = set(dataset.column_names or ())
+            labels = {
+                task: given for task, given in labels.items() if present.issuperset(LabelSource.of(given).columns)
+            }
         tasks = {task.name: task for task in self.tasks}
         if not tasks:
             raise DataError(f"{name}: a raw dataset needs `tasks=`, all tasks of the model. Found none.")
@@ -113,7 +121,10 @@ class Columns:
             if task not in tasks:
                 raise DataError(f"{name}: `labels` should name tasks of the model. {did_you_mean(task, tasks)}")
         inputs = _of_dataset(self.inputs, name, "inputs", '{"text": "sentence"}')
-        return canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=tasks)
+        return canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=tasks, label_map=self._maps_of(labels))
+
+    def _maps_of(self, labels: Mapping[str, Any]) -> LabelMaps:
+        return {task: names for task, names in (self.label_map or {}).items() if task in labels}
 
     def encoding(self) -> dict[str, Any]:
         """Return the arguments with which rows are encoded.
@@ -213,7 +224,13 @@ class Columns:
         loaded = {}
         for name, dataset in raw.items():
             labels = _of_dataset(self.labels, name, "labels", "")
-            names = {task: class_names_of(dataset.features[labels[task]]) for task in labels if task in unknown}
+            names = {
+                task: reader_of(unknown[task], labels[task], dataset.features, self._maps_of(labels)).known_names(
+                    dataset.features
+                )
+                for task in labels
+                if task in unknown
+            }
             loaded[name] = LoadedDataset({"train": rows[name]}, names)
         for task in unknown:
             if not any(task in data.class_names for data in loaded.values()):
@@ -239,7 +256,7 @@ def named_datasets(given: Any) -> dict[str, Any] | None:
     return dict(given) if isinstance(given, Mapping) else None
 
 
-def _of_dataset(given: ColumnNames | None, name: str, what: str, example: str) -> dict[str, str]:
+def _of_dataset(given: ColumnNames | None, name: str, what: str, example: str) -> dict[str, Any]:
     """Return the columns of a dataset.
 
     Raises:
@@ -247,7 +264,7 @@ def _of_dataset(given: ColumnNames | None, name: str, what: str, example: str) -
     """
     if given is None:
         raise DataError(f"{name}: a raw dataset needs `{what}=`, such as {example}. Found None.")
-    flat = {key: column for key, column in given.items() if isinstance(column, str)}
+    flat = {key: value for key, value in given.items() if not isinstance(value, Mapping) or "column" in value}
     if len(flat) == len(given):
         return flat
     of_dataset = given.get(name, next(iter(given.values())) if len(given) == 1 else None)

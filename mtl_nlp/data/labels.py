@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
+from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -27,19 +28,20 @@ class LabelSpaces:
 
 
 def label_names(dataset: Dataset, task: Task) -> list[str]:
-    """Return the sorted label names of a task in a canonical dataset."""
+    """Return the label names of a task in a canonical dataset, in the order of `sort_names`."""
     found: set[str] = set()
     for value in dataset[LABEL_PREFIX + task.name]:
         if value is not None:
             found.update(task.kind.names_in(value))
-    return sorted(found)
+    return sort_names(found)
 
 
 def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, Task]) -> LabelSpaces:
     """Give every task the union of the label names in the datasets that feed the task.
 
-    A ClassLabel column contributes its names in their order, and any other column contributes the sorted names in the
-    training split. The names of several datasets are joined in the order of the recipe.
+    A ClassLabel column contributes its names in their order, and so do a task's `names` for a column of numbers, and
+    0/1 columns. Any other column contributes the sorted names in the training split. The names of several datasets are
+    joined in the order of the recipe.
 
     Args:
         loaded: the datasets by name.
@@ -80,7 +82,7 @@ def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:
             "Rename the labels, or make two tasks."
         )
     return [
-        f"Task {task}: {dataset} has no {', '.join(sorted(united - set(labels)))}"
+        f"Task {task}: {dataset} has no {', '.join(sort_names(united - set(labels)))}"
         for dataset, labels in names.items()
         if united - set(labels)
     ]

@@ -11,7 +11,14 @@ import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of, progress_bars_from, reading
+from mtl_nlp.data.canonical import (
+    LABEL_PREFIX,
+    RENAMED_PREFIX,
+    canonical_rows,
+    progress_bars_from,
+    reader_of,
+    reading,
+)
 from mtl_nlp.data.cutting import (
     Slice,
     classes_in,
@@ -22,6 +29,7 @@ from mtl_nlp.data.cutting import (
     slices_of,
     take,
 )
+from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, load_raw
@@ -41,12 +49,13 @@ class LoadedDataset:
 
     Attributes:
         splits: split -> rows, see `canonical_rows`.
-        class_names: task -> the names of its ClassLabel column in order, or None for a column of a different type.
-            For a stream, names that were found in the rows instead of None.
+        class_names: task -> its names in order if a ClassLabel column, the task's `names` or 0/1 columns define them,
+            else None. For a stream, names that were found in the rows instead of None.
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
         drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
-        notes: sentences about rows that are not used, or are in several splits.
+        notes: sentences about rows that are not used or are in several splits, and entries of `label_map` that rename
+            nothing.
     """
 
     splits: dict[str, Dataset]
@@ -88,17 +97,24 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     overlaps = describe_overlaps(name, slices)
     source = "train" if only in recipe.sizes else only
     slices = {split: parts for split, parts in slices.items() if source in {None, split}}
-    loaded = _load_slices(name, recipe, tasks, stored, slices)
+    loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
     return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
 
 
 def _load_slices(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: DatasetDict, slices: Mapping[str, list[Slice]]
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: DatasetDict,
+    slices: Mapping[str, list[Slice]],
+    *,
+    is_whole: bool,
 ) -> LoadedDataset:
     """Bring stored splits into canonical form, cut them, and set rows aside.
 
-    The rows are checked before they are cut, so that messages name their positions in the file.
+    The rows are checked before they are cut, so that messages name their positions in the file. Only among the rows of
+    a whole dataset, an entry of `label_map` that renames nothing gets a note.
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
@@ -115,10 +131,13 @@ def _load_slices(
         classes = None if column is None else classes_in(key, column, stored, slices["train"], masks)
         splits |= set_aside(name, splits["train"], recipe.sizes, classes)
     class_names = {
-        task: class_names_of(stored[source].features[column])
+        task: reader_of(tasks[task], given, stored[source].features, recipe.label_map).known_names(
+            stored[source].features
+        )
         for source in rows
-        for task, column in recipe.labels.items()
+        for task, given in recipe.labels.items()
     }
+    notes += _unused_names(name, recipe, tasks, stored, rows) if is_whole else []
     return LoadedDataset(splits, class_names, notes=notes)
 
 
@@ -151,7 +170,39 @@ def _check_splits(
 
 
 def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
-    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks, keeps_missing=True)
+    return canonical_rows(
+        rows,
+        name,
+        inputs=recipe.inputs,
+        labels=recipe.labels,
+        tasks=tasks,
+        label_map=recipe.label_map,
+        keeps_missing=True,
+    )
+
+
+def _unused_names(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    raw: Mapping[str, Dataset],
+    canonical: Mapping[str, Dataset],
+) -> list[str]:
+    """Return a sentence per task whose `label_map` has entries that rename nothing in any split."""
+    notes = []
+    for task in recipe.label_map:
+        met: set[str] = set()
+        for rows in raw.values():
+            reader = reader_of(tasks[task], recipe.labels[task], rows.features, recipe.label_map)
+            reader.known_names(rows.features)
+            met |= reader.met
+        for rows in canonical.values():
+            for found in rows[RENAMED_PREFIX + task]:
+                met.update(found)
+        if unmet := reader.unmet(met):
+            shown = ", ".join(repr(key) for key in unmet[:5]) + (", …" if len(unmet) > 5 else "")
+            notes.append(f"{name}: label_map.{task} names {shown}, which no row has")
+    return notes
 
 
 def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
@@ -185,7 +236,9 @@ def _load_streamed(
             if split != "train" and only in {None, split}
         }
     )
-    others = _load_slices(name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw})
+    others = _load_slices(
+        name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw}, is_whole=False
+    )
     return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others)
 
 
@@ -197,7 +250,12 @@ def _with_stream(
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
     rows = _canonical(f"{name}/train", recipe, tasks, stream)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
-    class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in with_names}
+    class_names = {
+        task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(
+            stream.features
+        )
+        for task in with_names
+    }
     num_rows, notes = recipe.num_rows, others.notes
     if num_rows is None:
         with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
@@ -249,4 +307,4 @@ def _count_rows_and_labels(
             if row[LABEL_PREFIX + name_of_task] is not None:
                 names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
     notes = [describe_missing(name, key, recipe.inputs[key], rows) for key, rows in lacking.items()]
-    return _Count(count, {task: sorted(found) for task, found in names.items()}, notes)
+    return _Count(count, {task: sort_names(found) for task, found in names.items()}, notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def rows_with_text(name: str, rows: Dataset, recipe: DatasetRecipe) -> tuple[np.
     """
     mask, notes = np.ones(len(rows), dtype=bool), []
     for key, column in recipe.inputs.items():
-        lacking = mask & _lacking(rows.data.column(key))
+        lacking = mask & _lacking(rows.data.column(_canonical(key, rows.column_names)))
         mask &= ~lacking
         if lacking.any():
             if recipe.on_missing_text == "error":
@@ -55,7 +55,7 @@ def missing_input(name: str, number: int, row: Mapping[str, Any], recipe: Datase
     Raises:
         DataError: if the row lacks an input and the recipe refuses such rows.
     """
-    key = next((key for key in recipe.inputs if row[key] is None or row[key] == []), None)
+    key = next((key for key in recipe.inputs if row[_canonical(key, row)] in (None, [])), None)
     if key is not None and recipe.on_missing_text == "error":
         raise _refused(f"{name}, row {number}", key, recipe.inputs[key])
     return key
@@ -71,6 +71,11 @@ def describe_missing(name: str, key: str, column: str, count: int) -> str:
         count: number of rows.
     """
     return f"{name}: {count} rows without {_what(key)} in column {column!r}; skipped"
+
+
+def _canonical(key: str, columns: Container[str]) -> str:
+    """Return the canonical column of an input: a text with character spans has become `tokens`."""
+    return key if key in columns else "tokens"
 
 
 def _what(key: str) -> str:

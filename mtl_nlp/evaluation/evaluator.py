@@ -183,6 +183,14 @@ def score_model(
     return score(predictions, datasets, tasks)
 
 
+def labelled_words(prediction: Any, reference: Any) -> tuple[Any, Any]:
+    """Return a prediction and its reference without the words that have no label (None in the reference)."""
+    if not isinstance(reference, list) or None not in reference:
+        return prediction, reference
+    places = [place for place, label in enumerate(reference) if label is not None]
+    return [prediction[place] for place in places], [reference[place] for place in places]
+
+
 def score_answers(answers: Answers, datasets: Mapping[str, EncodedDataset], tasks: Mapping[str, Task]) -> Evaluation:
     """Score every task on the labelled rows of all datasets that feed it, see `score`."""
     return score({name: in_row_order(answers[name], encoded) for name, encoded in datasets.items()}, datasets, tasks)
@@ -211,6 +219,7 @@ def score(
             for prediction, reference in zip(predictions[dataset][name], encoded.references[name], strict=True)
             if reference is not None
         ]
+        pairs = [labelled_words(*pair) for pair in pairs]
         if pairs:
             scores[name] = compute(task.kind.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     primary = [scores[name][task.kind.primary_score] for name, task in tasks.items() if name in scores]

@@ -18,6 +18,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.own_metrics import OWN_METRICS
 from mtl_nlp.modeling.label_kinds_multitask import Metric
+from mtl_nlp.modeling.spans_multitask import as_bioes
 
 _STRINGS = {"predictions": Value("string"), "references": Value("string")}
 _LISTS = {"predictions": List(Value("string")), "references": List(Value("string"))}
@@ -56,7 +57,11 @@ class SpanF1(_Module):
 
     def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
         precision, recall, f1, _ = precision_recall_fscore_support(
-            references, predictions, average="micro", scheme=self.scheme, zero_division=0
+            [as_bioes(tags) for tags in references],
+            [as_bioes(tags) for tags in predictions],
+            average="micro",
+            scheme=self.scheme,
+            zero_division=0,
         )
         return {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
 
@@ -74,7 +79,7 @@ class SpanF1Iob1(SpanF1):
 
 
 class SpanF1Bioes(SpanF1):
-    """Strict span scores of BIOES tags."""
+    """Strict span scores of BIOES tags, and of BILOU and BMES tags, whose prefixes are others for the same meanings."""
 
     scheme = schemes.IOBES
 
@@ -127,7 +132,7 @@ METRICS: dict[str, type[_Module]] = {
     "accuracy": WordAccuracy,
     "span_f1_iob2": SpanF1Iob2,
     "span_f1_iob1": SpanF1Iob1,
-    "span_f1_bioes": SpanF1Bioes,
+    **dict.fromkeys(("span_f1_bioes", "span_f1_bilou", "span_f1_bmes"), SpanF1Bioes),
     "classification": Classification,
     "multi_label": MultiLabel,
     "correlation": Correlation,

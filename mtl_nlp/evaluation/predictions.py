@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, Validati
 
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.errors import DataError
-from mtl_nlp.evaluation.evaluator import Answers
+from mtl_nlp.evaluation.evaluator import Answers, labelled_words
 from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.run_folder import write_file
 
@@ -112,6 +112,8 @@ def predictions_of(
 ) -> Iterator[Prediction]:
     """Yield a prediction per labelled text and task, in the order of datasets, rows and tasks.
 
+    Words without a label are left out of all lists, including `tokens`.
+
     Args:
         answers: the answers, see `MultitaskTrainer.answer`.
         datasets: the encoded split of each dataset.
@@ -126,17 +128,16 @@ def predictions_of(
                 if gold is None:
                     continue
                 known = (known_words or {}).get(task)
-                yield Prediction(
-                    task=task,
-                    dataset=name,
-                    split=split,
-                    row=row,
-                    gold=gold,
-                    prediction=_plain(answers[name][task][row].label),
-                    score=_plain(answers[name][task][row].confidence),
-                    seen=None if known is None else [word in known for word in words],
-                    **inputs,
-                )
+                seen = None if known is None else [word in known for word in words]
+                answer = answers[name][task][row]
+                lists = {"prediction": _plain(answer.label), "score": _plain(answer.confidence), "seen": seen, **inputs}
+                if isinstance(gold, list) and None in gold:
+                    lists = {
+                        key: labelled_words(value, gold)[0] if isinstance(value, list) else value
+                        for key, value in lists.items()
+                    }
+                    gold = [label for label in gold if label is not None]
+                yield Prediction(task=task, dataset=name, split=split, row=row, gold=gold, **lists)
 
 
 def _plain(value: Any) -> Any:

@@ -78,6 +78,10 @@ class LabelKind(abc.ABC):
     """The Arrow type of targets: `int32`, `float32`, or lists of either."""
     has_label_space: ClassVar[bool] = True
     """Whether labels are names from a label space."""
+    is_set: ClassVar[bool] = False
+    """Whether a label is a set of names."""
+    span_scheme: str | None = None
+    """The scheme of the tags if labels are spans of words, else None."""
     display: ClassVar[Literal["marks", "class", "classes", "number"]]
     """Display of an answer on a page: marks in the text, bars with the best class as answer, bars only, or a number."""
     metric: Metric
@@ -95,12 +99,9 @@ class LabelKind(abc.ABC):
         Raises:
             ValueError: if attributes are missing; the message names all of them.
         """
-        missing = LabelKind.__annotations__.keys() - {*dir(type(self)), *vars(self)}
+        missing = ", ".join(sorted(LabelKind.__annotations__.keys() - {*dir(type(self)), *vars(self)}))
         if missing:
-            raise ValueError(
-                f"The label kind {type(self).__name__} should define {', '.join(sorted(missing))}. The docstrings of "
-                f"`LabelKind` describe these attributes."
-            )
+            raise ValueError(f"The label kind {type(self).__name__} should define {missing}, see `LabelKind`.")
 
     @property
     def labels_words(self) -> bool:

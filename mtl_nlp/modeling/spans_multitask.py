@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES"}
-"""The prefixes of each tagging scheme, without `O`."""
+SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES", "bilou": "BILU", "bmes": "BMES"}
+"""The prefixes of each tagging scheme, without `O`: first and later words; or first, inner, last and only word."""
+
+_MEANINGS = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S", "M": "I"}
+"""The prefix of BIOES that has the meaning of each prefix, since no prefix has two meanings."""
 
 
 class Span(NamedTuple):
@@ -20,7 +23,9 @@ class Span(NamedTuple):
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Split a tag into its prefix and label: `"B-PER"` into `("B", "PER")`, `"O"` into `("O", "")`.
+    """Split a tag into its prefix in BIOES and its label: `"B-PER"` into `("B", "PER")`, `"O"` into `("O", "")`.
+
+    The prefixes of the other schemes become those of BIOES: `"L-PER"` becomes `("E", "PER")`.
 
     Raises:
         ValueError: if the tag is neither `O` nor a prefix, a hyphen and a label.
@@ -28,9 +33,31 @@ def split_tag(tag: str) -> tuple[str, str]:
     if tag == "O":
         return "O", ""
     prefix, hyphen, label = tag.partition("-")
-    if not hyphen or not label or prefix not in {"B", "I", "E", "S"}:
-        raise ValueError(f"A span tag should be O, or B-, I-, E- or S- followed by a label. Found {tag!r}.")
-    return prefix, label
+    if not hyphen or not label or prefix not in _MEANINGS:
+        *prefixes, last = (f"{prefix}-" for prefix in _MEANINGS)
+        raise ValueError(
+            f"A span tag should be O, or {', '.join(prefixes)} or {last} followed by a label. Found {tag!r}."
+        )
+    return _MEANINGS[prefix], label
+
+
+def as_bioes(tags: Sequence[str]) -> list[str]:
+    """Return tags of any scheme with the prefixes of BIOES; tags of iob2, iob1 and bioes stay the same."""
+    return [tag if tag == "O" else "-".join(split_tag(tag)) for tag in tags]
+
+
+def map_tag(tag: str, names: Mapping[str, str | None]) -> str | None:
+    """Return a tag with its new name: that of the complete tag, or else that of its label.
+
+    Args:
+        tag: the tag.
+        names: tag or label -> new name. The new name `O` means no span, and None means no tag.
+    """
+    prefix, hyphen, label = tag.partition("-")
+    if tag in names or not hyphen:
+        return names.get(tag, tag)
+    name = names.get(label, label)
+    return name if name is None or name == "O" else f"{prefix}-{name}"
 
 
 def spans_from_tags(tags: Sequence[str]) -> list[Span]:
@@ -55,14 +82,15 @@ def spans_from_tags(tags: Sequence[str]) -> list[Span]:
 
 def tags_from_spans(spans: Sequence[Span], length: int, scheme: str) -> list[str]:
     """Convert non-overlapping spans in order to `length` tags of a scheme."""
+    first, inner, *ends = [*SCHEMES[scheme]]
     tags = ["O"] * length
     for span in spans:
-        tags[span.start : span.end] = [f"I-{span.label}"] * (span.end - span.start)
+        tags[span.start : span.end] = [f"{inner}-{span.label}"] * (span.end - span.start)
         touches_same_label = span.start > 0 and split_tag(tags[span.start - 1])[1] == span.label
         if scheme != "iob1" or touches_same_label:
-            tags[span.start] = f"B-{span.label}"
-        if scheme == "bioes":
-            tags[span.end - 1] = f"{'E' if span.end - span.start > 1 else 'S'}-{span.label}"
+            tags[span.start] = f"{first}-{span.label}"
+        if ends:
+            tags[span.end - 1] = f"{ends[span.end - span.start == 1]}-{span.label}"
     return tags
 
 
@@ -81,8 +109,8 @@ def scheme_labels(tags: Sequence[str], scheme: str) -> list[str]:
     """
     complete = dict.fromkeys(["O", *tags] if "O" not in tags else tags)
     for tag in list(complete):
-        prefix, label = split_tag(tag)
-        if label and prefix not in SCHEMES[scheme]:
+        _, label = split_tag(tag)
+        if label and tag[0] not in SCHEMES[scheme]:
             raise ValueError(
                 f"Scheme {scheme} has only the prefixes {', '.join(SCHEMES[scheme])}. Found the tag {tag!r}."
             )
@@ -97,7 +125,7 @@ def is_legal(previous: str, following: str, scheme: str) -> bool:
     same = left_label == right_label
     if scheme == "iob1":
         return right != "B" or (left in "BI" and same)
-    if scheme == "bioes":
+    if len(SCHEMES[scheme]) > 2:
         return (right in "IE" and same) if left in "BI" else right in "OBS"
     return right != "I" or (left in "BI" and same)
 
@@ -107,7 +135,7 @@ class SpanConstraints:
 
     Args:
         labels: the tags in the order of the logits.
-        scheme: `iob2`, `iob1` or `bioes`.
+        scheme: a scheme of `SCHEMES`.
     """
 
     def __init__(self, labels: Sequence[str], scheme: str) -> None:

@@ -36,12 +36,15 @@ class Task(abc.ABC):
         name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read. All other options need their
             names.
+        names: the names of classes that are integers in the data, as a list (the name of 0 first) or as a dict
+            from number to name. The names do not affect the order of the logits after training has started.
         head: the layers on the encoder; by default those of the stock class of the encoder's family.
             `{hidden_layers: 1, dropout: 0.1}` for hidden layers before the output layer, or the name of a head from
             `register_head`, or `{type: name}` with the options of that head.
 
     Raises:
-        ValueError: if the name is not a text of one line, two labels are equal, or there is no such head.
+        ValueError: if the name is not a text of one line, two labels are equal, `names` has a different form, or there
+            is no such head.
     """
 
     type: ClassVar[str]
@@ -49,6 +52,7 @@ class Task(abc.ABC):
 
     name: str = dataclasses.field(kw_only=False)
     labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
+    names: dict[int, str] | None = dataclasses.field(default=None, compare=False)
     head: str | dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +71,19 @@ class Task(abc.ABC):
         if self.head is not None:
             check_head(self.name, self.head)
             object.__setattr__(self, "head", normal_head(self.head))
+        if self.names is not None:
+            object.__setattr__(self, "names", self._numbered_names(self.names))
+
+    def _numbered_names(self, names: Any) -> dict[int, str]:
+        """Return names by number in ascending order, from a list or a dict; JSON has turned numbers into texts."""
+        pairs = dict(enumerate(names)) if isinstance(names, list | tuple) else names
+        is_numbered = isinstance(pairs, Mapping) and all(re.fullmatch(r"-?\d+", str(key)) for key in pairs)
+        if not is_numbered or not pairs or not all(isinstance(name, str) and name for name in pairs.values()):
+            raise ValueError(
+                f"Task {self.name!r}: `names` should be a list of label names, or an object from whole number to label "
+                f"name. Found {names!r:.80}."
+            )
+        return {int(key): pairs[key] for key in sorted(pairs, key=int)}
 
     @abc.abstractmethod
     def make_kind(self) -> LabelKind:
@@ -127,8 +144,8 @@ class TokenClassification(Task):
     """A label per word (part-of-speech tagging), or spans of words written as tags (entities, slots).
 
     Args:
-        scheme: None for plain labels; `iob2`, `iob1` or `bioes` for spans. Predicted sequences of tags are always
-            legal in the scheme, and spans are scored by strict span F1.
+        scheme: None for plain labels; `iob2`, `iob1`, `bioes`, `bilou` or `bmes` for spans. Predicted sequences of
+            tags are always legal in the scheme, and spans are scored by strict span F1.
     """
 
     type: ClassVar[str] = "token-classification"
@@ -216,6 +233,11 @@ class Regression(SequenceTask):
     """A number per text or pair of texts."""
 
     type: ClassVar[str] = "regression"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names is not None:
+            raise ValueError(f"Task {self.name!r}: a regression task has no label names. Leave out `names`.")
 
     def make_kind(self) -> LabelKind:
         """Return a number per text."""

@@ -70,6 +70,7 @@ class ClassesPerText(TextKind):
     problem_type = "multi_label_classification"
     label_feature = Feature("string", is_list=True)
     target_feature = Feature("float32", is_list=True)
+    is_set = True
     display = "classes"
     metric = "multi_label"
     primary_score = "micro_f1"
@@ -82,7 +83,12 @@ class ClassesPerText(TextKind):
     def check(self, value: Any) -> list[str]:
         """Return a list of class names, sorted and without repetition."""
         if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise ValueError(f"expected a list of class names; found {value!r:.80}")
+            remedy = ""
+            if isinstance(value, str):
+                remedy = f". If the text has several names, give `labels.{self.name}` a `delimiter`"
+            elif isinstance(value, list) and all(isinstance(label, int | float) for label in value):
+                remedy = f". Give the numbers names under `tasks.{self.name}.names`"
+            raise ValueError(f"expected a list of class names; found {value!r:.80}{remedy}")
         return sorted(set(value))
 
     def names_in(self, label: Sequence[str]) -> Iterable[str]:

@@ -22,19 +22,24 @@ class ClassPerWord(OneClassKind, WordKind):
     metric: Metric = "accuracy"
     primary_score = "accuracy"
 
-    def check(self, value: Any) -> list[str]:
-        """Return a list of label names, one per word."""
-        if not isinstance(value, list) or not all(isinstance(label, str) for label in value):
-            raise ValueError(f"expected a list of label names, one per word; found {value!r:.80}")
+    def check(self, value: Any) -> list[str | None]:
+        """Return a list of label names, one per word; None for a word without a label."""
+        if not isinstance(value, list) or not all(isinstance(label, str | None) for label in value):
+            remedy = ""
+            if isinstance(value, list) and all(isinstance(label, int | None) for label in value):
+                remedy = f". Give the numbers names under `tasks.{self.name}.names`"
+            elif isinstance(value, list) and any(isinstance(label, dict | list) for label in value):
+                remedy = ". For spans with character offsets, give the `scheme` of the tags and the input `text`"
+            raise ValueError(f"expected a list of label names, one per word; found {value!r:.80}{remedy}")
         return value
 
-    def names_in(self, label: Sequence[str]) -> Iterable[str]:
+    def names_in(self, label: Sequence[str | None]) -> Iterable[str]:
         """Return the names of all words' labels."""
-        return label
+        return [name for name in label if name is not None]
 
-    def target_of(self, label: Sequence[str]) -> list[int]:
+    def target_of(self, label: Sequence[str | None]) -> list[int]:
         """Return class ids, one per word."""
-        return [self.label_ids.get(name, IGNORED) for name in label]
+        return [IGNORED if name is None else self.label_ids.get(name, IGNORED) for name in label]
 
     def decode(self, logits: np.ndarray) -> list[str]:
         """Return the most probable class of each word."""
@@ -63,14 +68,14 @@ class SpansOfWords(ClassPerWord):
     Args:
         name: the task's name.
         labels: the tags in the order of the logits.
-        scheme: `iob2`, `iob1` or `bioes`.
+        scheme: a scheme of `SCHEMES`.
     """
 
     primary_score = "f1"
 
     def __init__(self, name: str, labels: Sequence[str], scheme: str) -> None:
         super().__init__(name, labels)
-        self.scheme = scheme
+        self.scheme = self.span_scheme = scheme
         self.metric = f"span_f1_{scheme}"
 
     @property
@@ -82,11 +87,16 @@ class SpansOfWords(ClassPerWord):
     def _constraints(self) -> SpanConstraints:
         return SpanConstraints(self.labels, self.scheme)
 
-    def check(self, value: Any) -> list[str]:
-        """Return a list of legal tags, one per word; illegal tags are repaired as seqeval reads them."""
-        return repair_tags(super().check(value), self.scheme)
+    def check(self, value: Any) -> list[str | None]:
+        """Return a list of legal tags, one per word; illegal tags are repaired as seqeval reads them.
 
-    def count_repairs(self, given: Sequence[str], canonical: Sequence[str]) -> int:
+        A span ends before a word without a label.
+        """
+        tags = super().check(value)
+        repaired = repair_tags(["O" if tag is None else tag for tag in tags], self.scheme)
+        return [None if old is None else new for old, new in zip(tags, repaired, strict=True)]
+
+    def count_repairs(self, given: Sequence[str | None], canonical: Sequence[str | None]) -> int:
         """Return the number of illegal tags that were repaired."""
         return sum(old != new for old, new in zip(given, canonical, strict=True))
 

@@ -24,6 +24,7 @@ from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.files import is_local
+from mtl_nlp.recipe.label_columns import check_label_columns
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
 from mtl_nlp.recipe.own_code import import_code, located, located_function
@@ -114,11 +115,11 @@ class Recipe(Section):
             for task in dataset.labels:
                 if task not in self.tasks:
                     raise ValueError(f"datasets.{name}.labels.{task}: no such task. {did_you_mean(task, self.tasks)}")
-                if "tokens" not in dataset.inputs and self.task(task).kind.labels_words:
-                    raise ValueError(
-                        f"datasets.{name}.labels.{task}: a {self.task(task).type} task needs the input `tokens`. "
-                        f"This dataset has only {', '.join(dataset.inputs)}"
-                    )
+            try:
+                tasks = {task: self.task(task) for task in dataset.labels}
+                check_label_columns(dataset.inputs, dataset.labels, dataset.label_map, tasks)
+            except ValueError as error:
+                raise ValueError(f"datasets.{name}.{error}") from error
         for task in self.tasks:
             if not any(task in dataset.labels for dataset in self.datasets.values()):
                 raise ValueError(
@@ -306,7 +307,7 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
     # A misspelt key is also a missing key.
     first = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
     # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
-    where = re.sub(r"\.(bool|str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
+    where = re.sub(r"\.(bool|str|float|(list|dict)\[.*)$", "", ".".join(str(part) for part in first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])

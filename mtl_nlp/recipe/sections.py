@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.checks import check_not_negative
 from mtl_nlp.recipe.files import is_files, names_in
+from mtl_nlp.recipe.label_columns import LabelColumns
 from mtl_nlp.recipe.own_code import module_and_function
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
@@ -31,7 +32,10 @@ class DatasetRecipe(BaseModel):
             A single file, glob or list has the training rows.
         columns: names of the columns in the files, for a format without column names (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
-        labels: task -> column.
+        labels: task -> column; for a set of classes also a list of columns with 0 and 1, or `{column: tags, delimiter:
+            ";"}`; for character spans of a `text` also `{column: spans, alignment_mode: expand}`, see `LabelSource`.
+        label_map: task -> name in the data -> new name; for spans a complete tag, or the label of the spans. The new
+            name null means no label.
         splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`, or a
             slice of it as `datasets` writes it, such as `{train: "train[:80%]", validation: "train[80%:]"}`.
         streaming: whether to read the training split during training instead of before. A streamed split may be larger
@@ -65,7 +69,8 @@ class DatasetRecipe(BaseModel):
     data_files: Annotated[str | list[str] | dict[str, str | list[str]] | None, OnResume.REORDERS] = None
     columns: Annotated[list[str] | None, OnResume.REORDERS] = None
     inputs: Annotated[dict[str, str], OnResume.REORDERS]
-    labels: Annotated[dict[str, str], OnResume.REORDERS]
+    labels: Annotated[dict[str, LabelColumns], OnResume.REORDERS]
+    label_map: Annotated[dict[str, dict[str, str | None]], OnResume.REORDERS] = Field(default_factory=dict)
     splits: Annotated[dict[str, str], OnResume.REORDERS] = Field(default_factory=dict)
     streaming: Annotated[bool, OnResume.REORDERS] = False
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
@@ -92,7 +97,7 @@ class DatasetRecipe(BaseModel):
 
     @field_validator("labels")
     @classmethod
-    def _at_least_one_label(cls, labels: dict[str, str]) -> dict[str, str]:
+    def _at_least_one_label(cls, labels: dict[str, LabelColumns]) -> dict[str, LabelColumns]:
         if not labels:
             raise ValueError("name at least one task and its column")
         return labels

@@ -7,8 +7,17 @@ from collections.abc import Iterable, Mapping
 from transformers import PreTrainedConfig
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
+from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
+
+_OF_LABELS = {
+    UNLABELLED: "words have no label; not trained on and not scored",
+    MISALIGNED: "character spans cut a word or have no word; dropped, see `alignment_mode`",
+    MOVED: "character spans cut a word; moved to borders of words",
+    OVERLAPPING: "character spans overlap a longer span; dropped",
+}
+"""The sentences about the numbers of words and spans in `EncodedDataset.counts`."""
 
 
 def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
@@ -26,6 +35,9 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
         max_length: the largest number of sub-words that the encoder reads at once.
     """
     notes = []
+    for key, what in _OF_LABELS.items():
+        if encoded.counts.get(key):
+            notes.append(f"{encoded.name}: {encoded.counts[key]} {what}")
     if encoded.repaired:
         notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags; repaired as in seqeval")
     for name in encoded.feeds:
@@ -34,9 +46,10 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
             notes.append(f"{encoded.name}: {missing} rows have no label for {name}; their remaining labels are used")
         unseen = count_unseen(encoded, tasks[name])
         if unseen:
+            shown = ", ".join(label for label, _ in unseen.most_common(5)) + (", …" if len(unseen) > 5 else "")
             notes.append(
-                f"{encoded.name}: {unseen} labels of {name} do not occur in training; every prediction for them counts "
-                f"as wrong"
+                f"{encoded.name}: {unseen.total()} labels of {name} do not occur in training ({shown}); every "
+                f"prediction for them counts as wrong"
             )
     for count, what in (
         (encoded.empty, "empty texts; used with their labels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from mtl_nlp.run.encoder import load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
+from mtl_nlp.training.restoring import read_config
 
 
-def prepare(recipe: Recipe | str | Path | Mapping[str, Any]) -> Run:
+def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | None = None) -> Run:
     """Load and tokenize the datasets of a recipe.
 
     Args:
         recipe: the recipe, its file, or its keys and values.
+        checkpoint: the folder of the checkpoint to resume from, whose order of labels is kept.
 
     Returns:
         The run, which builds the model and the trainer: `prepare("recipe.yaml").build_trainer()`.
@@ -48,6 +51,8 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any]) -> Run:
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     spaces = unite_label_spaces(loaded, tasks)
     _check_known_labels(recipe, trained, spaces.tasks)
+    if checkpoint is not None:
+        spaces.tasks = _in_order_of(checkpoint, spaces.tasks)
     notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
     notes += _add_tasks(recipe, config, spaces.tasks)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
@@ -76,7 +81,9 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
                 f"The model has {', '.join(f'{task.name} ({task.type})' for task in model.tasks.values())}."
             )
     tokenizer = load_model_tokenizer(folder, model.config)
-    found = {name: load_splits(name, dataset, model.tasks, only=split) for name, dataset in recipe.datasets.items()}
+    # The names of numbers belong to the recipe's data.
+    tasks = {name: replace(model.tasks[name], names=recipe.task(name).names) for name in recipe.tasks}
+    found = {name: load_splits(name, dataset, tasks, only=split) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
         raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")
@@ -125,6 +132,15 @@ def _check_known_labels(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapp
                 f"tasks.{name}: {recipe.encoder} was trained without the labels {', '.join(sorted(new))}. The labels "
                 f"of a trained head cannot change. Rename the task."
             )
+
+
+def _in_order_of(checkpoint: Path, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return tasks with the checkpoint's order of labels, where the checkpoint has the same labels."""
+    stored = {task["name"]: tuple(task.get("labels", ())) for task in read_config(checkpoint).tasks or []}
+    return {
+        name: task.with_labels(stored[name]) if set(stored.get(name, ())) == set(task.labels) else task
+        for name, task in tasks.items()
+    }
 
 
 def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task]) -> list[str]:

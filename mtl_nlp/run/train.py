@@ -116,7 +116,7 @@ def _prepare(
     """Load the data and the encoder, show the plan, and build the trainer, with all checks before training."""
     if checkpoint is not None:
         check_same_optimizer(checkpoint.path, recipe)
-    run = prepare(recipe)
+    run = prepare(recipe, None if checkpoint is None else checkpoint.path)
     check_splits(run, arguments)
     text = describe_plan(run, arguments)
     if say is not None:

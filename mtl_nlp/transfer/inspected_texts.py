@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.dealing import windows_by_length
-from mtl_nlp.evaluation.evaluator import Piece, decode_texts, pieces_of_batch
+from mtl_nlp.evaluation.evaluator import Piece, decode_texts, labelled_words, pieces_of_batch
 from mtl_nlp.evaluation.metrics import compute
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.routing_multitask import Route, routed
@@ -62,7 +62,7 @@ class InspectedTexts:
         """The number of labelled words or texts of each task."""
         return {
             name: sum(
-                len(label) if task.kind.labels_words else 1
+                sum(1 for entry in label if entry is not None) if task.kind.labels_words else 1
                 for of_dataset in self.references.values()
                 for label in of_dataset.get(name, {}).values()
             )
@@ -83,8 +83,8 @@ class InspectedTexts:
 
 
 def _score(task: Task, pairs: Sequence[tuple[Any, Any]]) -> float:
-    kind = task.kind
-    return compute(kind.metric, [answer for answer, _ in pairs], [label for _, label in pairs])[kind.primary_score]
+    kind, scored = task.kind, [labelled_words(*pair) for pair in pairs]
+    return compute(kind.metric, [answer for answer, _ in scored], [label for _, label in scored])[kind.primary_score]
 
 
 def draw_texts(

@@ -132,7 +132,10 @@ def reduce_recipe(
     _keep_rows_set_aside(data)
     data["tasks"] = {name: data["tasks"][name] for name in kept}
     data["datasets"] = {
-        name: {**dataset, "labels": {task: column for task, column in dataset["labels"].items() if task in kept}}
+        name: {
+            **dataset,
+            **{key: _of_tasks(dataset[key], kept) for key in ("labels", "label_map") if key in dataset},
+        }
         for name, dataset in data["datasets"].items()
         if set(kept) & dataset["labels"].keys()
     }
@@ -194,6 +197,11 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
 
 def _is_of_encoder(part: str) -> bool:
     return part == "encoder" or is_encoder_part(part)
+
+
+def _of_tasks(values: Mapping[str, Any], kept: Collection[str]) -> dict[str, Any]:
+    """Return the values of the kept tasks, from a dict by task."""
+    return {task: value for task, value in values.items() if task in kept}
 
 
 def _set_passes(

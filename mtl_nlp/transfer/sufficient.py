@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from mtl_nlp.modeling.label_kinds_multitask import Metric
+from mtl_nlp.modeling.spans_multitask import SCHEMES, as_bioes
 
 _Columns = tuple[Any, Callable[[np.ndarray], np.ndarray]]
 """The statistics, shape (texts, k), and the function from their sums, shape (B, k), to scores, shape (B,)."""
@@ -155,7 +156,7 @@ class SpanReader:
 
         key = tuple(tags)
         if key not in self._known:
-            entities = Tokens(list(tags), self._scheme).entities
+            entities = Tokens(as_bioes(tags), self._scheme).entities
             self._known[key] = frozenset((entity.tag, entity.start, entity.end) for entity in entities)
         return self._known[key]
 
@@ -224,8 +225,8 @@ _BUILDERS: dict[tuple[str, str], Callable[[Sequence[Any], Sequence[Any]], _Colum
     ("correlation", "pearson"): _pearson,
     ("correlation", "mse"): _mse,
     **{
-        (metric, name): _span_f1(metric, name)
-        for metric in ("span_f1_iob2", "span_f1_iob1", "span_f1_bioes")
+        (f"span_f1_{scheme}", name): _span_f1(f"span_f1_{scheme}", name)
+        for scheme in SCHEMES
         for name in ("f1", "precision", "recall")
     },
 }

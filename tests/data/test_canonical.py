@@ -46,13 +46,15 @@ def test_class_labels_of_parquet_become_names_and_minus_one_is_missing(tmp_path)
     assert loaded.class_names == {"pos": ["VERB", "NOUN"], "topic": ["z", "a"]}
 
 
-def test_word_without_a_class_label_is_refused(tmp_path):
+def test_words_without_a_label_are_counted_and_a_row_of_such_words_has_no_label(tmp_path):
     features = Features({"tokens": List(Value("string")), "upos": List(ClassLabel(names=["VERB"]))})
-    Dataset.from_dict({"tokens": [["a", "b"]], "upos": [[0, None]]}, features=features).to_parquet(
+    tags = [[0, None], [-100, 0], [-1, None], []]
+    Dataset.from_dict({"tokens": [["a", "b"]] * 3 + [[]], "upos": tags}, features=features).to_parquet(
         tmp_path / "a.parquet"
     )
-    with pytest.raises(DataError, match=r"d/train, row 0, column 'upos': expected a list of label names.*None"):
-        load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
+    loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
+    assert loaded.splits["train"]["label:pos"][:] == [["VERB", None], [None, "VERB"], None, []]
+    assert loaded.splits["train"]["unlabelled_words"][:] == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -253,3 +255,90 @@ def test_repaired_tags_of_two_span_tasks_on_one_row_are_counted_together():
     assert found["label:ner"][:] == [["B-X", "O", "B-Y"], ["O"]]
     assert found["label:chunk"][:] == [["O", "B-Z", "O"], None]
     assert found[REPAIRED][:] == [3, 0]
+
+
+SPANS = [
+    {"text": "Ada Lovelace lives here.", "spans": [{"start": 0, "end": 12, "label": "PERSON"}], "topic": "a"},
+    {"text": "In Parisian bars", "spans": [{"start": 3, "end": 8, "label": "LOC"}], "topic": "b"},
+    {"text": "Nothing", "spans": [], "topic": None},
+    {"text": "Unknown", "spans": None, "topic": "a"},
+]
+
+
+def test_character_spans_of_a_text_become_tags_of_words_that_all_tasks_read(tmp_path):
+    file = write(tmp_path / "a.jsonl", *SPANS)
+    maps = {"ner": {"PERSON": "PER", "DATE": "TIME"}}
+    loaded = load(tmp_path, TEXT, {"ner": "spans", "topic": "topic"}, data_files={"train": file}, label_map=maps)
+    rows = loaded.splits["train"]
+    assert rows["tokens"][0] == ["Ada", "Lovelace", "lives", "here", "."]
+    assert rows["label:ner"][:] == [["B-PER", "I-PER", "O", "O", "O"], ["O"] * 3, ["O"], None]
+    assert rows["label:topic"][:] == ["a", "b", None, "a"]
+    assert rows["misaligned"][:] == [0, 1, 0, 0]
+    assert loaded.notes == ["d: label_map.ner names 'DATE', which no row has"]
+    labels = {"ner": {"column": "spans", "alignment_mode": "expand"}}
+    wide = load(tmp_path, TEXT, labels, data_files={"train": file}).splits["train"]
+    assert (wide["label:ner"][1], wide["moved"][:]) == (["O", "B-LOC", "O"], [0, 1, 0, 0])
+
+
+def test_tags_of_a_text_and_spans_of_tokens_are_refused_with_the_remedy(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"text": "Ada", "tokens": ["Ada"], "tags": ["O"], "spans": [[0, 3, "PER"]]})
+    with pytest.raises(DataError, match=r"row 0, column 'tags': expected spans of the form .*; found 'O'"):
+        load(tmp_path, TEXT, {"ner": "tags"}, data_files={"train": file})
+    with pytest.raises(
+        DataError, match=r"row 0, column 'spans': .* give the `scheme` of the tags and the input `text`"
+    ):
+        load(tmp_path, TOKENS, {"ner": "spans"}, data_files={"train": file})
+
+
+def test_whole_numbers_with_gaps_in_csv_are_class_numbers(tmp_path):
+    file = write(tmp_path / "a.csv", "text,stars,more", "a,,1", "b,1,0", "c,10,1", "d,2,")
+    loaded = load(tmp_path, TEXT, {"topic": "stars"}, path="csv", data_files={"train": file})
+    assert loaded.splits["train"]["label:topic"][:] == [None, "1", "10", "2"]
+
+
+def test_sets_of_classes_are_read_from_delimited_texts_and_zero_one_columns(tmp_path):
+    rows = [{"text": "a", "y": "b", "toxic": 0, "insult": 1}, {"text": "b", "y": "a|b", "toxic": 1, "insult": 1}]
+    file = write(tmp_path / "a.jsonl", *rows)
+    with pytest.raises(DataError, match=r"row 0, column 'y': .*found 'b'\. .* give `labels\.tags` a `delimiter`"):
+        load(tmp_path, TEXT, {"tags": "y"}, data_files={"train": file})
+    cut = load(tmp_path, TEXT, {"tags": {"column": "y", "delimiter": "|"}}, data_files={"train": file})
+    assert cut.splits["train"]["label:tags"][:] == [["b"], ["a", "b"]]
+    flags = load(tmp_path, TEXT, {"tags": ["toxic", "insult"]}, data_files={"train": file})
+    assert flags.splits["train"]["label:tags"][:] == [["insult"], ["insult", "toxic"]]
+    assert flags.class_names == {"tags": ["toxic", "insult"]}
+    with pytest.raises(DataError, match=r"^d/train: no column 'threat' \(for tags\)"):
+        load(tmp_path, TEXT, {"tags": ["toxic", "threat"]}, data_files={"train": file})
+
+
+def test_empty_tag_is_refused_and_empty_tag_of_a_file_with_its_line(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"tokens": ["a", "b"], "y": ["N", ""]})
+    with pytest.raises(DataError, match=r"^d/train, row 0, column 'y': expected label names that are not empty"):
+        load(tmp_path, TOKENS, {"pos": "y"}, data_files={"train": file})
+    file = write(tmp_path / "a.conll", "a\tN", "b\t")
+    with pytest.raises(DataError, match=r"a\.conll, line 2: the cell in column 'y' is empty"):
+        load(tmp_path, TOKENS, {"pos": "y"}, path="conll", columns=["tokens", "y"], data_files={"train": file})
+
+
+def test_word_without_annotation_in_a_treebank_has_no_label(tmp_path):
+    file = write(
+        tmp_path / "a.conllu", *(f"{n}\t{w}\t_\t{tag}" + "\t_" * 6 for n, w, tag in [(1, "a", "N"), (2, "b", "_")])
+    )
+    loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path="conllu", data_files={"train": file})
+    assert loaded.splits["train"]["label:pos"][:] == [["N", None]]
+
+
+def test_integer_tags_need_names(tmp_path):
+    file = write(tmp_path / "a.jsonl", {"tokens": ["a", "b"], "y": [1, 0]}, {"tokens": ["a", "b"], "y": [-100, 2]})
+    with pytest.raises(DataError, match=r"found \[1, 0\]\. Give the numbers names under `tasks\.pos\.names`"):
+        load(tmp_path, TOKENS, {"pos": "y"}, data_files={"train": file})
+    data = {
+        "encoder": "e",
+        "output_dir": "o",
+        "tasks": {"ner": {"type": "token-classification", "scheme": "iob2", "names": ["O", "B-PER", "I-PER"]}},
+        "datasets": {"d": {"path": "json", "data_files": {"train": file}, "inputs": TOKENS, "labels": {"ner": "y"}}},
+    }
+    recipe = Recipe.from_dict(data, tmp_path)
+    loaded = load_splits("d", recipe.datasets["d"], {"ner": recipe.task("ner")})
+    assert loaded.splits["train"]["label:ner"][:] == [["B-PER", "O"], [None, "B-PER"]]
+    assert loaded.class_names == {"ner": ["O", "B-PER", "I-PER"]}
+    assert loaded.splits["train"]["repaired"][:] == [0, 1]

@@ -84,6 +84,28 @@ def test_broken_line_is_named_with_file_and_number(tmp_path, text, message):
         conll(tmp_path, text)
 
 
+def test_empty_cell_of_a_label_column_is_named_with_file_and_number(tmp_path):
+    path = write(tmp_path, "Ada\tB-PER\nruns\t \n")
+    assert list(read_conll(path, ["tokens", "ner"])) == [{"tokens": ["Ada", "runs"], "ner": ["B-PER", ""]}]
+    with pytest.raises(DataError, match=r"file\.conll, line 2: the cell in column 'ner' is empty\. Write a tag"):
+        list(read_conll(path, ["tokens", "ner"], filled=["ner"]))
+    path = write(tmp_path, word("1", "Ada", ""))
+    with pytest.raises(DataError, match=r"file\.conll, line 1: the cell in column 'upos' is empty"):
+        list(read_conllu(path, filled=["upos"]))
+
+
+def test_blanks_around_the_cells_of_tab_separated_columns_do_not_matter(tmp_path):
+    assert conll(tmp_path, "Ada \t B-PER \nNew York\tO\n") == [{"tokens": ["Ada", "New York"], "ner": ["B-PER", "O"]}]
+
+
+def test_underscore_in_a_treebank_means_a_word_without_annotation_and_no_features(tmp_path):
+    (sentence,) = conllu(tmp_path, word("1", "_", "_"), word("2", "Ada", "PROPN"))
+    assert sentence["upos"] == [None, "PROPN"]
+    assert sentence["xpos"] == sentence["deprel"] == [None, None]
+    assert sentence["tokens"] == ["_", "Ada"]
+    assert sentence["feats"] == ["_", "_"]
+
+
 def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
     content = b"word\tO\n" * 3000 + "café\tO\n".encode("latin-1")
     with pytest.raises(DataError, match=r"file\.conll, line 3001: not UTF-8: .* byte 3"):

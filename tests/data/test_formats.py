@@ -74,7 +74,8 @@ def test_conllu_reads_its_fixed_columns(tmp_path):
     write(tmp_path / "a.conllu", "# genre = mail", "1\tAda\tada\tPROPN" + "\t_" * 6)
     labels = {"pos": "upos", "topic": "genre"}
     loaded = load(tmp_path, TOKENS, labels, path="conllu", data_files={"train": "a.conllu"})
-    assert rows_of(loaded) == [{"tokens": ["Ada"], "label:pos": ["PROPN"], "label:topic": "mail", "repaired": 0}]
+    (row,) = rows_of(loaded)
+    assert row.items() >= {"tokens": ["Ada"], "label:pos": ["PROPN"], "label:topic": "mail", "repaired": 0}.items()
 
 
 def test_csv_reads_pairs_and_numbers_with_arguments_of_load_dataset(tmp_path):

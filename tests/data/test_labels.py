@@ -35,6 +35,12 @@ def test_labels_of_one_dataset_are_sorted():
     assert spaces.notes == []
 
 
+def test_whole_numbers_are_in_the_order_of_their_values():
+    spaces = unite(TOPIC, ([str(number) for number in range(11)], None), (["2", "10", "1"], None))
+    assert spaces.tasks["t"].labels == tuple(str(number) for number in range(11))
+    assert spaces.notes == ["Task t: d1 has no 0, 3, 4, 5, 6, 7, 8, 9"]
+
+
 @pytest.mark.parametrize(("task", "labels"), [(TOPIC, ["b", None, "a"]), (TAGS, [["b"], [], ["a", "b"]])])
 def test_every_task_type_gives_its_label_names(task, labels):
     assert unite(task, (labels, None)).tasks["t"].labels == ("a", "b")

@@ -12,6 +12,7 @@ from mtl_nlp.evaluation.evaluator import (
     Evaluation,
     Piece,
     decode_pieces,
+    labelled_words,
     pieces_of_batch,
     score,
     score_model,
@@ -67,6 +68,16 @@ def test_span_can_cross_the_border_of_two_windows():
     pieces = [Piece("ner", 0, [2, 3], one_hot([2, 0])), Piece("ner", 0, [0, 1], one_hot([0, 1]))]
     predicted = decode_pieces(pieces, split(ner=[["O"] * 4]), TASKS)
     assert predicted == {"ner": [["O", "B-X", "I-X", "O"]]}
+
+
+def test_words_without_a_label_are_not_scored():
+    references = split(pos=[["A", None, "B"], ["A", "A", "A"]], ner=[["B-X", None, "B-X"], ["O", "O", "O"]])
+    predictions = {"pos": [["A", "A", "A"], ["A"] * 3], "ner": [["B-X", "I-X", "O"], ["O"] * 3]}
+    scores = score({"d": predictions}, {"d": references}, {"pos": POS, "ner": NER}).scores
+    assert scores["pos"] == {"accuracy": 4 / 5}
+    assert scores["ner"]["precision"] == 1.0
+    assert scores["ner"]["recall"] == 0.5
+    assert labelled_words("a", "b") == ("a", "b")
 
 
 def test_predictions_are_in_row_order_and_none_for_unread_rows():

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.metrics import METRICS, compute
-from mtl_nlp.modeling.spans_multitask import repair_tags
+from mtl_nlp.modeling.spans_multitask import as_bioes, repair_tags
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, TokenClassification
 
 RNG = np.random.default_rng(0)
@@ -26,7 +26,13 @@ GUESSED_WORDS = [RNG.choice(["NOUN", "VERB", "ADJ"], size=len(words)).tolist() f
 CLASSES, GUESSED_CLASSES = (RNG.choice(["a", "b", "c"], size=50).tolist() for _ in range(2))
 SETS, GUESSED_SETS = ([sorted({*RNG.choice(["x", "y", "z"], size=n % 3)}) for n in range(30)] for _ in range(2))
 NUMBERS, GUESSED_NUMBERS = (RNG.normal(size=40).tolist() for _ in range(2))
-SCHEMES = {"iob2": schemes.IOB2, "iob1": schemes.IOB1, "bioes": schemes.IOBES}
+SCHEMES = {
+    "iob2": schemes.IOB2,
+    "iob1": schemes.IOB1,
+    "bioes": schemes.IOBES,
+    "bilou": schemes.BILOU,
+    "bmes": schemes.IOBES,  # seqeval has no BMES, so its tags are written as BIOES for seqeval
+}
 
 
 def random_tags(scheme: str, seed: int) -> list[list[str]]:
@@ -44,13 +50,15 @@ def test_span_scores_are_seqevals_strict_micro_average(scheme):
     truth, guess = random_tags(scheme, 1), random_tags(scheme, 2)
     strict = {"mode": "strict", "scheme": SCHEMES[scheme]}
     scores = compute(f"span_f1_{scheme}", guess, truth)
+    assert compute(f"span_f1_{scheme}", truth, truth)["f1"] == 1.0
+    if scheme == "bmes":
+        truth, guess = ([as_bioes(tags) for tags in rows] for rows in (truth, guess))
     assert 0 < scores["f1"] < 1
     assert scores == {
         "f1": pytest.approx(seqeval_f1(truth, guess, **strict)),
         "precision": pytest.approx(precision_score(truth, guess, **strict)),
         "recall": pytest.approx(recall_score(truth, guess, **strict)),
     }
-    assert compute(f"span_f1_{scheme}", truth, truth)["f1"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,18 @@ def test_each_labelled_text_of_a_task_is_one_prediction_in_the_order_of_rows(dat
     assert found[3] == Prediction("score", "pairs", "test", 0, 1.5, 1.25, None, text="a dog\tbarks", text_pair="it  is")
 
 
+def test_words_without_a_label_are_left_out_of_every_list(tokenizers, tmp_path):
+    data = {"tokens": [["Ada", "sleeps", "on"]], "pos": [["A", None, "B"]]}
+    rows = canonical_rows(Dataset.from_dict(data), "d", inputs={"tokens": "tokens"}, labels={"pos": "pos"}, tasks=TASKS)
+    encoded = {"d": encode_dataset("d/test", rows, TASKS, tokenizers["wordpiece"], reads_words=True)}
+    answers = {"d": {"pos": {0: Answer(["A", "A", "B"], [0.9, 0.6, 0.8])}}}
+    (found,) = predictions_of(answers, encoded, "test", {"pos": {"Ada"}})
+    assert (found.tokens, found.gold, found.prediction) == (["Ada", "on"], ["A", "B"], ["A", "B"])
+    assert (found.score, found.seen) == ([0.9, 0.8], [True, False])
+    write_predictions(tmp_path / "p.jsonl", [found])
+    assert read_predictions(tmp_path / "p.jsonl") == {"pos": [found]}
+
+
 def test_the_words_of_a_task_are_those_of_its_labelled_training_rows(datasets):
     known = training_words(datasets.values(), ["pos", "topic", "score"])
     assert known == {

@@ -11,7 +11,9 @@ from mtl_nlp.modeling.spans_multitask import (
     SCHEMES,
     Span,
     SpanConstraints,
+    as_bioes,
     is_legal,
+    map_tag,
     repair_tags,
     scheme_labels,
     spans_from_tags,
@@ -69,6 +71,24 @@ def test_repaired_tags_are_legal_and_mean_the_same_spans(scheme):
         assert repair_tags(repaired, scheme) == repaired
 
 
+def test_bilou_and_bmes_are_bioes_with_other_prefixes():
+    spans = [Span("PER", 0, 3), Span("LOC", 3, 4)]
+    assert tags_from_spans(spans, 5, "bilou") == ["B-PER", "I-PER", "L-PER", "U-LOC", "O"]
+    assert tags_from_spans(spans, 5, "bmes") == ["B-PER", "M-PER", "E-PER", "S-LOC", "O"]
+    for scheme in ("bilou", "bmes", "bioes"):
+        assert as_bioes(tags_from_spans(spans, 5, scheme)) == tags_from_spans(spans, 5, "bioes")
+    assert scheme_labels(["U-A"], "bilou") == ["O", "U-A", "B-A", "I-A", "L-A"]
+    with pytest.raises(ValueError, match=r"Scheme bmes has only the prefixes B, M, E, S\. Found the tag 'I-A'"):
+        scheme_labels(["I-A"], "bmes")
+
+
+def test_new_names_of_tags_are_those_of_the_complete_tag_or_of_its_label():
+    names = {"PERSON": "PER", "B-GPE": "B-LOC", "DATE": "O", "MISC": None}
+    tags = ["B-PERSON", "I-PERSON", "B-GPE", "I-GPE", "B-DATE", "B-MISC", "O", "X"]
+    renamed = ["B-PER", "I-PER", "B-LOC", "I-GPE", "O", None, "O", "X"]
+    assert [map_tag(tag, names) for tag in tags] == renamed
+
+
 def test_iob1_writes_b_only_between_touching_spans_of_one_label():
     spans = [Span("PER", 0, 2), Span("PER", 2, 3), Span("LOC", 3, 4), Span("X-LOC", 4, 5), Span("LOC", 5, 6)]
     assert tags_from_spans(spans, 7, "iob1") == ["I-PER", "I-PER", "B-PER", "I-LOC", "I-X-LOC", "I-LOC", "O"]
@@ -120,7 +140,7 @@ def test_tag_is_split_at_its_first_hyphen():
 
 @pytest.mark.parametrize("tag", ["PER", "B-", "-PER", "X-PER", "", "b-PER"])
 def test_malformed_tags_are_refused(tag):
-    with pytest.raises(ValueError, match=r"A span tag should be O, or B-, I-, E- or S- followed by a label\. Found"):
+    with pytest.raises(ValueError, match=r"A span tag should be O, or B-, .* or M- followed by a label\. Found"):
         split_tag(tag)
 
 

@@ -47,7 +47,11 @@ def test_every_task_type_answers_the_questions_of_the_package(task_type):
     [
         (POS, "NOUN", "expected a list of label names, one per word; found 'NOUN'"),
         (POS, ["NOUN", 3], "expected a list of label names, one per word; found"),
-        (NER, ["O", "X-PER"], "A span tag should be O, or B-, I-, E- or S- followed by a label. Found 'X-PER'"),
+        (
+            NER,
+            ["O", "X-PER"],
+            "A span tag should be O, or B-, I-, E-, S-, L-, U- or M- followed by a label. Found 'X-PER'",
+        ),
         (TOPIC, 1.5, "expected a class name or number; found 1.5"),
         (TOPIC, ["news"], "expected a class name or number; found"),
         (TAGS, "urgent", "expected a list of class names; found 'urgent'"),
@@ -144,7 +148,7 @@ def test_text_without_words_has_no_labels(task):
         ({"name": "n", "type": "regression", "label": ["a"]}, "no option 'label'. Did you mean 'labels'"),
         (
             {"name": "n", "type": "token-classification", "scheme": "iob"},
-            "Task 'n': `scheme` should be one of iob2, iob1, bioes. Found 'iob'",
+            "Task 'n': `scheme` should be one of iob2, iob1, bioes, bilou, bmes. Found 'iob'",
         ),
         (
             {"name": "n", "type": "text-classification", "pooling": "max"},

@@ -86,8 +86,8 @@ def test_repaired_cut_and_unknown_labels_are_reported(quick_recipe, tmp_path):
         notes[0],
         "note: sample/train: 1 illegal span tags; repaired as in seqeval",
         notes[2],
-        "note: sample/test: 1 labels of pos do not occur in training; every prediction for them counts as wrong",
-        "note: sample/test: 1 labels of topic do not occur in training; every prediction for them counts as wrong",
+        "note: sample/test: 1 labels of pos do not occur in training (X); every prediction for them counts as wrong",
+        "note: sample/test: 1 labels of topic do not occur in training (c); every prediction for them counts as wrong",
     ]
     assert notes[0].startswith("note: nothing is saved before the end of training")
     assert notes[2].endswith("additional windows of up to 48 sub-words, since long texts are split")

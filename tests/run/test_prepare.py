@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from datasets import Dataset
@@ -89,7 +91,8 @@ def test_evaluation_reports_new_labels_and_does_not_fail(saved, quick_recipe, tm
     model = load_model(str(saved))
     run = prepare_evaluation(recipe, model, str(saved), "test")
     assert [note.split(";")[0] for note in run.notes] == [
-        f"sample/test: 1 labels of {task} do not occur in training" for task in ("pos", "ner", "topic")
+        f"sample/test: 1 labels of {task} do not occur in training ({label})"
+        for task, label in (("pos", "NEW"), ("ner", "B-NEW"), ("topic", "new"))
     ]
     predictions = build_trainer(run, model, training_arguments(recipe)).predict_rows(run.splits["test"]["sample"])
     assert all(label != "NEW" for row in predictions["pos"] for label in row)
@@ -151,3 +154,24 @@ def test_trained_head_keeps_its_pooling_unless_the_recipe_names_one(quick_recipe
     tasks["topic"]["pooling"] = {"cls": "mean", "mean": "cls"}[pooling]
     with pytest.raises(RecipeError, match=r"^tasks\.topic: .* different options"):
         prepare(Recipe.from_dict(recipe))
+
+
+def test_a_resumed_run_keeps_the_order_of_the_checkpoints_labels(quick_recipe, tmp_path):
+    lines = "".join(json.dumps({"text": "a", "y": number}) + "\n" for number in (0, 1, 2, 10))
+    (tmp_path / "a.jsonl").write_text(lines)
+    quick_recipe["tasks"] = {"y": {"type": "text-classification"}}
+    files = {split: str(tmp_path / "a.jsonl") for split in ("train", "test")}
+    quick_recipe["datasets"] = {
+        "d": {"path": "json", "data_files": files, "inputs": {"text": "text"}, "labels": {"y": "y"}}
+    }
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare(recipe)
+    assert run.tasks["y"].labels == ("0", "1", "2", "10")
+    run.config.tasks = [run.tasks["y"].with_labels(["0", "1", "10", "2"]).to_dict()]
+    run.config.save_pretrained(tmp_path / "checkpoint-1")
+    resumed = prepare(recipe, tmp_path / "checkpoint-1")
+    assert resumed.tasks["y"].labels == ("0", "1", "10", "2")
+    assert resumed.splits["train"]["d"].windows["label:y"][:] == [0, 1, 3, 2]
+    run.config.tasks = [run.tasks["y"].with_labels(["0", "1"]).to_dict()]
+    run.config.save_pretrained(tmp_path / "checkpoint-1")
+    assert prepare(recipe, tmp_path / "checkpoint-1").tasks["y"].labels == ("0", "1", "2", "10")

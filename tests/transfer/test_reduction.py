@@ -43,6 +43,10 @@ def test_each_task_alone_has_the_passes_over_its_rows():
     assert alone["training"]["num_train_epochs"] == pytest.approx(660 / 1080)
     assert alone["mixture"]["probabilities"] == pytest.approx({"one": 160 / 660, "two": 500 / 660})
     assert alone["mixture"]["batching"] == "homogeneous"
+    maps = {"a": {"x": "y"}, "b": {"p": "q"}}
+    datasets = {**RECIPE["datasets"], "one": {**RECIPE["datasets"]["one"], "label_map": maps}}
+    mapped = reduce_recipe({**RECIPE, "datasets": datasets}, ["b"], used(), alone=True)
+    assert mapped["datasets"]["one"]["label_map"] == {"b": maps["b"]}
     assert "temperature" not in alone["mixture"]
 
 
