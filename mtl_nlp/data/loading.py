@@ -89,17 +89,28 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     stored = load_raw(name, recipe)
-    stored = type(stored)({split: apply_functions(name, split, recipe, rows) for split, rows in stored.items()})
     if isinstance(stored, IterableDatasetDict):
+        stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
         return _draw(_load_streamed(name, recipe, tasks, stored, only), recipe.max_rows)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
     source = "train" if only in recipe.sizes else only
     slices = {split: parts for split, parts in slices.items() if source in {None, split}}
+    if recipe.map is not None or recipe.filter is not None:
+        used = {part.source for parts in slices.values() for part in parts}
+        stored = DatasetDict({**stored, **_apply(name, recipe, stored, used)})
+        # The slices are shares of the rows that are left.
+        cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
+        slices = {split: cut[split] for split in slices}
     loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
     return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
+
+
+def _apply(name: str, recipe: DatasetRecipe, stored: Mapping[str, Any], splits: Iterable[str]) -> dict[str, Any]:
+    """Return some of the stored splits after the dataset's own functions."""
+    return {split: apply_functions(name, split, recipe, stored[split]) for split in splits}
 
 
 def _load_slices(
