@@ -2,7 +2,7 @@
 
 A kind defines how a label is checked, stored in Arrow, turned into a target, padded into a batch and counted, and also
 the loss, the metric, and how the logits of one row become a prediction and an answer. The other modules do not test the
-type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the modules for words and texts.
+type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the modules for classes, words and texts.
 
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
 numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a
@@ -341,30 +341,6 @@ class TextKind(LabelKind):
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
         """Return the text shown for each entry."""
         return [self.shown(entry) for entry in entries]
-
-
-class OneClassKind(LabelKind):
-    """A kind with one class per unit: cross-entropy with class ids or soft targets."""
-
-    problem_type = "single_label_classification"
-
-    def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return True for units with a class id, or with a distribution that is neither all zeros nor NaN."""
-        return targets.nan_to_num(0.0).ne(0).any(dim=-1) if targets.is_floating_point() else has_target(targets)
-
-    def loss_sum(
-        self,
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor | None = None,
-        *,
-        label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
-        """Return the summed cross-entropy."""
-        # Imported here, since this module must not import torch.
-        from .unit_losses_multitask import cross_entropy_sum
-
-        return cross_entropy_sum(logits, targets, weights, label_smoothing=label_smoothing)
 
 
 def check_fits_float32(numbers: Iterable[float | None]) -> None:

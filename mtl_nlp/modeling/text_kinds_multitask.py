@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .class_kinds_multitask import OneClassKind
 from .label_kinds_multitask import (
     IGNORED,
     PREDICTED,
     Feature,
-    OneClassKind,
     TextKind,
     TopK,
     check_fits_float32,

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .label_kinds_multitask import IGNORED, Feature, Metric, OneClassKind, TopK, WordKind, softmax
+from .class_kinds_multitask import OneClassKind
+from .label_kinds_multitask import IGNORED, Feature, Metric, TopK, WordKind, softmax
 from .spans_multitask import Span, SpanConstraints, repair_tags, spans_from_tags, tags_from_spans
 from .words_multitask import Word
 

@@ -29,6 +29,7 @@ CODE = {
     "weights_multitask.py",
     "adapters_multitask.py",
     "checks_multitask.py",
+    "class_kinds_multitask.py",
     "configuration_multitask.py",
     "spans_multitask.py",
     "windows_multitask.py",
