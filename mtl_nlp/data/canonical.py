@@ -18,11 +18,13 @@ from datasets.exceptions import DatasetGenerationError
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.modeling.label_kinds_multitask import Feature, check_fits_float32
+from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 
 LABEL_PREFIX = "label:"
 """The prefix of label columns, `label:<task>`, so that names of tasks and inputs never collide."""
+WEIGHT = "weight"
+"""The column with the weight of each row in the mean loss, in a dataset that gives weights."""
 REPAIRED = "repaired"
 """The column with the number of illegal span tags per row that were repaired."""
 SLOW_ROWS = 20_000
@@ -66,6 +68,7 @@ def canonical_rows(
     inputs: Mapping[str, str],
     labels: Mapping[str, str],
     tasks: Mapping[str, Task],
+    weight: str | None = None,
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
@@ -78,13 +81,15 @@ def canonical_rows(
         inputs: canonical input -> column.
         labels: task -> column.
         tasks: all tasks by name.
+        weight: the column with the weights of the rows, if there is one.
 
     Raises:
         DataError: if a column is missing, there are no rows, or a row is invalid. The message has the row's number from
             0; for a stream, rows are numbered in reading order, which may differ between passes.
     """
     columns = dataset.column_names or []
-    for key, column in [*inputs.items(), *labels.items()]:
+    weights: dict[str, str] = {} if weight is None else {WEIGHT: weight}
+    for key, column in [*inputs.items(), *labels.items(), *weights.items()]:
         if column not in columns:
             raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, columns)}")
     is_stream = isinstance(dataset, IterableDataset)
@@ -96,7 +101,7 @@ def canonical_rows(
     features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in inputs}
     for task_name in labels:
         features[LABEL_PREFIX + task_name] = arrow_feature(tasks[task_name].kind.label_feature)
-    features[REPAIRED] = Value("int32")
+    features |= {REPAIRED: Value("int32"), **dict.fromkeys(weights, Value("float32"))}
     arguments: dict[str, Any] = {
         "function": _canonical_batch,
         "batched": True,
@@ -107,8 +112,9 @@ def canonical_rows(
             "name": name,
             "inputs": dict(inputs),
             "labels": dict(labels),
+            "weight": weight,
             # Without label spaces, since checks do not need them and they would change the cache's key.
-            "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
+            "tasks": {task_name: tasks[task_name].as_given().to_dict() for task_name in labels},
             "class_names": {column: class_names_of(dataset.features[column]) for column in labels.values()},
             "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
         },
@@ -164,6 +170,7 @@ def _canonical_batch(
     name: str,
     inputs: Mapping[str, str],
     labels: Mapping[str, str],
+    weight: str | None,
     tasks: Mapping[str, dict[str, Any]],
     class_names: Mapping[str, list[str] | None],
     code: str,
@@ -195,7 +202,19 @@ def _canonical_batch(
             repaired[position] += kind.count_repairs(given, canonical)
             checked.append(canonical)
         columns[LABEL_PREFIX + task_name] = checked
+    if weight is not None:
+        rows = zip(indices, batch[weight], strict=True)
+        columns[WEIGHT] = [_read_weight(f"{name}, row {index}, column {weight!r}", value) for index, value in rows]
     return columns | {REPAIRED: repaired}
+
+
+def _read_weight(where: str, value: Any) -> float:
+    """Return the weight of a row, 1 for a missing weight."""
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= LARGEST_NUMBER:
+        raise DataError(f"{where}: a weight should be a finite number of at least 0. Found {value!r:.80}.")
+    return float(value)
 
 
 def _check_input(where: str, key: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
     REPAIRED,
+    WEIGHT,
     arrow_feature,
     canonical_rows,
     code_fingerprint,
@@ -38,8 +39,9 @@ class EncodedDataset:
     Attributes:
         name: dataset and split, for messages.
         windows: one row per window, with columns `input_ids`, `token_type_ids` (if the tokenizer returns them), `row`
-            (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words, and
-            `label:<task>` with the targets. Source rows without any label have no window.
+            (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words,
+            `label:<task>` with the targets, and `weight` if the rows have weights. Source rows without any label have
+            no window.
         references: for each task that the split feeds, the canonical labels in the order of the source rows; None for
             rows without a label.
         repaired: number of illegal span tags in the source, which were rewritten as seqeval reads them.
@@ -147,6 +149,7 @@ def encode(
     name: str = "dataset",
     num_rows: int | None = None,
     buffer_size: int = 1000,
+    weight: str | None = None,
 ) -> EncodedDataset | EncodedStream:
     """Check and encode a dataset for training or evaluation, like a recipe does.
 
@@ -162,6 +165,7 @@ def encode(
         name: the name of the dataset in messages.
         num_rows: number of rows of an `IterableDataset`.
         buffer_size: number of rows of an `IterableDataset` that are shuffled together.
+        weight: the column with the weights of the rows in the mean loss, numbers of at least 0; a missing weight is 1.
 
     Raises:
         DataError: if a column is missing, a row is invalid, or the number of streamed rows is not given.
@@ -174,7 +178,7 @@ def encode(
         "max_length": max_length or default_max_length(tokenizer),
         "stride": stride,
     }
-    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name)
+    rows = canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=by_name, weight=weight)
     if isinstance(rows, Dataset):
         return encode_dataset(name, rows, **arguments)
     if num_rows is None:
@@ -284,6 +288,8 @@ def _encoding_map(
     }
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = List(Value("int8"))
+    if WEIGHT in (rows.column_names or ()):
+        features[WEIGHT] = Value("float32")
     return {
         "function": _encode_batch,
         "batched": True,
@@ -294,7 +300,8 @@ def _encoding_map(
         ),
         "fn_kwargs": {
             "tokenizer": tokenizer,
-            "tasks": [task.to_dict() for task in fed.values()],
+            # Without what data have set, which targets do not need: tuning would change the cache's key.
+            "tasks": [task.as_given().with_labels(task.labels).to_dict() for task in fed.values()],
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
@@ -330,7 +337,9 @@ def _encode_batch(
     keys = ["input_ids", "words", "positions", "lost"]
     if "token_type_ids" in tokenizer.model_input_names:
         keys.append("token_type_ids")
-    columns: dict[str, list] = {key: [] for key in [*keys, "row", "length", *(LABEL_PREFIX + t.name for t in fed)]}
+    with_weight = [WEIGHT] if WEIGHT in batch else []
+    added = [*with_weight, "row", "length", *(LABEL_PREFIX + task.name for task in fed)]
+    columns: dict[str, list] = {key: [] for key in [*keys, *added]}
     for position, (index, windows) in enumerate(zip(indices, encoded, strict=True)):
         for number, window in enumerate(windows):
             labels = {}
@@ -342,6 +351,7 @@ def _encode_batch(
                 continue
             fields = vars(window)
             row = {key: fields[key] for key in keys} | {"row": index, "length": len(window.input_ids)}
+            row |= {key: batch[key][position] for key in with_weight}
             for key, value in (row | labels).items():
                 columns[key].append(value)
     return columns

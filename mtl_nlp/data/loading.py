@@ -14,6 +14,7 @@ from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, class_names_of,
 from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.modeling.statistics_multitask import LabelStatistics
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
@@ -33,6 +34,7 @@ class LoadedDataset:
             For a stream, names that were found in the rows instead of None.
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
+        statistics: task -> the statistics of the labels in the stream, if all rows were read to count them.
         drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
     """
 
@@ -40,6 +42,7 @@ class LoadedDataset:
     class_names: dict[str, list[str] | None]
     stream: IterableDataset | None = None
     num_rows: int = 0
+    statistics: dict[str, LabelStatistics] = field(default_factory=dict)
     drawn_from: dict[str, int] = field(default_factory=dict)
 
     def can_train(self, task: str) -> bool:
@@ -108,7 +111,10 @@ def _select_splits(name: str, recipe: DatasetRecipe, only: str | None) -> dict[s
 
 
 def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
-    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks)
+    # Only the training split needs the column of weights, which files for evaluation often lack.
+    has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
+    weight = recipe.weight if has_weights else None
+    return canonical_rows(rows, name, inputs=recipe.inputs, labels=recipe.labels, tasks=tasks, weight=weight)
 
 
 def _set_aside(name: str, rows: Dataset, size: float | int) -> dict[str, Dataset]:
@@ -153,11 +159,13 @@ def _with_stream(
     others = {split: _canonical(f"{name}/{split}", recipe, tasks, split_rows) for split, split_rows in raw.items()}
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {task: class_names_of(stream.features[recipe.labels[task]]) for task in with_names}
-    num_rows = recipe.num_rows
+    num_rows, found = recipe.num_rows, dict[str, LabelStatistics]()
     if num_rows is None:
         with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
-            num_rows, found = _count_rows_and_labels(f"{name}/train", rows, with_names)
-        class_names = {task: class_names[task] or found[task] for task in with_names}
+            num_rows, found = _count_rows_and_labels(
+                f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}
+            )
+        class_names = {task: class_names[task] or sorted(found[task].names) for task in with_names}
         if num_rows == 0:
             raise DataError(f"{name}/train: the split has no rows.")
     for task, names in class_names.items():
@@ -166,7 +174,8 @@ def _with_stream(
                 f"datasets.{name}.num_rows: the label names of task {task!r} are only known when all rows are read. "
                 f"Leave `num_rows` out, so that all rows are read before training."
             )
-    return LoadedDataset(others, class_names | dict.fromkeys(recipe.labels.keys() - with_names), rows, num_rows)
+    class_names |= dict.fromkeys(recipe.labels.keys() - with_names)
+    return LoadedDataset(others, class_names, rows, num_rows, found)
 
 
 def _read_all(name: str, rows: IterableDataset) -> Dataset:
@@ -180,16 +189,15 @@ def _read_all(name: str, rows: IterableDataset) -> Dataset:
 
 def _count_rows_and_labels(
     name: str, rows: IterableDataset, tasks: Mapping[str, Task]
-) -> tuple[int, dict[str, list[str]]]:
+) -> tuple[int, dict[str, LabelStatistics]]:
     """Read and check all rows of a stream once.
 
     Returns:
-        The number of rows, and for each task the sorted label names found in the rows.
+        The number of rows, and the statistics of each task's labels.
     """
-    count, names = 0, {task: set[str]() for task in tasks}
+    count, statistics = 0, {task: LabelStatistics() for task in tasks}
     for row in datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows"):
         count += 1
         for name_of_task, task in tasks.items():
-            if row[LABEL_PREFIX + name_of_task] is not None:
-                names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
-    return count, {task: sorted(found) for task, found in names.items()}
+            statistics[name_of_task].add(task.kind, [row[LABEL_PREFIX + name_of_task]])
+    return count, statistics

@@ -137,19 +137,24 @@ class TaskHead(nn.Module):
             hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
             attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
-            return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
-        return self.plain(hidden_states)
+            outputs = self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+        else:
+            outputs = self.plain(hidden_states)
+        return self.kind.in_units(outputs)
 
-    def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss_sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the loss summed over the labelled units, a float32 scalar, see `LabelKind.loss_sum`.
 
         Args:
             logits: as `forward` returns them.
             targets: as in a batch, shape (rows, length), (rows,) or (rows, num_labels); soft targets have an
                 additional last dimension for the classes.
+            weights: the weights of the units, broadcastable to their shape; None for 1.
         """
         smoothing = self.label_smoothing if self.training else 0.0
-        return self.kind.loss_sum(logits, targets, label_smoothing=smoothing)
+        return self.kind.loss_sum(logits, targets, weights, label_smoothing=smoothing)
 
 
 def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:

@@ -2,7 +2,7 @@
 
 A kind defines how a label is checked, stored in Arrow, turned into a target, padded into a batch and counted, and also
 the loss, the metric, and how the logits of one row become a prediction and an answer. The other modules do not test the
-type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the modules for classes, words and texts.
+type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the other modules.
 
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
 numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a
@@ -143,6 +143,10 @@ class LabelKind(abc.ABC):
         """Return the label names in a canonical label; kinds without a label space have none."""
         return ()
 
+    def numbers_in(self, label: Any) -> Iterable[float]:
+        """Return the numbers in a canonical label whose mean and deviation a task may learn; by default none."""
+        return ()
+
     @abc.abstractmethod
     def target_of(self, label: Any) -> Any:
         """Return the target of a canonical label, with `IGNORED` for names outside the label space."""
@@ -180,6 +184,22 @@ class LabelKind(abc.ABC):
     def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
         """Return a bool tensor that is True for units with a label."""
         return has_target(targets)
+
+    def spread(self, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return weights of rows, shape (rows,), in a shape that is broadcastable to the units of the targets."""
+        return weights.reshape(-1, *[1] * (self.is_labelled(targets).ndim - 1))
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Factor and offset from the outputs of a head to logits in the unit of the labels; None for 1 and 0."""
+        return None
+
+    def in_units(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a head's layers as logits in the unit of the labels."""
+        if self.scale is None:
+            return outputs
+        factor, offset = self.scale  # in float32: half precision cannot hold a number far above its deviation
+        return outputs.float() * factor + offset
 
     @abc.abstractmethod
     def loss_sum(

@@ -65,12 +65,13 @@ class SpansOfWords(ClassPerWord):
         name: the task's name.
         labels: the tags in the order of the logits.
         scheme: `iob2`, `iob1` or `bioes`.
+        **loss: the options of the loss, see [`OneClassKind`].
     """
 
     primary_score = "f1"
 
-    def __init__(self, name: str, labels: Sequence[str], scheme: str) -> None:
-        super().__init__(name, labels)
+    def __init__(self, name: str, labels: Sequence[str], scheme: str, **loss: Any) -> None:
+        super().__init__(name, labels, **loss)
         self.scheme = scheme
         self.metric = f"span_f1_{scheme}"
 

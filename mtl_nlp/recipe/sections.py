@@ -28,6 +28,8 @@ class DatasetRecipe(BaseModel):
         columns: names of the columns in the files, for a format without column names (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column.
+        weight: the column with the weight of each row in the mean loss of its tasks, a number of at least 0; 1 for a
+            row without a weight, and for all rows of an evaluation split without the column.
         splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`.
         streaming: whether to read the training split during training instead of before. A streamed split may be larger
             than memory and disk.
@@ -47,6 +49,7 @@ class DatasetRecipe(BaseModel):
     columns: Annotated[list[str] | None, OnResume.REORDERS] = None
     inputs: Annotated[dict[str, str], OnResume.REORDERS]
     labels: Annotated[dict[str, str], OnResume.REORDERS]
+    weight: Annotated[str | None, OnResume.TAKES_EFFECT] = None
     splits: Annotated[dict[str, str], OnResume.REORDERS] = Field(default_factory=dict)
     streaming: Annotated[bool, OnResume.REORDERS] = False
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)

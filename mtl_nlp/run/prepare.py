@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,8 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
+from mtl_nlp.data.learning import learn_from_splits
 from mtl_nlp.data.loading import load_splits
-from mtl_nlp.errors import RecipeError
+from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -83,11 +84,12 @@ class Run:
         return present[0]
 
 
-def prepare_run(recipe: Recipe) -> Run:
+def prepare_run(recipe: Recipe, resumed: Sequence[Task] = ()) -> Run:
     """Load and tokenize the datasets of a recipe.
 
     Args:
         recipe: the recipe.
+        resumed: the tasks of a checkpoint to resume from, which keep what they have learned from the training labels.
 
     Raises:
         RecipeError: if the recipe's encoder, adapters and tasks do not fit each other or the tasks of a trained model.
@@ -101,11 +103,16 @@ def prepare_run(recipe: Recipe) -> Run:
     tasks = _with_default_options(recipe, trained)
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
-    spaces = unite_label_spaces(loaded, tasks)
+    try:
+        spaces = unite_label_spaces(loaded, tasks)
+    except ValueError as error:  # an option of a task names a label that the data do not have
+        raise error if isinstance(error, MtlNlpError) else RecipeError(f"tasks: {error}") from error
     _check_known_labels(recipe, trained, spaces.tasks)
-    notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
-    notes += _add_tasks(recipe, config, spaces.tasks)
+    learned = learn_from_splits(spaces.tasks, loaded, {task.name: task for task in resumed} | trained)
+    notes = [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
+    _check_tuning(learned, data.splits.get("validation", {}))
     notes += data.notes
     return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys())
 
@@ -151,7 +158,7 @@ def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[s
     has_words = reads_words(tasks.values())
     for name, task in tasks.items():
         beside_words = task.beside_words()
-        is_beside_words = trained[name].with_labels(()) == beside_words if name in trained else has_words
+        is_beside_words = trained[name].as_given() == beside_words if name in trained else has_words
         if "pooling" not in recipe.tasks[name] and is_beside_words:
             tasks[name] = beside_words
     return tasks
@@ -166,9 +173,19 @@ def _check_formats(recipe: Recipe) -> None:
 def _check_task_options(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
     """Check that the tasks in both the recipe and the trained model have the same options."""
     for name in trained.keys() & tasks.keys():
-        if trained[name].with_labels(()) != tasks[name]:
+        if trained[name].as_given() != tasks[name]:
             raise RecipeError(
                 f"tasks.{name}: {recipe.encoder} has a task of this name with different options. Rename the task."
+            )
+
+
+def _check_tuning(tasks: Mapping[str, Task], validation: Mapping[str, EncodedDataset]) -> None:
+    """Check that there are validation rows for the options that are tuned after training."""
+    for name, task in tasks.items():
+        if task.needs_tuning is not None and not any(name in encoded.feeds for encoded in validation.values()):
+            raise RecipeError(
+                f"tasks.{name}: `{task.needs_tuning}` needs a validation split with labels of the task. Add one, or "
+                f"set `validation_size` in a dataset."
             )
 
 

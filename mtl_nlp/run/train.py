@@ -34,6 +34,7 @@ from mtl_nlp.training.best import describe_falls
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
 from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
 from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
+from mtl_nlp.training.restoring import read_config
 from mtl_nlp.training.skipping import describe_skips
 from mtl_nlp.training.trainer import MultitaskTrainer
 
@@ -115,7 +116,7 @@ def _prepare(
     """Load the data and the encoder, show the plan, and build the trainer, with all checks before training."""
     if checkpoint is not None:
         check_same_optimizer(checkpoint.path, recipe)
-    run = prepare_run(recipe)
+    run = prepare_run(recipe, () if checkpoint is None else read_config(checkpoint.path).get_tasks())
     check_splits(run, arguments)
     text = describe_plan(run, arguments)
     if say is not None:

@@ -57,6 +57,7 @@ from mtl_nlp.training.states import (
     save_gradient_method,
     save_weighting,
 )
+from mtl_nlp.training.tuning import check_tuning, datasets_to_tune_on, tune_tasks
 from mtl_nlp.training.window import agree_on_window
 
 logger = logging.get_logger(__name__)
@@ -183,7 +184,9 @@ class MultitaskTrainer(DescribingTrainer):
                 if a new checkpoint cannot be written, if a worker of the
                 data loader was killed, or if a different process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
+            ValueError: if a task needs validation rows after training, such as for `threshold: tuned`, and has none.
         """
+        check_tuning(self.trained_tasks, self.eval_dataset or {})
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
         self._streams.state = self._resumed = None
@@ -217,7 +220,19 @@ class MultitaskTrainer(DescribingTrainer):
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():
             load_weighting(Path(best), self.loss_weighting)
+        self._tune()
         return output
+
+    def _tune(self) -> None:
+        """Set the options of tasks that are chosen on the validation rows, such as thresholds."""
+        datasets = datasets_to_tune_on(self.tasks, self.eval_dataset or {})
+        if not datasets:
+            return
+        self.is_in_train = True  # the evaluation should not change the type of the weights, which are not saved yet
+        try:
+            tune_tasks(self.model, self.answer(datasets), datasets)
+        finally:
+            self.is_in_train = False
 
     def _note(self, text: str) -> None:
         if self.is_world_process_zero():

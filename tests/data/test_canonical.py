@@ -255,3 +255,23 @@ def test_repaired_tags_of_two_span_tasks_on_one_row_are_counted_together():
     assert found["label:ner"][:] == [["B-X", "O", "B-Y"], ["O"]]
     assert found["label:chunk"][:] == [["O", "B-Z", "O"], None]
     assert found[REPAIRED][:] == [3, 0]
+
+
+def test_weights_of_rows_are_numbers_and_one_if_missing(tmp_path):
+    rows = [{"text": "a", "y": 1.0, "w": 2}, {"text": "b", "y": 1.0, "w": None}, {"text": "c", "y": 1.0, "w": 0.5}]
+    file = write(tmp_path / "a.jsonl", *rows)
+    found = load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="w")
+    assert [row["weight"] for row in rows_of(found)] == [2.0, 1.0, 0.5]
+    other = write(tmp_path / "b.jsonl", {"text": "a", "y": 1.0})
+    files = {"train": file, "test": other}
+    other_rows = rows_of(load(tmp_path, TEXT, {"score": "y"}, data_files=files, weight="w"), "test")
+    assert other_rows[0].get("weight", 1.0) == 1.0
+    with pytest.raises(DataError, match=r"^d/train: no column 'v' \(for weight\)"):
+        load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="v")
+
+
+@pytest.mark.parametrize("weight", [-1.0, True, "x", float("inf"), float("nan")])
+def test_weight_that_is_not_valid_is_refused(tmp_path, weight):
+    Dataset.from_dict({"text": ["a"], "y": [1.0], "w": [weight]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 0, column 'w': a weight should be a finite number of at least 0\. Found"):
+        load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"}, weight="w")

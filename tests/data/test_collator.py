@@ -97,3 +97,9 @@ def test_text_without_words_has_no_labels(collator):
     batch = collator([row(2, [], pos=[])])
     assert batch["rows"]["pos"].tolist() == [0]
     assert batch["labels"]["pos"].tolist() == [[IGNORED, IGNORED]]
+
+
+def test_batch_has_weights_if_a_row_has_one(collator):
+    assert "weights" not in collator([row(4, topic=1)])
+    batch = collator([row(4, topic=1), {**row(3, score=0.5), "weight": 2.5}])
+    assert (batch["weights"].tolist(), batch["weights"].dtype) == ([1.0, 2.5], torch.float32)
