@@ -35,7 +35,7 @@ TOPIC = TextClassification(name="topic", labels=["news", "sport", 'a "b": <c>'])
 
 TAGS = MultiLabelClassification(name="tags", labels=["urgent", "angry"])
 
-SCORE = Regression(name="score")
+SCORE = Regression(name="score", mean=3.0, sd=1.5)
 
 MEAN = TextClassification(name="mean", labels=["news", "sport"], pooling="mean")
 

@@ -28,6 +28,11 @@ def add_commands(commands: Any) -> None:
         commands, plan, "show the training that a recipe describes", "mtl-nlp plan recipes/quickstart.yaml"
     )
     _add_training_recipe(parser)
+    parser.add_argument(
+        "--no-model",
+        action="store_true",
+        help="do not load the encoder's weights, and leave out the loss with which each task starts",
+    )
 
     parser = add_command(
         commands,
@@ -72,6 +77,7 @@ def plan(options: argparse.Namespace) -> None:
     quiet_libraries()
     from mtl_nlp.run.arguments import training_arguments
     from mtl_nlp.run.build import check_splits
+    from mtl_nlp.run.first_losses import describe_first_losses, first_losses
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare
 
@@ -79,8 +85,10 @@ def plan(options: argparse.Namespace) -> None:
     run = prepare(recipe)
     text = describe_plan(run, arguments)
     if arguments.process_index == 0:
-        print(text)
+        print(text, flush=True)
     check_splits(run, arguments)
+    if arguments.process_index == 0 and not options.no_model:
+        print("\n" + describe_first_losses(run, first_losses(run)))
 
 
 def train(options: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from datasets.exceptions import DatasetGenerationError
 from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.modeling.label_kinds_multitask import Feature, LabelKind, check_fits_float32
+from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, LabelKind, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.modeling.words_multitask import Word, split_words
 from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, check_label_columns
@@ -29,6 +29,8 @@ LABEL_PREFIX = "label:"
 """The prefix of label columns, `label:<task>`, so that names of tasks and inputs never collide."""
 RENAMED_PREFIX = "renamed:"
 """The prefix of columns with the names in the data that `label_map` renames, `renamed:<task>`."""
+WEIGHT = "weight"
+"""The column with the weight of each row in the mean loss, in a dataset that gives weights."""
 REPAIRED = "repaired"
 """The column with the number of illegal span tags per row that were repaired."""
 COUNTS = (UNLABELLED, MISALIGNED, MOVED, OVERLAPPING)
@@ -74,6 +76,7 @@ def canonical_rows(
     inputs: Mapping[str, str],
     labels: Mapping[str, LabelColumns],
     tasks: Mapping[str, Task],
+    weight: str | None = None,
     label_map: LabelMaps | None = None,
     keeps_missing: bool = False,
 ) -> _AnyDataset:
@@ -89,6 +92,7 @@ def canonical_rows(
         inputs: canonical input -> column.
         labels: task -> column, or columns and options, see `LabelSource`.
         tasks: all tasks by name.
+        weight: the column with the weights of the rows, if there is one.
         label_map: task -> name in the data -> new name, see `LabelMaps`. The column `renamed:<task>` has the names of
             the data that got a new name, in a row of each batch.
         keeps_missing: whether rows without an input (null or NaN) are kept, with null as input and without any label;
@@ -106,6 +110,7 @@ def canonical_rows(
         raise DataError(f"{name}: {error}.") from error
     needed: list[tuple[str, str]] = [*inputs.items()]
     needed += [(task_name, column) for task_name in labels for column in LabelSource.of(labels[task_name]).columns]
+    needed += [] if weight is None else [(WEIGHT, weight)]
     for key, column in needed:
         if column not in columns:
             raise DataError(f"{name}: no column {column!r} (for {key}). {did_you_mean(column, columns)}")
@@ -117,14 +122,15 @@ def canonical_rows(
         "batched": True,
         "with_indices": True,
         "remove_columns": columns,
-        "features": _canonical_features(inputs, labels, tasks, maps),
+        "features": _canonical_features(inputs, labels, tasks, maps, [] if weight is None else [WEIGHT]),
         "fn_kwargs": {
             "name": name,
             "inputs": dict(inputs),
             "labels": dict(labels),
+            "weight": weight,
             "keeps_missing": keeps_missing,
             # Without label spaces, since checks do not need them and they would change the cache's key.
-            "tasks": {task_name: tasks[task_name].with_labels([]).to_dict() for task_name in labels},
+            "tasks": {task_name: tasks[task_name].as_given().to_dict() for task_name in labels},
             "class_names": {
                 task_name: reader_of(tasks[task_name], given, dataset.features, maps).class_names
                 for task_name, given in labels.items()
@@ -148,7 +154,11 @@ def _counts(inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Ta
 
 
 def _canonical_features(
-    inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task], label_map: LabelMaps
+    inputs: Iterable[str],
+    labels: Iterable[str],
+    tasks: Mapping[str, Task],
+    label_map: LabelMaps,
+    weights: Iterable[str],
 ) -> Features:
     """Return the types of the canonical columns."""
     counts = _counts(inputs, labels, tasks)
@@ -158,7 +168,7 @@ def _canonical_features(
     for task_name in labels:
         features[LABEL_PREFIX + task_name] = arrow_feature(tasks[task_name].kind.label_feature)
     features |= {RENAMED_PREFIX + task_name: List(Value("string")) for task_name in label_map}
-    return Features(features | dict.fromkeys(counts, Value("int32")))
+    return Features(features | dict.fromkeys(counts, Value("int32")) | dict.fromkeys(weights, Value("float32")))
 
 
 @contextlib.contextmanager
@@ -206,6 +216,7 @@ def _canonical_batch(
     name: str,
     inputs: Mapping[str, str],
     labels: Mapping[str, LabelColumns],
+    weight: str | None,
     tasks: Mapping[str, dict[str, Any]],
     class_names: Mapping[str, list[str] | None],
     label_map: LabelMaps,
@@ -256,6 +267,11 @@ def _canonical_batch(
         columns[LABEL_PREFIX + task_name] = checked
         if task_name in label_map:
             columns[RENAMED_PREFIX + task_name] = [sorted(reader.met), *([] for _ in indices[1:])]
+    if weight is not None:
+        columns[WEIGHT] = [
+            _read_weight(f"{name}, row {index}, column {weight!r}", value)
+            for index, value in zip(indices, batch[weight], strict=True)
+        ]
     return columns | counted
 
 
@@ -274,6 +290,15 @@ def _checked(kind: LabelKind, label: Any) -> Any:
 def _is_null(value: Any) -> bool:
     """Return whether a value is null or NaN, with which pandas marks a missing text."""
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _read_weight(where: str, value: Any) -> float:
+    """Return the weight of a row, 1 for a missing weight."""
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= LARGEST_NUMBER:
+        raise DataError(f"{where}: a weight should be a finite number of at least 0. Found {value!r:.80}.")
+    return float(value)
 
 
 def _check_input(where: str, key: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mtl_nlp.data.canonical import LABEL_PREFIX
+from mtl_nlp.data.canonical import LABEL_PREFIX, WEIGHT
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -29,6 +29,7 @@ class MultitaskDataCollator:
         rows    {task: LongTensor (n_t,)}              indices of the rows with a label for the task
         labels  {task: Tensor}                         (n_t, L) int64, -100 except on first sub-words;
                                                        (n_t,) int64 or float32; (n_t, C_t) float32
+        weights (B,) float32                           the weights of the rows, if a row of the batch has one
 
     Every batch has an entry for every task of the model, with n_t = 0 if no row has a label for the task.
 
@@ -60,6 +61,9 @@ class MultitaskDataCollator:
         if "token_type_ids" in self.tokenizer.model_input_names:
             type_ids = [feature["token_type_ids"] for feature in features]
             batch["token_type_ids"] = _pad(type_ids, present, self.tokenizer.pad_token_type_id)
+        if any(WEIGHT in feature for feature in features):
+            weights = [feature.get(WEIGHT, 1.0) for feature in features]
+            batch["weights"] = torch.tensor(weights, dtype=torch.float32)
         batch["rows"], batch["labels"] = {}, {}
         for name, task in self.tasks.items():
             column = LABEL_PREFIX + name

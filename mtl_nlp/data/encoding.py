@@ -16,6 +16,7 @@ from mtl_nlp.data.canonical import (
     COUNTS,
     LABEL_PREFIX,
     REPAIRED,
+    WEIGHT,
     arrow_feature,
     code_fingerprint,
     outside_code,
@@ -39,8 +40,9 @@ class EncodedDataset:
     Attributes:
         name: dataset and split, for messages.
         windows: one row per window, with columns `input_ids`, `token_type_ids` (if the tokenizer returns them), `row`
-            (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words, and
-            `label:<task>` with the targets. Source rows without any label have no window.
+            (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words,
+            `label:<task>` with the targets, and `weight` if the rows have weights. Source rows without any label have
+            no window.
         references: for each task that the split feeds, the canonical labels in the order of the source rows; None for
             rows without a label.
         repaired: number of illegal span tags in the source, which were rewritten as seqeval reads them.
@@ -279,6 +281,8 @@ def _encoding_map(
     }
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = List(Value("int8"))
+    if WEIGHT in (rows.column_names or ()):
+        features[WEIGHT] = Value("float32")
     return {
         "function": _encode_batch,
         "batched": True,
@@ -289,7 +293,8 @@ def _encoding_map(
         ),
         "fn_kwargs": {
             "tokenizer": tokenizer,
-            "tasks": [task.to_dict() for task in fed.values()],
+            # Without what data have set, which targets do not need: tuning would change the cache's key.
+            "tasks": [task.as_given().with_labels(task.labels).to_dict() for task in fed.values()],
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
@@ -327,7 +332,9 @@ def _encode_batch(
     keys = ["input_ids", "words", "positions", "lost"]
     if "token_type_ids" in tokenizer.model_input_names:
         keys.append("token_type_ids")
-    columns: dict[str, list] = {key: [] for key in [*keys, "row", "length", *(LABEL_PREFIX + t.name for t in fed)]}
+    with_weight = [WEIGHT] if WEIGHT in batch else []
+    added = [*with_weight, "row", "length", *(LABEL_PREFIX + task.name for task in fed)]
+    columns: dict[str, list] = {key: [] for key in [*keys, *added]}
     for position, (index, windows) in enumerate(zip(indices, encoded, strict=True)):
         for number, window in enumerate(windows):
             labels = {}
@@ -339,6 +346,7 @@ def _encode_batch(
                 continue
             fields = vars(window)
             row = {key: fields[key] for key in keys} | {"row": index, "length": len(window.input_ids)}
+            row |= {key: batch[key][position] for key in with_weight}
             for key, value in (row | labels).items():
                 columns[key].append(value)
     return columns

@@ -43,6 +43,7 @@ def encode(
     num_rows: int | None = None,
     buffer_size: int = 1000,
     label_map: LabelMaps | None = None,
+    weight: str | None = None,
 ) -> EncodedDataset | EncodedStream:
     """Check and encode a dataset for training or evaluation, like a recipe does.
 
@@ -59,12 +60,13 @@ def encode(
         num_rows: number of rows of an `IterableDataset`.
         buffer_size: number of rows of an `IterableDataset` that are shuffled together.
         label_map: task -> name in the data -> new name.
+        weight: the column with the weights of the rows in the mean loss, numbers of at least 0; a missing weight is 1.
 
     Raises:
         DataError: if a column is missing, a row is invalid, the label space of a task is empty or has no label of the
             rows, or the number of streamed rows is not given.
     """
-    columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride, label_map)
+    columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride, label_map, weight)
     rows = columns.canonical(dataset, name)
     if isinstance(rows, Dataset):
         return columns.encode_rows(rows, name)
@@ -86,6 +88,7 @@ class Columns:
         max_length: maximum number of sub-words per window; the limit of the tokenizer by default.
         stride: maximum number of sub-words that neighbouring windows share; None for the default.
         label_map: task -> name in the data -> new name.
+        weight: the column with the weights of the rows in the mean loss; None without weights.
     """
 
     inputs: ColumnNames | None = None
@@ -95,6 +98,7 @@ class Columns:
     max_length: int | None = None
     stride: int | None = None
     label_map: LabelMaps | None = None
+    weight: str | None = None
 
     def canonical(self, dataset: Any, name: str, *, all_labels: bool = True) -> Any:
         """Return the rows of a raw dataset in canonical form.
@@ -121,7 +125,15 @@ class Columns:
             if task not in tasks:
                 raise DataError(f"{name}: `labels` should name tasks of the model. {did_you_mean(task, tasks)}")
         inputs = _of_dataset(self.inputs, name, "inputs", '{"text": "sentence"}')
-        return canonical_rows(dataset, name, inputs=inputs, labels=labels, tasks=tasks, label_map=self._maps_of(labels))
+        return canonical_rows(
+            dataset,
+            name,
+            inputs=inputs,
+            labels=labels,
+            tasks=tasks,
+            weight=self.weight,
+            label_map=self._maps_of(labels),
+        )
 
     def _maps_of(self, labels: Mapping[str, Any]) -> LabelMaps:
         return {task: names for task, names in (self.label_map or {}).items() if task in labels}

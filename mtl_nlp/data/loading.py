@@ -35,6 +35,7 @@ from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
+from mtl_nlp.modeling.statistics_multitask import LabelStatistics
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
 
@@ -53,6 +54,7 @@ class LoadedDataset:
             else None. For a stream, names that were found in the rows instead of None.
         stream: the training split if it is streamed; `splits` then has no training split.
         num_rows: number of rows in the stream, given or counted.
+        statistics: task -> the statistics of the labels in the stream, if all rows were read to count them.
         drawn_from: split -> the number of rows from which `max_rows` has drawn; only splits that have lost rows.
         notes: sentences about rows that are not used or are in several splits, and entries of `label_map` that rename
             nothing.
@@ -62,6 +64,7 @@ class LoadedDataset:
     class_names: dict[str, list[str] | None]
     stream: IterableDataset | None = None
     num_rows: int = 0
+    statistics: dict[str, LabelStatistics] = field(default_factory=dict)
     drawn_from: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -181,12 +184,15 @@ def _check_splits(
 
 
 def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
+    # Only the training split needs the column of weights, which files for evaluation often lack.
+    has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
     return canonical_rows(
         rows,
         name,
         inputs=recipe.inputs,
         labels=recipe.labels,
         tasks=tasks,
+        weight=recipe.weight if has_weights else None,
         label_map=recipe.label_map,
         keeps_missing=True,
     )
@@ -267,11 +273,14 @@ def _with_stream(
         )
         for task in with_names
     }
-    num_rows, notes = recipe.num_rows, others.notes
+    num_rows, notes, found = recipe.num_rows, others.notes, dict[str, LabelStatistics]()
     if num_rows is None:
         with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
-            counted = _count_rows_and_labels(f"{name}/train", rows, with_names, recipe)
-        class_names = {task: class_names[task] or counted.names[task] for task in with_names}
+            counted = _count_rows_and_labels(
+                f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}, recipe
+            )
+        found = counted.statistics
+        class_names = {task: class_names[task] or sort_names(found[task].names) for task in with_names}
         num_rows, notes = counted.rows, [*notes, *counted.notes]
         if num_rows == 0:
             raise DataError(f"{name}/train: the split has no rows.")
@@ -283,7 +292,7 @@ def _with_stream(
             )
     class_names |= dict.fromkeys(recipe.labels.keys() - with_names)
     stream = stream_with_text(f"{name}/train", rows, recipe)
-    return LoadedDataset(others.splits, class_names, stream, num_rows, notes=notes)
+    return LoadedDataset(others.splits, class_names, stream, num_rows, found, notes=notes)
 
 
 def _read_all(name: str, rows: IterableDataset) -> Dataset:
@@ -297,10 +306,10 @@ def _read_all(name: str, rows: IterableDataset) -> Dataset:
 
 @dataclass(frozen=True)
 class _Count:
-    """The rows of a stream with text, the sorted label names of each task, and notes about the remaining rows."""
+    """The rows of a stream with text, the statistics of each task's labels, and notes about the remaining rows."""
 
     rows: int
-    names: dict[str, list[str]]
+    statistics: dict[str, LabelStatistics]
     notes: list[str]
 
 
@@ -308,14 +317,13 @@ def _count_rows_and_labels(
     name: str, rows: IterableDataset, tasks: Mapping[str, Task], recipe: DatasetRecipe
 ) -> _Count:
     """Read and check all canonical rows of a stream once."""
-    count, names, lacking = 0, {task: set[str]() for task in tasks}, Counter[str]()
+    count, statistics, lacking = 0, {task: LabelStatistics() for task in tasks}, Counter[str]()
     for number, row in enumerate(datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows")):
         if (key := missing_input(name, number, row, recipe)) is not None:
             lacking[key] += 1
             continue
         count += 1
         for name_of_task, task in tasks.items():
-            if row[LABEL_PREFIX + name_of_task] is not None:
-                names[name_of_task].update(task.kind.names_in(row[LABEL_PREFIX + name_of_task]))
+            statistics[name_of_task].add(task.kind, [row[LABEL_PREFIX + name_of_task]])
     notes = [describe_missing(name, key, recipe.inputs[key], rows) for key, rows in lacking.items()]
-    return _Count(count, {task: sort_names(found) for task, found in names.items()}, notes)
+    return _Count(count, statistics, notes)

@@ -177,6 +177,7 @@ def score_model(
         for features, batch in DataLoader(encoded.windows, batch_sampler=share.batches, collate_fn=collate):
             rows = batch.pop("rows")
             del batch["labels"]
+            batch.pop("weights", None)
             logits = model(**batch).logits
             pieces += pieces_of_batch(features, rows, {task: logits[task][rows[task]] for task in fed}, fed)
         predictions[name] = decode_pieces(pieces, encoded, fed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mtl_nlp.errors import ExportError
@@ -36,7 +38,7 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
 
     Returns:
         An instance of `…ForTokenClassification` or `…ForSequenceClassification` that computes the same logits. The
-        task's adapters are merged into its encoder.
+        task's adapters are merged into its encoder, and the scale of a number into the last layer of its head.
 
     Raises:
         ExportError: if the task does not exist, a weight is not finite, or the family's stock class does not compute
@@ -56,7 +58,31 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
     # For families with a pooler, the head's state contains the pooler under its name in the encoder.
     stock.load_state_dict(encoder | head.stock.state_dict())
+    if task.kind.scale is not None:
+        _fold(*task.kind.scale, stock, task_name)
     return stock.eval()
+
+
+@torch.no_grad()
+def _fold(factor: float, offset: float, stock: PreTrainedModel, task_name: str) -> None:
+    """Fold a scale of the outputs into the last linear layer of a stock model, in place.
+
+    Raises:
+        ExportError: if the layer is not known, or has no bias.
+    """
+    of_encoder = set(stock.base_model.modules())
+    layers = [
+        module
+        for module in stock.modules()
+        if isinstance(module, nn.Linear) and module not in of_encoder and module.out_features == stock.config.num_labels
+    ]
+    if len(layers) != 1 or layers[0].bias is None:
+        raise ExportError(
+            f"--task {task_name}: {type(stock).__name__} has no last layer with a bias, into which the mean and the "
+            f"deviation of the numbers could be folded. Export it as ONNX: --format onnx."
+        )
+    for parameter, shift in ((layers[0].weight, 0.0), (layers[0].bias, offset)):
+        parameter.copy_(parameter.float() * factor + shift)
 
 
 def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:

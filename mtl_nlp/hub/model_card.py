@@ -236,7 +236,7 @@ def _tasks(source: _Source) -> str:
     for task in source.tasks:
         labels = ", ".join(escape(label) for label in task.labels[:_LABELS_SHOWN]) or "a number"
         more = len(task.labels) - _LABELS_SHOWN
-        how = "".join(f", {key} {value}" for key, value in task.options.items())
+        how = "".join(f", {key} {value}" for key, value in task.as_given().options.items())
         rows.append((escape(task.name), escape(task.type + how), labels + (f" and {more} more" if more > 0 else "")))
     return table_of_escaped(("task", "type", "labels"), rows)
 

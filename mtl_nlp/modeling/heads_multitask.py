@@ -153,28 +153,36 @@ class TaskHead(nn.Module):
             hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
             attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
-            return self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
-        if self.own_type is None:
-            return self.plain(hidden_states, attention_mask)
-        logits = self.own(hidden_states, attention_mask)
+            outputs = self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+        elif self.own_type is None:
+            outputs = self.plain(hidden_states, attention_mask)
+        else:
+            outputs = self._own_outputs(hidden_states, attention_mask)
+        return self.kind.in_units(outputs)
+
+    def _own_outputs(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        outputs = self.own(hidden_states, attention_mask)
         wanted = self.kind.logits_shape(hidden_states.shape[1])
-        if logits.dim() != 1 + len(wanted) or logits.shape[-1] != wanted[-1]:
+        if outputs.dim() != 1 + len(wanted) or outputs.shape[-1] != wanted[-1]:
             raise ValueError(
                 f"The head {self.own_type!r} should return logits of the shape (rows, {', '.join(map(str, wanted))}). "
-                f"Found {tuple(logits.shape)}."
+                f"Found {tuple(outputs.shape)}."
             )
-        return logits
+        return outputs
 
-    def loss_sum(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def loss_sum(
+        self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the loss summed over the labelled units, a float32 scalar, see `LabelKind.loss_sum`.
 
         Args:
             logits: as `forward` returns them.
             targets: as in a batch, shape (rows, length), (rows,) or (rows, num_labels); soft targets have an
                 additional last dimension for the classes.
+            weights: the weights of the units, broadcastable to their shape; None for 1.
         """
         smoothing = self.label_smoothing if self.training else 0.0
-        return self.kind.loss_sum(logits, targets, label_smoothing=smoothing)
+        return self.kind.loss_sum(logits, targets, weights, label_smoothing=smoothing)
 
 
 def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:

@@ -2,7 +2,7 @@
 
 A kind defines how a label is checked, stored in Arrow, turned into a target, padded into a batch and counted, and also
 the loss, the metric, and how the logits of one row become a prediction and an answer. The other modules do not test the
-type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the modules for words and texts.
+type of the task. A new kind is a subclass of [`WordKind`], [`TextKind`], or a kind of the other modules.
 
 A *unit* is a term of the loss: a word, a text, or the decision about one class of a set. A *target* is a label as
 numbers. The target of a unit without a label is `IGNORED` for integer targets and NaN for floating-point targets; a
@@ -144,6 +144,10 @@ class LabelKind(abc.ABC):
         """Return the label names in a canonical label; kinds without a label space have none."""
         return ()
 
+    def numbers_in(self, label: Any) -> Iterable[float]:
+        """Return the numbers in a canonical label whose mean and deviation a task may learn; by default none."""
+        return ()
+
     @abc.abstractmethod
     def target_of(self, label: Any) -> Any:
         """Return the target of a canonical label, with `IGNORED` for names outside the label space."""
@@ -181,6 +185,22 @@ class LabelKind(abc.ABC):
     def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
         """Return a bool tensor that is True for units with a label."""
         return has_target(targets)
+
+    def spread(self, weights: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return weights of rows, shape (rows,), in a shape that is broadcastable to the units of the targets."""
+        return weights.reshape(-1, *[1] * (self.is_labelled(targets).ndim - 1))
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Factor and offset from the outputs of a head to logits in the unit of the labels; None for 1 and 0."""
+        return None
+
+    def in_units(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a head's layers as logits in the unit of the labels."""
+        if self.scale is None:
+            return outputs
+        factor, offset = self.scale  # in float32: half precision cannot hold a number far above its deviation
+        return outputs.float() * factor + offset
 
     @abc.abstractmethod
     def loss_sum(
@@ -342,30 +362,6 @@ class TextKind(LabelKind):
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
         """Return the text shown for each entry."""
         return [self.shown(entry) for entry in entries]
-
-
-class OneClassKind(LabelKind):
-    """A kind with one class per unit: cross-entropy with class ids or soft targets."""
-
-    problem_type = "single_label_classification"
-
-    def is_labelled(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return True for units with a class id, or with a distribution that is neither all zeros nor NaN."""
-        return targets.nan_to_num(0.0).ne(0).any(dim=-1) if targets.is_floating_point() else has_target(targets)
-
-    def loss_sum(
-        self,
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        weights: torch.Tensor | None = None,
-        *,
-        label_smoothing: float = 0.0,
-    ) -> torch.Tensor:
-        """Return the summed cross-entropy."""
-        # Imported here, since this module must not import torch.
-        from .unit_losses_multitask import cross_entropy_sum
-
-        return cross_entropy_sum(logits, targets, weights, label_smoothing=label_smoothing)
 
 
 def check_fits_float32(numbers: Iterable[float | None]) -> None:

@@ -41,10 +41,12 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
 
     Args:
         batches: batches from the collator.
-        tasks: the tasks by name. Each task's label kind counts its units.
+        tasks: the tasks by name. Each task's label kind counts its units, or sums their weights.
     """
-    present = [(task, batch["labels"][task]) for batch in batches for task in tasks if len(batch["rows"][task])]
-    counts = [tasks[task].kind.count_units(targets) for task, targets in present]
+    present = [(task, batch) for batch in batches for task in tasks if len(batch["rows"][task])]
+    counts = [
+        tasks[task].kind.count_units(batch["labels"][task], unit_weights(batch, tasks[task])) for task, batch in present
+    ]
     # All counts are copied at once, so that the host waits for the device only once.
     found = torch.stack(counts).tolist() if counts else []
     units: dict[str, float] = dict.fromkeys(tasks, 0)
@@ -55,6 +57,20 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
         task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
         units=units,
     )
+
+
+def unit_weights(batch: Mapping[str, Any], task: Task) -> torch.Tensor | None:
+    """Return the weights of a task's units that a batch gives its rows; None for a batch without weights.
+
+    Args:
+        batch: a batch from the collator.
+        task: the task.
+
+    Returns:
+        A tensor that is broadcastable to the units of the task's labels in the batch.
+    """
+    weights = batch.get("weights")
+    return None if weights is None else task.kind.spread(weights[batch["rows"][task.name]], batch["labels"][task.name])
 
 
 def joint_loss(

@@ -21,7 +21,7 @@ from .adapters_multitask import (
 )
 from .configuration_multitask import MultitaskConfig
 from .heads_multitask import PlainHead, TaskHead
-from .loss_multitask import count_step, joint_loss, zero_loss
+from .loss_multitask import count_step, joint_loss, unit_weights, zero_loss
 from .parts_multitask import ModelParts, check_labels
 from .routing_multitask import checkpointing_routed, encoder_passes, mark_idle_adapters, routed
 from .tasks_multitask import Task
@@ -172,6 +172,7 @@ class MultitaskModel(ModelParts):
         rows: dict[str, torch.Tensor] | None = None,
         labels: dict[str, torch.Tensor] | None = None,
         tasks: Sequence[str] | None = None,
+        weights: torch.Tensor | None = None,
     ) -> MultitaskOutput:
         """Run the encoder over the batch, then the head of each task over the task's rows.
 
@@ -187,6 +188,7 @@ class MultitaskModel(ModelParts):
             labels: labels of each task, shape (n_t, L) int64 with -100 for sub-words without a label, (n_t,) int64 or
                 float, or (n_t, C_t) float. A task without labels has a loss of zero.
             tasks: names of the tasks whose heads run; None for all tasks.
+            weights: the weight of each row in the mean loss of its tasks, shape (B,); None for 1.
 
         Returns:
             The logits, and with `labels` the joint loss and each task's summed loss.
@@ -211,12 +213,14 @@ class MultitaskModel(ModelParts):
         # In a distributed run, every process needs a gradient for every parameter. One operation serves all idle heads.
         idle_parameters = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
         zero = zero_loss(hidden, *idle_parameters)
+        batch = {"input_ids": input_ids, "rows": rows, "labels": labels, "weights": weights}
         loss_sums = {
-            name: zero if name in idle else heads[name].loss_sum(logits[name], labels[name]) for name in logits
+            name: zero
+            if name in idle
+            else heads[name].loss_sum(logits[name], labels[name], unit_weights(batch, self.tasks[name]))
+            for name in logits
         }
-        counts = count_step(
-            [{"input_ids": input_ids, "rows": rows, "labels": labels}], {name: self.tasks[name] for name in logits}
-        )
+        counts = count_step([batch], {name: self.tasks[name] for name in logits})
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
 
     def _labelled_rows(

@@ -140,6 +140,20 @@ class ModelParts(SavedModel):
         del self.tasks[name]
         self.config.tasks = [task.to_dict() for task in self.tasks.values()]
 
+    def replace_task(self, task: Task) -> None:
+        """Replace a task by a task with the same name, type and labels, and with different options; the head is kept.
+
+        Raises:
+            ValueError: if the model has no such task.
+        """
+        old = self.tasks.get(task.name)
+        if old is None or (old.type, old.labels) != (task.type, task.labels):
+            raise ValueError(f"The model has no {task.type} task {task.name!r} with the same labels.")
+        check_labels(task)
+        self.tasks[task.name] = task
+        self.heads_by_task[task.name].kind = task.kind
+        self.config.tasks = [each.to_dict() for each in self.tasks.values()]
+
     def parameters_of(self, part: str) -> list[nn.Parameter]:
         """Return the parameters of a part of the model.
 
@@ -196,10 +210,15 @@ class ModelParts(SavedModel):
 
 
 def check_labels(task: Task) -> None:
-    """Check that a task has labels.
+    """Check that a task has labels, and the class weights that it asks for.
 
     Raises:
-        ValueError: if the task has no labels.
+        ValueError: if the task has no labels, or statistics of the training labels are missing.
     """
     if task.num_labels == 0:
         raise ValueError(f"Task {task.name!r} has no labels. Give its label space before building the model.")
+    if task.needs_statistics and task.missing_statistics is not None:
+        raise ValueError(
+            f"Task {task.name!r}: `{task.missing_statistics}` needs the training labels. Build the model with the "
+            f"task that `mtl_nlp.data.learn_tasks` returns."
+        )

@@ -1,4 +1,4 @@
-"""Tasks: a name, a label space, and a type with options; the class of a task is its type.
+"""The types of tasks, with their options.
 
 `TASK_TYPES` is the only table of task types. A new type is a subclass of [`Task`] with a label kind, registered with
 `register_task_type`. The other modules ask the kind of a task, see `label_kinds_multitask`. This module does not
@@ -7,140 +7,80 @@ import torch.
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
-from .head_types_multitask import HEADS, NotRegisteredError, check_head, normal_head, registered_name
+from .head_types_multitask import NotRegisteredError, check_head, registered_name
 from .label_kinds_multitask import LabelKind
+from .options_multitask import (
+    BALANCED,
+    TUNED,
+    best_threshold,
+    number_option,
+    threshold_option,
+    weights_in_use,
+    weights_option,
+)
 from .spans_multitask import SCHEMES, scheme_labels
-from .text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
+from .statistics_multitask import LabelStatistics
+from .task_base_multitask import Task
+from .text_kinds_multitask import THRESHOLD, ClassesPerText, ClassPerText, NumberPerText
 from .word_kinds_multitask import ClassPerWord, SpansOfWords
 
 POOLINGS = ("cls", "mean")
 
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, line breaks and surrogates. A task is a line or a column of many tables and files."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class Task(abc.ABC):
-    """A prediction problem: a name, a label space and a type, which is its class.
+class ClassTask(Task):
+    """A task with one class per word or text.
 
     Args:
-        name: the task's name, unique in its model: any text of one line.
-        labels: the label space in the order of the logits; empty until the data are read. All other options need their
-            names.
-        names: the names of classes that are integers in the data, as a list (the name of 0 first) or as a dict
-            from number to name. The names do not affect the order of the logits after training has started.
-        head: the layers on the encoder; by default those of the stock class of the encoder's family.
-            `{hidden_layers: 1, dropout: 0.1}` for hidden layers before the output layer, or the name of a head from
-            `register_head`, or `{type: name}` with the options of that head.
-
-    Raises:
-        ValueError: if the name is not a text of one line, two labels are equal, `names` has a different form, or there
-            is no such head.
+        class_weights: class -> its weight in the mean loss, at least 0, 1 for a class that is not named; `balanced` for
+            n / (C · n_c), with the number n_c of training units of the class, their total n, and the number C of
+            classes; None for equal weights.
+        focal: γ of the focal loss (Lin et al. 2017), which counts certain predictions less; None for the cross-entropy.
+        balanced_weights: the class weights that `balanced` has found.
     """
 
-    type: ClassVar[str]
-    """The name of the type in recipes and in `config.json`."""
+    learned: ClassVar[tuple[str, ...]] = ("balanced_weights",)
 
-    name: str = dataclasses.field(kw_only=False)
-    labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
-    names: dict[int, str] | None = dataclasses.field(default=None, compare=False)
-    head: str | dict[str, Any] | None = None
+    class_weights: str | Mapping[str, float] | None = None
+    focal: float | None = None
+    balanced_weights: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
-            raise ValueError(
-                f"Task {self.name!r:.80}: the name of a task should be a text of one line, without control characters. "
-                f"Rename the task."
-            )
-        given = self.labels
-        labels = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
-        if not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"Task {self.name!r:.80}: `labels` should be a list of strings. Found {given!r:.80}.")
-        object.__setattr__(self, "labels", labels)
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
-        if self.head is not None:
-            check_head(self.name, self.head)
-            object.__setattr__(self, "head", normal_head(self.head))
-        if self.names is not None:
-            object.__setattr__(self, "names", self._numbered_names(self.names))
-
-    def _numbered_names(self, names: Any) -> dict[int, str]:
-        """Return names by number in ascending order, from a list or a dict; JSON has turned numbers into texts."""
-        pairs = dict(enumerate(names)) if isinstance(names, list | tuple) else names
-        is_numbered = isinstance(pairs, Mapping) and all(re.fullmatch(r"-?\d+", str(key)) for key in pairs)
-        if not is_numbered or not pairs or not all(isinstance(name, str) and name for name in pairs.values()):
-            raise ValueError(
-                f"Task {self.name!r}: `names` should be a list of label names, or an object from whole number to label "
-                f"name. Found {names!r:.80}."
-            )
-        return {int(key): pairs[key] for key in sorted(pairs, key=int)}
-
-    @abc.abstractmethod
-    def make_kind(self) -> LabelKind:
-        """Return a new label kind for this task's name, labels and options."""
-
-    @cached_property
-    def kind(self) -> LabelKind:
-        """The task's label kind."""
-        kind = self.make_kind()
-        kind.check_definition()
-        return kind
+        super().__post_init__()
+        self._set(
+            class_weights=weights_option(self.name, self.labels, "class_weights", self.class_weights),
+            focal=number_option(self.name, "focal", self.focal),
+            balanced_weights=weights_option(
+                self.name, self.labels, "balanced_weights", self.balanced_weights, words=()
+            ),
+        )
 
     @property
-    def num_labels(self) -> int:
-        """Number of the head's logits per unit."""
-        return len(self.kind.output_names)
+    def missing_statistics(self) -> str | None:
+        """`class_weights: balanced`, while the weights are not known."""
+        is_missing = self.class_weights == BALANCED and self.balanced_weights is None
+        return f"class_weights: {BALANCED}" if is_missing else None
+
+    def learn(self, statistics: LabelStatistics) -> Task:
+        """Return a copy of the task with balanced weights, if the task asks for them."""
+        if self.class_weights != BALANCED:
+            return self
+        return dataclasses.replace(self, balanced_weights=statistics.class_weights(self.labels))
 
     @property
-    def pools_mean(self) -> bool:
-        """Whether the head reads the mean over all sub-words."""
-        return False
-
-    @property
-    def finds_spans(self) -> bool:
-        """Whether a label consists of spans of words, so that most words are outside of all spans."""
-        return False
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the task's type that have a value."""
-        fields = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-        return {key: value for key, value in fields.items() if key not in {"name", "labels"}}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the task as plain data, for `config.json`.
-
-        The data name the modules of a type and a head from outside of this package. These modules are never imported:
-        the message of an error names them to the user.
-        """
-        fields = {"name": self.name, "labels": list(self.labels), **self.options, "type": self.type}
-        if type(self) not in _BUILT_IN:
-            fields["module"] = type(self).__module__
-        if (head := registered_name(self.head)) is not None:
-            fields["head_module"] = HEADS[head].__module__
-        return fields
-
-    def with_labels(self, labels: Iterable[str]) -> Task:
-        """Return a copy of the task with these labels as its label space."""
-        return dataclasses.replace(self, labels=tuple(labels))
-
-    def beside_words(self) -> Task:
-        """Return the task with the default options for a model with tasks that label words; by default the same."""
-        return self
+    def loss_options(self) -> dict[str, Any]:
+        """The arguments of the label kind for the loss."""
+        return {"class_weights": weights_in_use(self.class_weights, self.balanced_weights), "focal": self.focal or 0.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenClassification(Task):
+class TokenClassification(ClassTask):
     """A label per word (part-of-speech tagging), or spans of words written as tags (entities, slots).
 
     Args:
@@ -153,15 +93,15 @@ class TokenClassification(Task):
     scheme: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scheme is None:
-            return
-        if self.scheme not in list(SCHEMES):
+        if self.scheme is not None and self.scheme not in list(SCHEMES):
             raise ValueError(
                 f"Task {self.name!r}: `scheme` should be one of {', '.join(SCHEMES)}. Found {self.scheme!r}."
             )
-        if self.labels:
-            object.__setattr__(self, "labels", tuple(scheme_labels(self.labels, self.scheme)))
+        super().__post_init__()
+
+    def complete_labels(self) -> Sequence[str]:
+        """Return the label space with all tags of its classes."""
+        return scheme_labels(self.labels, self.scheme) if self.labels and self.scheme is not None else self.labels
 
     @property
     def finds_spans(self) -> bool:
@@ -171,8 +111,8 @@ class TokenClassification(Task):
     def make_kind(self) -> LabelKind:
         """Return a class per word, or spans of words."""
         if self.scheme is None:
-            return ClassPerWord(self.name, self.labels)
-        return SpansOfWords(self.name, self.labels, self.scheme)
+            return ClassPerWord(self.name, self.labels, **self.loss_options)
+        return SpansOfWords(self.name, self.labels, self.scheme, **self.loss_options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,41 +147,147 @@ class SequenceTask(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassification(SequenceTask):
+class TextClassification(ClassTask, SequenceTask):
     """One of several classes per text or pair of texts."""
 
     type: ClassVar[str] = "text-classification"
 
     def make_kind(self) -> LabelKind:
         """Return a class per text."""
-        return ClassPerText(self.name, self.labels)
+        return ClassPerText(self.name, self.labels, **self.loss_options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelClassification(SequenceTask):
-    """Any number of classes per text or pair of texts."""
+    """Any number of classes per text or pair of texts.
+
+    Args:
+        pos_weight: class -> the factor, at least 0, of the loss of texts with the class, 1 for a class that is not
+            named; `balanced` for the number of training texts without the class, divided by the number with it; None
+            for 1.
+        focal: γ of the focal loss (Lin et al. 2017), which counts certain predictions less; None for the cross-entropy.
+        threshold: the lowest probability at which a class is predicted, above 0 and below 1; `tuned` for the threshold
+            of each class with the highest F1 on the validation rows after training.
+        balanced_weights: the factors that `balanced` has found.
+        tuned_thresholds: class -> the threshold that `tuned` has found.
+    """
 
     type: ClassVar[str] = "multi-label-classification"
+    learned: ClassVar[tuple[str, ...]] = ("balanced_weights",)
+    tuned: ClassVar[tuple[str, ...]] = ("tuned_thresholds",)
+
+    pos_weight: str | Mapping[str, float] | None = None
+    focal: float | None = None
+    threshold: float | str = THRESHOLD
+    balanced_weights: Mapping[str, float] | None = None
+    tuned_thresholds: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set(
+            pos_weight=weights_option(self.name, self.labels, "pos_weight", self.pos_weight),
+            focal=number_option(self.name, "focal", self.focal),
+            threshold=threshold_option(self.name, self.threshold),
+            balanced_weights=weights_option(
+                self.name, self.labels, "balanced_weights", self.balanced_weights, words=()
+            ),
+            tuned_thresholds=weights_option(
+                self.name, self.labels, "tuned_thresholds", self.tuned_thresholds, words=()
+            ),
+        )
+
+    @property
+    def missing_statistics(self) -> str | None:
+        """`pos_weight: balanced`, while the factors are not known."""
+        is_missing = self.pos_weight == BALANCED and self.balanced_weights is None
+        return f"pos_weight: {BALANCED}" if is_missing else None
+
+    def learn(self, statistics: LabelStatistics) -> Task:
+        """Return a copy of the task with balanced factors, if the task asks for them."""
+        if self.pos_weight != BALANCED:
+            return self
+        return dataclasses.replace(self, balanced_weights=statistics.pos_weight(self.labels))
+
+    @property
+    def needs_tuning(self) -> str | None:
+        """`threshold: tuned`, if the task asks for it."""
+        return f"threshold: {TUNED}" if self.threshold == TUNED else None
+
+    def tune(self, confidences: Sequence[Mapping[str, float]], references: Sequence[Sequence[str]]) -> Task:
+        """Return a copy of the task with the threshold of each class that has the highest F1."""
+        if self.threshold != TUNED:
+            return self
+        found = {
+            label: best_threshold([row[label] for row in confidences], [label in row for row in references])
+            for label in self.labels
+        }
+        return dataclasses.replace(self, tuned_thresholds=found)
 
     def make_kind(self) -> LabelKind:
         """Return a set of classes per text."""
-        return ClassesPerText(self.name, self.labels)
+        fixed = {} if isinstance(self.threshold, str) else dict.fromkeys(self.labels, self.threshold)
+        return ClassesPerText(
+            self.name,
+            self.labels,
+            pos_weight=weights_in_use(self.pos_weight, self.balanced_weights),
+            focal=self.focal or 0.0,
+            thresholds=fixed or self.tuned_thresholds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regression(SequenceTask):
-    """A number per text or pair of texts."""
+    """A number per text or pair of texts.
+
+    Args:
+        normalize: whether the loss is that of the standardised number (x - mean) / sd, so that it does not depend on
+            the unit of the numbers; answers and scores are in the unit. Without `mean` and `sd`, as in models of
+            earlier releases, the loss is that of the numbers as they are.
+        mean: the mean of the numbers in the training rows.
+        sd: the standard deviation of the numbers in the training rows; 1 if the numbers are equal.
+    """
 
     type: ClassVar[str] = "regression"
+    learned: ClassVar[tuple[str, ...]] = ("mean", "sd")
+    needs_statistics: ClassVar[bool] = False
+    scale_option: ClassVar[str | None] = "normalize"
+
+    normalize: bool = True
+    mean: float | None = None
+    sd: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.names is not None:
             raise ValueError(f"Task {self.name!r}: a regression task has no label names. Leave out `names`.")
+        if not isinstance(self.normalize, bool):
+            raise ValueError(f"Task {self.name!r}: `normalize` should be true or false. Found {self.normalize!r:.80}.")
+        self._set(
+            mean=number_option(self.name, "mean", self.mean, least=None),
+            sd=number_option(self.name, "sd", self.sd),
+        )
+        if (self.mean is None) is not (self.sd is None) or self.sd == 0.0:
+            raise ValueError(
+                f"Task {self.name!r}: `mean` and `sd` should both be given, with an `sd` above 0. Found {self.mean} "
+                f"and {self.sd}."
+            )
+
+    @property
+    def missing_statistics(self) -> str | None:
+        """`normalize: true`, while mean and deviation are not known."""
+        return "normalize: true" if self.normalize and self.sd is None else None
+
+    def learn(self, statistics: LabelStatistics) -> Task:
+        """Return a copy of the task with the mean and the standard deviation, unless `normalize` is false."""
+        if not self.normalize:
+            return self
+        return dataclasses.replace(self, mean=statistics.mean, sd=statistics.sd)
 
     def make_kind(self) -> LabelKind:
         """Return a number per text."""
-        return NumberPerText(self.name, self.labels)
+        if not self.normalize:
+            return NumberPerText(self.name, self.labels)
+        return NumberPerText(self.name, self.labels, mean=self.mean, sd=self.sd)
 
 
 _BUILT_IN: tuple[type[Task], ...] = (TokenClassification, TextClassification, MultiLabelClassification, Regression)

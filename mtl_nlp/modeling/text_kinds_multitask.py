@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .class_kinds_multitask import OneClassKind
 from .label_kinds_multitask import (
     IGNORED,
     PREDICTED,
     Feature,
-    OneClassKind,
     TextKind,
     TopK,
     check_fits_float32,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 THRESHOLD = 0.5
-"""The lowest probability at which a class of a set is predicted."""
+"""The lowest probability at which a class of a set is predicted, by default."""
 
 
 class ClassPerText(OneClassKind, TextKind):
@@ -65,7 +65,17 @@ class ClassPerText(OneClassKind, TextKind):
 
 
 class ClassesPerText(TextKind):
-    """A set of classes per text or pair of texts, with an independent decision per class."""
+    """A set of classes per text or pair of texts, with an independent decision per class.
+
+    Args:
+        name: the task's name.
+        labels: the label space in the order of the logits.
+        pos_weight: class -> the factor of the loss of texts with the class, as in `torch.nn.BCEWithLogitsLoss`; 1 for a
+            class that is not named.
+        focal: γ of the focal loss (Lin et al. 2017); 0 for the cross-entropy.
+        thresholds: class -> the lowest probability at which the class is predicted; `THRESHOLD` for a class that is not
+            named.
+    """
 
     problem_type = "multi_label_classification"
     label_feature = Feature("string", is_list=True)
@@ -74,6 +84,20 @@ class ClassesPerText(TextKind):
     display = "classes"
     metric = "multi_label"
     primary_score = "micro_f1"
+
+    def __init__(
+        self,
+        name: str,
+        labels: Sequence[str] = (),
+        *,
+        pos_weight: Mapping[str, float] | None = None,
+        focal: float = 0.0,
+        thresholds: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(name, labels)
+        self.pos_weight = None if pos_weight is None else [pos_weight.get(label, 1.0) for label in self.labels]
+        self.focal = focal
+        self.thresholds = {label: (thresholds or {}).get(label, THRESHOLD) for label in self.labels}
 
     @property
     def num_outcomes(self) -> int:
@@ -111,11 +135,12 @@ class ClassesPerText(TextKind):
         # Imported here, since this module must not import torch.
         from .unit_losses_multitask import binary_cross_entropy_sum
 
-        return binary_cross_entropy_sum(logits, targets, weights)
+        of_class = None if self.pos_weight is None else logits.float().new_tensor(self.pos_weight)
+        return binary_cross_entropy_sum(logits, targets, weights, pos_weight=of_class, focal=self.focal)
 
     def decode(self, logits: np.ndarray) -> list[str]:
-        """Return the classes with a probability of at least `THRESHOLD`, sorted by name."""
-        return sorted(name for name, score in self.confidence(logits, ()).items() if score >= THRESHOLD)
+        """Return the classes whose probability is at least their threshold, sorted by name."""
+        return sorted(name for name, score in self.confidence(logits, ()).items() if score >= self.thresholds[name])
 
     def confidence(self, logits: np.ndarray, label: Sequence[str]) -> dict[str, float]:
         """Return the probability of every class by name."""
@@ -125,12 +150,22 @@ class ClassesPerText(TextKind):
         """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
         ranking = _ranked(self.labels, sigmoid(logits))
         if top_k == PREDICTED:
-            return [entry for entry in ranking if entry["score"] >= THRESHOLD]
+            return [entry for entry in ranking if entry["score"] >= self.thresholds[entry["label"]]]
         return ranking[:top_k]
 
 
 class NumberPerText(TextKind):
-    """A number per text or pair of texts."""
+    """A number per text or pair of texts.
+
+    The layers of a head learn the standardised number (x - mean) / sd, so that the loss of a task does not depend on
+    the unit of its numbers. Logits are in that unit.
+
+    Args:
+        name: the task's name.
+        labels: always empty.
+        mean: the mean of the numbers in the training rows.
+        sd: their standard deviation, above 0; None for a loss of the numbers as they are.
+    """
 
     problem_type = "regression"
     label_feature = Feature("float64")
@@ -140,6 +175,12 @@ class NumberPerText(TextKind):
     metric = "correlation"
     primary_score = "pearson"
 
+    def __init__(
+        self, name: str, labels: Sequence[str] = (), *, mean: float | None = None, sd: float | None = None
+    ) -> None:
+        super().__init__(name, labels)
+        self.mean, self.sd = mean, sd
+
     def check(self, value: Any) -> float:
         """Return the finite number as a float."""
         if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
@@ -147,9 +188,18 @@ class NumberPerText(TextKind):
         check_fits_float32([value])
         return float(value)
 
+    def numbers_in(self, label: float) -> Iterable[float]:
+        """Return the number."""
+        return [label]
+
     def target_of(self, label: float) -> float:
         """Return the number unchanged."""
         return label
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Standard deviation and mean of the training rows; None without them."""
+        return None if self.mean is None or self.sd is None else (self.sd, self.mean)
 
     def loss_sum(
         self,
@@ -159,11 +209,15 @@ class NumberPerText(TextKind):
         *,
         label_smoothing: float = 0.0,
     ) -> torch.Tensor:
-        """Return the summed squared error."""
+        """Return the summed squared error, of standardised numbers if the kind has an `sd`."""
         # Imported here, since this module must not import torch.
         from .unit_losses_multitask import squared_error_sum
 
-        return squared_error_sum(logits.squeeze(-1), targets, weights)
+        outputs = logits.squeeze(-1)
+        if self.scale is not None:
+            factor, offset = self.scale
+            outputs, targets = ((each.float() - offset) / factor for each in (outputs, targets))
+        return squared_error_sum(outputs, targets, weights)
 
     def decode(self, logits: np.ndarray) -> float:
         """Return the only logit, which is the number."""

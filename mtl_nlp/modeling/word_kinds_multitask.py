@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .label_kinds_multitask import IGNORED, Feature, Metric, OneClassKind, TopK, WordKind, softmax
+from .class_kinds_multitask import OneClassKind
+from .label_kinds_multitask import IGNORED, Feature, Metric, TopK, WordKind, softmax
 from .spans_multitask import Span, SpanConstraints, repair_tags, spans_from_tags, tags_from_spans
 from .words_multitask import Word
 
@@ -69,12 +70,13 @@ class SpansOfWords(ClassPerWord):
         name: the task's name.
         labels: the tags in the order of the logits.
         scheme: a scheme of `SCHEMES`.
+        **loss: the options of the loss, see [`OneClassKind`].
     """
 
     primary_score = "f1"
 
-    def __init__(self, name: str, labels: Sequence[str], scheme: str) -> None:
-        super().__init__(name, labels)
+    def __init__(self, name: str, labels: Sequence[str], scheme: str, **loss: Any) -> None:
+        super().__init__(name, labels, **loss)
         self.scheme = self.span_scheme = scheme
         self.metric = f"span_f1_{scheme}"
 

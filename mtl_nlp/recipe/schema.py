@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import conceal, did_you_mean
-from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.files import is_local
@@ -97,6 +97,10 @@ class Recipe(Section):
         for name, options in tasks.items():
             if "labels" in options or "name" in options:
                 raise ValueError(f"task {name!r}: leave out `labels` (taken from the data) and `name` (the task's key)")
+            task_type = TASK_TYPES.get(str(options.get("type")), Task)
+            for key in (*task_type.learned, *task_type.tuned):
+                if key in options:
+                    raise ValueError(f"task {name!r}: leave out `{key}` (computed from the data)")
             task_from_dict({**options, "name": name})
         return tasks
 

@@ -36,6 +36,8 @@ class DatasetRecipe(BaseModel):
             ";"}`; for character spans of a `text` also `{column: spans, alignment_mode: expand}`, see `LabelSource`.
         label_map: task -> name in the data -> new name; for spans a complete tag, or the label of the spans. The new
             name null means no label.
+        weight: the column with the weight of each row in the mean loss of its tasks, a number of at least 0; 1 for a
+            row without a weight, and for all rows of an evaluation split without the column.
         splits: split -> the dataset's own name for the split, if the name differs, such as `{validation: dev}`, or a
             slice of it as `datasets` writes it, such as `{train: "train[:80%]", validation: "train[80%:]"}`.
         streaming: whether to read the training split during training instead of before. A streamed split may be larger
@@ -71,6 +73,7 @@ class DatasetRecipe(BaseModel):
     inputs: Annotated[dict[str, str], OnResume.REORDERS]
     labels: Annotated[dict[str, LabelColumns], OnResume.REORDERS]
     label_map: Annotated[dict[str, dict[str, str | None]], OnResume.REORDERS] = Field(default_factory=dict)
+    weight: Annotated[str | None, OnResume.TAKES_EFFECT] = None
     splits: Annotated[dict[str, str], OnResume.REORDERS] = Field(default_factory=dict)
     streaming: Annotated[bool, OnResume.REORDERS] = False
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)

@@ -40,7 +40,7 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     found = [
         Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
-        if task.with_labels(()) != recipe.task(name) and name not in run.trained_heads
+        if task.as_given() != recipe.task(name) and name not in run.trained_heads
     ]
     if arguments.head_learning_rate is None and len(trained) > 1:
         rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate"

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
+from mtl_nlp.data.learning import learn_from_splits
 from mtl_nlp.data.loading import load_splits
-from mtl_nlp.errors import RecipeError
+from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -49,13 +51,18 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     tasks = _with_default_options(recipe, trained)
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
-    spaces = unite_label_spaces(loaded, tasks)
+    try:
+        spaces = unite_label_spaces(loaded, tasks)
+    except ValueError as error:  # an option of a task names a label that the data do not have
+        raise error if isinstance(error, MtlNlpError) else RecipeError(f"tasks: {error}") from error
     _check_known_labels(recipe, trained, spaces.tasks)
-    if checkpoint is not None:
-        spaces.tasks = _in_order_of(checkpoint, spaces.tasks)
-    notes = [*spaces.notes, *describe_export(spaces.tasks, config.text_config)]
-    notes += _add_tasks(recipe, config, spaces.tasks)
+    resumed = {} if checkpoint is None else {task.name: task for task in read_config(checkpoint).get_tasks()}
+    ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
+    learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
+    notes = [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
+    _check_tuning(learned, data.splits.get("validation", {}))
     notes += data.notes
     return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys())
 
@@ -103,7 +110,7 @@ def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[s
     has_words = reads_words(tasks.values())
     for name, task in tasks.items():
         beside_words = task.beside_words()
-        is_beside_words = trained[name].with_labels(()) == beside_words if name in trained else has_words
+        is_beside_words = trained[name].as_given() == beside_words if name in trained else has_words
         if "pooling" not in recipe.tasks[name] and is_beside_words:
             tasks[name] = beside_words
     return tasks
@@ -118,9 +125,19 @@ def _check_formats(recipe: Recipe) -> None:
 def _check_task_options(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
     """Check that the tasks in both the recipe and the trained model have the same options."""
     for name in trained.keys() & tasks.keys():
-        if trained[name].with_labels(()) != tasks[name]:
+        if trained[name].as_given() != tasks[name]:
             raise RecipeError(
                 f"tasks.{name}: {recipe.encoder} has a task of this name with different options. Rename the task."
+            )
+
+
+def _check_tuning(tasks: Mapping[str, Task], validation: Mapping[str, EncodedDataset]) -> None:
+    """Check that there are validation rows for the options that are tuned after training."""
+    for name, task in tasks.items():
+        if task.needs_tuning is not None and not any(name in encoded.feeds for encoded in validation.values()):
+            raise RecipeError(
+                f"tasks.{name}: `{task.needs_tuning}` needs a validation split with labels of the task. Add one, or "
+                f"set `validation_size` in a dataset."
             )
 
 
@@ -134,13 +151,10 @@ def _check_known_labels(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapp
             )
 
 
-def _in_order_of(checkpoint: Path, tasks: Mapping[str, Task]) -> dict[str, Task]:
-    """Return tasks with the checkpoint's order of labels, where the checkpoint has the same labels."""
-    stored = {task["name"]: tuple(task.get("labels", ())) for task in read_config(checkpoint).tasks or []}
-    return {
-        name: task.with_labels(stored[name]) if set(stored.get(name, ())) == set(task.labels) else task
-        for name, task in tasks.items()
-    }
+def _in_order_of(resumed: Task | None, task: Task) -> Task:
+    """Return a task with the order of labels of the same task in a checkpoint, where both have the same labels."""
+    is_same = resumed is not None and set(resumed.labels) == set(task.labels)
+    return task.with_labels(resumed.labels) if resumed is not None and is_same else task
 
 
 def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task]) -> list[str]:

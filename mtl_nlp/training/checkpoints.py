@@ -44,7 +44,8 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         )
     for name, task in ours.items():
         # `labels` comes last, since a difference in another key can change the labels too.
-        for key in sorted({**task, **theirs[name]}, key="labels".__eq__):
+        compared = {**task, **theirs[name]}.keys() - set(model.tasks[name].tuned)  # set after training
+        for key in sorted(sorted(compared), key="labels".__eq__):
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")

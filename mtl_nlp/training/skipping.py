@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
-from mtl_nlp.modeling.loss_multitask import zero_loss
+from mtl_nlp.modeling.loss_multitask import count_step, zero_loss
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.training.divergence import has_wrong_gradient
 from mtl_nlp.training.progress import Progress
@@ -104,15 +104,13 @@ class Skips:
         Returns:
             The tasks whose share should be skipped, with the number of their labelled units in the micro-batch.
         """
-        present = [task for task in self.tasks if len(inputs["rows"][task])]
+        present = {task for task in self.tasks if len(inputs["rows"][task])}
         good = dict(zip(self.tasks, sums.isfinite().tolist(), strict=True))
         bad = [task for task in self.tasks if not good[task]]
         self._bad |= set(bad)
-        self._used |= set(present) - set(bad)
-        return {
-            task: float(self.tasks[task].kind.count_units(inputs["labels"][task])) if task in present else 0.0
-            for task in bad
-        }
+        self._used |= present - set(bad)
+        units = count_step([inputs], self.tasks).units if bad else {}
+        return {task: float(units[task]) for task in bad}
 
     def zero(self) -> torch.Tensor:
         """Return a loss of zero, with gradients of zero for all parameters, for which data parallelism waits."""

@@ -233,6 +233,8 @@ def _part(batch: Mapping[str, Any], rows: torch.Tensor, names: list[str], tasks:
     part: dict[str, Any] = {key: batch[key][rows, :length] for key in read if key in batch}
     part["rows"] = {name: torch.arange(len(rows)) for name in names}
     part["labels"] = {}
+    if "weights" in batch:
+        part["weights"] = batch["weights"][rows]
     for name in names:
         labels = batch["labels"][name][torch.searchsorted(batch["rows"][name], rows)]
         part["labels"][name] = labels[:, :length] if tasks[name].kind.labels_words else labels

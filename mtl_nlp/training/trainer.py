@@ -22,6 +22,7 @@ from transformers.utils import logging
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
+from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import ColumnNames
 from mtl_nlp.evaluation.arrays import ComputeMetrics
 from mtl_nlp.messages import is_finite
@@ -59,6 +60,7 @@ from mtl_nlp.training.states import (
     save_gradient_method,
     save_weighting,
 )
+from mtl_nlp.training.tuning import check_tuning, datasets_to_tune_on, tune_tasks
 
 logger = logging.get_logger(__name__)
 
@@ -197,7 +199,9 @@ class MultitaskTrainer(RenewingTrainer):
                 if a new checkpoint cannot be written, if a worker of the data loader was killed, or if a different
                 process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
+            ValueError: if a task needs validation rows after training, such as for `threshold: tuned`, and has none.
         """
+        check_tuning(self.trained_tasks, self._validation)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
         if self.model_init is not None:
@@ -232,6 +236,7 @@ class MultitaskTrainer(RenewingTrainer):
         # Trainer loads the best model on each node that has its files, and the weighting should be that of this model.
         if self.args.load_best_model_at_end and best is not None and (Path(best) / WEIGHTING_NAME).is_file():
             load_weighting(Path(best), self.loss_weighting)
+        self._tune()
         return output
 
     def _evaluate(
@@ -246,6 +251,27 @@ class MultitaskTrainer(RenewingTrainer):
         if skip_scheduler and any(key.startswith("eval_") for key in at_start):
             return {}
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+
+    @property
+    def _validation(self) -> dict[str, EncodedDataset]:
+        """The evaluation splits of all sets by name."""
+        found: dict[str, EncodedDataset] = {}
+        for name, value in (self.eval_dataset or {}).items():
+            found |= (
+                {name: value} if isinstance(value, EncodedDataset) else {f"{name}/{key}": value[key] for key in value}
+            )
+        return found
+
+    def _tune(self) -> None:
+        """Set the options of tasks that are chosen on the validation rows, such as thresholds."""
+        datasets = datasets_to_tune_on(self.tasks, self._validation)
+        if not datasets:
+            return
+        self.is_in_train = True  # the evaluation should not change the type of the weights, which are not saved yet
+        try:
+            tune_tasks(self.model, self.answer(datasets), datasets)
+        finally:
+            self.is_in_train = False
 
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader

@@ -13,6 +13,7 @@ import pyarrow as pa
 from datasets import Column
 
 from mtl_nlp._version import __version__
+from mtl_nlp.data.canonical import WEIGHT
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.headroom import headroom_of
@@ -46,7 +47,8 @@ def digests_of(run: Run) -> dict[str, dict[str, str]]:
 
 
 def _digests(encoded: EncodedDataset) -> Iterable[tuple[str, str]]:
-    yield "", _hash_of(encoded.inputs.values())
+    weights = [encoded.windows[WEIGHT]] if WEIGHT in encoded.windows.column_names else []
+    yield "", _hash_of([*encoded.inputs.values(), *weights])
     for task, references in encoded.references.items():
         yield task, _hash_of([references])
 

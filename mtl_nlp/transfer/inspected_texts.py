@@ -145,6 +145,7 @@ def batches_of(
         batch = collate(features)
         rows = {task: found.to(device) for task, found in batch.pop("rows").items()}
         del batch["labels"]
+        batch.pop("weights", None)
         inputs = {key: value.to(device) for key, value in batch.items()}
         batches.append(TextBatch(name, windows[places].tolist(), features, inputs, rows))
     return batches

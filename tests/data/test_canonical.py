@@ -53,7 +53,11 @@ def test_words_without_a_label_are_counted_and_a_row_of_such_words_has_no_label(
         tmp_path / "a.parquet"
     )
     loaded = load(tmp_path, TOKENS, {"pos": "upos"}, path="parquet", data_files={"train": "a.parquet"})
-    assert loaded.splits["train"]["label:pos"][:] == [["VERB", None], [None, "VERB"], None]  # without the row that has no words
+    assert loaded.splits["train"]["label:pos"][:] == [
+        ["VERB", None],
+        [None, "VERB"],
+        None,
+    ]  # without the row that has no words
     assert loaded.splits["train"]["unlabelled_words"][:] == [1, 1, 0]
 
 
@@ -342,3 +346,23 @@ def test_integer_tags_need_names(tmp_path):
     assert loaded.splits["train"]["label:ner"][:] == [["B-PER", "O"], [None, "B-PER"]]
     assert loaded.class_names == {"ner": ["O", "B-PER", "I-PER"]}
     assert loaded.splits["train"]["repaired"][:] == [0, 1]
+
+
+def test_weights_of_rows_are_numbers_and_one_if_missing(tmp_path):
+    rows = [{"text": "a", "y": 1.0, "w": 2}, {"text": "b", "y": 1.0, "w": None}, {"text": "c", "y": 1.0, "w": 0.5}]
+    file = write(tmp_path / "a.jsonl", *rows)
+    found = load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="w")
+    assert [row["weight"] for row in rows_of(found)] == [2.0, 1.0, 0.5]
+    other = write(tmp_path / "b.jsonl", {"text": "a", "y": 1.0})
+    files = {"train": file, "test": other}
+    other_rows = rows_of(load(tmp_path, TEXT, {"score": "y"}, data_files=files, weight="w"), "test")
+    assert other_rows[0].get("weight", 1.0) == 1.0
+    with pytest.raises(DataError, match=r"^d/train: no column 'v' \(for weight\)"):
+        load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="v")
+
+
+@pytest.mark.parametrize("weight", [-1.0, True, "x", float("inf"), float("nan")])
+def test_weight_that_is_not_valid_is_refused(tmp_path, weight):
+    Dataset.from_dict({"text": ["a"], "y": [1.0], "w": [weight]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"row 0, column 'w': a weight should be a finite number of at least 0\. Found"):
+        load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"}, weight="w")

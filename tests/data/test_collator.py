@@ -114,3 +114,9 @@ def test_batch_of_an_own_collator_without_the_labels_of_tasks_is_refused(collato
         ):
             with pytest.raises(DataError, match=rf"^`data_collator` should return .*Found {found}\.$"):
                 kind([row])
+
+
+def test_batch_has_weights_if_a_row_has_one(collator):
+    assert "weights" not in collator([row(4, topic=1)])
+    batch = collator([row(4, topic=1), {**row(3, score=0.5), "weight": 2.5}])
+    assert (batch["weights"].tolist(), batch["weights"].dtype) == ([1.0, 2.5], torch.float32)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, List, Value, load_from_disk
 
+from mtl_nlp import encode as encode_raw
 from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
 from mtl_nlp.errors import DataError
@@ -186,3 +187,19 @@ def test_different_limit_has_a_different_cache_entry(tokenizers):
     columns = {"tokens": [["river"] * 40], "pos": [["N"] * 40]}
     prints = {encode(tokenizers["bpe"], columns, max_length=n).windows._fingerprint for n in (12, 16, 16)}
     assert len(prints) == 2
+
+
+def test_weights_of_rows_are_those_of_all_their_windows(tokenizers):
+    rows = Dataset.from_dict({"tokens": [["fox"] * 60, ["dog"]], "pos": [["A"] * 60, ["B"]], "w": [0.5, None]})
+    tasks = [task_from_dict({"name": "pos", "type": "token-classification", "labels": ["A", "B"]})]
+    encoded = encode_raw(
+        rows,
+        inputs={"tokens": "tokens"},
+        labels={"pos": "pos"},
+        tasks=tasks,
+        tokenizer=tokenizers["wordpiece"],
+        weight="w",
+    )
+    windows = encoded.windows.to_list()
+    assert len(windows) > 2
+    assert [window["weight"] for window in windows] == [0.5 if window["row"] == 0 else 1.0 for window in windows]

@@ -34,7 +34,7 @@ TASKS = [
     TextClassification(name="topic", labels=["news", "sport", "travel"]),
     TextClassification(name="mean of all", labels=["news", "sport", "travel"], pooling="mean"),
     MultiLabelClassification(name="tags", labels=["urgent", "angry"], head={"hidden_layers": 1}),
-    Regression(name="score"),
+    Regression(name="score", mean=3.0, sd=1.5),
 ]
 CHANGES = {"modernbert": {"local_attention": 8, "global_attn_every_n_layers": 2, "num_hidden_layers": 3}}
 """Settings that give the model local attention with an effect on these lengths."""

@@ -274,11 +274,14 @@ def test_counts_of_a_step_add_up():
 
 
 @pytest.mark.parametrize("scale", ["rows", "per_task"])
-def test_micro_batch_losses_add_up_to_the_loss_of_the_step(scale):
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_micro_batch_losses_add_up_to_the_loss_of_the_step(scale, is_weighted):
     model, batches = (
         build_model(TASKS),
         [a_batch(0), a_batch(1, {"train": [2], "a.b": [], "tags": [1, 3], "forward": [0]})],
     )
+    if is_weighted:
+        batches[1]["weights"] = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0, 0.25])
     counts = count_step(batches, BY_NAME)
     weights = {"train": 0.5, "tags": 3.0}
     shares = [joint_loss(model(**batch).loss_sums, counts, weights, scale) for batch in batches]
@@ -288,6 +291,8 @@ def test_micro_batch_losses_add_up_to_the_loss_of_the_step(scale):
         "rows": {name: torch.cat([batches[0]["rows"][name], batches[1]["rows"][name] + 6]) for name in NAMES},
         "labels": {name: torch.cat([batch["labels"][name] for batch in batches]) for name in NAMES},
     }
+    if is_weighted:  # a batch without weights has weights of 1
+        whole["weights"] = torch.cat([torch.ones(6), batches[1]["weights"]])
     loss = joint_loss(model(**whole).loss_sums, count_step([whole], BY_NAME), weights, scale)
     torch.testing.assert_close(sum(shares), loss)
     assert_same(gradients(model, sum(shares)), gradients(model, loss))

@@ -181,3 +181,45 @@ def test_units_without_a_label_have_no_influence_whatever_their_values(loss_sum,
 def test_weights_of_another_shape_are_refused_instead_of_multiplying_all_pairs():
     with pytest.raises(RuntimeError, match="expand"):
         squared_error_sum(torch.zeros(3), torch.ones(3), torch.ones(3, 1))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_follows_the_formula(gamma):
+    torch.manual_seed(0)
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, -100, 1])
+    weight = torch.tensor([2.0, 1.0, 0.5])
+    own = targets.ne(-100)
+    p = logits.softmax(-1)[own, targets[own]]
+    terms = -((1 - p) ** gamma) * p.log() * weight[targets[own]]
+    found = cross_entropy_sum(logits, targets, focal=gamma, class_weights=weight)
+    torch.testing.assert_close(found, terms.sum())
+    certain = torch.tensor([1.0, 0.0, 1.0])
+    q = torch.where(certain.bool(), logits[0].sigmoid(), 1 - logits[0].sigmoid())
+    expected = (-((1 - q) ** gamma) * q.log() * torch.where(certain.bool(), weight, 1.0)).sum()
+    torch.testing.assert_close(binary_cross_entropy_sum(logits[0], certain, focal=gamma, pos_weight=weight), expected)
+
+
+def test_focal_loss_without_focus_is_the_cross_entropy():
+    torch.manual_seed(0)
+    logits, targets = torch.randn(4, 3), torch.tensor([[0.2, 0.8, 0.0]] * 3 + [[0.0] * 3])
+    for smoothing in (0.0, 0.1):
+        sums = [cross_entropy_sum(logits, targets, label_smoothing=smoothing, focal=gamma) for gamma in (0.0, 1e-12)]
+        torch.testing.assert_close(*sums)
+    torch.testing.assert_close(*(binary_cross_entropy_sum(logits, targets, focal=gamma) for gamma in (0.0, 1e-12)))
+
+
+@pytest.mark.parametrize("far", [20.0, 200.0])
+def test_gradient_of_the_focal_loss_is_finite_for_certain_predictions(far):
+    logits = torch.tensor([[far, -far], [-far, far]], requires_grad=True)
+    loss = cross_entropy_sum(logits, torch.tensor([0, 0]), focal=0.5)
+    loss = loss + binary_cross_entropy_sum(logits, torch.ones(2, 2), focal=0.5)
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_factor_of_positive_decisions_is_that_of_torch():
+    torch.manual_seed(0)
+    logits, targets, factor = torch.randn(4, 3), torch.randint(0, 2, (4, 3)).float(), torch.tensor([2.0, 1.0, 0.5])
+    expected = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=factor)
+    torch.testing.assert_close(binary_cross_entropy_sum(logits, targets, pos_weight=factor) / 12, expected)
