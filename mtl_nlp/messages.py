@@ -44,11 +44,15 @@ def one_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """Return `Did you mean 'x'?` with the nearest valid name, and the list of all names if there are 2 to 12."""
+    """Return `Did you mean 'x'?` with the nearest valid name if it is near, and the list of at most 12 valid names."""
     names = sorted(map(str, valid))
-    nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There are no valid names."
-    return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
+    if not names:
+        return "There are no valid names."
+    nearest = get_close_matches(str(word), names, n=1)  # difflib's cutoff of 0.6: a far name helps nobody
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+    if len(names) > 12:
+        return hint or f"None of the {len(names)} valid names is similar."
+    return hint if nearest and len(names) == 1 else f"{hint} Valid: {', '.join(names)}.".lstrip()
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
