@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,6 +54,12 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     if len(names) > 12:
         return hint or f"None of the {len(names)} valid names is similar."
     return hint if nearest and len(names) == 1 else f"{hint} Valid: {', '.join(names)}.".lstrip()
+
+
+def in_terminal() -> bool:
+    """Return whether stderr is a terminal that can redraw a line, and no log of a CI job."""
+    is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return sys.stderr.isatty() and not is_ci and os.environ.get("TERM") != "dumb"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

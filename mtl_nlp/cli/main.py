@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
 from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, training
+from mtl_nlp.cli.options import report_progress
 from mtl_nlp.cli.signals import EndingSignals, Interrupted
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _escape_unprintable_characters()
     options = _parser().parse_args(arguments)
+    report_progress()
     signals = EndingSignals()
     try:
         with signals.handled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,8 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA_ROWS = 10_000
 """Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
@@ -63,6 +66,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         DataError: if a file or split is missing or cannot be read, there is no training split, a split is empty, or a
             row is invalid.
     """
+    logger.info("loading dataset %s", name)
     raw = _select_splits(name, recipe, only)
     if recipe.streaming:
         stream = raw.pop("train", None)

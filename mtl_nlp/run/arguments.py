@@ -15,6 +15,7 @@ from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.run.other_names import OTHER_NAMES
 from mtl_nlp.run.weighting import check_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.display import shows_bars
 
 RESERVED = {
     "output_dir": "output_dir",
@@ -73,7 +74,8 @@ def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArgum
 def _arguments(
     recipe: Recipe, training: Mapping[str, Any], output_dir: str, *, is_evaluation: bool = False
 ) -> MultitaskTrainingArguments:
-    values = _checked_values(training, "training")
+    # Trainer would decide by the level of the log messages, which the command line silences.
+    values = {"disable_tqdm": not shows_bars(), **_checked_values(training, "training")}
     freeze = recipe.loss.freeze_when_overfit
     if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
         raise RecipeError(

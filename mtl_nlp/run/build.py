@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from transformers import set_seed
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import conceal, one_line
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -26,6 +27,8 @@ from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
 
+logger = logging.getLogger(__name__)
+
 
 def build_model(run: Run) -> MultitaskModel:
     """Build the model of a run: an encoder or a trained model, with new heads and adapters.
@@ -39,6 +42,7 @@ def build_model(run: Run) -> MultitaskModel:
         RecipeError: if the encoder cannot be loaded, or the recipe's adapters or frozen parts do not fit the encoder.
         ModelError: if a trained model cannot be loaded.
     """
+    logger.info("building the model from %s", conceal(run.recipe.encoder))
     set_seed(run.recipe.training.get("seed", 42))
     return _apply_recipe(load_start(run.recipe, run.config, list(run.tasks.values())), run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.loading import load_splits
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
+from mtl_nlp.messages import conceal
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -24,6 +26,8 @@ from mtl_nlp.run.encoder import load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -95,6 +99,7 @@ def prepare_run(recipe: Recipe) -> Run:
     """
     _check_formats(recipe)
     headroom = headroom_of(recipe)
+    logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}

@@ -12,13 +12,15 @@ from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
+from mtl_nlp.training.display import shows_bars
 
 
 @dataclass
 class MultitaskTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of the joint loss.
 
-    `metric_for_best_model` is `mtl_score` unless given.
+    `metric_for_best_model` is `mtl_score` unless given. `disable_tqdm` is true by default where a bar is not readable,
+    such as in a pipe or the log of a CI job.
 
     Args:
         loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.3 if the task labels
@@ -116,6 +118,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        if self.disable_tqdm is None and not shows_bars():
+            self.disable_tqdm = True
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "mtl_score"
         super().__post_init__()

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import broadcast
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
@@ -41,6 +42,7 @@ from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.defaults import head_learning_rate, loss_weighting_of
 from mtl_nlp.training.describing import DescribingTrainer
+from mtl_nlp.training.display import STOCK_DISPLAYS, TrainingDisplay
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
@@ -148,7 +150,20 @@ class MultitaskTrainer(DescribingTrainer):
                 f"Training on one of {devices} devices. To use all: accelerate launch --num_processes {devices} …"
             )
 
+    def _show_progress(self) -> None:
+        """Replace Trainer's display by a readable one, except in a notebook."""
+        stock = [each for each in map(self.pop_callback, STOCK_DISPLAYS) if each is not None]
+        self._display = TrainingDisplay(
+            self.tasks,
+            lambda: self.progress.rows,
+            lambda: self._log.so_far() if self.args.world_size == 1 else {},
+            with_bars=not self.args.disable_tqdm,
+        )
+        if stock:
+            self.add_callback(self._display)
+
     def _add_callbacks(self) -> None:
+        self._show_progress()
         for callback in (
             CurrentArguments(self.callback_handler),
             EvaluationBeforeCheckpoint(),
@@ -207,7 +222,7 @@ class MultitaskTrainer(DescribingTrainer):
                 broadcast(value.data)
         folder = Path(self.args.output_dir)
         lock = locked(folder) if self.is_world_process_zero() else contextlib.nullcontext()
-        with lock, lost_processes_reported(folder):
+        with lock, lost_processes_reported(folder), contextlib.closing(self._display):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         self.progress.stop()
         if self.is_stopped:
@@ -221,7 +236,8 @@ class MultitaskTrainer(DescribingTrainer):
 
     def _note(self, text: str) -> None:
         if self.is_world_process_zero():
-            self.note(text)
+            with tqdm.external_write_mode():
+                self.note(text)
 
     def set_initial_training_values(
         self, args: MultitaskTrainingArguments, dataloader: DataLoader
