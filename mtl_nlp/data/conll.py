@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,9 @@ from typing import Any
 from mtl_nlp.errors import DataError
 
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+STANDARD_INPUT = "-"
+"""The path that stands for standard input."""
 
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
@@ -88,16 +93,21 @@ def read_first_column(path: str | Path) -> Iterator[list[str]]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of each line in a file, without line ends and the file's byte order mark.
 
+    Args:
+        path: the file; `STANDARD_INPUT` for standard input, whose lines are yielded as soon as they arrive.
+
     Raises:
         DataError: if a line is not UTF-8.
     """
-    with open(path, "rb") as file:
+    is_input = str(path) == STANDARD_INPUT
+    with contextlib.nullcontext(sys.stdin.buffer) if is_input else open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                name = "standard input" if is_input else path
                 raise DataError(
-                    f"{path}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
+                    f"{name}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
                 ) from error
             yield number, line.rstrip("\r\n")
 

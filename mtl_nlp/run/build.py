@@ -87,6 +87,7 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
         if name not in model.tasks:
             model.add_task(task)
     model.config.max_length, model.config.stride = run.config.max_length, run.config.stride
+    model.config.pair_tasks = run.config.pair_tasks
     adapt(model, run.recipe)
     return model
 

@@ -192,6 +192,7 @@ def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task
     trained = {task.name: task for task in config.get_tasks()}
     read_words = config.reads_words
     config.tasks = [task.to_dict() for task in {**trained, **tasks, **trained}.values()]
+    config.pair_tasks = _pair_tasks(recipe, trained, config.pair_tasks or []) or None
     if not trained or not config.reads_words or read_words:
         return []
     change = f"the new task on words needs texts split into words; {', '.join(trained)} were trained on unsplit texts"
@@ -200,3 +201,14 @@ def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task
             f"freeze: {change}, so the answers of frozen tasks would change. Leave out `freeze` or the new task."
         )
     return [change]
+
+
+def _pair_tasks(recipe: Recipe, trained: Collection[str], before: Collection[str]) -> list[str]:
+    """Return the tasks all of whose rows are pairs of texts, in the recipe and in the training before, if any."""
+    of_recipe = [
+        name
+        for name in recipe.tasks
+        if all("text_pair" in each.inputs for each in recipe.datasets.values() if name in each.labels)
+        and (name in before or name not in trained)
+    ]
+    return [*(name for name in before if name not in recipe.tasks), *of_recipe]

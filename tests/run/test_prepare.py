@@ -9,7 +9,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
-from mtl_nlp.run.prepare import prepare_evaluation, prepare_run
+from mtl_nlp.run.prepare import _pair_tasks, prepare_evaluation, prepare_run
 
 
 def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
@@ -96,6 +96,17 @@ def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe)
     )
     with pytest.raises(RecipeError, match=message):
         prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
+
+
+@pytest.mark.parametrize(
+    ("trained", "before", "kept"), [([], [], ["nli"]), (["nli"], [], []), (["nli", "x"], ["nli", "x"], ["x", "nli"])]
+)
+def test_tasks_of_pairs_are_known(quick_recipe, trained, before, kept):
+    pairs = {"path": "json", "data_files": {"train": "a.jsonl"}, "inputs": {"text": "a", "text_pair": "b"}}
+    pairs["labels"] = {"nli": "label", "topic": "topic"}
+    quick_recipe["tasks"]["nli"] = {"type": "text-classification"}
+    recipe = Recipe.from_dict({**quick_recipe, "datasets": {**quick_recipe["datasets"], "pairs": pairs}})
+    assert _pair_tasks(recipe, trained, before) == kept
 
 
 def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):
