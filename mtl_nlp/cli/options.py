@@ -76,7 +76,7 @@ def report_progress(*, when_piped: bool = False) -> None:
     """Print the stages of the work, such as the loading of data, in the main process.
 
     Args:
-        when_piped: whether to print the stages to stdout if stderr is no terminal; by default they are then left out.
+        when_piped: whether to print the stages to stdout if stderr is not a terminal, instead of leaving them out.
     """
     logger = logging.getLogger("mtl_nlp")
     for handler in logger.handlers:

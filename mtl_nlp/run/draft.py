@@ -80,7 +80,7 @@ def _dataset_lines(data: DataFiles, found: ColumnGuesses, labels: Mapping[str, s
         lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
     if "validation" not in data.splits:
         lines.append(
-            f"    validation_size: {_VALIDATION_SIZE}    # no file is for validation; this share of the training rows is"
+            f"    validation_size: {_VALIDATION_SIZE}    # no file is for validation: a share of the training rows is"
         )
     lines.append(f"    inputs: {_flow(found.inputs)}    # {found.inputs_why}")
     lines.append("    labels:    # task: column")
@@ -113,9 +113,9 @@ def _as_globs(files: Sequence[Path]) -> list[Path]:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """Return the path of a file relative to the folder of the recipe if it is below the folder or near it."""
-    relative = os.path.relpath(path.resolve(), folder)
-    return str(path.resolve()) if relative.startswith(os.path.join("..", "..", "..")) else relative
+    """Return the path of a file relative to the folder of the recipe, unless the file is far from the folder."""
+    relative = Path(os.path.relpath(path.resolve(), folder))
+    return str(path.resolve() if relative.parts[:3] == ("..", "..", "..") else relative)
 
 
 def _scalar(value: Any) -> str:

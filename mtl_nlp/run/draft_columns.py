@@ -20,8 +20,13 @@ _PAIRS = (
 )
 _CLASSES = ("label", "labels", "class", "target", "category", "gold", "gold_label", "intent")
 _MOST_CLASSES = 150
-_UPOS = set("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X _".split())
-_CHUNKS = set("NP VP PP ADVP SBAR ADJP PRT CONJP INTJ LST UCP".split())
+_UPOS = frozenset(
+    (
+        *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT"),
+        *("SCONJ", "SYM", "VERB", "X", "_"),
+    )
+)
+_CHUNKS = frozenset(("NP", "VP", "PP", "ADVP", "SBAR", "ADJP", "PRT", "CONJP", "INTJ", "LST", "UCP"))
 _TAG = re.compile(r"([A-Z])-(.+)")
 
 
@@ -164,7 +169,8 @@ def _choose_texts(guesses: ColumnGuesses, names: Sequence[str], present: Mapping
     texts = {
         column: statistics.fmean(len(value.split()) for value in present[column])
         for column in names
-        if all(isinstance(value, str) for value in present[column]) and not _is_class_column(present[column])
+        if all(isinstance(value, str) for value in present[column])
+        and (column.lower() in _TEXTS or not _is_class_column(present[column]))
     }
     lower = {column.lower(): column for column in texts}
     pair = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), None)
@@ -172,7 +178,7 @@ def _choose_texts(guesses: ColumnGuesses, names: Sequence[str], present: Mapping
         guesses.inputs = {"text": pair[0], "text_pair": pair[1]}
         guesses.inputs_why = f"the names {pair[0]} and {pair[1]} mean pairs; for single texts, leave out text_pair"
     elif texts:
-        named = next((lower[name] for name in _TEXTS if name in lower and texts[lower[name]] > 1), None)
+        named = next((lower[name] for name in _TEXTS if name in lower and texts[lower[name]] > 2), None)
         text = named or max(texts, key=lambda column: (texts[column], sum(map(len, present[column]))))
         guesses.inputs = {"text": text}
         others = [column for column in texts if column != text and texts[column] > 2]

@@ -130,9 +130,11 @@ def test_treebanks_and_the_sample_corpus_are_known(tmp_path):
         "topic": {"type": "text-classification"},
     }
     files = recipe.datasets["sample_corpus"].data_files or {}
-    assert {split: [Path(each).name for each in patterns] for split, patterns in files.items()} == dict.fromkeys(
-        ("train", "validation", "test"), ["*.conll"]
-    )
+    assert {split: [Path(each).name for each in patterns] for split, patterns in files.items()} == {
+        "train": ["*.conll"],
+        "validation": ["*.conll"],
+        "test": ["*.conll"],
+    }
     assert "columns: [tokens, upos, ner]" in text
 
 
