@@ -162,6 +162,10 @@ class MultitaskTrainer(DescribingTrainer):
         if stock:
             self.add_callback(self._display)
 
+    def remove_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
+        """Remove a callback. The classes of Trainer's own displays stand for the display that replaces them."""
+        super().remove_callback(TrainingDisplay if callback in STOCK_DISPLAYS else callback)
+
     def _add_callbacks(self) -> None:
         self._show_progress()
         for callback in (

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from transformers import PrinterCallback
 
 import mtl_nlp.training.display as display
 from mtl_nlp.training.display import shows_bars
@@ -96,6 +97,13 @@ def test_ten_seconds_of_silence_are_broken(trainer_of, disjoint, capsys, monkeyp
     lines = capsys.readouterr().out.splitlines()
     assert re.match(r"step 1/3, epoch 0\.2  \w+ \d+\.\d{4}.*  [\d.e+]+ rows/s  ETA \d\d:\d\d$", lines[1])
     assert re.fullmatch(r"evaluating: batch 1 of \d", lines[5])
+
+
+def test_a_display_is_removed_as_that_of_trainer(trainer_of, disjoint, capsys):
+    trainer = trainer_of(disjoint, max_steps=1)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("TERM", "dumb")])
