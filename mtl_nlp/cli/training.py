@@ -143,6 +143,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.training.failures import lost_processes_reported
 
     arguments = evaluation_arguments(recipe, Path() if output is None else output.resolve().parent)
+    logger.info("loading the model from %s", options.model)
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:

@@ -80,13 +80,12 @@ def find_files(paths: Iterable[str | Path]) -> list[DataFiles]:
     Raises:
         DataError: if a file does not exist, or the files of a dataset have no training rows.
     """
-    groups: dict[tuple[str, ...], dict[str, list[Path]]] = {}
+    groups: dict[tuple[str, tuple[str, str]], dict[str, list[Path]]] = {}
     for path in _all_files(paths):
         split, rest = _split_of(path)
-        key = (_format_of(path), *rest)
-        groups.setdefault(key, {}).setdefault(split, []).append(path)
+        groups.setdefault((_format_of(path), rest), {}).setdefault(split, []).append(path)
     found, names = [], set[str]()
-    for (file_format, *rest), splits in groups.items():
+    for (file_format, rest), splits in groups.items():
         is_named = splits.keys() != {""}
         if "" in splits:
             splits.setdefault("train", []).extend(splits.pop(""))

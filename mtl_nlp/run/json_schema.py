@@ -92,8 +92,8 @@ def _tasks() -> dict[str, Any]:
 
 def _task(name: str, task_type: type[Task]) -> dict[str, Any]:
     found: dict[str, str] = {}
-    for each in reversed(task_type.__mro__):
-        found |= meanings(each)
+    for base in reversed(task_type.__mro__):
+        found |= meanings(base)
     hints = get_type_hints(task_type)
     properties: dict[str, Any] = {"type": {"const": name, "description": _first_sentence(task_type)}}
     for each in dataclasses.fields(task_type):

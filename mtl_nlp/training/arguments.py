@@ -65,6 +65,11 @@ class MultitaskTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Not supported: a run ends if a loss or gradient is not finite."}
     )
+    # A bar in a pipe or in the log of a CI job is a line of control characters.
+    disable_tqdm: bool | None = field(
+        default=None,
+        metadata={"help": "Whether to print lines instead of bars; true by default except in terminals and notebooks."},
+    )
     # The count of evaluations without improvement continues when a run resumes.
     restore_callback_states_from_checkpoint: bool = field(default=True)
     metric_for_best_model: str | None = field(

@@ -91,12 +91,13 @@ class TrainingDisplay(TrainerCallback):
         else:
             self._print("  ".join([_position(state), *([shown] if shown else []), *self._speed(state)]))
 
-    def on_prediction_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(
+        self, args: Any, state: TrainerState, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
         """Move the bar of an evaluation, which ends with the batches of its dataset."""
-        loader = kwargs.get("eval_dataloader")
-        if not state.is_world_process_zero or not has_length(loader):
+        if not state.is_world_process_zero or not has_length(eval_dataloader):
             return
-        total = len(loader)
+        total = len(eval_dataloader)
         self._batches = self._batches % total + 1
         if self.with_bars:
             if self._evaluation is None:
@@ -119,21 +120,24 @@ class TrainingDisplay(TrainerCallback):
         prefix = _prefix_of(metrics or {})
         if metrics is None or prefix is None:
             return
-        best = self._is_best(metrics)
+        best_keys = self._is_best(metrics)
         title = f"evaluation{prefix.removeprefix('eval').replace('_', ' ', 1)} at {_position(state)}"
         scores = [
-            (name, task.kind.primary_score, metrics[key], key in best, metrics.get(f"{prefix}_{name}_loss"))
+            (name, task.kind.primary_score, metrics[key], key in best_keys, metrics.get(f"{prefix}_{name}_loss"))
             for name, task in self.tasks.items()
             if (key := f"{prefix}_{name}_{task.kind.primary_score}") in metrics
         ]
         key = f"{prefix}{_SCORE}"
-        scores.append(("all", "mtl_score", metrics[key], key in best, metrics.get(f"{prefix}_loss")))
+        scores.append(("all", "mtl_score", metrics[key], key in best_keys, metrics.get(f"{prefix}_loss")))
         if self.with_bars:
             lines = [(name, metric, _number(value, best), _number(loss)) for name, metric, value, best, loss in scores]
             header = ("task", "metric", "score", "loss")
             self._print(f"{title} (* best so far)\n{table(header, lines)}")
         else:
-            texts = [f"{name} {metric} {_number(*score)} loss {_number(loss)}" for name, metric, *score, loss in scores]
+            texts = [
+                f"{name} {metric} {_number(value, best)} loss {_number(loss)}"
+                for name, metric, value, best, loss in scores
+            ]
             self._print(f"{title}: {', '.join(texts)} (* best so far)")
 
     def on_log(

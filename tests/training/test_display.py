@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from transformers import PrinterCallback
+from transformers import PrinterCallback, training_args
 
 import mtl_nlp.training.display as display
 from mtl_nlp.training.display import shows_bars
@@ -23,6 +24,7 @@ def terminal(monkeypatch) -> Iterator[list[str]]:
     termios.tcsetwinsize(theirs, (50, 200))
     found: list[str] = []
     monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(training_args.logger, "getEffectiveLevel", lambda: logging.WARNING)  # commands change it
     monkeypatch.setenv("TERM", "xterm")
     os.set_blocking(ours, False)
     with os.fdopen(theirs, "w") as stream, monkeypatch.context() as patched:
