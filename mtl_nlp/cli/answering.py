@@ -49,7 +49,7 @@ def _add_predict(commands: Any) -> None:
         "answer a file of texts",
         "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl\n"
         "  mtl-nlp predict runs/quickstart tickets.csv --text-column body --tasks topic --top-k 3\n"
-        "  echo 'Ada lives in Paris.' | mtl-nlp predict runs/quickstart -",
+        "  mtl-nlp predict runs/quickstart - < texts.txt",
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument(
