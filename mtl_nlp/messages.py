@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,11 +45,21 @@ def one_line(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """Return `Did you mean 'x'?` with the nearest valid name, and the list of all names if there are 2 to 12."""
+    """Return `Did you mean 'x'?` with the nearest valid name if it is near, and the list of at most 12 valid names."""
     names = sorted(map(str, valid))
-    nearest = get_close_matches(str(word), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {nearest[0]!r}?" if nearest else "There are no valid names."
-    return hint if len(names) > 12 or len(names) < 2 else f"{hint} Valid: {', '.join(names)}."
+    if not names:
+        return "There are no valid names."
+    nearest = get_close_matches(str(word), names, n=1)  # difflib's cutoff of 0.6: a far name helps nobody
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else ""
+    if len(names) > 12:
+        return hint or f"None of the {len(names)} valid names is similar."
+    return hint if nearest and len(names) == 1 else f"{hint} Valid: {', '.join(names)}.".lstrip()
+
+
+def in_terminal() -> bool:
+    """Return whether stderr is a terminal that can redraw a line, and no log of a CI job."""
+    is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return sys.stderr.isatty() and not is_ci and os.environ.get("TERM") != "dumb"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

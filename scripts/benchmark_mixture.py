@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
@@ -37,6 +38,7 @@ from mtl_nlp.data.from_python import encode
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.prepare import prepare
+from mtl_nlp.run_folder import TRAINING_LOG_NAME
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -241,10 +243,10 @@ def _rows_per_second(count: int, batch: int, steps: int) -> float:
         for setting in (*settings, "training.disable_tqdm=true"):
             command += ["--set", setting]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    seconds = re.search(r"'train_runtime': '([^']+)'", done.stdout)
-    if done.returncode != 0 or seconds is None:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return steps * count * batch / float(seconds[1])
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+        log = [json.loads(line) for line in (Path(folder) / TRAINING_LOG_NAME).read_text().splitlines()]
+    return steps * count * batch / next(entry["train_runtime"] for entry in log if "train_runtime" in entry)
 
 
 def main() -> None:

@@ -20,6 +20,13 @@ def test_nearest_name_is_shown_with_all_names_if_there_are_few():
     assert "Valid" not in did_you_mean("x1", [f"x{number}" for number in range(20)])
 
 
+def test_a_far_name_is_not_suggested():
+    assert did_you_mean("zzz", ["train", "test"]) == "Valid: test, train."
+    assert did_you_mean("zzz", ["train"]) == "Valid: train."
+    assert did_you_mean("tain", ["train"]) == "Did you mean 'train'?"
+    assert did_you_mean("zzz", [f"x{number}" for number in range(20)]) == "None of the 20 valid names is similar."
+
+
 def test_values_from_the_environment_are_replaced_by_their_variable():
     remember_expanded("qqvalue-7", "${A}")
     remember_expanded("qqvalue-7/and-more", "${B}")

@@ -5,33 +5,33 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file
+from mtl_nlp.data.conll import STANDARD_INPUT
 from mtl_nlp.errors import CommandError, DataError, needs_extra, writing_to
 from mtl_nlp.messages import one_line
 
-INPUT_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".conll": "conll", ".conllu": "conllu"}
+logger = logging.getLogger(__name__)
+
+INPUT_FORMATS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".conll": "conll",
+    ".conllu": "conllu",
+}
 """The input format of `predict` for each file suffix; `text` for any other suffix."""
 
 
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to the command line."""
-    parser = add_command(
-        commands, predict, "answer a file of texts", "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl"
-    )
-    parser.add_argument("model", help="folder or Hub id of a trained model")
-    parser.add_argument("file", help="one text per line, JSON lines with text[, text_pair] or tokens, or CoNLL columns")
-    parser.add_argument(
-        "--input-format", choices=("text", "jsonl", "conll", "conllu"), help="default: as the file's suffix says"
-    )
-    parser.add_argument("--output", help="the file to write (default: standard output)")
-    parser.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl", help="default: jsonl")
-    parser.add_argument("--batch-size", type=positive_integer, default=32, help="texts per encoder pass (default: 32)")
-
+    _add_predict(commands)
     parser = add_command(commands, demo, "try a trained model on a web page", "mtl-nlp demo runs/quickstart")
     parser.add_argument("model", help="folder or Hub id of a trained model, or folder of a model exported as ONNX")
     parser.add_argument("--host", default="127.0.0.1", help="the page's address; 0.0.0.0 for all networks")
@@ -42,20 +42,74 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--space", metavar="DIR", help="write a new folder for a Hub Space instead of serving")
 
 
+def _add_predict(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        predict,
+        "answer a file of texts",
+        "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl\n"
+        "  mtl-nlp predict runs/quickstart tickets.csv --text-column body --tasks topic --top-k 3\n"
+        "  mtl-nlp predict runs/quickstart - < texts.txt",
+    )
+    parser.add_argument("model", help="folder or Hub id of a trained model")
+    parser.add_argument(
+        "file",
+        help="one text per line, a table (.csv, .tsv), JSON lines with text[, text_pair] or tokens, or CoNLL columns; "
+        "- for standard input, which is answered line by line",
+    )
+    parser.add_argument(
+        "--input-format",
+        choices=tuple(dict.fromkeys(["text", *INPUT_FORMATS.values()])),
+        help="default: as the file's suffix says; text for standard input",
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="column of the texts (default: text)")
+    parser.add_argument(
+        "--text-pair-column", metavar="NAME", help="column of the second texts of pairs (default: text_pair, if any)"
+    )
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks to answer (default: all that fit the input)")
+    parser.add_argument(
+        "--top-k",
+        type=_number_or_all,
+        default=argparse.SUPPRESS,
+        metavar="K",
+        help="labels to show, best first, or all (default: the predicted)",
+    )
+    parser.add_argument("--device", help="such as cpu, cuda:1 or mps (default: the first accelerator, if any)")
+    parser.add_argument("--output", help="the file to write (default: standard output)")
+    parser.add_argument("--output-format", choices=("jsonl", "conll"), default="jsonl", help="default: jsonl")
+    parser.add_argument(
+        "--batch-size", type=positive_integer, help="texts per encoder pass (default: 32; 1 for standard input)"
+    )
+
+
+def _number_or_all(text: str) -> int | None:
+    return None if text == "all" else positive_integer(text)
+
+
 def predict(options: argparse.Namespace) -> None:
     """Answer a file of texts."""
-    source = Path(options.file)
-    if not source.is_file():
-        raise DataError(f"There is no file {source}.")
+    is_stream = options.file == STANDARD_INPUT
+    if not is_stream and not Path(options.file).is_file():
+        raise DataError(f"There is no file {options.file}.")
     if options.output is not None:
         writable_file(options.output, options.file, options.model)
-    input_format = options.input_format or INPUT_FORMATS.get(source.suffix, "text")
+    input_format = options.input_format or INPUT_FORMATS.get(Path(options.file).suffix.lower(), "text")
+    if input_format not in {"csv", "tsv", "jsonl"} and (options.text_column or options.text_pair_column):
+        raise CommandError(f"--text-column: a file in the format {input_format} has no named columns. Leave it out.")
+    if "top_k" in options and options.output_format == "conll":
+        raise CommandError("--top-k: columns hold one label per word. Leave it out, or choose --output-format jsonl.")
     quiet_libraries()
-    from mtl_nlp.serving.predict import answer_file, load_pipeline
+    from mtl_nlp.serving.inputs import Source
+    from mtl_nlp.serving.predict import answer_file, load_pipeline, task_names
 
-    answer = load_pipeline(options.model)
+    logger.info("loading the model from %s", options.model)
+    answer = load_pipeline(options.model, options.device)
+    source = Source(Path(options.file), input_format, options.text_column, options.text_pair_column)
+    chosen = {} if options.tasks is None else {"tasks": task_names(options.tasks, list(answer.model.tasks))}
+    chosen |= {"top_k": options.top_k} if "top_k" in options else {}
+    batch_size = options.batch_size or (1 if is_stream else 32)
     with _opened(options.output) as target:
-        count = answer_file(answer, source, input_format, target, options.output_format, options.batch_size)
+        count = answer_file(answer, source, target, options.output_format, batch_size, **chosen)
     print(f"{count} texts answered.", file=sys.stderr)
 
 

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
-from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, training
+from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, starting, training
+from mtl_nlp.cli.options import report_progress
 from mtl_nlp.cli.signals import EndingSignals, Interrupted
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _escape_unprintable_characters()
     options = _parser().parse_args(arguments)
+    report_progress()
     signals = EndingSignals()
     try:
         with signals.handled():
@@ -67,6 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
     parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for topic in (training, comparing, reporting, inspecting, answering, sharing):
+    for topic in (starting, training, comparing, reporting, inspecting, answering, sharing):
         topic.add_commands(commands)
     return parser

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mtl_nlp.errors import CommandError, DataError
+from mtl_nlp.messages import in_terminal
 
 
 def add_command(
@@ -69,14 +73,40 @@ def quiet_libraries() -> None:
     """Silence the log messages of the libraries that the commands use."""
     import datasets
     from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     # Their reports on loading name layers that only the stock classes have. Users need not act on them.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if not in_terminal():  # a bar in a pipe or the log of a CI job is a line of carriage returns
+        datasets.disable_progress_bars()
     # These libraries log a message before they raise an error. The error's one line has the same message.
     hub_logging.set_verbosity_error()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+
+
+def report_progress(*, when_piped: bool = False) -> None:
+    """Print the stages of the work, such as the loading of data, in the main process.
+
+    Args:
+        when_piped: whether to print the stages to stdout if stderr is not a terminal, instead of leaving them out.
+    """
+    logger = logging.getLogger("mtl_nlp")
+    for handler in logger.handlers:
+        if isinstance(handler, _StageHandler):
+            logger.removeHandler(handler)
+    if os.environ.get("RANK", "0") == "0" and (when_piped or in_terminal()):
+        logger.addHandler(_StageHandler())
+        logger.setLevel(logging.INFO)
+
+
+class _StageHandler(logging.Handler):
+    """A handler that prints the stages of the work to a terminal or to stdout, and warnings to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        is_error = record.levelno >= logging.WARNING
+        print(record.getMessage(), file=sys.stderr if is_error or in_terminal() else sys.stdout, flush=True)
 
 
 def new_folder(path: str, name: str = "OUT") -> Path:

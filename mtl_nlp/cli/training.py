@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, writable_file
+from mtl_nlp.cli.options import add_command, add_overrides, quiet_libraries, report_progress, writable_file
 from mtl_nlp.cli.signals import advice_to_resume, sigterm_stops
 from mtl_nlp.errors import CommandError, RunError, writing_to
 from mtl_nlp.messages import conceal
@@ -20,6 +21,8 @@ from mtl_nlp.run_folder import REPORT_NAME
 if TYPE_CHECKING:
     from mtl_nlp.recipe.schema import Recipe
     from mtl_nlp.training.trainer import MultitaskTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def add_commands(commands: Any) -> None:
@@ -93,6 +96,7 @@ def plan(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a model, save it with its tokenizer and recipe, and score it on the test split, or else on validation."""
+    report_progress(when_piped=True)
     recipe = _training_recipe(options)
     with advice_to_resume(Path(recipe.output_dir)):
         quiet_libraries()
@@ -116,11 +120,11 @@ def _write_report(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _until_sigterm(trainer: MultitaskTrainer) -> Iterator[None]:
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()  # Trainer has enabled it, for bars on each checkpoint's weights
     with sigterm_stops(trainer):
         yield
-    logging.disable_progress_bar()  # Trainer has enabled it again
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -129,6 +133,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.run_folder import RESULTS_NAME, training_in, write_results
 
     recipe = Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
+    logger.info("%s: loading the libraries", conceal(options.recipe))
     beside = Path(options.model) / RESULTS_NAME if Path(options.model).is_dir() else None
     is_beside = options.output is None or (beside is not None and Path(options.output).resolve() == beside.resolve())
     output = beside if is_beside else writable_file(options.output, options.recipe, options.model)
@@ -146,6 +151,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mtl_nlp.training.failures import lost_processes_reported
 
     arguments = evaluation_arguments(recipe, Path() if output is None else output.resolve().parent)
+    logger.info("loading the model from %s", options.model)
     model = load_model(options.model)
     run = prepare_evaluation(recipe, model, options.model, options.split)
     if arguments.process_index == 0:
@@ -202,7 +208,9 @@ def _training_recipe(options: argparse.Namespace) -> Recipe:
 
     start = options.from_model
     if start is None:
-        return Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
+        recipe = Recipe.load(options.recipe, options.set, allow_code=options.allow_code)
+        logger.info("%s: loading the libraries", conceal(options.recipe))
+        return recipe
     quiet_libraries()
     from mtl_nlp.hub.loading import load_config
 

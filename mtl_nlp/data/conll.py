@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "dep
 
 ANNOTATED = ("upos", "xpos", "head", "deprel")
 """The columns of CoNLL-U in which an underscore means that a word is not annotated."""
+STANDARD_INPUT = "-"
+"""The path that stands for standard input."""
 
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
@@ -114,16 +118,21 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
     A file whose name ends in `.gz` is decompressed.
 
+    Args:
+        path: the file; `STANDARD_INPUT` for standard input, whose lines are yielded as soon as they arrive.
+
     Raises:
         DataError: if a line is not UTF-8.
     """
-    with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as file:
+    is_input, opened = str(path) == STANDARD_INPUT, gzip.open if str(path).endswith(".gz") else open
+    with contextlib.nullcontext(sys.stdin.buffer) if is_input else opened(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
+                name = "standard input" if is_input else path
                 raise DataError(
-                    f"{path}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
+                    f"{name}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
                 ) from error
             yield number, line.rstrip("\r\n")
 

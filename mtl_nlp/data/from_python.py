@@ -236,13 +236,8 @@ class Columns:
         loaded = {}
         for name, dataset in raw.items():
             labels = _of_dataset(self.labels, name, "labels", "")
-            names = {
-                task: reader_of(unknown[task], labels[task], dataset.features, self._maps_of(labels)).known_names(
-                    dataset.features
-                )
-                for task in labels
-                if task in unknown
-            }
+            types, maps, wanted = dataset.features, self._maps_of(labels), [task for task in labels if task in unknown]
+            names = {task: reader_of(unknown[task], labels[task], types, maps).known_names(types) for task in wanted}
             loaded[name] = LoadedDataset({"train": rows[name]}, names)
         for task in unknown:
             if not any(task in data.class_names for data in loaded.values()):
@@ -276,9 +271,8 @@ def _of_dataset(given: ColumnNames | None, name: str, what: str, example: str) -
     """
     if given is None:
         raise DataError(f"{name}: a raw dataset needs `{what}=`, such as {example}. Found None.")
-    flat = {key: value for key, value in given.items() if not isinstance(value, Mapping) or "column" in value}
-    if len(flat) == len(given):
-        return flat
+    if all(not isinstance(value, Mapping) or "column" in value for value in given.values()):
+        return dict(given)
     of_dataset = given.get(name, next(iter(given.values())) if len(given) == 1 else None)
     if not isinstance(of_dataset, Mapping):
         raise DataError(

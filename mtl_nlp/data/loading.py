@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,8 @@ from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sections import SPLITS, DatasetRecipe
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA_ROWS = 10_000
 """Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
@@ -91,6 +94,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     """
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
+    logger.info("loading dataset %s", name)
     stored = load_raw(name, recipe)
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))

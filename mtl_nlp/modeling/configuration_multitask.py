@@ -42,6 +42,8 @@ class MultitaskConfig(PreTrainedConfig):
         stride (`int`, *optional*): number of sub-words that neighbouring windows of a long text share.
         splits_words (`bool`, *optional*): whether texts are split into words even if no task labels words. A model
             without its last word task keeps reading texts as in training.
+        pair_tasks (`list[str]`, *optional*): the tasks whose training rows were pairs of texts. The pipeline does not
+            answer them for a single text unless asked to.
         adapters (`list[dict]`, *optional*): the encoder's adapters in the order in which they were added. Each has a
             `name` (a task, or `shared` for all tasks) and options of PEFT's `LoraConfig`. See
             `MultitaskModel.add_adapter`.
@@ -62,6 +64,7 @@ class MultitaskConfig(PreTrainedConfig):
     max_length: int | None = None
     stride: int | None = None
     splits_words: bool = False
+    pair_tasks: list | None = None
     adapters: list | None = None
     weights_sha256: str | None = None
 
@@ -135,6 +138,7 @@ def _check_types(config: MultitaskConfig) -> None:
     for key, value, valid, rule in (
         ("text_config", encoder, isinstance(encoder, dict | PreTrainedConfig | None), "an object"),
         ("tasks", config.tasks, isinstance(config.tasks, list | tuple | None), "a list"),
+        ("pair_tasks", config.pair_tasks, _is_list_of_names(config.pair_tasks), "a list of names of tasks, or null"),
         ("adapters", config.adapters, isinstance(config.adapters, list | tuple | None), "a list"),
         ("max_length", config.max_length, _is_integer(config.max_length, 1), "an integer of at least 1, or null"),
         ("stride", config.stride, _is_integer(config.stride, 0), "an integer of at least 0, or null"),
@@ -142,6 +146,10 @@ def _check_types(config: MultitaskConfig) -> None:
     ):
         if not valid:
             raise ValueError(f"`{key}` should be {rule}. Found {value!r:.80}.")
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple) and all(isinstance(name, str) for name in value))
 
 
 def _is_integer(value: Any, least: int) -> bool:

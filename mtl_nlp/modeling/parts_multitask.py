@@ -139,6 +139,7 @@ class ModelParts(SavedModel):
         del self.heads[list(self.tasks).index(name)]
         del self.tasks[name]
         self.config.tasks = [task.to_dict() for task in self.tasks.values()]
+        self.config.pair_tasks = [each for each in self.config.pair_tasks or () if each != name] or None
 
     def replace_task(self, task: Task) -> None:
         """Replace a task by a task with the same name, type and labels, and with different options; the head is kept.
@@ -203,6 +204,7 @@ class ModelParts(SavedModel):
             raise ValueError(f"No task {task!r}. The model has {', '.join(self.tasks)}.")
         config = copy.deepcopy(self.config)
         config.tasks, config.adapters, config.splits_words = [self.tasks[task].to_dict()], None, config.reads_words
+        config.pair_tasks = None  # the only task is always answered
         merged = type(self)(config).to(self.device, self.dtype).train(self.training)
         merged.encoder.load_state_dict(merged_state(self.encoder, self.adapters_of(task)))
         merged.heads[0].load_state_dict(self.heads_by_task[task].state_dict())

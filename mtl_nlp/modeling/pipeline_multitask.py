@@ -37,12 +37,14 @@ class _Text:
         text: the text, or the first text of a pair.
         words: the words of the text.
         windows: the windows of the text.
+        is_pair: whether the input is a pair of texts.
         logits: for each window, the logits of every task about the window's words or about the text.
     """
 
     text: str
     words: list[Word]
     windows: list[Window]
+    is_pair: bool = False
     logits: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
@@ -67,7 +69,8 @@ class MultitaskPipeline(ChunkPipeline):
     Args:
         merge_task (`str`, *optional*): the only task to answer, with its adapters merged into the encoder: answers take
             one encoder pass without the cost of adapters. Calls do not accept this argument.
-        tasks (`str` or `list[str]`, *optional*): the tasks to answer; all by default.
+        tasks (`str` or `list[str]`, *optional*): the tasks to answer; by default all, except that a single text gets no
+            answer of a task that was trained on pairs, unless the model has only such tasks.
         top_k (`int`, *optional*): the number of classes to show, best first; None for all classes. The default is the
             predicted classes: the best class, or every class with a probability of at least 0.5 in multi-label tasks.
         batch_size (`int`, *optional*): the number of windows per encoder pass; 1 by default.
@@ -126,6 +129,7 @@ class MultitaskPipeline(ChunkPipeline):
         # Only the options of this call: all others keep the values given to the constructor.
         forward = {"tasks": self._task_names(options["tasks"])} if options.get("tasks") is not None else {}
         answer = {"top_k": options["top_k"]} if "top_k" in options else {}
+        answer |= {"tasks": forward["tasks"]} if forward else {}
         top_k = options.get("top_k")
         if top_k not in (None, PREDICTED) and not _is_positive_integer(top_k):
             raise ValueError(
@@ -205,7 +209,10 @@ class MultitaskPipeline(ChunkPipeline):
             if chosen:
                 second = [seconds[number] for number in chosen] if is_pair else None
                 windows |= zip(chosen, self._tokenize([parsed[number] for number in chosen], second), strict=True)
-        return [_Text(text, words, windows[number]) for number, (text, words) in enumerate(parsed)]
+        return [
+            _Text(text, words, windows[number], seconds[number] is not None)
+            for number, (text, words) in enumerate(parsed)
+        ]
 
     def _tokenize(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
         config = self.model.config
@@ -221,14 +228,19 @@ class MultitaskPipeline(ChunkPipeline):
         logits = self.model(**model_inputs, tasks=tasks).logits
         return {name: values.float() for name, values in logits.items()}
 
-    def postprocess(self, model_outputs: _Text, top_k: TopK = PREDICTED) -> dict[str, list[dict[str, Any]]]:
-        """Join the windows of one text, and return the answer of every task."""
+    def postprocess(
+        self, model_outputs: _Text, top_k: TopK = PREDICTED, tasks: Sequence[str] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Join the windows of one text, and return the answer of every task that was asked for or fits the input."""
         text = model_outputs
+        left_out = [] if text.is_pair or tasks is not None else self.model.config.pair_tasks or []
+        if self.model.tasks.keys() <= set(left_out):  # a model of pairs alone still answers
+            left_out = []
         words = [text.words[index] for window in text.windows for index in window.words]
         return {
             name: task.kind.answer(task.kind.join([logits[name] for logits in text.logits]), words, text.text, top_k)
             for name, task in self.model.tasks.items()
-            if name in text.logits[0]
+            if name in text.logits[0] and name not in left_out
         }
 
 

@@ -344,8 +344,9 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     valid = [field.name for field in dataclasses.fields(task_type)]
     for key in fields:
         if key not in valid:
-            nearest = get_close_matches(key, valid, n=1, cutoff=0.0)[0]
-            raise ValueError(f"Task {name!r}: a {type_name} task has no option {key!r}. Did you mean {nearest!r}?")
+            near = get_close_matches(str(key), valid, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Valid: {', '.join(valid)}."
+            raise ValueError(f"Task {name!r}: a {type_name} task has no option {key!r}. {hint}")
     return task_type(**fields)
 
 

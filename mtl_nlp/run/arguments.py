@@ -12,8 +12,10 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.gradients import gradient_method_of
+from mtl_nlp.run.other_names import OTHER_NAMES
 from mtl_nlp.run.weighting import check_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.display import shows_bars
 
 RESERVED = {
     "output_dir": "output_dir",
@@ -72,7 +74,8 @@ def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArgum
 def _arguments(
     recipe: Recipe, training: Mapping[str, Any], output_dir: str, *, is_evaluation: bool = False
 ) -> MultitaskTrainingArguments:
-    values = _checked_values(training, "training")
+    # Trainer would decide by the level of the log messages, which the command line silences.
+    values = {"disable_tqdm": not shows_bars(), **_checked_values(training, "training")}
     freeze = recipe.loss.freeze_when_overfit
     if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
         raise RecipeError(
@@ -112,7 +115,8 @@ def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
     valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
     for key in training:
         if key not in valid:
-            raise RecipeError(f"{where}.{key}: no such training argument. {did_you_mean(key, valid)}")
+            hint = OTHER_NAMES.get(key) or did_you_mean(key, valid)
+            raise RecipeError(f"{where}.{key}: no such training argument. {hint}")
         if key in RESERVED:
             raise RecipeError(f"{where}.{key}: set the recipe key `{RESERVED[key]}` instead.")
     types = get_type_hints(MultitaskTrainingArguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,7 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import conceal, one_line
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -30,6 +31,8 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -131,6 +134,7 @@ def build_model(run: Run) -> MultitaskModel:
         RecipeError: if the encoder cannot be loaded, or the recipe's adapters or frozen parts do not fit the encoder.
         ModelError: if a trained model cannot be loaded.
     """
+    logger.info("building the model from %s", conceal(run.recipe.encoder))
     set_seed(run.recipe.training.get("seed", 42))
     return _apply_recipe(load_start(run.recipe, run.config, list(run.tasks.values())), run)
 
@@ -175,6 +179,7 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
         if name not in model.tasks:
             model.add_task(task)
     model.config.max_length, model.config.stride = run.config.max_length, run.config.stride
+    model.config.pair_tasks = run.config.pair_tasks
     adapt(model, run.recipe)
     return model
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mtl_nlp.data.learning import learn_from_splits
 from mtl_nlp.data.loading import load_splits
 from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
+from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
@@ -25,6 +27,8 @@ from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | None = None) -> Run:
@@ -45,6 +49,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     recipe = Recipe.read(recipe)
     _check_formats(recipe)
     headroom = headroom_of(recipe)
+    logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
     trained = {task.name: task for task in config.get_tasks()}
@@ -162,6 +167,7 @@ def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task
     trained = {task.name: task for task in config.get_tasks()}
     read_words = config.reads_words
     config.tasks = [task.to_dict() for task in {**trained, **tasks, **trained}.values()]
+    config.pair_tasks = _pair_tasks(recipe, trained, config.pair_tasks or []) or None
     if not trained or not config.reads_words or read_words:
         return []
     change = f"the new task on words needs texts split into words; {', '.join(trained)} were trained on unsplit texts"
@@ -170,3 +176,14 @@ def _add_tasks(recipe: Recipe, config: MultitaskConfig, tasks: Mapping[str, Task
             f"freeze: {change}, so the answers of frozen tasks would change. Leave out `freeze` or the new task."
         )
     return [change]
+
+
+def _pair_tasks(recipe: Recipe, trained: Collection[str], before: Collection[str]) -> list[str]:
+    """Return the tasks all of whose rows are pairs of texts, in the recipe and in the training before, if any."""
+    of_recipe = [
+        name
+        for name in recipe.tasks
+        if all("text_pair" in each.inputs for each in recipe.datasets.values() if name in each.labels)
+        and (name in before or name not in trained)
+    ]
+    return [*(name for name in before if name not in recipe.tasks), *of_recipe]

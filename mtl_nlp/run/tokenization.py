@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.notes import describe_draw, describe_lost_rows, describe_stream, describe_unscored_tasks
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,6 +73,7 @@ def tokenize_datasets(
             if split != "train" and not any(has_labels(canonical, task) for task in data.class_names):
                 found.notes.append(f"{name}/{split}: no row has a label; the split is not used")
                 continue
+            logger.info("tokenizing %s/%s: %d rows", name, split, len(canonical))
             encoded = encode_dataset(f"{name}/{split}", canonical, tasks, tokenizer, **window)
             found.splits.setdefault(split, {})[name] = encoded
             found.notes += describe_lost_rows(encoded, tasks, max_length)

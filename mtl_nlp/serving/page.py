@@ -108,7 +108,7 @@ def build_page(answer: Pipeline, title: str) -> gradio.Blocks:
                 f"Shorten the text.",
                 print_exception=False,
             )
-        answers = answer(text, top_k=None)
+        answers = answer(text, top_k=None, tasks=[task.name for task in tasks])
         return [format_answer(task, answers[task.name], text) for task in tasks]
 
     with gradio.Blocks(title=title, analytics_enabled=False) as page:

@@ -1,90 +1,82 @@
-"""The answers for a file of texts, one text at a time: from lines, JSONL or CoNLL to JSONL or CoNLL."""
+"""The answers for a file of texts, one text at a time, as JSONL or as columns."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from tqdm.auto import tqdm
 from transformers import Pipeline, pipeline
 
-from mtl_nlp.data.conll import read_conllu, read_first_column, read_lines
-from mtl_nlp.errors import DataError, needs_extra
+from mtl_nlp.errors import CommandError, needs_extra
 from mtl_nlp.hub.loading import load_model, load_model_tokenizer
-from mtl_nlp.messages import json_text, one_line
+from mtl_nlp.messages import did_you_mean, json_text, one_line
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.run_folder import ONNX_NAME
+from mtl_nlp.serving.inputs import Source
 
-_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def read_inputs(path: Path, input_format: str) -> Iterator[str | dict[str, Any]]:
-    """Yield the inputs for the pipeline, in the order of the file.
-
-    Args:
-        path: the file.
-        input_format: `text` (one text per line; an empty line is an empty text), `jsonl` (objects with `text` and
-            `text_pair`, or `tokens`), `conll` (one word per line, in the first column) or `conllu`.
-
-    Raises:
-        DataError: if a line cannot be read; the message names the line number.
-    """
-    if input_format in {"conll", "conllu"}:
-        sentences = read_first_column(path) if input_format == "conll" else (s["tokens"] for s in read_conllu(path))
-        yield from ({"tokens": words} for words in sentences)
-        return
-    for number, line in read_lines(path):
-        yield _json_input(path, number, line) if input_format == "jsonl" else line
-
-
-def count_inputs(path: Path, input_format: str) -> int:
-    """Return the number of inputs in a file, for the progress bar."""
-    with open(path, "rb") as lines:
-        if input_format in {"text", "jsonl"}:
-            return sum(1 for _ in lines)
-        blank, sentences = True, 0
-        for line in lines:
-            is_blank = not line.strip() or line.startswith(b"# ")
-            sentences += blank and not is_blank
-            blank = is_blank
-        return sentences
+_DECIMALS = 4
+_DIGITS = 6
+"""Significant digits of a number that is not a probability, since a task may predict numbers of any size."""
 
 
 def answer_file(
-    pipeline: MultitaskPipeline, source: Path, input_format: str, target: TextIO, output_format: str, batch_size: int
+    pipeline: MultitaskPipeline,
+    source: Source,
+    target: TextIO,
+    output_format: str = "jsonl",
+    batch_size: int = 32,
+    **options: Any,
 ) -> int:
     """Answer every input of a file, and write each answer as soon as it is available, in the order of the file.
 
     Args:
         pipeline: the multitask pipeline.
         source: the file.
-        input_format: see `read_inputs`.
         target: the open file to write to.
-        output_format: `jsonl`, objects with the input and `answers`; or `conll`, a comment per task on texts,
-            followed by one line per word with a column per task on words.
-        batch_size: texts per encoder pass.
+        output_format: `jsonl`, objects with the input and `answers`, with probabilities rounded to 4 decimals; or
+            `conll`, a comment that names the columns, and for each input a comment per task on texts, followed by one
+            line per word with a column per task on words. See `as_cell` for words that a column cannot hold.
+        batch_size: texts per encoder pass. The pipeline reads up to 32 batches ahead, except for a batch size of 1.
+        **options: `tasks` and `top_k` of the pipeline.
 
     Returns:
         The number of inputs that were answered.
     """
     count = 0
-    inputs, questions = itertools.tee(read_inputs(source, input_format))
-    answers = pipeline((_question(item) for item in questions), batch_size=batch_size)
+    tasks = pipeline.model.tasks
+    inputs, questions = itertools.tee(source)
+    answers = pipeline((item.question for item in questions), batch_size=batch_size, **options)
     pairs = zip(inputs, answers, strict=True)
     # disable=None shows the bar only in a terminal.
-    for item, answer in tqdm(pairs, total=count_inputs(source, input_format), unit=" texts", disable=None):
+    for item, answer in tqdm(pairs, total=source.count(), unit=" texts", disable=True if source.is_stream else None):
         if output_format == "jsonl":
-            content = {"text": item} if isinstance(item, str) else item
-            target.write(json_text({**content, "answers": answer}) + "\n")
+            content = {"text": item.content} if isinstance(item.content, str) else item.content
+            shown = {name: _rounded(entries, tasks[name]) for name, entries in answer.items()}
+            target.write(json_text({**content, "answers": shown}) + "\n")
         else:
-            target.write(_as_conll(_question(item), answer, pipeline.model.tasks))
+            if count == 0:
+                columns = [_as_name(name) for name in answer if tasks[name].kind.labels_words]
+                target.write(f"# global.columns = {' '.join(['tokens', *columns])}\n")
+            target.write(_as_conll(item.question, answer, tasks))
+        if source.is_stream:
+            target.flush()
         count += 1
     return count
+
+
+def _rounded(entries: Any, task: Task) -> Any:
+    """Return the entries of an answer with rounded scores. A word may have a list of entries."""
+    if isinstance(entries, list):
+        return [_rounded(entry, task) for entry in entries]
+    score = entries["score"]
+    is_number = task.kind.display == "number"
+    return {**entries, "score": float(f"{score:.{_DIGITS}g}") if is_number else round(score, _DECIMALS)}
 
 
 def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]], tasks: Mapping[str, Task]) -> str:
@@ -97,58 +89,76 @@ def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]
         if kind.labels_words:
             columns.append(strings)
         else:
-            lines.append(f"# {name} = {' '.join(strings)}")
-    lines += ["\t".join(row) for row in zip(*columns, strict=True)]
+            lines.append(f"# {_as_name(name)} = {' '.join(' '.join(strings).split())}")
+    alone = len(columns) == 1
+    lines += ["\t".join(as_cell(cell, alone=alone) for cell in row) for row in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n\n"
 
 
-def _json_input(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {number}: not JSON: {error.msg}.") from error
-    except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
-        raise DataError(f"{path}, line {number}: cannot be read as JSON: {one_line(error)}") from error
-    if _SURROGATE_ESCAPE.search(line):
-        try:
-            json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise DataError(f"{path}, line {number}: half of a surrogate pair is not a character.") from error
-    if not isinstance(content, dict) or not ("text" in content or "tokens" in content):
-        raise DataError(f'{path}, line {number}: expected an object with "text" or "tokens". Found {line.strip():.80}.')
-    if "tokens" in content:
-        if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
-            raise DataError(f'{path}, line {number}: "tokens" should be a list of strings. Found {line.strip():.80}.')
-        return content
-    if not isinstance(content["text"], str):
-        raise DataError(f'{path}, line {number}: "text" should be a string. Found {line.strip():.80}.')
-    if not isinstance(content.get("text_pair", ""), str | None):
-        raise DataError(f'{path}, line {number}: "text_pair" should be a string. Found {line.strip():.80}.')
-    return content
+def as_cell(text: str, *, alone: bool = False) -> str:
+    """Return a word or label in a form that a reader of columns reads as one cell of its line.
+
+    White space becomes a no-break space, except single spaces in a line with tabs. An empty cell becomes `_`, as in
+    CoNLL-U, and a word that starts like a line `-DOCSTART-` gets a different hyphen.
+
+    Args:
+        text: the word or label.
+        alone: whether the line has no other cell.
+    """
+    cell = re.sub(r"\s" if alone or text.startswith("#") else r"[^\S ]", "\u00a0", text)
+    if not cell.strip():
+        return "_"
+    return f"\u2010{cell[1:]}" if cell.startswith("-DOCSTART-") else cell
 
 
-def _question(item: str | dict[str, Any]) -> str | dict[str, Any]:
-    """Return the part of an input that the pipeline reads. The other keys, such as an id, only go to the output."""
-    if isinstance(item, str):
-        return item
-    keys = ("tokens",) if "tokens" in item else ("text", "text_pair")
-    return {key: item[key] for key in keys if item.get(key) is not None}
+def _as_name(task: str) -> str:
+    """Return the name of a task as the key of a comment, which has no white space."""
+    return re.sub(r"[^\w:.-]", "_", task)
 
 
-def load_pipeline(folder: str) -> Pipeline:
+def task_names(texts: Iterable[str], valid: Sequence[str]) -> list[str]:
+    """Return the tasks that an option names, separated by commas or spaces.
+
+    Args:
+        texts: the values of the option. A name with a comma is a value of its own.
+        valid: the tasks of the model.
+
+    Raises:
+        CommandError: if the model has no such task.
+    """
+    names = [name for text in texts for name in ([text] if text in valid else filter(None, text.split(",")))]
+    for name in names:
+        if name not in valid:
+            raise CommandError(f"--tasks {name}: no such task. {did_you_mean(name, valid)}")
+    return names
+
+
+def load_pipeline(folder: str, device: str | None = None) -> Pipeline:
     """Return the pipeline of a trained model, or of a model that was exported as ONNX.
 
     Args:
         folder: folder or Hub id of a trained model, or folder of an exported model.
+        device: the device of the model, such as `cpu` or `cuda:1`; by default the first accelerator, if there is one.
 
     Raises:
         ModelError: if the folder or repository has no usable multitask model.
-        CommandError: if the model is an ONNX file and the extra `onnx` is not installed.
+        CommandError: if the model is an ONNX file and the extra `onnx` is not installed, or the device does not exist.
     """
     if not (Path(folder) / ONNX_NAME).is_file():
+        chosen = {} if device is None else {"device": _existing(device)}
         model = load_model(folder)
-        return pipeline("multitask", model=model, tokenizer=load_model_tokenizer(folder, model.config))
+        return pipeline("multitask", model=model, tokenizer=load_model_tokenizer(folder, model.config), **chosen)
+    if device not in {None, "cpu"}:
+        raise CommandError(f"--device {device}: an ONNX model runs on the CPU here. Leave out the option.")
     with needs_extra("onnx"):
         from mtl_nlp.export.onnx import OnnxMultitaskModel
     exported = OnnxMultitaskModel.from_pretrained(folder)
     return pipeline("multitask", model=exported, tokenizer=load_model_tokenizer(folder, exported.config))
+
+
+def _existing(device: str) -> torch.device:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # NotImplementedError: the device `meta`
+        raise CommandError(f"--device {device}: cannot be used: {one_line(error)}") from error
+    return torch.device(device)

@@ -13,13 +13,15 @@ from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.layers_multitask import layers_of
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
+from mtl_nlp.training.display import shows_bars
 
 
 @dataclass
 class MultitaskTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the settings of the joint loss.
 
-    `metric_for_best_model` is `mtl_score` unless given.
+    `metric_for_best_model` is `mtl_score` unless given. `disable_tqdm` is true by default where a bar is not readable,
+    such as in a pipe or the log of a CI job.
 
     Args:
         loss_weights: w_t of each task in the joint loss. For a task that is not named, w_t is 0.6 if the task labels
@@ -67,6 +69,11 @@ class MultitaskTrainingArguments(TrainingArguments):
     # Trainer's filter waits for the device at every micro-batch, and logs a loss of NaN as 0.
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Not supported: a run ends if a loss or gradient is not finite."}
+    )
+    # A bar in a pipe or in the log of a CI job is a line of control characters.
+    disable_tqdm: bool | None = field(
+        default=None,
+        metadata={"help": "Whether to print lines instead of bars; true by default except in terminals and notebooks."},
     )
     # The count of evaluations without improvement continues when a run resumes.
     restore_callback_states_from_checkpoint: bool = field(default=True)
@@ -124,6 +131,8 @@ class MultitaskTrainingArguments(TrainingArguments):
         # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        if self.disable_tqdm is None and not shows_bars():
+            self.disable_tqdm = True
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "mtl_score"
         super().__post_init__()

@@ -1,18 +1,39 @@
-"""A Trainer that describes its training for `results.json`."""
+"""A Trainer that shows its progress, and describes its training for `results.json`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from transformers import TrainerCallback
+
 from mtl_nlp.balancing.registry import weighting_name
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.training.best import best_scores
+from mtl_nlp.training.display import STOCK_DISPLAYS, TrainingDisplay
 from mtl_nlp.training.freezing import frozen_tasks
 from mtl_nlp.training.stepping import SteppingTrainer
 
 
 class DescribingTrainer(SteppingTrainer):
-    """A Trainer that describes its training."""
+    """A Trainer that shows the progress of its training and describes the training."""
+
+    display: TrainingDisplay
+
+    def show_progress(self) -> None:
+        """Replace Trainer's display by a readable one, except in a notebook."""
+        stock = [each for each in map(self.pop_callback, STOCK_DISPLAYS) if each is not None]
+        self.display = TrainingDisplay(
+            self.tasks,
+            lambda: self.progress.rows,
+            lambda: self._log.so_far() if self.args.world_size == 1 else {},
+            with_bars=not self.args.disable_tqdm,
+        )
+        if stock:
+            self.add_callback(self.display)
+
+    def remove_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
+        """Remove a callback. The classes of Trainer's own displays stand for the display that replaces them."""
+        super().remove_callback(TrainingDisplay if callback in STOCK_DISPLAYS else callback)
 
     def describe_training(self) -> dict[str, Any]:
         """Return a description for `results.json`.

@@ -61,6 +61,12 @@ class TrainingLog:
         """Add a step's weighted pull, which is equal in all processes."""
         self._pull = pull.detach() if self._pull is None else self._pull + pull.detach()
 
+    def so_far(self) -> dict[str, float]:
+        """Return the mean loss over the labelled units since the last log by task. Valid if there is one process."""
+        sums, left_out = self._sums.tolist(), self._left_out.tolist()
+        units = [self._counts.units.get(task, 0) - left for task, left in zip(self.tasks, left_out, strict=True)]
+        return {task: one / count for task, one, count in zip(self.tasks, sums, units, strict=True) if count > 0}
+
     def take(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """Return the entries, and reset all sums.
 

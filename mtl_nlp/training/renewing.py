@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, enable_full_determinism, set_seed
 from transformers.trainer_utils import BestRun, number_of_arguments
 
@@ -115,7 +116,8 @@ class RenewingTrainer(DescribingTrainer):
 
     def _note(self, text: str) -> None:
         if self.is_world_process_zero():
-            self.note(text)
+            with tqdm.external_write_mode():
+                self.note(text)
 
     def renew(self, trial: Any = None) -> None:
         """Build a new model for a training, and everything that depends on it.

@@ -170,6 +170,7 @@ class MultitaskTrainer(RenewingTrainer):
         self._resumed: TrainerState | None = None
         self.epochs = EpochStart(self._streams)
         self.note: Callable[[str], None] = logger.warning
+        self.show_progress()
         self.bind()
         self._warn_of_idle_devices()
 
@@ -226,7 +227,7 @@ class MultitaskTrainer(RenewingTrainer):
                 broadcast(value.data)
         folder = Path(self.args.output_dir)
         lock = locked(folder) if self.is_world_process_zero() else contextlib.nullcontext()
-        with lock, lost_processes_reported(folder):
+        with lock, lost_processes_reported(folder), contextlib.closing(self.display):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         self.progress.stop()
         if self.is_stopped:

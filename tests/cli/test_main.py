@@ -14,7 +14,7 @@ from mtl_nlp import __version__
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import DataError, RecipeError
 
-COMMANDS = ("plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
+COMMANDS = ("init", "schema", "plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -100,7 +100,7 @@ def test_a_missing_recipe_is_refused_in_one_line(capsys):
     [
         ("a.jsonl", '{"tokens": ["a", "b"], "y": ["X"]}', "token-classification", "row 0, column 'y': 2 tokens but 1"),
         ("a.jsonl", "", "token-classification", "a file is empty"),
-        ("a.jsonl", '{"tokens": ["a"], "z": 1}', "regression", "no column 'y' (for t). Did you mean 'z'"),
+        ("a.jsonl", '{"tokens": ["a"], "z": 1}', "regression", "no column 'y' (for t). Valid: tokens, z"),
         ("a.jsonl", '{"tokens": ["a"], "y": [1]}', "token-classification", "expected a list of label names"),
         ("a.jsonl", '{"tokens": ["a"], "y": "x"}', "regression", "expected a finite number; found 'x'"),
         ("a.jsonl", '{"tokens": ["a"], "y": NaN}', "regression", "expected a finite number; found nan"),

@@ -180,6 +180,28 @@ def test_a_second_training_in_the_folder_needs_a_choice(trained, tmp_path, capsy
         main(train(recipe, "--overwrite", "--resume", output_dir=run))
 
 
+def test_a_training_in_a_pipe_says_what_it_does(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(train(trained / "recipe.yaml", output_dir=tmp_path / "run", training__max_steps=1)) == 0
+    printed = capsys.readouterr()
+    assert (printed.err, "\r" in printed.out) == ("", False)
+    lines = iter(printed.out.splitlines())
+    assert next(lines) == f"{trained / 'recipe.yaml'}: loading the libraries"
+    for start in (
+        "loading the tokenizer of ",
+        "loading dataset sample",
+        "tokenizing sample/train: 504 rows",
+        "encoder: ",
+        "building the model from ",
+        "training: 1 steps of 1",
+        "trained 1 steps in ",
+        "The model is in ",
+    ):
+        assert any(line.startswith(start) for line in lines), start
+    assert main(["plan", str(trained / "recipe.yaml"), "--set", f"output_dir={tmp_path / 'other'}"]) == 0
+    assert capsys.readouterr().out.startswith("encoder: ")
+
+
 def test_an_invalid_recipe_overwrites_nothing(trained, tmp_path, capsys):
     run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
     (run / "checkpoint-2").mkdir()

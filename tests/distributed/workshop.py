@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import socket
 import subprocess
@@ -165,7 +166,8 @@ class Started:
         """The last step that the command has logged."""
         stdout = self.read("stdout")
         first = stdout.partition("resuming from checkpoint-")[2].partition("\n")[0] or "0"
-        return int(first) + stdout.count("{'loss'")
+        steps = re.findall(r"^step (\d+)/.* loss ", stdout, re.MULTILINE)
+        return int(steps[-1] if steps else first)
 
     def freeze(self) -> list[psutil.Process]:
         """Stop all processes at once, including the workers of a launcher and of a loader."""

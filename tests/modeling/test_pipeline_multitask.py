@@ -138,6 +138,16 @@ def test_second_text_of_a_pair_is_read(answer):
     assert one != other
 
 
+def test_a_single_text_has_no_answer_of_a_pair_task_unless_asked_for(answer, monkeypatch):
+    monkeypatch.setattr(answer.model.config, "pair_tasks", ["score"])
+    everything = answer({"text": "Ada lives.", "text_pair": "Yes."})
+    one = answer("Ada lives.")
+    assert list(one) == [name for name in everything if name != "score"]
+    assert list(answer("Ada lives.", tasks=["score"])) == ["score"]
+    monkeypatch.setattr(answer.model.config, "pair_tasks", list(everything))
+    assert list(answer("Ada lives.")) == list(everything)
+
+
 def test_given_tokens_are_not_split_further(answer):
     entries = answer({"tokens": ["can't", "New York", ""]})["pos"]
     assert [(entry["word"], entry["start"], entry["end"]) for entry in entries] == [

@@ -13,7 +13,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
-from mtl_nlp.run.prepare import prepare, prepare_evaluation
+from mtl_nlp.run.prepare import _pair_tasks, prepare, prepare_evaluation
 
 
 def test_a_recipe_can_be_an_object_a_file_or_a_dict(quick_recipe, tmp_path):
@@ -111,6 +111,17 @@ def test_an_evaluation_needs_the_models_tasks_and_the_split(saved, quick_recipe)
     )
     with pytest.raises(RecipeError, match=message):
         prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(saved), "validation")
+
+
+@pytest.mark.parametrize(
+    ("trained", "before", "kept"), [([], [], ["nli"]), (["nli"], [], []), (["nli", "x"], ["nli", "x"], ["x", "nli"])]
+)
+def test_tasks_of_pairs_are_known(quick_recipe, trained, before, kept):
+    pairs = {"path": "json", "data_files": {"train": "a.jsonl"}, "inputs": {"text": "a", "text_pair": "b"}}
+    pairs["labels"] = {"nli": "label", "topic": "topic"}
+    quick_recipe["tasks"]["nli"] = {"type": "text-classification"}
+    recipe = Recipe.from_dict({**quick_recipe, "datasets": {**quick_recipe["datasets"], "pairs": pairs}})
+    assert _pair_tasks(recipe, trained, before) == kept
 
 
 def test_every_type_of_task_and_several_datasets_make_one_run(quick_recipe, tmp_path):

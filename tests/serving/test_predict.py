@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 from transformers import pipeline
 
 from mtl_nlp.data.conll import read_conll
-from mtl_nlp.errors import DataError
+from mtl_nlp.errors import CommandError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.build import build_model
 from mtl_nlp.run.prepare import prepare
-from mtl_nlp.serving.predict import answer_file, count_inputs, read_inputs
+from mtl_nlp.serving.inputs import Source
+from mtl_nlp.serving.predict import answer_file, as_cell, task_names
 
 HARD_TEXTS = [
     "",
@@ -41,7 +43,7 @@ def write(path: Path, *lines: str) -> Path:
 
 def answers(answer: Any, source: Path, input_format: str, output_format: str = "jsonl", batch_size: int = 3) -> str:
     target = io.StringIO()
-    count = answer_file(answer, source, input_format, target, output_format, batch_size)
+    count = answer_file(answer, Source(source, input_format), target, output_format, batch_size)
     written = target.getvalue()
     assert count == (written.count("\n") if output_format == "jsonl" else written.count("\n\n"))
     return written
@@ -62,7 +64,7 @@ def test_answers_of_a_file_equal_those_of_the_pipeline(answer, tmp_path):
     for row, text in zip(rows, texts, strict=True):
         expected = answer(text)
         assert [entry["label"] for entry in row["answers"]["pos"]] == [entry["label"] for entry in expected["pos"]]
-        assert row["answers"]["topic"][0]["score"] == pytest.approx(expected["topic"][0]["score"], abs=1e-5)
+        assert row["answers"]["topic"][0]["score"] == pytest.approx(expected["topic"][0]["score"], abs=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -96,42 +98,6 @@ def test_json_lines_take_texts_pairs_and_tokens(answer, tmp_path):
     assert rows[3]["answers"]["pos"] == []
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"text": ', r"a\.jsonl, line 2: not JSON"),
-        ("", r"line 2: not JSON"),
-        (r'{"text": "half a \ud83d pair"}', r"line 2: half of a surrogate pair"),
-        ('["Ada"]', r'line 2: expected an object with "text" or "tokens"\. Found \["Ada"\]'),
-        ('"Ada"', "line 2: expected an object"),
-        ('{"txt": "Ada"}', "line 2: expected an object"),
-        ('{"text": 3}', r'line 2: "text" should be a string\. Found {"text": 3}'),
-        ('{"text": null}', 'line 2: "text" should be a string'),
-        ('{"text": "a", "text_pair": ["b"]}', 'line 2: "text_pair" should be a string'),
-        ('{"tokens": "Ada"}', r'line 2: "tokens" should be a list of strings\. Found {"tokens": "Ada"}'),
-        ('{"tokens": 5}', 'line 2: "tokens" should be a list of strings'),
-        ('{"tokens": ["a", null]}', 'line 2: "tokens" should be a list of strings'),
-        ('{"tokens": [["a"]]}', 'line 2: "tokens" should be a list of strings'),
-        ('{"text_pair": "a"}', "line 2: expected an object"),
-        ("{}", "line 2: expected an object"),
-        pytest.param('{"text": "a", "id": ' + "[" * 99_999, "line 2: cannot be read as JSON: maximum rec", id="deep"),
-        pytest.param('{"text": "a", "id": ' + "9" * 5000 + "}", "line 2: cannot be read as JSON: Exceeds", id="digits"),
-    ],
-)
-def test_a_bad_line_is_named_with_its_number(tmp_path, line, message):
-    source = write(tmp_path / "a.jsonl", '{"text": "Ada"}', line)
-    with pytest.raises(DataError, match=message):
-        list(read_inputs(source, "jsonl"))
-
-
-@pytest.mark.parametrize("input_format", ["text", "jsonl", "conll", "conllu"])
-def test_a_line_that_is_not_utf8_is_named(tmp_path, input_format):
-    (tmp_path / "a").write_bytes(b"\n" + "café\n".encode("latin-1"))
-    inputs = read_inputs(tmp_path / "a", "text" if input_format == "jsonl" else input_format)
-    with pytest.raises(DataError, match="line 2: not UTF-8"):
-        list(inputs)
-
-
 def test_column_files_are_written_with_one_column_per_task(answer, tmp_path):
     source = write(tmp_path / "a.conll", "-DOCSTART- -X-", "# id = 1", "Ada B-PER", "runs O", "", "#tag O", "Hi")
     written = answers(answer, source, "conll", "conll")
@@ -152,28 +118,60 @@ def test_treebanks_are_read_by_their_words(answer, tmp_path):
     assert json.loads(rows)["tokens"] == ["do", "n't"]
 
 
-@pytest.mark.parametrize(
-    ("input_format", "content", "count"),
-    [("text", "a\n\nb", 3), ("jsonl", "{}\n{}\n", 2), ("conll", "# x = y\na O\nb O\n\n\nc O\n", 2), ("text", "", 0)],
-)
-def test_inputs_are_counted_for_the_progress_bar(tmp_path, input_format, content, count):
-    (tmp_path / "a").write_text(content)
-    assert count_inputs(tmp_path / "a", input_format) == count
-
-
 @pytest.mark.parametrize("input_format", ["text", "jsonl", "conll", "conllu"])
 def test_an_empty_file_has_no_answers(answer, tmp_path, input_format):
     assert answers(answer, write(tmp_path / "a"), input_format) == ""
 
 
-def test_byte_order_mark_and_dos_line_ends_are_removed(tmp_path):
-    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfAda\r\nruns\r\n")
-    assert list(read_inputs(tmp_path / "a", "text")) == ["Ada", "runs"]
-
-
 def test_every_line_is_valid_json_even_if_the_input_is_not(answer, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"text": "Ada", "id": NaN, "others": [Infinity, 1.5]}\n', encoding="utf-8")
     target = io.StringIO()
-    assert answer_file(answer, tmp_path / "in.jsonl", "jsonl", target, "jsonl", 1) == 1
+    assert answer_file(answer, Source(tmp_path / "in.jsonl", "jsonl"), target, "jsonl", 1) == 1
     found = json.loads(target.getvalue(), parse_constant=pytest.fail)
     assert (found["id"], found["others"]) == (None, [None, 1.5])
+
+
+CASES = [
+    ["Lena", "\n", "slept"],
+    ["a\tb", "c"],
+    [" ", " "],
+    ["", ""],
+    ["\u200b", "x"],
+    ["New York", "is"],
+    ["line\u2028sep", "y"],
+    ["# topic = zzz", "w"],
+    ["-DOCSTART-", "w"],
+    ["x" * 5000],
+]
+
+
+@pytest.mark.parametrize("tasks", [["pos", "topic"], ["topic"]])
+def test_columns_can_be_read_back_whatever_the_words_hold(answer, tmp_path, tasks):
+    source = write(tmp_path / "a.jsonl", *(json.dumps({"tokens": words}) for words in CASES))
+    with open(tmp_path / "out.conll", "w", encoding="utf-8") as target:
+        assert answer_file(answer, Source(source, "jsonl"), target, "conll", 4, tasks=tasks) == len(CASES)
+    columns = ["tokens", *tasks[:-1]]
+    assert (tmp_path / "out.conll").read_text().startswith(f"# global.columns = {' '.join(columns)}\n")
+    found = list(read_conll(tmp_path / "out.conll", columns))
+    assert [len(sentence["tokens"]) for sentence in found] == [len(words) for words in CASES]
+    assert all(sentence["topic"] in answer.model.tasks["topic"].labels for sentence in found)
+    assert found[5]["tokens"][0] == ("New York" if len(tasks) == 2 else "New\u00a0York")
+    assert [as_cell(word) for word in ("a\tb", "", "ok")] == ["a\u00a0b", "_", "ok"]
+
+
+def test_scores_have_four_decimals(answer, tmp_path):
+    source = write(tmp_path / "a.txt", "Ada lives in Paris.")
+    target = io.StringIO()
+    answer_file(answer, Source(source), target, tasks=["pos", "topic"], top_k=2)
+    entries = json.loads(target.getvalue())["answers"]
+    assert len(entries["topic"]) == 2
+    scores = re.findall(r'"score": ([\d.e-]+)', target.getvalue())
+    assert scores
+    assert all(len(score) <= 6 for score in scores)
+
+
+def test_tasks_are_separated_by_commas_or_spaces():
+    valid = ["pos", "ner", "a, b"]
+    assert task_names(["pos,ner", "a, b"], valid) == ["pos", "ner", "a, b"]
+    with pytest.raises(CommandError, match=r"^--tasks nre: no such task\. Did you mean 'ner'\?"):
+        task_names(["pos", "nre"], valid)

@@ -29,6 +29,7 @@ OVERRIDDEN = {
     "log",
     "num_examples",
     "push_to_hub",
+    "remove_callback",
     "save_model",
     "set_initial_training_values",
     "train",

@@ -1,0 +1,135 @@
+"""The draft of a recipe from data files: a YAML text in which a comment explains each guess. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtl_nlp.messages import conceal
+from mtl_nlp.run.draft_columns import ColumnGuesses, TaskGuess, guess_columns
+from mtl_nlp.run.draft_files import DataFiles, find_files
+
+DEFAULT_ENCODER = "${MINILM:-sentence-transformers/all-MiniLM-L6-v2}"
+_VALIDATION_SIZE = 0.1
+_BUILDERS = {"tsv": ("csv", {"sep": "\t"}), "conllu": ("conllu", {})}
+"""Format -> the `path` in the recipe and its other keys; the name of the format itself for other formats."""
+
+
+def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAULT_ENCODER) -> str:
+    """Return a recipe for data files as YAML. Each guess has a comment with its reason and how to change it.
+
+    Args:
+        files: files, or folders of files.
+        output: the file of the recipe, to which the paths in it are relative.
+        encoder: the encoder of the recipe.
+
+    Raises:
+        DataError: if a file cannot be read, or has no texts or labels that can be recognised.
+    """
+    datasets = find_files(files)
+    guesses = {data.name: guess_columns(data.name, data.rows(), data.format) for data in datasets}
+    names = _task_names(guesses)
+    tasks: dict[str, TaskGuess] = {}
+    for dataset, found in guesses.items():
+        for column, task in found.tasks.items():
+            tasks.setdefault(names[dataset, column], task)
+    lines = [
+        f"# A first recipe for {', '.join(guesses)}. Each comment gives the reason of a guess, and how to change it.",
+        "#",
+        f"# check: mtl-nlp plan {output.name}",
+        f"# train: mtl-nlp train {output.name}",
+        "# keys:  mtl-nlp schema",
+        "",
+        f"encoder: {_scalar(encoder)}    # any encoder of the Hub, or a folder",
+        f"output_dir: {_scalar(f'runs/{output.stem}')}    # the folder of the trained model",
+        "",
+        "tasks:",
+        *(f"  {_scalar(name)}: {_flow(task.options)}    # {task.why}" for name, task in tasks.items()),
+        "",
+        "datasets:",
+    ]
+    for data in datasets:
+        own = {names[data.name, column]: column for column in guesses[data.name].tasks}
+        lines += _dataset_lines(data, guesses[data.name], own, output.resolve().parent)
+    lines += [
+        "",
+        "training:    # fields of transformers.TrainingArguments",
+        "  num_train_epochs: 3    # more for few rows, until the validation scores stop rising",
+        "  learning_rate: 1.0e-4    # for encoders of the size of BERT base and above, 2.0e-5 to 5.0e-5",
+        "  per_device_train_batch_size: 16",
+        "  eval_strategy: epoch    # the scores on validation after each epoch",
+        "  save_strategy: no    # epoch: a checkpoint after each epoch, to resume from",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _dataset_lines(data: DataFiles, found: ColumnGuesses, labels: Mapping[str, str], folder: Path) -> list[str]:
+    path, options = _BUILDERS.get(data.format, (data.format, {}))
+    lines = [f"  {_scalar(data.name)}:", f"    path: {path}"]
+    lines += [f"    {key}: {_scalar(value)}" for key, value in options.items()]
+    if found.names is not None:
+        lines.append(f"    columns: {_flow(found.names)}    # the names are guesses; each column needs one")
+    lines.append("    data_files:" if data.is_named else "    data_files:    # no file name says a split")
+    for split, files in data.splits.items():
+        shown = [_relative(each, folder) for each in _as_globs(files)]
+        lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
+    if "validation" not in data.splits:
+        lines.append(
+            f"    validation_size: {_VALIDATION_SIZE}    # no file is for validation: a share of the training rows is"
+        )
+    lines.append(f"    inputs: {_flow(found.inputs)}    # {found.inputs_why}")
+    lines.append("    labels:    # task: column")
+    lines += [f"      {_scalar(task)}: {_scalar(column)}" for task, column in labels.items()]
+    lines += [f"      # {_comment(column)} has no task: {_comment(why)}" for column, why in found.left_out.items()]
+    return lines
+
+
+def _task_names(guesses: Mapping[str, ColumnGuesses]) -> dict[tuple[str, str], str]:
+    """Return the name of the task of each dataset and column.
+
+    Columns of one name in several datasets share a task if they have the same options, and a label in common or no
+    labels. Otherwise the task has the name of its dataset too.
+    """
+    first: dict[str, TaskGuess] = {}
+    names = {}
+    for dataset, found in guesses.items():
+        for column, task in found.tasks.items():
+            known = first.setdefault(column, task)
+            is_same = known.options == task.options and bool(known.labels & task.labels) == bool(known.labels)
+            names[dataset, column] = column if is_same else f"{dataset}_{column}"
+    return names
+
+
+def _as_globs(files: Sequence[Path]) -> list[Path]:
+    """Return one pattern for files that are all the files of their folder with their ending; otherwise the files."""
+    folder, suffix = files[0].parent, files[0].suffix
+    is_whole = len(files) > 1 and set(files) == {each for each in folder.iterdir() if each.suffix == suffix}
+    return [folder / f"*{suffix}"] if is_whole else list(files)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return the path of a file relative to the folder of the recipe, unless the file is far from the folder."""
+    relative = Path(os.path.relpath(path.resolve(), folder))
+    return str(path.resolve() if relative.parts[:3] == ("..", "..", "..") else relative)
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as a YAML scalar of one line."""
+    return yaml.safe_dump(value, allow_unicode=True, width=float("inf")).removesuffix("...\n").strip()
+
+
+def _flow(value: Mapping[str, Any] | Sequence[Any]) -> str:
+    """Return a mapping or list as YAML of one line."""
+    plain = dict(value) if isinstance(value, Mapping) else list(value)
+    return yaml.safe_dump(
+        plain, allow_unicode=True, default_flow_style=True, sort_keys=False, width=float("inf")
+    ).strip()
+
+
+def _comment(text: str) -> str:
+    return " ".join(conceal(text).split())

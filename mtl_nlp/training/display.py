@@ -1,0 +1,236 @@
+"""The progress of training and evaluation in a terminal, a pipe, or the log of a CI job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
+from transformers.trainer_utils import has_length
+from transformers.utils.import_utils import is_in_notebook
+
+from mtl_nlp.messages import in_terminal, is_finite, table
+from mtl_nlp.modeling.tasks_multitask import Task
+
+STOCK_DISPLAYS = (PrinterCallback, ProgressCallback)
+"""The callbacks of Trainer that print the log as dicts, which a [`TrainingDisplay`] replaces."""
+
+_LONGEST_SILENCE = 10.0
+"""Seconds without a sign of life."""
+_SCORE = "_mtl_score"
+
+
+def shows_bars() -> bool:
+    """Return whether progress bars are readable here: in a terminal or a notebook, and not in the log of a CI job."""
+    return in_terminal() or is_in_notebook()
+
+
+class TrainingDisplay(TrainerCallback):
+    """Callback that shows a bar with the remaining time and the losses, or a line per log, and a table per evaluation.
+
+    Only the main process prints. With default logging, at most ten seconds pass without a sign of life.
+
+    Args:
+        tasks: all tasks by name.
+        rows: a function that returns the number of rows trained on so far, over all processes.
+        losses: a function that returns the loss of each task since the last log, or nothing if the processes would have
+            to exchange their losses first.
+        with_bars: whether to show bars on stderr, instead of plain lines on stdout.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        rows: Callable[[], int],
+        losses: Callable[[], Mapping[str, float]],
+        *,
+        with_bars: bool,
+    ) -> None:
+        self.tasks = tasks
+        self.rows = rows
+        self.losses = losses
+        self.with_bars = with_bars
+        self._bar: tqdm | None = None
+        self._evaluation: tqdm | None = None
+        self._best: dict[str, float] = {}
+        self._first_step = self._rows_before = self._batches = 0
+        self._started = self._logged = self._shown = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Open the bar. A resumed training continues at its step and knows its best scores."""
+        if not state.is_world_process_zero:
+            return
+        self._first_step, self._rows_before = state.global_step, self.rows()
+        self._started = self._logged = self._shown = time.monotonic()
+        self._best = {}
+        for entry in state.log_history:
+            self._is_best(entry)
+        if self.with_bars:
+            self._bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", dynamic_ncols=True
+            )
+        else:
+            self._print(f"training: {state.max_steps - state.global_step} steps of {state.max_steps}")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Move the bar, and give a sign of life after ten seconds without one."""
+        if not state.is_world_process_zero:
+            return
+        if self._bar is not None:
+            self._bar.update(state.global_step - self._bar.n)
+        if control.should_log or not self._is_silent():
+            return
+        shown = _losses_text(self.losses().items())
+        if self._bar is not None:
+            self._shown = time.monotonic()
+            if shown:
+                self._bar.set_postfix_str(shown)
+        else:
+            self._print("  ".join([_position(state), *([shown] if shown else []), *self._speed(state)]))
+
+    def on_prediction_step(
+        self, args: Any, state: TrainerState, control: Any, eval_dataloader: Any = None, **kwargs: Any
+    ) -> None:
+        """Move the bar of an evaluation, which ends with the batches of its dataset."""
+        if not state.is_world_process_zero or not has_length(eval_dataloader):
+            return
+        total = len(eval_dataloader)
+        self._batches = self._batches % total + 1
+        if self.with_bars:
+            if self._evaluation is None:
+                self._evaluation = tqdm(
+                    total=total, desc="evaluating", unit=" batches", leave=False, dynamic_ncols=True
+                )
+            self._evaluation.update()
+        elif self._is_silent():
+            self._print(f"evaluating: batch {self._batches} of {total}")
+        if self._batches == total:
+            self._end_evaluation()
+
+    def on_evaluate(
+        self, args: Any, state: TrainerState, control: Any, metrics: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
+        """Show the scores of an evaluation."""
+        if not state.is_world_process_zero:
+            return
+        self._end_evaluation()
+        prefix = _prefix_of(metrics or {})
+        if metrics is None or prefix is None:
+            return
+        best_keys = self._is_best(metrics)
+        title = f"evaluation{prefix.removeprefix('eval').replace('_', ' ', 1)} at {_position(state)}"
+        scores = [
+            (name, task.kind.primary_score, metrics[key], key in best_keys, metrics.get(f"{prefix}_{name}_loss"))
+            for name, task in self.tasks.items()
+            if (key := f"{prefix}_{name}_{task.kind.primary_score}") in metrics
+        ]
+        key = f"{prefix}{_SCORE}"
+        scores.append(("all", "mtl_score", metrics[key], key in best_keys, metrics.get(f"{prefix}_loss")))
+        if self.with_bars:
+            lines = [(name, metric, _number(value, best), _number(loss)) for name, metric, value, best, loss in scores]
+            header = ("task", "metric", "score", "loss")
+            self._print(f"{title} (* best so far)\n{table(header, lines)}")
+        else:
+            texts = [
+                f"{name} {metric} {_number(value, best)} loss {_number(loss)}"
+                for name, metric, value, best, loss in scores
+            ]
+            self._print(f"{title}: {', '.join(texts)} (* best so far)")
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Show the entries of a log, except those of an evaluation."""
+        if not state.is_world_process_zero or not logs or _prefix_of(logs) is not None:
+            return
+        if "train_runtime" in logs:
+            self.close()
+            self._print(f"trained {state.global_step} steps in {tqdm.format_interval(logs['train_runtime'])}")
+        elif "loss" not in logs:
+            shown = "  ".join(f"{key} {_number(value)}" for key, value in logs.items() if key != "epoch")
+            self._print(f"{_position(state)}  {shown}")
+        else:
+            shown = _losses_text([("loss", logs["loss"]), *self._losses_in(logs)])
+            if self._bar is not None:
+                self._shown = time.monotonic()
+                self._bar.set_postfix_str(shown)
+                return
+            rate = f"lr {logs['learning_rate']:.2e}" if "learning_rate" in logs else ""
+            skipped = [f"{key} {count}" for key, count in logs.items() if key.startswith("skipped_")]
+            parts = [_position(state), shown, rate, *skipped, *self._speed(state)]
+            self._print("  ".join(part for part in parts if part))
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Close the bars."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all bars."""
+        self._end_evaluation()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _end_evaluation(self) -> None:
+        self._batches = 0
+        if self._evaluation is not None:
+            self._evaluation.close()
+            self._evaluation = None
+
+    def _print(self, text: str) -> None:
+        self._shown = time.monotonic()
+        with tqdm.external_write_mode():
+            print(text, flush=True)
+
+    def _is_silent(self) -> bool:
+        return time.monotonic() - self._shown >= _LONGEST_SILENCE
+
+    def _speed(self, state: TrainerState) -> list[str]:
+        """Return the rows per second since the last call, and the remaining time."""
+        now, rows = time.monotonic(), self.rows()
+        speed = (rows - self._rows_before) / max(now - self._logged, 1e-9)
+        self._logged, self._rows_before = now, rows
+        left = (
+            (now - self._started) / max(state.global_step - self._first_step, 1) * (state.max_steps - state.global_step)
+        )
+        return [f"{speed:.3g} rows/s", f"ETA {tqdm.format_interval(left)}"]
+
+    def _losses_in(self, logs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        return [(name, logs[f"loss_{name}"]) for name in self.tasks if f"loss_{name}" in logs]
+
+    def _is_best(self, entry: Mapping[str, Any]) -> set[str]:
+        """Return the keys of an evaluation's primary scores that are the best so far, and remember these scores."""
+        prefix = _prefix_of(entry)
+        if prefix is None:
+            return set()
+        keys = [f"{prefix}_{name}_{task.kind.primary_score}" for name, task in self.tasks.items()]
+        found = {}
+        for key in [*keys, f"{prefix}{_SCORE}"]:
+            value = entry.get(key)
+            if value is not None and is_finite(value) and value > self._best.get(key, float("-inf")):
+                found[key] = value
+        self._best |= found
+        return set(found)
+
+
+def _prefix_of(logs: Mapping[str, Any]) -> str | None:
+    """Return the prefix of an evaluation's keys, such as `eval`; None for a different log."""
+    return next((key.removesuffix(_SCORE) for key in logs if key.endswith(_SCORE)), None)
+
+
+def _position(state: TrainerState) -> str:
+    epoch = "" if state.epoch is None else f", epoch {state.epoch:.4g}"
+    return f"step {state.global_step}/{state.max_steps}{epoch}"
+
+
+def _number(value: Any, is_best: bool = False) -> str:
+    if value is None or not is_finite(value):
+        return "-"
+    return f"{value:.4f}{'*' if is_best else ''}" if isinstance(value, float) else str(value)
+
+
+def _losses_text(losses: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name} {_number(value)}" for name, value in losses)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtl_nlp.errors import DataError
+from mtl_nlp.serving.inputs import Source
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": ', r"a\.jsonl, line 2: not JSON"),
+        ("", r"line 2: not JSON"),
+        (r'{"text": "half a \ud83d pair"}', r"line 2: half of a surrogate pair"),
+        ('["Ada"]', r'line 2: expected an object with "text" or "tokens"\. Found \["Ada"\]'),
+        ('"Ada"', "line 2: expected an object"),
+        ('{"txt": "Ada"}', "line 2: expected an object"),
+        ('{"text": 3}', r'line 2: "text" should be a string\. Found {"text": 3}'),
+        ('{"text": null}', 'line 2: "text" should be a string'),
+        ('{"text": "a", "text_pair": ["b"]}', 'line 2: "text_pair" should be a string'),
+        ('{"tokens": "Ada"}', r'line 2: "tokens" should be a list of strings\. Found {"tokens": "Ada"}'),
+        ('{"tokens": 5}', 'line 2: "tokens" should be a list of strings'),
+        ('{"tokens": ["a", null]}', 'line 2: "tokens" should be a list of strings'),
+        ('{"tokens": [["a"]]}', 'line 2: "tokens" should be a list of strings'),
+        ('{"text_pair": "a"}', "line 2: expected an object"),
+        ("{}", "line 2: expected an object"),
+        pytest.param('{"text": "a", "id": ' + "[" * 99_999, "line 2: cannot be read as JSON: maximum rec", id="deep"),
+        pytest.param('{"text": "a", "id": ' + "9" * 5000 + "}", "line 2: cannot be read as JSON: Exceeds", id="digits"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_number(tmp_path, line, message):
+    source = write(tmp_path / "a.jsonl", '{"text": "Ada"}', line)
+    with pytest.raises(DataError, match=message):
+        list(Source(source, "jsonl"))
+
+
+@pytest.mark.parametrize("input_format", ["text", "jsonl", "conll", "conllu"])
+def test_a_line_that_is_not_utf8_is_named(tmp_path, input_format):
+    (tmp_path / "a").write_bytes(b"\n" + "café\n".encode("latin-1"))
+    inputs = Source(tmp_path / "a", "text" if input_format == "jsonl" else input_format)
+    with pytest.raises(DataError, match="line 2: not UTF-8"):
+        list(inputs)
+
+
+@pytest.mark.parametrize(
+    ("input_format", "content", "count"),
+    [
+        ("text", "a\n\nb", 3),
+        ("jsonl", "{}\n{}\n", 2),
+        ("conll", "# x = y\na O\nb O\n\n\nc O\n", 2),
+        ("text", "", 0),
+        ("csv", 'a,b\n"x\ny",1\nz,2\n', 2),
+    ],
+)
+def test_inputs_are_counted_for_the_progress_bar(tmp_path, input_format, content, count):
+    (tmp_path / "a").write_text(content)
+    assert Source(tmp_path / "a", input_format).count() == count
+
+
+def test_byte_order_mark_and_dos_line_ends_are_removed(tmp_path):
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfAda\r\nruns\r\n")
+    assert [item.question for item in Source(tmp_path / "a", "text")] == ["Ada", "runs"]
+
+
+def test_a_table_is_read_by_its_columns(tmp_path):
+    source = write(tmp_path / "a.csv", "id,body,reply,text", '1,"Hi, ""Ada""\nand Max",Hello,x', "", "2,,NA,y")
+    first, second = Source(source, "csv", "body", "reply")
+    assert first.question == {"text": 'Hi, "Ada"\nand Max', "text_pair": "Hello"}
+    assert first.content == {"id": "1", "body": 'Hi, "Ada"\nand Max', "reply": "Hello", "text": "x"}
+    assert second.question == {"text": "", "text_pair": "NA"}
+    assert [item.question for item in Source(source, "csv")] == [{"text": "x"}, {"text": "y"}]
+    alone = write(tmp_path / "a.tsv", "sentence", 'one "word', "two")
+    assert [item.question["text"] for item in Source(write(tmp_path / "b.csv", "sentence", "one", "two"), "csv")] == [
+        "one",
+        "two",
+    ]
+    assert Source(alone, "tsv").count() is not None
+
+
+@pytest.mark.parametrize(
+    ("columns", "line", "message"),
+    [
+        (("txt", None), "1,a", r"a\.csv: no column 'txt' \(--text-column\)\. Did you mean 'text'\?"),
+        (("text", "second"), "1,a", r"no column 'second' \(--text-pair-column\)\. Valid: id, text\."),
+        (("text", None), "1", r"a\.csv, line 2: expected 2 columns \(id, text\), found 1\."),
+    ],
+)
+def test_a_table_without_the_column_is_refused(tmp_path, columns, line, message):
+    with pytest.raises(DataError, match=message):
+        list(Source(write(tmp_path / "a.csv", "id,text", line), "csv", *columns))
+
+
+def test_json_lines_have_named_columns_too(tmp_path):
+    source = write(tmp_path / "a.jsonl", '{"premise": "a", "hypothesis": "b", "tokens": ["x"]}')
+    (item,) = Source(source, "jsonl", "premise", "hypothesis")
+    assert item.question == {"text": "a", "text_pair": "b"}
+    with pytest.raises(DataError, match=r'line 1: "sentence" should be a string'):
+        list(Source(source, "jsonl", "sentence"))
