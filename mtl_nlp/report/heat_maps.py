@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from mtl_nlp.hub.comparison import MINUS
+from mtl_nlp.balancing.verdicts import cosine_text
 from mtl_nlp.report.blocks import Plot, Table
 from mtl_nlp.report.svg import COLOURS, GRID, axes_of, drawing, shortened, to_svg
 
@@ -162,4 +162,4 @@ def without_diagonal(values: Values) -> list[list[float | None]]:
 
 def signed(value: float | None) -> str:
     """Return a number with its sign and two decimals, such as `−0.12`; an empty text for None."""
-    return "" if value is None else f"{value:+.2f}".replace("-", MINUS)
+    return "" if value is None else cosine_text(value)

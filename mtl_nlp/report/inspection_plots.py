@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from mtl_nlp.hub.comparison import MINUS, unit_of
+from mtl_nlp.hub.comparison import unit_of
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
 from mtl_nlp.report.heat_maps import heat_map, matrix_plot, rows_plot, shaded_table, signed
@@ -126,7 +126,7 @@ def _ablation(ablation: Ablation, layers: Sequence[str], prefix: str, tasks: dic
 
 
 def _change(task: InspectedTask, value: float | None) -> str:
-    return "" if value is None else change_text(task.metric, value).replace("-", MINUS)
+    return "" if value is None else change_text(task.metric, value)
 
 
 def _head_map(

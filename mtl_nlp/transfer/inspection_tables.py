@@ -29,8 +29,7 @@ def describe_inspection(content: Mapping[str, Any]) -> str:
 
 def change_text(metric: str, change: float) -> str:
     """Return a change of a score with its sign, in points for shares."""
-    unit = unit_of(metric)
-    return f"{change * unit.factor:+.{unit.digits}f}"
+    return unit_of(metric).change(change)
 
 
 def heads_text(heads: Sequence[Sequence[int]]) -> str:
