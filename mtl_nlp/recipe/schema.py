@@ -258,8 +258,7 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
     problems = error.errors()
     # A misspelt key is also a missing key.
     first = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
-    # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
-    where = re.sub(r"\.(bool|str|float|list\[.*)$", "", ".".join(str(part) for part in first["loc"]))
+    where = _key_of(first)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         valid = _fields_at(first["loc"][:-1])
@@ -272,10 +271,42 @@ def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
     elif first["type"] not in {"value_error", "assertion_error"}:
         text = value_at(written, first["loc"])
         found = repr(text) if has_variable(text) else conceal(repr(first["input"]))
-        message = f"{message}. Found {found:.80}"
+        # Each type that a key may have is a problem of its own.
+        rules = dict.fromkeys(_rule_of(each) for each in problems if _key_of(each) == where)
+        message = f"should be {' or '.join(rules)}. Found {found:.80}"
         if first["type"] == "literal_error" and (near := get_close_matches(str(first["input"]), _literals(first), 1)):
             message += f". Did you mean {near[0]!r}?"
     return f"{where}: {message}".removeprefix(": ")
+
+
+def _key_of(problem: ErrorDetails) -> str:
+    """Return the path of a key, without the type that pydantic tried last, such as `list[str]`."""
+    return re.sub(r"\.(bool|str|int|float|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"])))
+
+
+_RULES = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "list": "a list",
+    "dict": "a section with keys and values",
+    "finite_number": "a finite number",
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "literal_error": "{expected}",
+}
+"""The start of the type of a problem -> the rule that the value breaks."""
+
+
+def _rule_of(problem: ErrorDetails) -> str:
+    """Return the rule that a value breaks, in words that follow `should be`."""
+    for start, rule in _RULES.items():
+        if problem["type"] == start or problem["type"].partition("_")[0] == start:
+            return rule.format(**problem.get("ctx", {}))
+    return problem["msg"].removeprefix("Input should be ")
 
 
 def _literals(problem: ErrorDetails) -> list[str]:
