@@ -18,8 +18,8 @@ _MOST_PAIRS = 6
 _READING = (
     "The gradients of two tasks on the same encoder conflict if their cosine is below 0 (orange): a step that helps "
     "one task then hurts the other. A cosine near 0 is usual, and blue cells are tasks that pull in one direction. "
-    "The percentage is the share of measurements with a conflict. The verdict is a conflict if the 95 % interval of the "
-    "mean is below 0. Two tasks fight most in the layer with the strongest orange. Word embeddings are left out."
+    "The percentage is the share of measurements with a conflict. The verdict is a conflict if the 95 % interval of "
+    "the mean is below 0. Two tasks fight most in the layer with the strongest orange. Word embeddings are left out."
 )
 
 _Pair = tuple[int, int]

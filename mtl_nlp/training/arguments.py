@@ -31,8 +31,9 @@ class MultitaskTrainingArguments(TrainingArguments):
             instead of `per_device_train_batch_size`. A row counts once, even if the encoder reads the row once per
             adapter of its tasks.
         head_learning_rate: the learning rate of the new layers of the heads; by default 10 times `learning_rate` in a
-            model of several tasks, and `learning_rate` in a model of one task. Pretrained layers (the encoder, and the
-            pooler in the heads of families such as BERT) always have `learning_rate`.
+            model of several tasks, and `learning_rate` in a model of one task and for the heads of a trained model.
+            Pretrained layers (the encoder, and the pooler in the heads of families such as BERT) always have
+            `learning_rate`.
         adapter_learning_rate: the learning rate of the adapters; `learning_rate` by default.
         adapter_pull: λ of the penalty that pulls the adapters of tasks towards their mean, see `adapter_deviation`.
         early_stopping_patience: the number of evaluations without a better `metric_for_best_model` after which

@@ -39,7 +39,7 @@ from mtl_nlp.training.callbacks import (
 )
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
-from mtl_nlp.training.defaults import head_learning_rate, loss_weighting_of
+from mtl_nlp.training.defaults import head_learning_rate, heads_with_rate, loss_weighting_of
 from mtl_nlp.training.describing import DescribingTrainer
 from mtl_nlp.training.divergence import DivergenceWatch
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
@@ -273,12 +273,12 @@ class MultitaskTrainer(DescribingTrainer):
         own_rates = [
             (
                 head_learning_rate(self.args, self.trained_tasks),
-                [p for head in self.model.heads for p in head.new_parameters()],
+                [p for head in heads_with_rate(self.args, self.model) for p in head.new_parameters()],
             ),
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
         ]
         for rate, parameters in own_rates:
-            if is_new and rate is not None:
+            if is_new and rate is not None and parameters:
                 set_learning_rate(optimizer, parameters, rate)
         include_weighting(optimizer, self.loss_weighting, self.args.learning_rate, is_new=is_new)
         return optimizer
