@@ -134,8 +134,8 @@ def test_other_methods_have_no_state(name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("pcgrad", {"x": 1}, "loss.gradients_kwargs.x: no such parameter of pcgrad. pcgrad has no parameters."),
-        ("cagrad", {"d": 1}, "loss.gradients_kwargs.d: no such parameter of cagrad. Did you mean 'c'?"),
+        ("pcgrad", {"x": 1}, "loss.gradients_kwargs.x: pcgrad has no such parameter. pcgrad has no parameters."),
+        ("cagrad", {"d": 1}, "loss.gradients_kwargs.d: cagrad has no such parameter. Did you mean 'c'?"),
         ("cagrad", {"c": -1}, "loss.gradients_kwargs.c: should be a number of at least 0. Found -1."),
         ("cagrad", {"c": float("nan")}, "loss.gradients_kwargs.c: should be a number of at least 0. Found nan."),
         ("gradvac", {"beta": "a"}, "loss.gradients_kwargs.beta: should be a number from 0 to 1. Found 'a'."),

@@ -14,8 +14,8 @@ def test_every_part_has_a_table():
     for line in (
         "Inspected on validation: 300 texts of ewt.",
         "layer       weights moved (ner)  1 − CKA (ner)",
-        "The probes learned from the training split (2,000 texts for ner, 2,000 texts for genre, 2,000 texts for rating) "
-        "and were scored on validation.",
+        "The probes learned from the training split (2,000 texts for ner, 2,000 texts for genre, 2,000 texts for "
+        "rating) and were scored on validation.",
         "score of a probe on  ner f1 (%)  genre accuracy (%)  rating pearson",
         "own head             80.00       80.00               0.8000",
         "change without  ner f1 (points)  genre accuracy (points)  rating pearson",
