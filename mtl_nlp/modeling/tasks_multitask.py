@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
 from .label_kinds_multitask import LabelKind
+from .scores_multitask import choose_scores, score_names
 from .spans_multitask import SCHEMES, scheme_labels
 from .text_kinds_multitask import ClassesPerText, ClassPerText, NumberPerText
 from .word_kinds_multitask import ClassPerWord, SpansOfWords
@@ -34,9 +35,11 @@ class Task(abc.ABC):
     Args:
         name: the task's name, unique in its model: any text of one line.
         labels: the label space in the order of the logits; empty until the data are read.
+        metrics: the names of the scores of the task, see `SCORES`; None for those of its label kind.
+        primary: the score that enters `mtl_score`; None for that of the label kind.
 
     Raises:
-        ValueError: if the name is not a text of one line, or two labels are equal.
+        ValueError: if the name is not a text of one line, two labels are equal, or a score does not fit the task.
     """
 
     type: ClassVar[str]
@@ -44,6 +47,8 @@ class Task(abc.ABC):
 
     name: str
     labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] | None = None
+    primary: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
@@ -58,6 +63,10 @@ class Task(abc.ABC):
         object.__setattr__(self, "labels", labels)
         if len(set(self.labels)) < len(self.labels):
             raise ValueError(f"Task {self.name!r}: labels must be unique. Found {list(self.labels)}.")
+        try:
+            object.__setattr__(self, "metrics", score_names(self.metrics))
+        except ValueError as error:
+            raise ValueError(f"Task {self.name!r}: {error}") from error
 
     @abc.abstractmethod
     def make_kind(self) -> LabelKind:
@@ -68,6 +77,13 @@ class Task(abc.ABC):
         """The task's label kind."""
         kind = self.make_kind()
         kind.check_definition()
+        if self.metrics is not None or self.primary is not None:
+            try:
+                kind.metric, kind.primary_score = choose_scores(
+                    kind.metric, kind.primary_score, self.metrics, self.primary
+                )
+            except ValueError as error:
+                raise ValueError(f"Task {self.name!r}: {error}") from error
         return kind
 
     @property
@@ -93,6 +109,16 @@ class Task(abc.ABC):
     def with_labels(self, labels: Iterable[str]) -> Task:
         """Return a copy of the task with these labels as its label space."""
         return dataclasses.replace(self, labels=tuple(labels))
+
+    def with_scores_of(self, other: Task) -> Task:
+        """Return a copy with the scores that a different task asks for; the task itself if it asks for none."""
+        if other.metrics is None and other.primary is None:
+            return self
+        return dataclasses.replace(self, metrics=other.metrics, primary=other.primary)
+
+    def without_scores(self) -> Task:
+        """Return a copy of the task with the scores of its label kind."""
+        return dataclasses.replace(self, metrics=None, primary=None)
 
     def beside_words(self) -> Task:
         """Return the task with the default options for a model with tasks that label words; by default the same."""

@@ -88,7 +88,7 @@ class Recipe(Section):
         for name, options in tasks.items():
             if "labels" in options or "name" in options:
                 raise ValueError(f"task {name!r}: leave out `labels` (taken from the data) and `name` (the task's key)")
-            task_from_dict({**options, "name": name})
+            task_from_dict({**options, "name": name}).kind.check_definition()  # the kind checks the names of scores
         return tasks
 
     @model_validator(mode="before")

@@ -82,6 +82,8 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
     for name, task in run.tasks.items():
         if name not in model.tasks:
             model.add_task(task)
+        model.tasks[name] = task  # with the scores that the recipe asks for
+    model.config.tasks = [task.to_dict() for task in model.tasks.values()]
     model.config.max_length, model.config.stride = run.config.max_length, run.config.stride
     adapt(model, run.recipe)
     return model

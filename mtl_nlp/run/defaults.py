@@ -40,7 +40,7 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     found = [
         Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
-        if task.with_labels(()) != recipe.task(name) and name not in run.trained_heads
+        if task.with_labels(()).without_scores() != recipe.task(name).without_scores() and name not in run.trained_heads
     ]
     new = [name for name in trained if name not in run.trained_heads]
     if arguments.head_learning_rate is None and len(trained) > 1 and new:

@@ -53,8 +53,15 @@ class Run:
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from."""
-        return {task.name: task for task in self.config.get_tasks()}
+        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from.
+
+        The recipe decides the scores of its tasks.
+        """
+        tasks = {task.name: task for task in self.config.get_tasks()}
+        return {
+            name: task.with_scores_of(self.recipe.task(name)) if name in self.recipe.tasks else task
+            for name, task in tasks.items()
+        }
 
     @property
     def train(self) -> dict[str, EncodedDataset | EncodedStream]:
@@ -151,10 +158,15 @@ def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[s
     has_words = reads_words(tasks.values())
     for name, task in tasks.items():
         beside_words = task.beside_words()
-        is_beside_words = trained[name].with_labels(()) == beside_words if name in trained else has_words
+        is_beside_words = _same_head(trained[name], beside_words) if name in trained else has_words
         if "pooling" not in recipe.tasks[name] and is_beside_words:
             tasks[name] = beside_words
     return tasks
+
+
+def _same_head(trained: Task, task: Task) -> bool:
+    """Return whether a trained task has the options of a task of the recipe; scores have no effect on the head."""
+    return trained.with_labels(()).without_scores() == task.without_scores()
 
 
 def _check_formats(recipe: Recipe) -> None:
@@ -166,7 +178,7 @@ def _check_formats(recipe: Recipe) -> None:
 def _check_task_options(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
     """Check that the tasks in both the recipe and the trained model have the same options."""
     for name in trained.keys() & tasks.keys():
-        if trained[name].with_labels(()) != tasks[name]:
+        if not _same_head(trained[name], tasks[name]):
             raise RecipeError(
                 f"tasks.{name}: {recipe.encoder} has a task of this name with different options. Rename the task."
             )

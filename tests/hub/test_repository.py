@@ -40,6 +40,7 @@ CODE = {
     "parts_multitask.py",
     "pipeline_multitask.py",
     "routing_multitask.py",
+    "scores_multitask.py",
     "saving_multitask.py",
     "tasks_multitask.py",
     "text_kinds_multitask.py",

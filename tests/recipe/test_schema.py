@@ -147,6 +147,8 @@ def test_unknown_name_is_refused_with_the_nearest_valid_name(key, value, message
         ("tasks.pos", None, r"^tasks\.pos: should be a section with keys and values\. Found None"),
         ("tasks.pos.type", ["x"], r"^tasks: Task 'pos': `type` should be one of .*'x'"),
         ("tasks.pos.type", "tagging", r"^tasks: Task 'pos': `type` should be one of .*'tagging'"),
+        ("tasks.genre.metrics", ["macro_f2"], r"^tasks: Task 'genre': `metrics`: .*Did you mean 'macro_f1'"),
+        ("tasks.genre.primary", "f1", r"^tasks: Task 'genre': `primary`: .*Found 'f1'.*Valid: accuracy, balanced_"),
         ("tasks.pos.scheme", "bio", r"^tasks: Task 'pos': `scheme` should be one of iob2.*'bio'"),
         ("tasks.pos.scheme", 2, r"^tasks: Task 'pos': `scheme` should be one of .*2"),
         ("datasets.ewt", "x", r"^datasets\.ewt: should be a section with the keys path, "),
