@@ -111,6 +111,7 @@ class _Results(BaseModel):
     split: str = ""
     tasks: dict[str, dict[str, _Number | None]] = Field(default_factory=dict)
     mtl_score: _Number | None = None
+    frames: dict[str, _Number | None] = Field(default_factory=dict)
     training: _Training | None = None
     provenance: _Provenance | None = None
 

@@ -8,6 +8,7 @@ import torch
 
 from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.checks import check_positive
 
 
 class ComparingWeighting(LossWeighting):
@@ -43,6 +44,27 @@ class ComparingWeighting(LossWeighting):
     def numbers_of(self, step: WeightingStep) -> list[int]:
         """Return the positions in `tasks` of the tasks with losses in a step."""
         return [number for number, task in enumerate(self.tasks) if task in step.losses]
+
+
+class MovingWeighting(ComparingWeighting):
+    """A comparing weighting that moves its weights itself, after each step and with a constant learning rate.
+
+    Args:
+        tasks: the tasks by name.
+        rate: the learning rate of the weights.
+
+    Raises:
+        ValueError: if there are fewer than two tasks, or the learning rate is not positive.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], rate: float) -> None:
+        super().__init__(tasks)
+        check_positive("learning_rate", rate)
+        self.rate = rate
+
+    def stacked(self, measured: Mapping[str, torch.Tensor], numbers: Sequence[int]) -> torch.Tensor:
+        """Return the measured scalars of the tasks at some positions as a vector."""
+        return torch.stack([measured[self.tasks[number]] for number in numbers])
 
 
 def chosen(values: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:

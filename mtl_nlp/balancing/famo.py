@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import torch
 
-from mtl_nlp.balancing.comparing import ComparingWeighting, chosen, put
+from mtl_nlp.balancing.comparing import MovingWeighting, chosen, put
 from mtl_nlp.balancing.weighting import WeightingStep
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe.checks import check_not_negative, check_positive
+from mtl_nlp.recipe.checks import check_not_negative
 
 _SMALL = 1e-8
 _BETAS = (0.9, 0.999)
 
 
-class Famo(ComparingWeighting):
+class Famo(MovingWeighting):
     """Weights that let all losses fall at the same relative rate.
 
     With z = softmax(ω) over the m tasks of the step, w_t = m · c · z_t / L_t, where c = 1 / Σ_t (z_t / L_t) gives the
@@ -48,10 +48,8 @@ class Famo(ComparingWeighting):
     updates: torch.Tensor
 
     def __init__(self, tasks: Mapping[str, Task], learning_rate: float = 0.025, weight_decay: float = 0.001) -> None:
-        super().__init__(tasks)
-        check_positive("learning_rate", learning_rate)
+        super().__init__(tasks, learning_rate)
         check_not_negative("weight_decay", weight_decay)
-        self.rate = learning_rate
         self.weight_decay = weight_decay
         self.register_buffer("logits", torch.zeros(len(tasks)))  # ω
         self.register_buffer("moments", torch.zeros(2, len(tasks)))  # the first and second moments of Adam
@@ -62,7 +60,7 @@ class Famo(ComparingWeighting):
         numbers = self.numbers_of(step)
         if not numbers:
             return {}
-        losses = torch.stack([step.losses[self.tasks[number]] for number in numbers])
+        losses = self.stacked(step.losses, numbers)
         weights = torch.softmax(chosen(self.logits, numbers), dim=0) / (losses + _SMALL)
         weights = len(numbers) * weights / weights.sum()
         return {self.tasks[number]: weight for number, weight in zip(numbers, weights.unbind(), strict=True)}
@@ -72,10 +70,8 @@ class Famo(ComparingWeighting):
         numbers = self.numbers_of(step)
         if len(numbers) < 2:
             return
-        names = [self.tasks[number] for number in numbers]
         before, after = (
-            torch.log(torch.stack([losses[name] for name in names]) + _SMALL)
-            for losses in (step.losses, step.losses_after)
+            torch.log(self.stacked(losses, numbers) + _SMALL) for losses in (step.losses, step.losses_after)
         )
         logits, fallen = chosen(self.logits, numbers), before - after
         shares = torch.softmax(logits, dim=0)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from mtl_nlp.balancing.gradients import GradientMethod, check_number, normalised, seeded
+from mtl_nlp.balancing.parameters import check_known
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import conceal, did_you_mean
+from mtl_nlp.messages import conceal
 
 _ScaleMode = Literal["min", "median", "rmse"]
 
@@ -301,10 +302,10 @@ def build_gradient_method(
             f"loss.gradients: {name} combines the gradients of several tasks, and there is only one. Leave it out."
         )
     valid = tuple(inspect.signature(method).parameters)[1:]
-    for key in kwargs:
-        if key not in valid:
-            known = did_you_mean(key, valid) if valid else f"{name} has no parameters."
-            raise RecipeError(f"loss.gradients_kwargs.{key}: no such parameter of {name}. {known}")
+    try:
+        check_known(name, kwargs, valid, "loss.gradients_kwargs")
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
     try:
         built = method(names, **kwargs)
     except ValueError as error:

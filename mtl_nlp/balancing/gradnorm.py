@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import torch
 
-from mtl_nlp.balancing.comparing import ComparingWeighting, chosen, put
+from mtl_nlp.balancing.comparing import MovingWeighting, chosen, put
 from mtl_nlp.balancing.weighting import WeightingStep
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe.checks import check_not_negative, check_positive
+from mtl_nlp.recipe.checks import check_not_negative
 
 _SMALL = 1e-12
 _LOWEST = 1e-3
 
 
-class GradNorm(ComparingWeighting):
+class GradNorm(MovingWeighting):
     """Weights that bring the gradients of all tasks on the shared weights to a common norm.
 
     G_t = w_t · ‖∇_W L_t‖ is the norm of a task's weighted gradient on W, the shared weights of the encoder's last
@@ -48,11 +48,9 @@ class GradNorm(ComparingWeighting):
     first_losses: torch.Tensor
 
     def __init__(self, tasks: Mapping[str, Task], alpha: float = 1.5, learning_rate: float = 0.025) -> None:
-        super().__init__(tasks)
+        super().__init__(tasks, learning_rate)
         check_not_negative("alpha", alpha)
-        check_positive("learning_rate", learning_rate)
         self.alpha = alpha
-        self.rate = learning_rate
         self.register_buffer("values", torch.ones(len(tasks)))
         self.register_buffer("first_losses", torch.zeros(len(tasks)))  # 0 for a task without a first loss
 
@@ -65,10 +63,7 @@ class GradNorm(ComparingWeighting):
         numbers = self.numbers_of(step)
         if not numbers:
             return
-        names = [self.tasks[number] for number in numbers]
-        losses, norms = (
-            torch.stack([measured[name] for name in names]) for measured in (step.losses, step.gradient_norms)
-        )
+        losses, norms = self.stacked(step.losses, numbers), self.stacked(step.gradient_norms, numbers)
         first = chosen(self.first_losses, numbers)
         first = torch.where(first > 0, first, losses)
         put(self.first_losses, numbers, first)

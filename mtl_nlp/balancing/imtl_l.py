@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from mtl_nlp.balancing.learned import LearnedWeighting
 from mtl_nlp.balancing.scalarized import gradient_weights
-from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
+from mtl_nlp.balancing.weighting import WeightingStep
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe.checks import check_positive
 
 
-class ImtlL(LossWeighting):
+class ImtlL(LearnedWeighting):
     """Learned weights that bring all weighted losses to the same value, 1.
 
     With the learned log scale a_t, which starts at 0, and the share s_t of a step's rows that have a label of task t
@@ -36,10 +36,7 @@ class ImtlL(LossWeighting):
     def __init__(self, tasks: Mapping[str, Task], learning_rate: float = 0.01) -> None:
         from torchjd.scalarization import IMTLL  # an optional package
 
-        super().__init__()
-        check_positive("learning_rate", learning_rate)
-        self.tasks = list(tasks)
-        self.learning_rate = learning_rate
+        super().__init__(tasks, learning_rate)
         self.terms = nn.ModuleList([IMTLL(()) for _ in tasks])
 
     def weights(self, step: WeightingStep) -> dict[str, torch.Tensor]:
@@ -50,11 +47,7 @@ class ImtlL(LossWeighting):
             weights[task] = weight if step.shares.get(task) else weight.detach()
         return weights
 
-    def penalty(self, step: WeightingStep) -> torch.Tensor:
-        """Return −Σ_t s_t · a_t, the terms for losses of zero."""
-        terms = [
-            share * term(torch.zeros_like(term.log_scale))
-            for task, term in zip(self.tasks, self.terms, strict=True)
-            if (share := step.shares.get(task))
-        ]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
+    def term(self, number: int) -> torch.Tensor:
+        """Return −a_t, the value for a loss of zero."""
+        own = self.terms[number]
+        return own(torch.zeros_like(own.log_scale))

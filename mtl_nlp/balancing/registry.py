@@ -14,12 +14,12 @@ from mtl_nlp.balancing.famo import Famo
 from mtl_nlp.balancing.gradnorm import GradNorm
 from mtl_nlp.balancing.imtl_l import ImtlL
 from mtl_nlp.balancing.log_classes import LogClasses
+from mtl_nlp.balancing.parameters import check_known
 from mtl_nlp.balancing.random_weights import RandomWeights
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.stch import SmoothTchebycheff
 from mtl_nlp.balancing.uncertainty import Uncertainty
 from mtl_nlp.balancing.weighting import LossWeighting
-from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.checks import LossWeight
 
@@ -87,15 +87,9 @@ def build_weighting(
 
 def _checked(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a weighting as numbers of their types."""
-    valid = own_parameters(name)
+    check_known(name, kwargs, own_parameters(name), "weighting_kwargs")
     types = get_type_hints(WEIGHTINGS[name].__init__)
-    values = {}
-    for key, value in kwargs.items():
-        if key not in valid:
-            hint = did_you_mean(key, valid) if valid else "It has no parameters."
-            raise ValueError(f"weighting_kwargs.{key}: {name} has no such parameter. {hint}")
-        values[key] = _number(key, value, types[key])
-    return values
+    return {key: _number(key, value, types[key]) for key, value in kwargs.items()}
 
 
 def _number(key: str, value: Any, kind: type) -> Any:

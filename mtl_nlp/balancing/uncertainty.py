@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from mtl_nlp.balancing.weighting import LossWeighting, WeightingStep
+from mtl_nlp.balancing.learned import LearnedWeighting
+from mtl_nlp.balancing.weighting import WeightingStep
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.recipe.checks import check_positive
 
 
-class Uncertainty(LossWeighting):
+class Uncertainty(LearnedWeighting):
     """Learned weights by the homoscedastic uncertainty of each task.
 
     With the learned log variance η_t = log σ_t², which starts at 0, and the share s_t of a step's rows that have a
@@ -42,10 +42,7 @@ class Uncertainty(LossWeighting):
     """
 
     def __init__(self, tasks: Mapping[str, Task], learning_rate: float = 0.01) -> None:
-        super().__init__()
-        check_positive("learning_rate", learning_rate)
-        self.tasks = list(tasks)
-        self.learning_rate = learning_rate
+        super().__init__(tasks, learning_rate)
         self._factors = [0.5 if task.kind.num_outcomes is None else 1.0 for task in tasks.values()]
         # One parameter per task: without a gradient, the optimizer does not move the parameter of an absent task.
         self.log_variances = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in tasks])
@@ -57,11 +54,6 @@ class Uncertainty(LossWeighting):
             for task, factor, value in zip(self.tasks, self._factors, self.log_variances, strict=True)
         }
 
-    def penalty(self, step: WeightingStep) -> torch.Tensor:
-        """Return Σ_t s_t · ½ η_t."""
-        terms = [
-            0.5 * share * value
-            for task, value in zip(self.tasks, self.log_variances, strict=True)
-            if (share := step.shares.get(task))
-        ]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
+    def term(self, number: int) -> torch.Tensor:
+        """Return ½ η_t."""
+        return 0.5 * self.log_variances[number]

@@ -71,6 +71,11 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--predictions", metavar="FILE", help="write every prediction with gold label, probability and text, as JSONL"
     )
+    parser.add_argument(
+        "--details",
+        action="store_true",
+        help="also precision, recall and F1 of each label, and the confusion of classes",
+    )
     add_overrides(parser)
 
 
@@ -139,6 +144,7 @@ def evaluate(options: argparse.Namespace) -> None:
     output = beside if is_beside else writable_file(options.output, options.recipe, options.model)
     predictions = None if options.predictions is None else _predictions_file(options, output)
     quiet_libraries()
+    from mtl_nlp.evaluation.details import describe_details, details_of
     from mtl_nlp.evaluation.evaluator import score_answers
     from mtl_nlp.evaluation.predictions import predictions_of, write_predictions
     from mtl_nlp.evaluation.results import describe_scores, results
@@ -164,6 +170,9 @@ def evaluate(options: argparse.Namespace) -> None:
         return
     evaluation = score_answers(answers, split, run.tasks)
     print("\n" + describe_scores(evaluation, options.split))
+    details = details_of(answers, split, run.tasks) if options.details else {}
+    if details:
+        print("\n" + describe_details(details))
     if predictions is not None:
         with writing_to(predictions, "--predictions"):
             write_predictions(predictions, predictions_of(answers, split, options.split))
@@ -171,6 +180,8 @@ def evaluate(options: argparse.Namespace) -> None:
     if output is None:
         return
     content = results(options.split, evaluation, split, recipe.sha256(), training_in(output), recipe.own_code)
+    if details:
+        content["details"] = details
     with writing_to(output, "--output"):
         write_results(output, content)
         if output == beside:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,10 +56,12 @@ class Evaluation:
     Attributes:
         scores: for each task, its scores by name, from 0 to 1 (errors and correlations in their usual range).
         mtl_score: the mean of the tasks' primary scores.
+        frames: the frame accuracy by dataset, see `frame_accuracies`.
     """
 
     scores: dict[str, dict[str, float]]
     mtl_score: float
+    frames: dict[str, float] = field(default_factory=dict)
 
     def flat(self) -> dict[str, float]:
         """Return the scores in one dict, `{"pos_accuracy": …, "mtl_score": …}`, as logged by Trainer."""
@@ -224,4 +226,36 @@ def score(
         if pairs:
             scores[name] = compute(task.kind.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     primary = [scores[name][task.kind.primary_score] for name, task in tasks.items() if name in scores]
-    return Evaluation(scores, float(np.mean(primary)))
+    return Evaluation(scores, float(np.mean(primary)), frame_accuracies(predictions, datasets, tasks))
+
+
+def frame_accuracies(
+    predictions: Mapping[str, Mapping[str, list[Any]]],
+    datasets: Mapping[str, EncodedDataset],
+    tasks: Mapping[str, Task],
+) -> dict[str, float]:
+    """Return the sentence-level semantic frame accuracy of each dataset that labels one class and one kind of spans.
+
+    It is the share of texts in which the class of the text and all spans are right, such as an intent with its slots
+    (Goo et al. 2018, Slot-Gated Modeling for Joint Slot Filling and Intent Prediction). Texts without one of the two
+    labels do not count. A dataset with several tasks of either kind has no frame accuracy.
+
+    Args:
+        predictions: dataset -> task -> predictions as `decode_pieces` returns them.
+        datasets: the encoded split of each dataset.
+        tasks: all tasks by name.
+    """
+    found = {}
+    for name, encoded in datasets.items():
+        kinds = [(task, tasks[task].kind) for task in encoded.references if task in tasks]
+        classes = [task for task, kind in kinds if kind.display == "class"]
+        spans = [task for task, kind in kinds if kind.display == "marks" and kind.mark_names != kind.labels]
+        if len(classes) != 1 or len(spans) != 1:
+            continue
+        columns = [
+            [*zip(predictions[name][task], encoded.references[task], strict=True)] for task in (*classes, *spans)
+        ]
+        labelled = [pairs for pairs in zip(*columns, strict=True) if all(gold is not None for _, gold in pairs)]
+        if labelled:
+            found[name] = float(np.mean([all(guess == gold for guess, gold in pairs) for pairs in labelled]))
+    return found

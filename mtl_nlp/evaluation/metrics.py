@@ -5,6 +5,8 @@ Importing `evaluate` and the scoring libraries takes seconds, so this module is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 import evaluate
@@ -13,11 +15,12 @@ from datasets import Features, List, Value
 from scipy import stats
 from seqeval import scheme as schemes
 from seqeval.metrics.v1 import precision_recall_fscore_support
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_score, r2_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.own_metrics import OWN_METRICS
 from mtl_nlp.modeling.label_kinds_multitask import Metric
+from mtl_nlp.modeling.scores_multitask import DEFAULT_SCORES, OWN_SCORES, ChosenScores
 from mtl_nlp.modeling.spans_multitask import as_bioes
 
 _STRINGS = {"predictions": Value("string"), "references": Value("string")}
@@ -140,11 +143,93 @@ METRICS: dict[str, type[_Module]] = {
 """The metrics by name, the `metric` of a label kind."""
 
 
+_AVERAGED = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
+
+
+def _of_classes(name: str, predictions: Sequence[Any], references: Sequence[Any]) -> float:
+    """Return a score of classes by its name, such as `macro_f1`."""
+    if name == "accuracy":
+        return accuracy_score(references, predictions)
+    if name == "mcc":
+        return matthews_corrcoef(references, predictions)
+    if name == "balanced_accuracy":  # the mean recall of the classes that occur; scikit-learn warns about others
+        return recall_score(references, predictions, labels=sorted(set(references)), average="macro", zero_division=0)
+    average, _, score = name.partition("_")
+    return _AVERAGED[score](references, predictions, average=average, zero_division=0)
+
+
+def _of_words(name: str, predictions: list[list[str]], references: list[list[str]]) -> float:
+    flat = [list(chain.from_iterable(labels)) for labels in (predictions, references)]
+    return _of_classes(name, *flat) if flat[1] else 0.0
+
+
+def _of_spans(scheme: type) -> Callable[[str, list, list], float]:
+    def score(name: str, predictions: list[list[str]], references: list[list[str]]) -> float:
+        if name == "accuracy":
+            return _of_words(name, predictions, references)
+        if all(tag == "O" for labels in (*predictions, *references) for tag in labels):
+            return 0.0  # without any span, seqeval would take the mean of nothing
+        average, _, which = name.partition("_")
+        place = ("precision", "recall", "f1").index(which)
+        return precision_recall_fscore_support(
+            references, predictions, average=average, scheme=scheme, zero_division=0
+        )[place]
+
+    return score
+
+
+def _of_sets(name: str, predictions: list[list[str]], references: list[list[str]]) -> float:
+    if name == "exact_match":
+        return float(np.mean([set(p) == set(r) for p, r in zip(predictions, references, strict=True)]))
+    binarizer = MultiLabelBinarizer().fit([*predictions, *references])
+    if not len(binarizer.classes_):
+        return 0.0
+    truth, guess = binarizer.transform(references), binarizer.transform(predictions)
+    hits, guessed, named = (truth * guess).sum(axis=0), guess.sum(axis=0), truth.sum(axis=0)
+    average, _, score = name.partition("_")
+    if average == "weighted":  # by the number of texts of each class
+        of_class = 2 * hits / np.maximum(guessed + named, 1)
+        return float((of_class * named).sum() / max(named.sum(), 1))
+    return float(hits.sum() / max({"precision": guessed, "recall": named}[score].sum(), 1))
+
+
+def _of_numbers(name: str, predictions: list[float], references: list[float]) -> float:
+    errors = np.asarray(predictions) - np.asarray(references)
+    if name == "r2":
+        return 0.0 if len(set(references)) < 2 else r2_score(references, predictions)
+    return float(np.abs(errors).mean() if name == "mae" else np.sqrt((errors**2).mean()))
+
+
+_FURTHER: dict[str, Callable[[str, list, list], float]] = {
+    "accuracy": _of_words,
+    "classification": _of_classes,
+    "multi_label": _of_sets,
+    "correlation": _of_numbers,
+    **{name: _of_spans(METRICS[name].scheme) for name in ("span_f1_iob2", "span_f1_iob1", "span_f1_bioes")},
+}
+"""The metric of a label kind -> the function that computes its further scores by their names."""
+
+
+def _chosen(metric: ChosenScores, predictions: list, references: list) -> dict[str, float]:
+    defaults = DEFAULT_SCORES[metric.metric]
+    known = compute(metric.metric, predictions, references) if set(metric.names) & set(defaults) else {}
+    found = {}
+    for name in metric.names:
+        if name in OWN_SCORES:
+            found[name] = float(OWN_SCORES[name](predictions, references))
+        else:
+            found[name] = (
+                known[name] if name in known else float(_FURTHER[metric.metric](name, predictions, references))
+            )
+    return found
+
+
 def compute(metric: Metric, predictions: list, references: list) -> dict[str, float]:
     """Return the scores of predictions, by name.
 
     Args:
-        metric: a name in `METRICS`, a name from `register_metric`, or a function of predictions and references.
+        metric: a name in `METRICS`, a name from `register_metric`, a function of predictions and references, or the
+            scores that a task asks for.
         predictions: canonical labels, in the order of the references.
         references: canonical labels.
 
@@ -153,6 +238,8 @@ def compute(metric: Metric, predictions: list, references: list) -> dict[str, fl
     """
     if not references:
         raise ValueError("There is no labelled row to score.")
+    if isinstance(metric, ChosenScores):
+        return _chosen(metric, predictions, references)
     if isinstance(metric, str) and metric not in METRICS and metric not in OWN_METRICS:
         raise ValueError(f"No metric {metric!r} is registered. The metrics are {', '.join([*METRICS, *OWN_METRICS])}.")
     if not isinstance(metric, str) or metric in OWN_METRICS:

@@ -37,6 +37,7 @@ def results(
         "split": split,
         "tasks": evaluation.scores,
         "mtl_score": evaluation.mtl_score,
+        **({"frames": evaluation.frames} if evaluation.frames else {}),
         **({} if training is None else {"training": training}),
         "provenance": provenance(datasets, recipe_sha256, own_code),
     }
@@ -72,7 +73,13 @@ def describe_scores(evaluation: Evaluation, split: str) -> str:
     rows = [
         (task, name, f"{value:.4f}") for task, values in evaluation.scores.items() for name, value in values.items()
     ]
-    return table(("task", f"{split} score", "value"), [*rows, ("all", "mtl_score", f"{evaluation.mtl_score:.4f}")])
+    rows.append(("all", "mtl_score", f"{evaluation.mtl_score:.4f}"))
+    shown = table(("task", f"{split} score", "value"), rows)
+    frames = [
+        f"frame accuracy of {name}, the share of texts with the right class and all spans right: {value:.4f}"
+        for name, value in evaluation.frames.items()
+    ]
+    return "\n".join([shown, *frames])
 
 
 def _commit() -> str | None:

@@ -15,7 +15,10 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import one_line
 from mtl_nlp.run_folder import COMPARISON_NAME
 
-_SHARES = frozenset({"accuracy", "f1", "macro_f1", "micro_f1", "precision", "recall"})
+_SHARES = frozenset(
+    {"accuracy", "balanced_accuracy", "exact_match", "f1", "precision", "recall", "frame_accuracy"}
+    | {f"{average}_{name}" for average in ("macro", "micro", "weighted") for name in ("f1", "precision", "recall")}
+)
 """The metrics with values from 0 to 1, which are shown in percent. Their differences are in points."""
 
 MINUS = "−"

@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME
 
@@ -34,16 +36,31 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
         raise ModelError(
             f"{folder}: the replacement of the model was interrupted. Finish it: mv {quoted}/{SAVED_NAME}/* {quoted}/"
         )
-    with Loading(ModelError, folder):
-        check_config_file(folder, **kwargs)
-        # Without this argument transformers would ask the user whether to run code from the repository.
-        config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
+    try:
+        with Loading(ModelError, folder):
+            check_config_file(folder, **kwargs)
+            # Without this argument transformers would ask the user whether to run code from the repository.
+            config = AutoConfig.from_pretrained(folder, **kwargs, trust_remote_code=False)
+    except ModelError as error:
+        if Path(folder).exists():
+            raise
+        if not _is_hub_id(folder):
+            raise ModelError(f"{folder} cannot be loaded: there is no such folder.") from error
+        raise ModelError(f"{error} And there is no folder {folder}.") from error
     if not isinstance(config, MultitaskConfig):
         raise ModelError(
             f"{folder} holds a {config.model_type} model without multitask heads. Train a multitask model: "
             f"mtl-nlp train."
         )
     return config
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def load_model(folder: str, **kwargs: Any) -> MultitaskModel:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 
+from .scores_multitask import ChosenScores
 from .words_multitask import Word
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ PREDICTED: Final = "predicted"
 """The `top_k` for the predicted classes: the best class, or every class of a predicted set."""
 TopK = int | Literal["predicted"] | None
 """Number of classes in an answer, `"predicted"` for the predicted classes, or None for all classes."""
-Metric = str | Callable[[list[Any], list[Any]], Mapping[str, float]]
-"""A name in `mtl_nlp.evaluation.metrics.METRICS`, or a function from (predictions, references) to scores by name."""
+Metric = str | ChosenScores | Callable[[list[Any], list[Any]], Mapping[str, float]]
+"""A name in `mtl_nlp.evaluation.metrics.METRICS`, chosen scores, or a function from (predictions, references)."""
 
 LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)
 """The largest number that float32 can hold."""

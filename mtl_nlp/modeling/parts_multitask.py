@@ -138,6 +138,7 @@ class ModelParts(SavedModel):
         self.config.splits_words = self.config.reads_words
         del self.heads[list(self.tasks).index(name)]
         del self.tasks[name]
+        self.trained_heads -= {name}
         self.config.tasks = [task.to_dict() for task in self.tasks.values()]
         self.config.pair_tasks = [each for each in self.config.pair_tasks or () if each != name] or None
 

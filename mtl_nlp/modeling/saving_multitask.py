@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -24,9 +23,13 @@ class SavedModel(PreTrainedModel):
 
     `config.json` holds the SHA-256 of the files of weights. Loading from a folder checks the hash: without the check,
     old weights under new labels would answer wrongly without an error.
+
+    Attributes:
+        trained_heads: the names of the tasks whose heads were loaded with the model, and are not new.
     """
 
     config: MultitaskConfig
+    trained_heads: frozenset[str] = frozenset()
 
     def save_pretrained(
         self,
@@ -83,8 +86,9 @@ class SavedModel(PreTrainedModel):
         if pretrained_model_name_or_path is not None:
             check_weights(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model: nn.Module = loaded[0] if kwargs.get("output_loading_info") else loaded
+        model: SavedModel = loaded[0] if kwargs.get("output_loading_info") else loaded
         check_finite(model.named_parameters())
+        model.trained_heads = frozenset(task.name for task in model.config.get_tasks())
         return loaded
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from .head_types_multitask import HEADS, check_head, normal_head, registered_name
 from .label_kinds_multitask import LabelKind
+from .scores_multitask import choose_scores, score_names
 from .statistics_multitask import LabelStatistics
 
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -31,10 +32,12 @@ class Task(abc.ABC):
         head: the layers on the encoder; by default those of the stock class of the encoder's family.
             `{hidden_layers: 1, dropout: 0.1}` for hidden layers before the output layer, or the name of a head from
             `register_head`, or `{type: name}` with the options of that head.
+        metrics: the names of the scores of the task, see `SCORES`; None for those of its label kind.
+        primary: the score that enters `mtl_score`; None for that of the label kind.
 
     Raises:
-        ValueError: if the name is not a text of one line, two labels are equal, `names` has a different form, or there
-            is no such head.
+        ValueError: if the name is not a text of one line, two labels are equal, `names` has a different form, there is
+            no such head, or a score does not fit the task.
     """
 
     type: ClassVar[str]
@@ -52,6 +55,8 @@ class Task(abc.ABC):
     labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
     names: dict[int, str] | None = dataclasses.field(default=None, compare=False)
     head: str | dict[str, Any] | None = None
+    metrics: tuple[str, ...] | None = None
+    primary: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or _NOT_IN_NAMES.search(self.name):
@@ -72,6 +77,10 @@ class Task(abc.ABC):
             self._set(head=normal_head(self.head))
         if self.names is not None:
             self._set(names=self._numbered_names(self.names))
+        try:
+            self._set(metrics=score_names(self.metrics))
+        except ValueError as error:
+            raise ValueError(f"Task {self.name!r}: {error}") from error
 
     def _numbered_names(self, names: Any) -> dict[int, str]:
         """Return names by number in ascending order, from a list or a dict; JSON has turned numbers into texts."""
@@ -102,6 +111,13 @@ class Task(abc.ABC):
         """The task's label kind."""
         kind = self.make_kind()
         kind.check_definition()
+        if self.metrics is not None or self.primary is not None:
+            try:
+                kind.metric, kind.primary_score = choose_scores(
+                    kind.metric, kind.primary_score, self.metrics, self.primary
+                )
+            except ValueError as error:
+                raise ValueError(f"Task {self.name!r}: {error}") from error
         return kind
 
     @property
@@ -173,6 +189,16 @@ class Task(abc.ABC):
             references: the canonical label of each row.
         """
         return self
+
+    def with_scores_of(self, other: Task) -> Task:
+        """Return a copy with the scores that a different task asks for; the task itself if it asks for none."""
+        if other.metrics is None and other.primary is None:
+            return self
+        return dataclasses.replace(self, metrics=other.metrics, primary=other.primary)
+
+    def without_scores(self) -> Task:
+        """Return a copy of the task with the scores of its label kind."""
+        return dataclasses.replace(self, metrics=None, primary=None)
 
     def beside_words(self) -> Task:
         """Return the task with the default options for a model with tasks that label words; by default the same."""

@@ -59,13 +59,24 @@ def ends_of(weight: LossWeight) -> tuple[float, float]:
     """Return the values of a weight at the start and at the end of training.
 
     Raises:
-        ValueError: if the weight is neither a number nor a pair of numbers.
+        ValueError: if the weight is neither a number nor a pair of numbers. A boolean is not a number.
     """
-    if isinstance(weight, int | float):
-        return weight, weight
-    if len(weight) != 2 or not all(isinstance(end, int | float) for end in weight):
-        raise ValueError(f"`loss_weights` should be numbers or pairs of numbers. Found {weight!r:.80}.")
-    return weight[0], weight[1]
+    first, last = weight if isinstance(weight, list | tuple) and len(weight) == 2 else (weight, weight)
+    if isinstance(first, bool) or isinstance(last, bool) or not isinstance(first, int | float):
+        raise ValueError(f"should be a number or a pair of numbers. Found {weight!r:.80}.")
+    if not isinstance(last, int | float):
+        raise ValueError(f"should be a number or a pair of numbers. Found {weight!r:.80}.")
+    return first, last
+
+
+def check_loss_weight(weight: LossWeight) -> None:
+    """Check that the weight of a task in the joint loss is finite in float32 and at least 0.
+
+    Raises:
+        ValueError: if the weight is negative, infinite or NaN, or is neither a number nor a pair of numbers.
+    """
+    if not all(0.0 <= end <= _LARGEST for end in ends_of(weight)):
+        raise ValueError(f"should be finite and at least 0. Found {weight}.")
 
 
 def check_loss_weights(weights: Mapping[str, LossWeight]) -> None:
@@ -78,8 +89,10 @@ def check_loss_weights(weights: Mapping[str, LossWeight]) -> None:
         ValueError: if a weight is negative, infinite or NaN, or is neither a number nor a pair of numbers.
     """
     for task, weight in weights.items():
-        if not all(0.0 <= end <= _LARGEST for end in ends_of(weight)):
-            raise ValueError(f"`loss_weights` should be finite and at least 0. Found {weight} for {task!r}.")
+        try:
+            check_loss_weight(weight)
+        except ValueError as error:
+            raise ValueError(f"`loss_weights.{task}` {error}") from error
 
 
 def check_weight_is_left(weights: Mapping[str, LossWeight], tasks: Collection[str]) -> None:
@@ -96,6 +109,6 @@ def check_weight_is_left(weights: Mapping[str, LossWeight], tasks: Collection[st
     for number, time in enumerate(("start", "end")):
         if ends and not any(of_task[number] for of_task in ends):
             raise ValueError(
-                f"`loss_weights` should be above 0 for some task at any time. Found 0 for every task at the {time} of "
+                f"some task should have a loss weight above 0 at any time. Found 0 for every task at the {time} of "
                 f"training."
             )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from mtl_nlp.recipe.checks import check_loss_weights
+from mtl_nlp.recipe.checks import LossWeight, check_loss_weight
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.section import Section
 
@@ -17,6 +17,21 @@ GradientMethodName = Literal[
 Weighting = Literal[
     "static", "uncertainty", "dwa", "random", "gradnorm", "imtl-l", "famo", "stch", "log-classes", "equal-start"
 ]
+
+
+def _without_booleans(weight: Any) -> Any:
+    """Return a weight as it is given. Pydantic alone would read `true` as 1."""
+    if any(isinstance(end, bool) for end in (weight if isinstance(weight, list) else [weight])):
+        raise ValueError(f"should be a number or a pair of numbers. Found {weight!r:.80}")
+    return weight
+
+
+def _checked(weight: LossWeight) -> LossWeight:
+    check_loss_weight(weight)
+    return weight
+
+
+_Weight = Annotated[float | list[float], AfterValidator(_checked), BeforeValidator(_without_booleans)]
 
 
 class FreezeRecipe(Section):
@@ -53,19 +68,13 @@ class LossRecipe(Section):
 
     weighting: Annotated[Weighting, OnResume.REFUSED] = "static"
     weighting_kwargs: Annotated[dict[str, Any], OnResume.REFUSED] = Field(default_factory=dict)
-    weights: Annotated[dict[str, float | list[float]], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    weights: Annotated[dict[str, _Weight], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     scale: Annotated[Literal["rows", "per_task"], OnResume.TAKES_EFFECT] = "rows"
     on_nonfinite: Annotated[Literal["stop", "skip"], OnResume.TAKES_EFFECT] = "stop"
     freeze_when_overfit: FreezeRecipe | None = None
     gradients: Annotated[GradientMethodName | None, OnResume.TAKES_EFFECT] = None
     gradients_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     every: Annotated[int, OnResume.TAKES_EFFECT] = Field(default=1, ge=1)
-
-    @field_validator("weights")
-    @classmethod
-    def _not_negative(cls, weights: dict[str, float | list[float]]) -> dict[str, float | list[float]]:
-        check_loss_weights(weights)
-        return weights
 
     @model_validator(mode="after")
     def _has_a_gradient_method(self) -> LossRecipe:

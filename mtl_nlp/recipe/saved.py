@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
-from mtl_nlp.recipe.schema import explain
+from mtl_nlp.recipe.problems import explain
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.sections import CardRecipe
@@ -74,7 +74,7 @@ class SavedRecipe(Section):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise RecipeError(f"{path}: {explain(error, data)}") from error
+            raise RecipeError(f"{path}: {explain(error, data, cls)}") from error
 
     def without_local_paths(self) -> SavedRecipe:
         """Return a copy for other machines, in which local paths are relative to the recipe."""

@@ -8,18 +8,15 @@ memory alone, and stays as it is in all that is written, printed or sent.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import conceal, did_you_mean
+from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
@@ -28,7 +25,8 @@ from mtl_nlp.recipe.label_columns import check_label_columns
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
 from mtl_nlp.recipe.own_code import import_code, located, located_function
-from mtl_nlp.recipe.resume import OnResume, section_of
+from mtl_nlp.recipe.problems import explain
+from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
@@ -40,7 +38,7 @@ from mtl_nlp.recipe.sections import (
     DatasetRecipe,
     MixtureRecipe,
 )
-from mtl_nlp.recipe.variables import Place, expand, has_variable, put_texts, texts_with_variables, value_at
+from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_with_variables
 
 
 class Recipe(Section):
@@ -101,7 +99,7 @@ class Recipe(Section):
             for key in (*task_type.learned, *task_type.tuned):
                 if key in options:
                     raise ValueError(f"task {name!r}: leave out `{key}` (computed from the data)")
-            task_from_dict({**options, "name": name})
+            task_from_dict({**options, "name": name}).kind.check_definition()  # the kind checks the names of scores
         return tasks
 
     @model_validator(mode="before")
@@ -294,57 +292,10 @@ class Recipe(Section):
         try:
             recipe = cls.model_validate(data, context=written)
         except ValidationError as error:
-            raise RecipeError(explain(error, written)) from error
+            raise RecipeError(explain(error, written, cls)) from error
         recipe = _with_absolute_paths(recipe, folder)
         recipe._own_code = own_code
         return recipe
-
-
-def explain(error: ValidationError, written: Mapping[str, Any]) -> str:
-    """Return the first problem of a recipe as one line with the key, and with the nearest valid key for an unknown key.
-
-    Args:
-        error: the problems.
-        written: the recipe as plain data with its variables, which are shown instead of their values.
-    """
-    problems = error.errors()
-    # A misspelt key is also a missing key.
-    first = next((each for each in problems if each["type"] == "extra_forbidden"), problems[0])
-    # The key's path ends with the branch of a union that pydantic tried last, such as `list[str]`.
-    where = re.sub(r"\.(bool|str|float|(list|dict)\[.*)$", "", ".".join(str(part) for part in first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        valid = _fields_at(first["loc"][:-1])
-        message = f"unknown key. {did_you_mean(str(first['loc'][-1]), valid)}"
-    elif first["type"] == "missing":
-        message = "this key is missing"
-    elif first["type"] in {"model_type", "model_attributes_type"} and first["loc"]:
-        keys = ", ".join(_fields_at(first["loc"]))
-        message = f"should be a section with the keys {keys}. Found {conceal(repr(first['input'])):.80}"
-    elif first["type"] not in {"value_error", "assertion_error"}:
-        text = value_at(written, first["loc"])
-        found = repr(text) if has_variable(text) else conceal(repr(first["input"]))
-        message = f"{message}. Found {found:.80}"
-        if first["type"] == "literal_error" and (near := get_close_matches(str(first["input"]), _literals(first), 1)):
-            message += f". Did you mean {near[0]!r}?"
-    return f"{where}: {message}".removeprefix(": ")
-
-
-def _literals(problem: ErrorDetails) -> list[str]:
-    """Return the valid values of a key that has an invalid one."""
-    return re.findall(r"'([^']+)'", problem["ctx"]["expected"])
-
-
-def _fields_at(location: Sequence[int | str]) -> list[str]:
-    """Return the valid keys of the section that has an unknown key."""
-    section: type[BaseModel] = Recipe
-    parts = iter(location)
-    for part in parts:
-        field = section.model_fields[str(part)]
-        section = section_of(field) or section
-        if get_origin(field.annotation) is dict:
-            next(parts)  # a name, such as that of a task
-    return list(section.model_fields)
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

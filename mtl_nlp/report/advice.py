@@ -12,6 +12,7 @@ from mtl_nlp.messages import json_text
 from mtl_nlp.report.facts import (
     adapted_tasks,
     early_peak,
+    frozen_in,
     has_static_weights,
     is_improving,
     learning_rates,
@@ -153,11 +154,12 @@ def lower_weight(case: Case) -> Iterator[Advice]:
     """Advise a lower weight for a task that sharing hurt although its loss dominates the joint loss.
 
     The weight is the one with which the task would have an equal share. Weights that a method chooses are left as they
-    are.
+    are, and so is the weight of a frozen task, which is 0 at the end.
     """
     shares = loss_shares(case.runs, list(case.words))
     for task in case.tasks_with(HURT):
-        if dominates(shares, task) and has_static_weights(case.runs[0].recipe):
+        is_frozen = any(task in frozen_in(run) for run in case.runs)
+        if dominates(shares, task) and has_static_weights(case.runs[0].recipe) and not is_frozen:
             current = weight_of(case.runs[0], task)
             others = (1 - shares[task]) / (len(shares) - 1)
             yield Advice(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+from mtl_nlp.balancing.verdicts import verdict_of
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
 from mtl_nlp.report.heat_maps import heat_map, rows_plot, signed, without_diagonal
 from mtl_nlp.report.insight_files import Conflict
@@ -17,8 +18,8 @@ _MOST_PAIRS = 6
 _READING = (
     "The gradients of two tasks on the same encoder conflict if their cosine is below 0 (orange): a step that helps "
     "one task then hurts the other. A cosine near 0 is usual, and blue cells are tasks that pull in one direction. "
-    "The percentage is the share of measurements with a conflict. Two tasks fight most in the layer with the strongest "
-    "orange. Word embeddings are left out."
+    "The percentage is the share of measurements with a conflict. The verdict is a conflict if the 95 % interval of "
+    "the mean is below 0. Two tasks fight most in the layer with the strongest orange. Word embeddings are left out."
 )
 
 _Pair = tuple[int, int]
@@ -53,11 +54,22 @@ def conflict_blocks(run: RunFiles, prefix: str, tasks: Sequence[str]) -> list[ob
     note = f"{len(found.measurements)} measurements, one every {found.every} steps."
     if len(drawn) < len(pairs):
         note += f" The layers and curves are those of the {len(drawn)} pairs with the lowest cosines."
-    return [Text(_READING), Plots(plots, legend if len(plots) > 2 else (), note)]
+    return [Text(_READING), _verdicts(found, pairs), Plots(plots, legend if len(plots) > 2 else (), note)]
 
 
 def _name(found: Conflict, pair: _Pair) -> str:
     return f"{found.tasks[pair[0]]} · {found.tasks[pair[1]]}"
+
+
+def _verdicts(found: Conflict, pairs: Sequence[_Pair]) -> Table:
+    """Return the verdict on each two tasks, with its evidence."""
+    rows = []
+    for a, b in pairs:
+        verdict = verdict_of([each.cosine[a][b] for each in found.measurements])
+        share = _percent(found.mean.conflicting[a][b])
+        rows.append([_name(found, (a, b)), signed(verdict.mean), verdict.interval(), share, verdict.word])
+    head = ["tasks", "mean cosine", "95 % interval", "measurements in conflict", "verdict"]
+    return Table("Conflict of each two tasks", head, rows)
 
 
 def _cosines(found: Conflict, prefix: str, places: Sequence[int], pairs: Sequence[_Pair]) -> Plot:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtl_nlp.messages import is_finite
 from mtl_nlp.recipe.saved import SavedRecipe
 from mtl_nlp.report.material import RunFiles
+from mtl_nlp.training.best import TOLERANCE
 
 
 def curve(log: Sequence[Mapping[str, Any]], key: str, x: str = "epoch") -> list[tuple[float, float]]:
@@ -68,17 +69,25 @@ def _mean_of_last_half(values: Sequence[float]) -> float:
 def is_improving(run: RunFiles, task: str, metric: str) -> bool:
     """Return whether a task was still improving when the training ended.
 
-    With at least three evaluations, the last score on validation must be the best. Otherwise the training loss of the
-    last quarter must be at least 5 % below that of the quarter before.
+    With at least three evaluations, the last score on validation must exceed all others by more than `TOLERANCE`.
+    Otherwise the training loss of the last quarter must be at least 5 % below that of the quarter before. A frozen task
+    was no longer trained.
     """
+    if task in frozen_in(run):
+        return False
     scores = [value for _, value in curve(run.log, f"eval_{task}_{metric}")]
     if len(scores) >= 3:
-        return scores[-1] > max(scores[:-1])
+        return scores[-1] - max(scores[:-1]) > TOLERANCE
     losses = [value for _, value in curve(run.log, f"loss_{task}")]
     quarter = len(losses) // 4
     if quarter < 2:
         return False
     return statistics.fmean(losses[-quarter:]) < 0.95 * statistics.fmean(losses[-2 * quarter : -quarter])
+
+
+def frozen_in(run: RunFiles) -> Collection[str]:
+    """Return the tasks that were frozen in a run (`loss.freeze_when_overfit`)."""
+    return run.training.get("frozen") or {}
 
 
 class Peak(NamedTuple):
@@ -102,10 +111,13 @@ class Peak(NamedTuple):
 def early_peak(run: RunFiles, task: str) -> Peak | None:
     """Return the best evaluation of a task if the task was best long before the kept model and has fallen since.
 
-    The rule is that of `mtl_nlp.training.best.has_fallen`, whose result is in `results.json`.
+    The rule is that of `mtl_nlp.training.best.has_fallen`, whose result is in `results.json`. The tolerance is applied
+    again, since an earlier release had none. A frozen task was not trained on after it fell.
     """
     best = (run.training.get("best") or {}).get(task) or {}
     if not best.get("fell") or best.get("kept_value") is None or best.get("kept_step") is None:
+        return None
+    if task in frozen_in(run) or best["value"] - best["kept_value"] <= TOLERANCE:
         return None
     return Peak(best["score"], best["value"], best["step"], best["kept_value"], best["kept_step"])
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from mtl_nlp.hub.comparison import MINUS
+from mtl_nlp.balancing.verdicts import cosine_text
 from mtl_nlp.report.blocks import Plot, Table
 from mtl_nlp.report.svg import COLOURS, GRID, axes_of, drawing, shortened, to_svg
 
@@ -51,10 +51,12 @@ def heat_map(
         rows: the names of the rows, from top to bottom.
         columns: the names of the columns.
         values: the value of each cell; None for a cell without colour.
-        texts: the text in each cell, left out if there are many columns; None for no texts.
+        texts: the text of each cell, in the cells unless there are many columns, and in the description; None for the
+            values themselves in the description.
         strongest: the absolute value with the strongest colour; by default the largest one.
         labels: the labels of the horizontal and the vertical axis.
     """
+    described = _described(rows, columns, values, texts)
     texts = texts if len(columns) <= _MOST_TEXTS else None
     known = [abs(value) for row in values for value in row if value is not None]
     strongest = strongest or max(known, default=0.0) or 1.0
@@ -80,7 +82,7 @@ def heat_map(
         axes.set_title(shortened([title], 40)[0])
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        return to_svg(figure, name, title, _described(rows, columns, values))
+        return to_svg(figure, name, title, described)
 
 
 def _cell(x: int, y: int, value: float | None, strongest: float) -> Rectangle:
@@ -89,14 +91,16 @@ def _cell(x: int, y: int, value: float | None, strongest: float) -> Rectangle:
     return Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, edgecolor=GRID, linewidth=0.6)
 
 
-def _described(rows: Sequence[str], columns: Sequence[str], values: Values) -> str:
+def _described(
+    rows: Sequence[str], columns: Sequence[str], values: Values, texts: Sequence[Sequence[str]] | None
+) -> str:
     """Return the six cells with the largest absolute values in words, for screen readers."""
-    cells = [
-        (value, f"{row} and {column}: {value:+.3g}")
-        for row, of_row in zip(rows, values, strict=True)
-        for column, value in zip(columns, of_row, strict=True)
-        if value is not None
-    ]
+    cells = []
+    for y, (row, of_row) in enumerate(zip(rows, values, strict=True)):
+        for x, (column, value) in enumerate(zip(columns, of_row, strict=True)):
+            if value is not None:
+                text = f"{value:+.3g}" if texts is None else texts[y][x].replace("\n", ", ")
+                cells.append((value, f"{row} and {column}: {text}"))
     strongest = sorted(cells, key=lambda cell: -abs(cell[0]))[:6]
     return f"{len(rows)} rows and {len(columns)} columns. {'; '.join(text for _, text in strongest)}."
 
@@ -162,4 +166,4 @@ def without_diagonal(values: Values) -> list[list[float | None]]:
 
 def signed(value: float | None) -> str:
     """Return a number with its sign and two decimals, such as `−0.12`; an empty text for None."""
-    return "" if value is None else f"{value:+.2f}".replace("-", MINUS)
+    return "" if value is None else cosine_text(value)

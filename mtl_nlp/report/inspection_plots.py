@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from mtl_nlp.hub.comparison import MINUS, unit_of
+from mtl_nlp.hub.comparison import unit_of
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
-from mtl_nlp.report.heat_maps import heat_map, matrix_plot, rows_plot, shaded_table, signed
+from mtl_nlp.report.heat_maps import heat_map, matrix_plot, rows_plot, shaded_table, signed, without_diagonal
 from mtl_nlp.report.insight_files import Ablation, Adapters, InspectedTask, Movement, Need
 from mtl_nlp.report.material import RunFiles
-from mtl_nlp.transfer.inspection_tables import change_text, heads_text
+from mtl_nlp.transfer.inspection_tables import (
+    change_name,
+    change_text,
+    describe_chance,
+    describe_probes,
+    heads_text,
+    score_name,
+)
 
 _MOST_PAIRS = 6
 """The number of pairs of adapters whose similarity is shown by layer."""
@@ -31,10 +38,10 @@ _LAYERS = (
 )
 _HEADS = (
     "The change of a task's score without one attention head. Orange: the score falls, so that the task needs the "
-    "head; blue: the score rises. Heads that are orange in the maps of several tasks are shared. Changes by a few "
-    "answers are chance: the scores are from {units}."
+    "head; blue: the score rises. Heads that are orange in the maps of several tasks are shared. {chance}"
 )
 _OVERLAP = "Spearman's correlation of the changes over all heads. Above 0 (blue), two tasks need the same heads."
+_NO_OVERLAP = "No head changes the scores of two tasks, so that their needs have no rank correlation."
 _ADAPTERS = (
     "The norm of the change ΔW that each adapter makes to the encoder: in the dark layers, a task needs most of its "
     "own. A cosine of ΔW above 0 (blue) means that two adapters learned a similar change, which they could share; near "
@@ -60,7 +67,7 @@ def inspection_blocks(run: RunFiles, prefix: str, tasks: Sequence[str]) -> list[
     texts = ", ".join(f"{count:,} texts of {name}" for name, count in found.rows.items())
     blocks: list[object] = [Text(f"Measured on {found.split}: {texts}."), *_movement(found.movement, found.layers)]
     if found.need is not None:
-        blocks += _need(found.need, found.layers, shown)
+        blocks += _need(found.need, found.layers, shown, found.split)
     if found.ablation is not None:
         blocks += _ablation(found.ablation, found.layers[1:], prefix, shown)
     if found.adapters is not None:
@@ -81,14 +88,15 @@ def _movement(groups: Sequence[Movement], layers: Sequence[str]) -> list[object]
     return [Text(_MOVEMENT), table]
 
 
-def _need(need: Need, layers: Sequence[str], tasks: dict[str, InspectedTask]) -> list[object]:
+def _need(need: Need, layers: Sequence[str], tasks: dict[str, InspectedTask], split: str) -> list[object]:
     scores = {name: need.scores[name] for name in tasks if name in need.scores}
     units = {name: unit_of(tasks[name].metric) for name in scores}
     rows = [[layer, *(units[name].value(scores[name][place]) for name in scores)] for place, layer in enumerate(layers)]
     rows.append(["the task's head", *(units[name].value(tasks[name].score) for name in scores)])
     heat = [[_nearness(of_task, place) for of_task in scores.values()] for place in range(len(layers))]
-    head = ["read by a probe", *(f"{name}, {tasks[name].metric}" for name in scores)]
-    return [Text(_NEED), Table("Score from each layer", head, rows, [*heat, [0.0] * len(scores)])]
+    head = ["read by a probe", *(score_name(name, tasks[name].metric) for name in scores)]
+    learned = describe_probes(need.units, {name: tasks[name].unit for name in scores}, split)
+    return [Text(f"{_NEED} {learned}"), Table("Score from each layer", head, rows, [*heat, [0.0] * len(scores)])]
 
 
 def _nearness(scores: Sequence[float | None], place: int) -> float:
@@ -108,34 +116,40 @@ def _ablation(ablation: Ablation, layers: Sequence[str], prefix: str, tasks: dic
     colours = [
         [None if value is None else value / most for value, most in zip(row, largest, strict=True)] for row in values
     ]
-    without_layer = rows_plot(f"{prefix}-layers", "Change without a layer", layers, names, colours, texts)
+    columns = [change_name(name, tasks[name].metric) for name in names]
+    without_layer = rows_plot(f"{prefix}-layers", "Change without a layer", layers, columns, colours, texts)
     maps = [
         _head_map(f"{prefix}-heads-{number}", name, tasks[name], layers, ablation.heads[name])
         for number, name in enumerate(names)
     ]
-    units = ", ".join(f"{tasks[name].units:,} {tasks[name].unit} for {name}" for name in names)
-    blocks: list[object] = [Text(_LAYERS), Plots([without_layer]), Text(_HEADS.format(units=units)), Plots(maps)]
+    chance = describe_chance({name: (tasks[name].units, tasks[name].unit) for name in names})
+    blocks: list[object] = [Text(_LAYERS), Plots([without_layer]), Text(_HEADS.format(chance=chance)), Plots(maps)]
     blocks.append(_needed_heads(ablation, names))
     if len(names) > 1:
         order = list(ablation.heads)
         places = [order.index(name) for name in names]
         correlation = [[ablation.correlation[y][x] for x in places] for y in places]
-        plot = matrix_plot(f"{prefix}-overlap", "Rank correlation of needs", names, correlation)
-        blocks.append(Plots([plot], (), _OVERLAP))
+        if any(value is not None for row in without_diagonal(correlation) for value in row):
+            plot = matrix_plot(f"{prefix}-overlap", "Rank correlation of needs", names, correlation)
+            blocks.append(Plots([plot], (), _OVERLAP))
+        else:
+            blocks.append(Text(_NO_OVERLAP))
     return blocks
 
 
 def _change(task: InspectedTask, value: float | None) -> str:
-    return "" if value is None else change_text(task.metric, value).replace("-", MINUS)
+    return "" if value is None else change_text(task.metric, value)
 
 
 def _head_map(
     plot: str, name: str, task: InspectedTask, layers: Sequence[str], changes: Sequence[Sequence[float | None]]
 ) -> Plot:
     heads = [str(head) for head in range(max(map(len, changes), default=0))]
-    svg = heat_map(plot, f"{name} without a head", layers, heads, changes, labels=("head", ""))
-    rows = [[layer, *(_change(task, value) for value in row)] for layer, row in zip(layers, changes, strict=True)]
-    return Plot(svg, Table(f"Change of {task.metric} of {name} without a head", ["layer", *heads], rows))
+    texts = [[_change(task, value) for value in row] for row in changes]
+    svg = heat_map(plot, f"{name} without a head", layers, heads, changes, texts=texts, labels=("head", ""))
+    rows = [[layer, *own] for layer, own in zip(layers, texts, strict=True)]
+    unit = change_name(name, task.metric)
+    return Plot(svg, Table(f"Change of {unit} without a head", ["layer", *heads], rows))
 
 
 def _needed_heads(ablation: Ablation, names: Sequence[str]) -> Table:

@@ -210,11 +210,11 @@ def calibration_plot(name: str, title: str, series: Sequence[Series]) -> Markup:
 
 
 def key_plot(name: str, title: str, place: int) -> Markup:
-    """Return the line and marker of a side, for a legend."""
+    """Return the line and marker of a side or curve, for a legend."""
     with drawing(name):
         figure, axes = axes_of(40, 14)
         axes.set_axis_off()
         style = style_of(place)
         axes.plot([0, 2], [0, 0], color=style["color"], linestyle=DASHES[place % len(DASHES)])
         axes.plot([1], [0], markersize=6, **style)
-        return to_svg(figure, name, title, "The line and marker of this side.")
+        return to_svg(figure, name, title, "A line with its marker.")

@@ -13,7 +13,7 @@ from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.run.other_names import OTHER_NAMES
-from mtl_nlp.run.weighting import check_weighting
+from mtl_nlp.run.weighting import check_weighting, check_weighting_arguments
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.display import shows_bars
 
@@ -49,13 +49,16 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
+    _checked_values(recipe.training, "training")  # before the loss weighting, which has the seed of the training
     check_weighting(recipe)
     gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
     _checked_values(recipe.baselines.training, "baselines.training")
     for task, own in recipe.baselines.tasks.items():
         _checked_values(own.training, f"baselines.tasks.{task}.training")
-    return _arguments(recipe, recipe.training, recipe.output_dir)
+    arguments = _arguments(recipe, recipe.training, recipe.output_dir)
+    check_weighting_arguments(recipe, arguments)
+    return arguments
 
 
 def evaluation_arguments(recipe: Recipe, folder: Path) -> MultitaskTrainingArguments:
@@ -101,6 +104,8 @@ _NUMBERS: dict[Any, type[int] | type[float]] = {int: int, float: float, int | No
 
 _AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
 
+_SEEDS = ("seed", "data_seed")
+
 
 def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return training arguments with each value converted to the type of its field.
@@ -135,6 +140,8 @@ def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
                 raise RecipeError(f"{where}.{key}: should be {kind}. Found {value!r}.")
         if key in _AT_LEAST_ONE and value < 1:
             raise RecipeError(f"{where}.{key}: should be at least 1. Found {value}.")
+        if key in _SEEDS and value is not None and not 0 <= value < 2**32:
+            raise RecipeError(f"{where}.{key}: should be from 0 to 4294967295. Found {value}.")
         values[key] = value
     if values.get("num_train_epochs", 1) <= 0:
         raise RecipeError(f"{where}.num_train_epochs: should be above 0. Found {values['num_train_epochs']}.")

@@ -62,8 +62,15 @@ class Run:
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
-        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from."""
-        return {task.name: task for task in self.config.get_tasks()}
+        """All tasks of the model by name: the recipe's tasks, and the tasks of a trained model that it starts from.
+
+        The recipe decides the scores of its tasks.
+        """
+        tasks = {task.name: task for task in self.config.get_tasks()}
+        return {
+            name: task.with_scores_of(self.recipe.task(name)) if name in self.recipe.tasks else task
+            for name, task in tasks.items()
+        }
 
     @property
     def train(self) -> dict[str, EncodedDataset | EncodedStream]:
@@ -178,6 +185,8 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
     for name, task in run.tasks.items():
         if name not in model.tasks:
             model.add_task(task)
+        model.tasks[name] = task  # with the scores that the recipe asks for
+    model.config.tasks = [task.to_dict() for task in model.tasks.values()]
     model.config.max_length, model.config.stride = run.config.max_length, run.config.stride
     model.config.pair_tasks = run.config.pair_tasks
     adapt(model, run.recipe)

@@ -40,10 +40,12 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     found = [
         Default(f"tasks.{name}.pooling", "mean", beside_words)
         for name, task in trained.items()
-        if task.as_given() != recipe.task(name) and name not in run.trained_heads
+        if task.as_given().without_scores() != recipe.task(name).without_scores() and name not in run.trained_heads
     ]
-    if arguments.head_learning_rate is None and len(trained) > 1:
-        rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate"
+    new = [name for name in trained if name not in run.trained_heads]
+    if arguments.head_learning_rate is None and len(trained) > 1 and new:
+        of = f", of the new heads ({', '.join(new)})" if len(new) < len(trained) else ""
+        rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate{of}"
         reason = "slow heads of several tasks mislead the encoder that the tasks share"
         found.append(Default("training.head_learning_rate", rate, reason))
     if recipe.loss.weighting == "static":

@@ -29,7 +29,7 @@ def headroom_of(recipe: Recipe) -> bool | dict[str, float]:
         return given
     shown = conceal(given)
     if not Path(given).is_file():
-        raise RecipeError(f"mixture.headroom: should be true, false or the path of a comparison.json. Found {shown!r}.")
+        raise RecipeError(f"mixture.headroom: there is no file {shown}. Name a comparison.json, or set true or false.")
     try:
         tasks = read_comparison(Path(given))["tasks"]
     except DataError as error:

@@ -115,10 +115,15 @@ def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[s
     has_words = reads_words(tasks.values())
     for name, task in tasks.items():
         beside_words = task.beside_words()
-        is_beside_words = trained[name].as_given() == beside_words if name in trained else has_words
+        is_beside_words = _same_head(trained[name], beside_words) if name in trained else has_words
         if "pooling" not in recipe.tasks[name] and is_beside_words:
             tasks[name] = beside_words
     return tasks
+
+
+def _same_head(trained: Task, task: Task) -> bool:
+    """Return whether a trained task has the options of a task of the recipe; scores have no effect on the head."""
+    return trained.as_given().without_scores() == task.without_scores()
 
 
 def _check_formats(recipe: Recipe) -> None:
@@ -130,7 +135,7 @@ def _check_formats(recipe: Recipe) -> None:
 def _check_task_options(recipe: Recipe, trained: Mapping[str, Task], tasks: Mapping[str, Task]) -> None:
     """Check that the tasks in both the recipe and the trained model have the same options."""
     for name in trained.keys() & tasks.keys():
-        if trained[name].as_given() != tasks[name]:
+        if not _same_head(trained[name], tasks[name]):
             raise RecipeError(
                 f"tasks.{name}: {recipe.encoder} has a task of this name with different options. Rename the task."
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl_nlp.balancing.verdicts import describe_conflict
 from mtl_nlp.errors import RunError, writing_to
 from mtl_nlp.evaluation.evaluator import score_answers
 from mtl_nlp.evaluation.predictions import predictions_of, training_words, write_predictions
@@ -145,8 +146,11 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
     training = trainer.describe_training() | _size_of(trainer.model, folder)
     content = results(run.held_out, evaluation, split, run.recipe.sha256(), training, run.recipe.own_code)
     if say is not None:
-        for note in [*describe_falls(training["best"]), *describe_skips(training.get("skipped", {}), list(run.tasks))]:
+        falls = describe_falls(training["best"], training.get("frozen", {}))
+        for note in [*falls, *describe_skips(training.get("skipped", {}), list(run.tasks))]:
             say(f"note: {note}")
+        for sentence in [] if trainer.conflict is None else describe_conflict(trainer.conflict.conflict.content()):
+            say(f"conflict: {sentence}")
     if trainer.is_world_process_zero():
         # The rows of a stream were read during training, and are not at hand.
         streamed = {task for stream in run.streams.values() for task in stream.feeds}

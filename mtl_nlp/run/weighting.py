@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtl_nlp.balancing.comparing import ComparingWeighting
+from mtl_nlp.balancing.dwa import DynamicWeightAverage
 from mtl_nlp.balancing.registry import WEIGHTINGS, build_weighting, own_parameters
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.defaults import default_loss_weights
 from mtl_nlp.training.task_gradients import check_kept_graph
 
 
@@ -29,6 +31,20 @@ def check_weighting(recipe: Recipe) -> None:
             f"loss.weighting: {recipe.loss.weighting} compares the tasks of a step, and a homogeneous batch of these "
             f"datasets has one task. Set `mixture.batching: mixed`, or a different weighting."
         )
+
+
+def check_weighting_arguments(recipe: Recipe, arguments: MultitaskTrainingArguments) -> None:
+    """Check that the training arguments allow the loss weighting of a recipe.
+
+    Raises:
+        RecipeError: if the weighting needs the norms of gradients, and the arguments do not allow them.
+    """
+    if "gradient_norms" not in WEIGHTINGS[recipe.loss.weighting].needs:
+        return
+    try:
+        check_kept_graph(arguments)
+    except ValueError as error:
+        raise RecipeError(f"loss.weighting: {error}") from error
 
 
 def loss_weighting(recipe: Recipe, tasks: Mapping[str, Task]) -> LossWeighting | None:
@@ -51,27 +67,69 @@ def loss_weighting(recipe: Recipe, tasks: Mapping[str, Task]) -> LossWeighting |
 
 
 def describe_weighting(recipe: Recipe, arguments: MultitaskTrainingArguments) -> str:
-    """Return a line with the loss weighting, its parameters and its costs; empty for `static`.
+    """Return lines about the loss weighting, its parameters and costs, and what changes weights in training.
 
     Args:
         recipe: the recipe.
         arguments: the training arguments of the run.
 
-    Raises:
-        RecipeError: if the weighting needs the norms of gradients, and the arguments do not allow them.
+    Returns:
+        The lines; empty for default weights that nothing changes.
     """
+    lines = [_static(recipe) if recipe.loss.weighting == "static" else _method(recipe, arguments)]
+    lines += _replaced_defaults(recipe)
+    freeze = recipe.loss.freeze_when_overfit
+    if freeze is not None:
+        evaluations = "evaluation" if freeze.patience == 1 else "evaluations in a row"
+        lines.append(
+            f"freezing: a task has the weight 0 from the end of {freeze.patience} {evaluations} without a new best "
+            f"validation score on."
+        )
+    if recipe.loss.on_nonfinite == "skip":
+        lines.append(
+            "on_nonfinite: the share of a task whose loss is infinite or NaN is left out of the step; the training "
+            "ends after ten such steps in a row."
+        )
+    return "\n".join(filter(None, lines))
+
+
+def _static(recipe: Recipe) -> str:
+    given = [
+        f"{task} {weight[0]:g} to {weight[1]:g}, linearly over the training"
+        if isinstance(weight, list)
+        else f"{task} {weight:g}"
+        for task, weight in recipe.loss.weights.items()
+    ]
+    return f"loss weights: {'; '.join(given)}." if given else ""
+
+
+def _replaced_defaults(recipe: Recipe) -> list[str]:
+    """Return a note if a weighting chooses weights for tasks that have a default weight otherwise."""
+    defaults = default_loss_weights({name: recipe.task(name) for name in recipe.tasks})
+    if recipe.loss.weighting == "static" or not defaults:
+        return []
+    weights = ", ".join(f"{weight:g} of {task}" for task, weight in defaults.items())
+    return [
+        f"note: {recipe.loss.weighting} chooses the weights of all tasks, so the default of loss.weights does not "
+        f"apply: {weights}."
+    ]
+
+
+def _method(recipe: Recipe, arguments: MultitaskTrainingArguments) -> str:
+    """Return a line with the loss weighting, its parameters and its costs."""
     weighting = loss_weighting(recipe, {name: recipe.task(name) for name in recipe.tasks})
-    if weighting is None:
-        return ""
-    if "gradient_norms" in weighting.needs:
-        try:
-            check_kept_graph(arguments)
-        except ValueError as error:
-            raise RecipeError(f"loss.weighting: {error}") from error
+    assert weighting is not None  # since the weighting is not `static`
     name = recipe.loss.weighting
     values = {**own_parameters(name), **_parameters(recipe)}
     parameters = ", ".join(f"{key} {value}" for key, value in values.items())
-    return f"loss weighting: {name}{f' ({parameters})' if parameters else ''}; cost: {_cost(weighting, arguments)}."
+    line = f"loss weighting: {name}{f' ({parameters})' if parameters else ''}; cost: {_cost(weighting, arguments)}."
+    if isinstance(weighting, DynamicWeightAverage) and arguments.max_steps <= 0 and arguments.num_train_epochs <= 2:
+        line += (
+            f"\nnote: dwa keeps all weights at 1 in the first two epochs, and the training has "
+            f"{arguments.num_train_epochs:g}. Set training.num_train_epochs to 3 or more, or choose a different "
+            f"weighting."
+        )
+    return line
 
 
 def _parameters(recipe: Recipe) -> dict[str, Any]:

@@ -35,8 +35,9 @@ class MultitaskTrainingArguments(TrainingArguments):
             instead of `per_device_train_batch_size`. A row counts once, even if the encoder reads the row once per
             adapter of its tasks.
         head_learning_rate: the learning rate of the new layers of the heads; by default 20 times `learning_rate` in a
-            model of several tasks, and `learning_rate` in a model of one task. Pretrained layers (the encoder, and the
-            pooler in the heads of families such as BERT) always have `learning_rate`.
+            model of several tasks, and `learning_rate` in a model of one task and for the heads of a trained model.
+            Pretrained layers (the encoder, and the pooler in the heads of families such as BERT) always have
+            `learning_rate`.
         layer_lr_decay: the factor from the learning rate of each layer of the encoder to that of the layer below; the
             last layer has `learning_rate`, and the embeddings have the lowest rate. No decay by default. See
             `decay_by_layer`.

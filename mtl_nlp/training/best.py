@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtl_nlp.messages import is_finite
 from mtl_nlp.modeling.tasks_multitask import Task
+
+TOLERANCE = 0.005
+"""The largest difference of scores that counts as noise in any case: half a point of accuracy or F1."""
 
 _EARLY = 0.75
 """The share of the steps up to the kept model within which a best score counts as early."""
@@ -62,8 +65,8 @@ def has_fallen(values: Mapping[int, float], best_step: int, kept_step: int) -> b
     """Return whether a task was best long before the kept model and has fallen since.
 
     Both must be true. The best evaluation lies within the first 75 % of the steps up to the kept model. And it exceeds
-    the evaluation of the kept model by more than neighbouring evaluations up to the kept model differ: the median of
-    these differences is the noise that the evaluations show by themselves.
+    the evaluation of the kept model by more than `TOLERANCE` and than neighbouring evaluations up to the kept model
+    differ: the median of these differences is the noise that the evaluations show by themselves.
 
     Args:
         values: the task's score at each evaluated step.
@@ -74,19 +77,20 @@ def has_fallen(values: Mapping[int, float], best_step: int, kept_step: int) -> b
         return False
     until = [values[step] for step in sorted(values) if step <= kept_step]
     changes = [abs(later - earlier) for earlier, later in itertools.pairwise(until)]
-    return values[best_step] - values[kept_step] > statistics.median(changes)
+    return values[best_step] - values[kept_step] > max(statistics.median(changes), TOLERANCE)
 
 
-def describe_falls(best: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe_falls(best: Mapping[str, Mapping[str, Any]], frozen: Collection[str] = ()) -> list[str]:
     """Return a sentence for each task that has fallen.
 
     Args:
         best: the result of `best_scores`.
+        frozen: the tasks that were frozen since they had fallen, which have a sentence of their own.
     """
     return [
         f"{task} was best at step {found['step']} ({found['value']:.3f} on validation) and fell to "
         f"{found['kept_value']:.3f} at the kept step {found['kept_step']}: interference or overfitting. A training of "
         f"{task} alone shows which: mtl-nlp compare"
         for task, found in best.items()
-        if found["fell"]
+        if found["fell"] and task not in frozen
     ]

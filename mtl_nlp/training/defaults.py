@@ -10,6 +10,8 @@ from typing import cast
 
 from mtl_nlp.balancing.static import Static
 from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.modeling.heads_multitask import TaskHead
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.checks import LossWeight, check_weight_is_left
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -30,7 +32,8 @@ def head_learning_rate(
     """Return the learning rate of the new layers of the heads; None if they have no rate of their own.
 
     New layers start from random weights and pretrained layers do not. A task whose head learns slowly sends gradients
-    of little use to the encoder that all tasks share. A model of one task has one rate, like the stock classes.
+    of little use to the encoder that all tasks share. A model of one task has one rate, like the stock classes. See
+    `heads_with_rate` for the heads that have the rate.
 
     Args:
         args: the training arguments.
@@ -40,6 +43,16 @@ def head_learning_rate(
     if args.head_learning_rate is None and len(tasks) > 1:
         return HEAD_FACTOR * (learning_rate or args.learning_rate)
     return args.head_learning_rate
+
+
+def heads_with_rate(args: MultitaskTrainingArguments, model: MultitaskModel) -> list[TaskHead]:
+    """Return the heads to which `head_learning_rate` applies.
+
+    A given rate is that of all heads. The default rate is that of heads that start from random weights: the head of a
+    loaded model is trained as far as its encoder.
+    """
+    is_given = args.head_learning_rate is not None
+    return [head for name, head in model.heads_by_task.items() if is_given or name not in model.trained_heads]
 
 
 def default_loss_weights(tasks: Mapping[str, Task]) -> dict[str, float]:

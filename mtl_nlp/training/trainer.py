@@ -34,7 +34,7 @@ from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.callbacks import EpochStart, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
-from mtl_nlp.training.defaults import head_learning_rate, loss_weighting_of
+from mtl_nlp.training.defaults import head_learning_rate, heads_with_rate, loss_weighting_of
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
 from mtl_nlp.training.headroom import check_headroom
@@ -326,12 +326,12 @@ class MultitaskTrainer(RenewingTrainer):
         own_rates = [
             (
                 head_learning_rate(self.args, self.trained_tasks, learning_rate),
-                [p for head in self.model.heads for p in head.new_parameters()],
+                [p for head in heads_with_rate(self.args, self.model) for p in head.new_parameters()],
             ),
             (self.args.adapter_learning_rate, adapter_parameters(self.model.encoder)),
         ]
         for rate, parameters in own_rates:
-            if is_new and rate is not None:
+            if is_new and rate is not None and parameters:
                 set_learning_rate(optimizer, parameters, rate)
         if is_new and self.args.layer_lr_decay is not None:
             decay_by_layer(optimizer, self.model.encoder, self.args.layer_lr_decay)

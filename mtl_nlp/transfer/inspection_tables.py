@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtl_nlp.balancing.verdicts import cosine_text
 from mtl_nlp.hub.comparison import unit_of
 from mtl_nlp.messages import table
 
@@ -29,14 +30,45 @@ def describe_inspection(content: Mapping[str, Any]) -> str:
 
 def change_text(metric: str, change: float) -> str:
     """Return a change of a score with its sign, in points for shares."""
-    unit = unit_of(metric)
-    return f"{change * unit.factor:+.{unit.digits}f}"
+    return unit_of(metric).change(change)
 
 
 def heads_text(heads: Sequence[Sequence[int]]) -> str:
     """Return heads as `layer 1 head 8, layer 2 head 0`, of which at most six."""
     shown = [f"layer {layer} head {head}" for layer, head in heads[:6]]
     return ", ".join([*shown, *([f"{len(heads) - 6} more"] if len(heads) > 6 else [])]) or "none"
+
+
+def describe_probes(units: Mapping[str, int], tasks: Mapping[str, str], split: str) -> str:
+    """Return a sentence on the texts that probes learned from and were scored on.
+
+    Args:
+        units: task -> the number of words or texts that its probes learned from.
+        tasks: task -> `words` or `texts`.
+        split: the split on which the probes were scored.
+    """
+    learned = ", ".join(f"{count:,} {tasks[name]} for {name}" for name, count in units.items() if name in tasks)
+    return f"The probes learned from the training split ({learned}) and were scored on {split}."
+
+
+def describe_chance(tasks: Mapping[str, tuple[int, str]]) -> str:
+    """Return a sentence on the smallest changes that are no more than chance.
+
+    Args:
+        tasks: task -> the number of its words or texts, and `words` or `texts`.
+    """
+    units = ", ".join(f"{count:,} {unit} for {name}" for name, (count, unit) in tasks.items())
+    return f"Changes by a few answers are chance: the scores are from {units}."
+
+
+def score_name(name: str, metric: str) -> str:
+    """Return the name of a task's score with its unit, such as `pos accuracy (%)`."""
+    return f"{name} {metric}{' (%)' if unit_of(metric).factor == 100 else ''}"
+
+
+def change_name(name: str, metric: str) -> str:
+    """Return the name of a change of a task's score with its unit, such as `pos accuracy (points)`."""
+    return f"{name} {metric}{' (points)' if unit_of(metric).factor == 100 else ''}"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -52,9 +84,9 @@ def _movement(content: Mapping[str, Any]) -> str:
         if group["weights"] is not None:
             head.append(f"weights moved{of}")
             columns.append([_number(value) for value in group["weights"]])
-        head.append(f"CKA{of}")
-        columns.append([_number(value) for value in group["cka"]])
-    title = "Movement from the encoder at the start: ‖W − W₀‖ / ‖W₀‖, and the similarity of the hidden states"
+        head.append(f"1 − CKA{of}")
+        columns.append([_number(None if value is None else 1.0 - value) for value in group["cka"]])
+    title = "Movement from the encoder at the start: ‖W − W₀‖ / ‖W₀‖, and 1 − CKA, the change of the hidden states"
     return f"{title}\n{table(head, list(zip(*columns, strict=True)))}"
 
 
@@ -68,8 +100,9 @@ def _need(content: Mapping[str, Any]) -> str:
     rows.append(
         ["own head", *(unit_of(metric).value(content["tasks"][name]["score"]) for name, metric in metrics.items())]
     )
-    head = ["score of a probe on", *(f"{name} {metric}" for name, metric in metrics.items())]
-    return table(head, rows)
+    head = ["score of a probe on", *(score_name(name, metric) for name, metric in metrics.items())]
+    units = {name: content["tasks"][name]["unit"] for name in scores}
+    return f"{describe_probes(content['need']['units'], units, content['split'])}\n{table(head, rows)}"
 
 
 def _ablation(content: Mapping[str, Any]) -> str:
@@ -79,7 +112,10 @@ def _ablation(content: Mapping[str, Any]) -> str:
         [layer, *(change_text(metric, found["layers"][name][place]) for name, metric in metrics.items())]
         for place, layer in enumerate(content["layers"][1:])
     ]
-    lines = [table(["change without", *(f"{name} {metric}" for name, metric in metrics.items())], rows)]
+    lines = [table(["change without", *(change_name(name, metric) for name, metric in metrics.items())], rows)]
+    lines.append(
+        describe_chance({name: (content["tasks"][name]["units"], content["tasks"][name]["unit"]) for name in metrics})
+    )
     for name, changes in found["heads"].items():
         total = sum(map(len, changes))
         lines.append(
@@ -98,7 +134,7 @@ def _adapters(content: Mapping[str, Any]) -> str:
         for place, layer in enumerate(content["layers"])
     ]
     similar = [
-        [name, *(_number(value, 2) for value in of_row)]
+        [name, *("" if value is None else cosine_text(value) for value in of_row)]
         for name, of_row in zip(names, found["similarity"], strict=True)
     ]
     return f"{table(['norm of ΔW', *names], rows)}\n\n{table(['cosine of ΔW', *names], similar)}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mtl_nlp.evaluation.predictions import Prediction
+from mtl_nlp.modeling.scores_multitask import metric_name
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.transfer.resampling import Runs
 from mtl_nlp.transfer.sufficient import SpanReader
@@ -95,8 +96,8 @@ def _counts(run: Sequence[Prediction], task: Task) -> dict[str, list[int]]:
 def _units(run: Sequence[Prediction], task: Task) -> Iterator[tuple[frozenset[Any], frozenset[Any]]]:
     """Yield the predicted and gold units of each text; the first entry of a unit is its label."""
     kind = task.kind
-    if isinstance(kind.metric, str) and kind.metric.startswith("span_"):
-        spans = SpanReader(kind.metric)
+    if (metric := metric_name(kind.metric)) is not None and metric.startswith("span_"):
+        spans = SpanReader(metric)
         for text in run:
             yield spans.read(text.prediction), spans.read(text.gold)
         return

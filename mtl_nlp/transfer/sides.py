@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.recipe.file import read_yaml
-from mtl_nlp.recipe.schema import Recipe, explain
+from mtl_nlp.recipe.problems import explain
+from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.section import Section
 from mtl_nlp.run_folder import CONFIG_NAME, PREDICTIONS_NAME, RECIPE_NAME, RESULTS_NAME, read_results, saved_recipe
 
@@ -166,7 +167,7 @@ def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> Reci
     try:
         found = Groups.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(f"{path}: {explain(error, data)}") from error
+        raise RecipeError(f"{path}: {explain(error, data, Groups)}") from error
     recipe = Recipe.load(path.parent / found.recipe, overrides, allow_code=allow_code)
     grouped = [task for tasks in found.groups.values() for task in tasks]
     if unknown := [task for task in grouped if task not in recipe.tasks]:

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from mtl_nlp.modeling.label_kinds_multitask import Metric
+from mtl_nlp.modeling.scores_multitask import ChosenScores
 from mtl_nlp.modeling.spans_multitask import SCHEMES, as_bioes
 
 _Columns = tuple[Any, Callable[[np.ndarray], np.ndarray]]
@@ -93,9 +94,12 @@ def text_scores(metric: Metric, name: str, predictions: Sequence[Any], reference
     Raises:
         ValueError: if the metric has no score of that name, or labels do not fit the metric.
     """
-    if isinstance(metric, str) and (build := _BUILDERS.get((metric, name))):
+    kept = metric.metric if isinstance(metric, ChosenScores) else metric
+    if isinstance(kept, str) and (build := _BUILDERS.get((kept, name))):
         return _Summed(*build(predictions, references))
-    return _Rescored(metric, name, predictions, references)
+    # One score is enough for a resample.
+    alone = ChosenScores(metric.metric, (name,)) if isinstance(metric, ChosenScores) else metric
+    return _Rescored(alone, name, predictions, references)
 
 
 def _ratio(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:

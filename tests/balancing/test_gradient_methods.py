@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from torchjd import aggregation
+from gradient_references import references
 
 from mtl_nlp.balancing.gradient_methods import GRADIENT_METHODS, build_gradient_method
 from mtl_nlp.balancing.gradients import GradientMethod
@@ -12,18 +12,7 @@ from mtl_nlp.errors import RecipeError
 
 TASKS = ["a", "b", "c"]
 
-# Each method beside torchjd's own aggregator, and the factor that gives the scale of the plain sum of three gradients.
-REFERENCES = {
-    "pcgrad": (aggregation.PCGrad, 1.0),
-    "gradvac": (aggregation.GradVac, 1.0),
-    "cagrad": (lambda: aggregation.CAGrad(c=0.5), 3.0 / 1.5),
-    "aligned-mtl": (aggregation.AlignedMTL, 3.0),
-    "upgrad": (aggregation.UPGrad, 3.0),
-    "nash-mtl": (lambda: aggregation.NashMTL(n_tasks=3), 1.0),
-    "imtl-g": (aggregation.IMTLG, 3.0),
-    "mgda": (aggregation.MGDA, 3.0),
-    "graddrop": (aggregation.GradDrop, 1.0),
-}
+REFERENCES = references(3)
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")  # torchjd
 
@@ -134,8 +123,8 @@ def test_other_methods_have_no_state(name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("pcgrad", {"x": 1}, "loss.gradients_kwargs.x: no such parameter of pcgrad. pcgrad has no parameters."),
-        ("cagrad", {"d": 1}, "loss.gradients_kwargs.d: no such parameter of cagrad. Valid: c."),
+        ("pcgrad", {"x": 1}, "loss.gradients_kwargs.x: pcgrad has no such parameter. pcgrad has no parameters."),
+        ("cagrad", {"d": 1}, "loss.gradients_kwargs.d: cagrad has no such parameter. Did you mean 'c'?"),
         ("cagrad", {"c": -1}, "loss.gradients_kwargs.c: should be a number of at least 0. Found -1."),
         ("cagrad", {"c": float("nan")}, "loss.gradients_kwargs.c: should be a number of at least 0. Found nan."),
         ("gradvac", {"beta": "a"}, "loss.gradients_kwargs.beta: should be a number from 0 to 1. Found 'a'."),

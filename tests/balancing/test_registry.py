@@ -50,7 +50,11 @@ def test_static_weights_are_given_and_others_are_not():
             {"alhpa": 1},
             r"^weighting_kwargs\.alhpa: gradnorm has no such parameter\. Did you mean 'alpha'\?",
         ),
-        ("static", {"alpha": 1}, r"^weighting_kwargs\.alpha: static has no such parameter\. It has no parameters\."),
+        (
+            "static",
+            {"alpha": 1},
+            r"^weighting_kwargs\.alpha: static has no such parameter\. static has no parameters\.",
+        ),
         ("log-classes", {"tasks": 1}, r"^weighting_kwargs\.tasks: log-classes has no such parameter"),
         ("gradnorm", {"alpha": "big"}, r"^weighting_kwargs\.alpha: should be a finite number\. Found 'big'"),
         ("gradnorm", {"alpha": True}, r"^weighting_kwargs\.alpha: should be a finite number\. Found True"),

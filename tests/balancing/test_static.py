@@ -29,7 +29,7 @@ def test_weights_move_to_the_device_with_the_weighting():
 
 
 def test_weight_out_of_range_is_refused():
-    with pytest.raises(ValueError, match=r"`loss_weights` should be finite and at least 0\. Found -1\.0 for 'pos'"):
+    with pytest.raises(ValueError, match=r"`loss_weights\.pos` should be finite and at least 0\. Found -1\.0"):
         Static({"pos": -1.0})
 
 
@@ -48,7 +48,7 @@ def test_pair_of_equal_weights_is_constant():
 
 @pytest.mark.parametrize("weight", [[1.0], [1.0, 0.5, 0.2], ["a", "b"]])
 def test_other_lists_are_refused(weight):
-    with pytest.raises(ValueError, match=r"`loss_weights` should be numbers or pairs of numbers\. Found \["):
+    with pytest.raises(ValueError, match=r"`loss_weights\.\w+` should be a number or a pair of numbers\. Found \["):
         Static({"pos": weight})
 
 

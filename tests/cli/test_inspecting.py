@@ -44,7 +44,9 @@ def test_a_trained_model_is_inspected_and_the_report_draws_the_inspection(traine
 def test_other_inputs_are_refused_in_one_line(trained, tmp_path: Path, capsys, encoder_folder):
     model, recipe = str(trained / "run"), str(trained / "recipe.yaml")
     assert "rows: should be at least 2" in fails(capsys, "inspect", model, "--recipe", recipe, "--rows", "1")
-    assert "none" in fails(capsys, "inspect", str(tmp_path / "none"), "--recipe", recipe)
+    none = str(tmp_path / "none")
+    assert f"{none} cannot be loaded: there is no such folder." in fails(capsys, "inspect", none, "--recipe", recipe)
+    assert "And there is no folder runs/none." in fails(capsys, "inspect", "runs/none", "--recipe", recipe)
     assert "without multitask heads" in fails(capsys, "inspect", encoder_folder("bert"), "--recipe", recipe)
     assert "encoder: /no" in fails(capsys, "inspect", model, "--recipe", recipe, "--set", "encoder=/no/encoder")
     renamed = ("--set", "tasks.dep={type: text-classification}", "--set", "datasets.sample.labels.dep=topic")

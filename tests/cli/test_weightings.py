@@ -20,7 +20,7 @@ BAD = [
     ({"weighting": "dwa", "weights": {"pos": 1}}, "loss: `weights` are for `weighting: static`"),
     ({"weighting": "dwa", "weighting_kwargs": {"temprature": 1}}, "loss.weighting_kwargs.temprature: dwa has no such"),
     ({"weighting": "stch", "weighting_kwargs": {"mu": 0}}, "loss.weighting_kwargs: `mu` should be finite and above 0"),
-    ({"weights": {"pos": 0, "ner": 0, "topic": 0}}, "loss.weights: `loss_weights` should be above 0 for some task"),
+    ({"weights": {"pos": 0, "ner": 0, "topic": 0}}, "loss.weights: some task should have a loss weight above 0"),
 ]
 
 

@@ -35,6 +35,22 @@ def split(**references: list) -> EncodedDataset:
     return EncodedDataset("d/test", Dataset.from_dict({}), {task: columns[task] for task in references}, 0, 0, "")
 
 
+def test_frames_are_texts_whose_class_and_spans_are_all_right():
+    gold = split(ner=[["O", "B-X"], ["O"], None, ["B-X"]], topic=["news", "sport", "news", "news"], pos=[["A"]] * 4)
+    found = {
+        "ner": [["O", "B-X"], ["B-X"], ["O"], ["B-X"]],
+        "topic": ["news", "sport", "news", "sport"],
+        "pos": [["B"]] * 4,
+    }
+    evaluation = score({"d": found}, {"d": gold}, TASKS)
+    assert evaluation.frames == {"d": pytest.approx(1 / 3)}
+    assert "frames" not in evaluation.flat()
+    assert score({"d": found}, {"d": split(topic=["news"] * 4, pos=[["A"]] * 4)}, TASKS).frames == {}
+    more = {**TASKS, "other": TextClassification(name="other", labels=["news", "sport"])}
+    two = split(ner=[["O"]], topic=["news"], other=["news"])
+    assert score({"d": {"ner": [["O"]], "topic": ["news"], "other": ["news"]}}, {"d": two}, more).frames == {}
+
+
 def one_hot(tags: list[int], classes: int = 3) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[tags]
 

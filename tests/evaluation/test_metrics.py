@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from scipy import stats
 from seqeval import scheme as schemes
 from seqeval.metrics import f1_score as seqeval_f1
@@ -17,6 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.metrics import METRICS, compute
+from mtl_nlp.modeling.scores_multitask import ERRORS, SCORES, ChosenScores
 from mtl_nlp.modeling.spans_multitask import as_bioes, repair_tags
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, TokenClassification
 
@@ -184,3 +186,55 @@ def test_scoring_needs_no_network_and_writes_no_file(fresh_process):
     lines, home = fresh_process
     assert lines[1] == "1.0 {'accuracy': 0.0}"
     assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+REFERENCES = {
+    "accuracy": (GUESSED_WORDS, WORDS),
+    "classification": (GUESSED_CLASSES, CLASSES),
+    "multi_label": (GUESSED_SETS, SETS),
+    "correlation": (GUESSED_NUMBERS, NUMBERS),
+    "span_f1_iob2": (random_tags("iob2", 2), random_tags("iob2", 1)),
+}
+
+
+@pytest.mark.parametrize("metric", REFERENCES)
+def test_every_score_is_a_number_that_is_best_for_right_answers(metric):
+    guess, truth = REFERENCES[metric]
+    names = SCORES[metric]
+    found, best = (compute(ChosenScores(metric, names), each, truth) for each in (guess, truth))
+    assert [*found] == [*names]
+    for name in names:
+        assert best[name] == pytest.approx(0.0 if name in ERRORS else 1.0)
+        assert found[name] > best[name] if name in ERRORS else found[name] < best[name]
+    known = compute(metric, guess, truth)
+    assert {name: found[name] for name in known} == known
+
+
+def test_further_scores_equal_scikit_learns_and_seqevals():
+    found = compute(ChosenScores("classification", SCORES["classification"]), GUESSED_CLASSES, CLASSES)
+    assert found["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(CLASSES, GUESSED_CLASSES))
+    assert found["balanced_accuracy"] == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(CLASSES, GUESSED_CLASSES)
+    )
+    assert found["weighted_f1"] == pytest.approx(f1_score(CLASSES, GUESSED_CLASSES, average="weighted"))
+    binarizer = MultiLabelBinarizer().fit(SETS)
+    sets = binarizer.transform(SETS), binarizer.transform(GUESSED_SETS)
+    found = compute(ChosenScores("multi_label", SCORES["multi_label"]), GUESSED_SETS, SETS)
+    assert found["weighted_f1"] == pytest.approx(f1_score(*sets, average="weighted"))
+    assert found["micro_precision"] == pytest.approx(sklearn.metrics.precision_score(*sets, average="micro"))
+    assert found["exact_match"] == pytest.approx(accuracy_score(*sets))
+    truth, guess = random_tags("iob2", 1), random_tags("iob2", 2)
+    found = compute(ChosenScores("span_f1_iob2", ("macro_f1", "f1")), guess, truth)
+    assert found["macro_f1"] == pytest.approx(
+        seqeval_f1(truth, guess, average="macro", mode="strict", scheme=schemes.IOB2)
+    )
+    found = compute(ChosenScores("correlation", ("rmse", "mae", "r2")), GUESSED_NUMBERS, NUMBERS)
+    assert found["rmse"] ** 2 == pytest.approx(compute("correlation", GUESSED_NUMBERS, NUMBERS)["mse"])
+    assert found["r2"] == pytest.approx(sklearn.metrics.r2_score(NUMBERS, GUESSED_NUMBERS))
+
+
+def test_degenerate_answers_have_every_score():
+    for metric, row in (("classification", "a"), ("accuracy", ["a"]), ("multi_label", []), ("correlation", 1.0)):
+        other = "b" if metric == "classification" else ["b"] if metric == "accuracy" else row
+        assert all(np.isfinite([*compute(ChosenScores(metric, SCORES[metric]), [other], [row]).values()]))
+    assert compute(ChosenScores("span_f1_iob2", SCORES["span_f1_iob2"]), [["O"]], [["O"]])["macro_f1"] == 0.0

@@ -12,6 +12,7 @@ import yaml
 from damage import Damage
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
+from insight_folder import write_insight
 from originals import ADAPTED, ENCODER, PLAIN, RECIPE, RUN, TEXT_FILE
 from sandbox import Outcome, Sandbox, Violation, not_finite
 
@@ -94,6 +95,16 @@ def damaged_checkpoint(bench: Bench) -> Result:
     return Result(f"resume: {done}", bench.sandbox.run(case, [command], [case / RUN]))
 
 
+def damaged_insight(bench: Bench) -> Result:
+    """Damage a file on what the tasks of a run share, and write the report of the run."""
+    case, damage = bench.start()
+    metrics = {"pos": "accuracy", "ner": "f1", "topic": "accuracy", "moods": "micro_f1", "score": "pearson"}
+    write_insight(case / RUN, [*metrics], [*metrics.values()])
+    name = damage.choose(["inspection.json", "conflict.json"])
+    done = damage.any(case / RUN / name)
+    return Result(f"report: {name}: {done}", bench.sandbox.run(case, [["report", RUN]], [case / RUN]))
+
+
 def damaged_recipe(bench: Bench) -> Result:
     """Damage a recipe, plan it or train it for one step, and use the trained model."""
     case, damage = bench.start()
@@ -148,6 +159,7 @@ CASES: dict[str, Callable[[Bench], Result]] = {
     "model": damaged_model,
     "encoder": damaged_encoder,
     "checkpoint": damaged_checkpoint,
+    "insight": damaged_insight,
     "recipe": damaged_recipe,
     "data": damaged_data,
     "texts": damaged_texts,

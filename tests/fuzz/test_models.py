@@ -17,3 +17,8 @@ def test_a_damaged_model_is_used_or_refused_in_one_line(data, violations):
 @given(data=st.data())
 def test_a_damaged_encoder_is_used_or_refused_in_one_line(data, violations):
     assert not violations(data, "encoder")
+
+
+@given(data=st.data())
+def test_a_damaged_inspection_or_conflict_is_drawn_or_refused_in_one_line(data, violations):
+    assert not violations(data, "insight")

@@ -44,6 +44,7 @@ CODE = {
     "parts_multitask.py",
     "pipeline_multitask.py",
     "routing_multitask.py",
+    "scores_multitask.py",
     "saving_multitask.py",
     "statistics_multitask.py",
     "task_base_multitask.py",

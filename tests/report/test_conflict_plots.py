@@ -19,8 +19,10 @@ def blocks_of(folder, tasks, shown=None, **options):
 
 
 def test_the_mean_the_layers_and_the_steps_are_drawn_with_the_worst_pair_first(tmp_path):
-    text, plots = blocks_of(tmp_path, TASKS)
+    text, verdicts, plots = blocks_of(tmp_path, TASKS)
     assert isinstance(text, Text)
+    assert verdicts.rows[0] == ["pos · topic", "−0.45", "", "40%", "too few measurements"]
+    assert verdicts.rows[1] == ["pos · ner", "−0.20", "−0.40 to 0.00", "40%", "conflict"]
     assert isinstance(plots, Plots)
     mean, layers, steps = plots.plots
     assert mean.table.rows[0] == ["pos · topic", "−0.40", "40%"]
@@ -33,16 +35,16 @@ def test_the_mean_the_layers_and_the_steps_are_drawn_with_the_worst_pair_first(t
 
 def test_many_tasks_have_curves_of_the_worst_pairs_only(tmp_path):
     tasks = [f"task-{number}" for number in range(8)]
-    _, plots = blocks_of(tmp_path, tasks)
+    *_, plots = blocks_of(tmp_path, tasks)
     assert len(plots.legend) == 6
     assert "the 6 pairs with the lowest cosines" in plots.note
     assert len(plots.plots[0].table.rows) == 28
-    _, fewer = blocks_of(tmp_path, tasks, shown=tasks[:2])
+    *_, fewer = blocks_of(tmp_path, tasks, shown=tasks[:2])
     assert len(fewer.plots[0].table.rows) == 1
 
 
 def test_one_measurement_has_no_curve_and_a_single_task_no_conflict(tmp_path):
-    _, plots = blocks_of(tmp_path, TASKS, measurements=1)
+    *_, plots = blocks_of(tmp_path, TASKS, measurements=1)
     assert len(plots.plots) == 2
     assert plots.legend == ()
     assert blocks_of(tmp_path, TASKS, measurements=0) == []

@@ -12,6 +12,7 @@ from mtl_nlp.report.facts import (
     adapted_tasks,
     curve,
     early_peak,
+    frozen_in,
     has_static_weights,
     is_improving,
     learning_rates,
@@ -59,6 +60,7 @@ def test_a_task_improves_if_its_last_evaluation_or_its_losses_say_so(tmp_path):
 
     assert is_improving(with_scores(0.1, 0.2, 0.3), "a", "f1")
     assert not is_improving(with_scores(0.1, 0.3, 0.2), "a", "f1")
+    assert not is_improving(with_scores(0.1, 0.3, 0.302), "a", "f1")
     falling = [{"step": n, "loss_a": 0.8**n} for n in range(12)]
     assert is_improving(logged(tmp_path / "s", falling), "a", "f1")
     assert not is_improving(logged(tmp_path / "t", falling[:4]), "a", "f1")
@@ -71,6 +73,17 @@ def test_a_peak_is_early_if_the_results_say_that_the_task_has_fallen(tmp_path):
     assert (peak.step, peak.kept_step, peak.metric) == (100, 300, "f1")
     assert early_peak(run, "genre") is None
     assert early_peak(run, "unknown") is None
+
+
+def test_a_frozen_task_neither_improves_nor_peaks(tmp_path):
+    folder = write_run(tmp_path / "r")
+    results = json.loads((folder / "results.json").read_text())
+    results["training"]["frozen"] = {"ner": {"step": 200, "best_step": 100}}
+    (folder / "results.json").write_text(json.dumps(results))
+    run = logged(folder, [{"step": n, "eval_ner_f1": score} for n, score in enumerate((0.1, 0.2, 0.3))])
+    assert list(frozen_in(run)) == ["ner"]
+    assert early_peak(run, "ner") is None
+    assert not is_improving(run, "ner", "f1")
 
 
 def test_a_weight_is_that_of_the_results_or_else_of_the_recipe(tmp_path):

@@ -18,6 +18,7 @@ def test_colours_are_those_of_the_page_and_diverge_around_zero():
 def test_texts_are_in_the_cells_unless_there_are_many_columns():
     assert ">one</text>" in heat_map("h", "t", ["a"], ["x"], [[1.0]], texts=[["one"]])
     columns = [str(number) for number in range(12)]
+    assert "a and x: one." in heat_map("h", "t", ["a"], ["x"], [[1.0]], texts=[["one"]])
     assert ">one</text>" not in heat_map("h", "t", ["a"], columns, [[1.0] * 12], texts=[["one"] * 12])
 
 

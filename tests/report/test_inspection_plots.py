@@ -34,9 +34,9 @@ def test_every_part_has_a_sentence_on_how_to_read_it(tmp_path):
     plots = [plot.table.caption for each in blocks if isinstance(each, Plots) for plot in each.plots]
     assert plots == [
         "Change without a layer",
-        "Change of f1 of ner without a head",
-        "Change of accuracy of genre without a head",
-        "Change of pearson of rating without a head",
+        "Change of ner f1 (points) without a head",
+        "Change of genre accuracy (points) without a head",
+        "Change of rating pearson without a head",
         "Rank correlation of needs",
         "Cosine of ΔW",
         "Cosine of ΔW by layer",
@@ -60,7 +60,7 @@ def test_values_have_the_units_of_their_scores(tmp_path):
 def test_only_the_shown_tasks_are_drawn(tmp_path):
     blocks = blocks_of(tmp_path, ["genre"])
     assert tables_of(blocks)["Norm of ΔW"].head == ["layer", "genre", "shared"]
-    assert tables_of(blocks)["Score from each layer"].head == ["read by a probe", "genre, accuracy"]
+    assert tables_of(blocks)["Score from each layer"].head == ["read by a probe", "genre accuracy (%)"]
     assert blocks_of(tmp_path, []) == []
 
 
@@ -73,6 +73,23 @@ def test_missing_parts_have_their_reason(tmp_path):
     assert tables_of(blocks)["Movement of the encoder"].head == ["layer", "1 − CKA"]
     assert blocks[-1] == Text("Left out: need: the training split is streamed.")
     assert not any(isinstance(each, Plots) for each in blocks)
+
+
+def test_the_description_of_a_map_has_the_numbers_of_its_cells(tmp_path):
+    blocks = blocks_of(tmp_path)
+    (without_layer,) = next(each for each in blocks if isinstance(each, Plots)).plots
+    assert "layer 0 and ner f1 (points): −20.00; " in without_layer.svg
+
+
+def test_changes_without_a_rank_correlation_have_a_sentence_instead_of_a_plot(tmp_path):
+    content = inspection(TASKS, METRICS)
+    content["ablation"]["correlation"] = [[1.0 if a == b else None for a in TASKS] for b in TASKS]
+    (tmp_path / "inspection.json").write_text(json.dumps(content))
+    blocks = inspection_blocks(RunFiles(tmp_path), "p", TASKS)
+    assert Text("No head changes the scores of two tasks, so that their needs have no rank correlation.") in blocks
+    assert "Rank correlation of needs" not in [
+        plot.table.caption for each in blocks if isinstance(each, Plots) for plot in each.plots
+    ]
 
 
 def test_an_inspection_of_other_weights_is_not_drawn(tmp_path):

@@ -9,6 +9,8 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.weighting import check_weighting, describe_weighting, loss_weighting
 
+REPLACED = "\nnote: {} chooses the weights of all tasks, so the default of loss.weights does not apply: 0.3 of topic."
+
 
 def recipe_of(quick_recipe: dict, loss: dict, **more) -> Recipe:
     return Recipe.from_dict(quick_recipe | {"loss": loss} | more)
@@ -100,6 +102,18 @@ def test_random_weights_have_the_seed_of_the_training_unless_given(quick_recipe)
     [
         ({}, 1, ""),
         (
+            {"weights": {"topic": [1, 0.2], "pos": 0.5}, "on_nonfinite": "skip"}, 1,
+            "loss weights: topic 1 to 0.2, linearly over the training; pos 0.5.\n"
+            "on_nonfinite: the share of a task whose loss is infinite or NaN is left out of the step; the training "
+            "ends after ten such steps in a row.",
+        ),
+        (
+            {"weighting": "dwa"}, 1,
+            "loss weighting: dwa (temperature 2.0); cost: none.\n"
+            "note: dwa keeps all weights at 1 in the first two epochs, and the training has 1. Set "
+            "training.num_train_epochs to 3 or more, or choose a different weighting.",
+        ),
+        (
             {"weighting": "uncertainty"}, 1,
             "loss weighting: uncertainty (learning_rate 0.01); cost: one parameter per task.",
         ),
@@ -127,12 +141,46 @@ def test_random_weights_have_the_seed_of_the_training_unless_given(quick_recipe)
     ],
 )  # fmt: skip
 def test_plan_states_the_parameters_and_costs(quick_recipe, loss, accumulated, line):
-    quick_recipe["training"] |= {"gradient_accumulation_steps": accumulated, "max_steps": -1}
+    quick_recipe["training"] |= {"gradient_accumulation_steps": accumulated, "max_steps": -1, "num_train_epochs": 1}
     recipe = recipe_of(quick_recipe, loss)
-    assert describe_weighting(recipe, training_arguments(recipe)) == line
+    method = loss.get("weighting")
+    expected = line if method is None else line + REPLACED.format(method)
+    assert describe_weighting(recipe, training_arguments(recipe)) == expected
 
 
 def test_plan_states_the_seed_of_the_training(quick_recipe):
     quick_recipe["training"]["seed"] = 7
     recipe = recipe_of(quick_recipe, {"weighting": "random"})
-    assert describe_weighting(recipe, training_arguments(recipe)) == "loss weighting: random (seed 7); cost: none."
+    assert describe_weighting(recipe, training_arguments(recipe)) == (
+        "loss weighting: random (seed 7); cost: none." + REPLACED.format("random")
+    )
+
+
+@pytest.mark.parametrize("seed", [-1, "x", True, None])
+def test_a_bad_seed_of_the_training_is_named_as_such(quick_recipe, seed):
+    quick_recipe["training"]["seed"] = seed
+    with pytest.raises(RecipeError, match=r"^training\.seed: should be .*\. Found "):
+        training_arguments(recipe_of(quick_recipe, {"weighting": "random"}))
+
+
+def test_plan_states_the_freezing(quick_recipe):
+    quick_recipe["training"]["eval_strategy"] = "epoch"
+    recipe = recipe_of(quick_recipe, {"freeze_when_overfit": {"patience": 2}})
+    assert describe_weighting(recipe, training_arguments(recipe)) == (
+        "freezing: a task has the weight 0 from the end of 2 evaluations in a row without a new best validation score "
+        "on."
+    )
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+        {"torch_compile": True},
+    ],
+)
+def test_gradnorm_needs_a_graph_that_is_kept_in_every_command(quick_recipe, training):
+    quick_recipe["training"] |= training
+    with pytest.raises(RecipeError, match=r"^loss\.weighting: `(torch_compile|activation_checkpointing_kwargs)"):
+        training_arguments(recipe_of(quick_recipe, {"weighting": "gradnorm"}))
+    training_arguments(recipe_of(quick_recipe, {"weighting": "uncertainty"}))

@@ -53,15 +53,15 @@ def test_command_line_sets_every_field(tmp_path):
         ({"loss_scale": "rwos"}, "`loss_scale` should be 'rows' or 'per_task'. Found 'rwos'"),
         (
             {"loss_weights": {"pos": -1.0}},
-            "`loss_weights` should be finite and at least 0. Found -1.0 for 'pos'",
+            "`loss_weights.pos` should be finite and at least 0. Found -1.0",
         ),
         (
             {"loss_weights": {"pos": [1.0, 0.5, 0.2]}},
-            "`loss_weights` should be numbers or pairs of numbers. Found ",
+            "`loss_weights.pos` should be a number or a pair of numbers. Found ",
         ),
         (
             {"loss_weights": {"pos": float("nan")}},
-            "`loss_weights` should be finite and at least 0. Found nan for 'pos'",
+            "`loss_weights.pos` should be finite and at least 0. Found nan",
         ),
         ({"loss_weights": "weights.json"}, "`loss_weights` should map tasks to weights. Found 'weights.json'"),
         ({"max_tokens_per_batch": 0}, "`max_tokens_per_batch` should be at least 1. Found 0"),

@@ -63,6 +63,7 @@ def test_a_kept_model_without_an_evaluation_has_no_value():
         ([0.60, 0.65, 0.66, 0.67, 0.69, 0.71, 0.60], 7, False),  # best at 86 % of the steps
         ([0.60, 0.71, 0.70, 0.70, 0.69, 0.69, 0.68], 2, False),  # the best model was kept
         ([0.60, 0.71, 0.70, 0.65, 0.90], 4, False),  # best after the kept model
+        ([0.600, 0.712, 0.711, 0.711, 0.710, 0.710, 0.709], 7, False),  # the fall exceeds the noise, and is tiny
         ([0.71, 0.60], 2, False),  # two evaluations show no noise to compare with
         ([0.71], 1, False),
     ],
@@ -76,6 +77,7 @@ def test_a_task_has_fallen_if_it_was_best_early_and_lost_more_than_neighbours_di
 def test_a_fall_is_described_in_one_line():
     log = history(eval_ner_f1=[0.6, 0.712, 0.7, 0.69, 0.69, 0.683], eval_topic_accuracy=[0.1] * 6)
     best = best_scores(log, TASKS, 600)
+    assert describe_falls(best, frozen=["ner"]) == []
     assert describe_falls(best) == [
         "ner was best at step 200 (0.712 on validation) and fell to 0.683 at the kept step 600: interference or "
         "overfitting. A training of ner alone shows which: mtl-nlp compare"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gradient_references import references
 from torchjd import aggregation
 from toy_gradient_methods import PlainSum, Watching
 from toy_splits import TASKS, build_split
@@ -76,18 +77,7 @@ def test_sum_of_the_tasks_gradients_trains_like_the_plain_sum(trainer_of, unequa
             assert entry[key] == pytest.approx(other[key], rel=1e-5)
 
 
-AGGREGATORS = {
-    "pcgrad": (aggregation.PCGrad, 1.0),
-    "gradvac": (aggregation.GradVac, 1.0),
-    "cagrad": (lambda: aggregation.CAGrad(c=0.5), 4.0 / 1.5),
-    "aligned-mtl": (aggregation.AlignedMTL, 4.0),
-    "upgrad": (aggregation.UPGrad, 4.0),
-    "nash-mtl": (lambda: aggregation.NashMTL(n_tasks=4), 1.0),
-    "imtl-g": (aggregation.IMTLG, 4.0),
-    "mgda": (aggregation.MGDA, 4.0),
-    "graddrop": (aggregation.GradDrop, 1.0),
-}
-"""torchjd's aggregators, and the factors that give the scale of the plain sum of four gradients."""
+AGGREGATORS = references(len(TASKS))
 
 
 def jacobian_of(model, batch) -> torch.Tensor:
