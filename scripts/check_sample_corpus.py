@@ -46,9 +46,7 @@ def main() -> None:
     for key in sorted(tagged["pos"], key=lambda name: (name == "all", name)):
         accuracy = compute("accuracy", *map(list, zip(*tagged["pos"][key], strict=True)))["accuracy"]
         f1 = compute("span_f1_iob2", *map(list, zip(*tagged["ner"][key], strict=True)))["f1"]
-        print(
-            f"{key:8}  UPOS agreement {100 * accuracy:.2f} %  entity F1 {f1:.3f}  ({len(tagged['pos'][key])} texts)"
-        )
+        print(f"{key:8}  UPOS agreement {100 * accuracy:.2f} %  entity F1 {f1:.3f}  ({len(tagged['pos'][key])} texts)")
 
 
 def print_differences(row: dict, tags: dict[str, list[str]]) -> None:
