@@ -24,8 +24,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RATE = 2e-4
 ROWS = {"ewt": {"ewt": 4000}, "snips": {"snips": 4000}, "mixed": dict.fromkeys(("ewt", "wnut17", "banking77"), 2000)}
-EPOCHS = {"quickstart": 12}
-BATCH = {"quickstart": 16}
+EPOCHS = {"quickstart": 5}
+BATCH = {"quickstart": 8}
 RECIPES = ("ewt", "snips", "mixed", "quickstart")
 
 Setting = Mapping[str, float | str]
