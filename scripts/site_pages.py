@@ -8,9 +8,12 @@ become pages, and links to these files lead to the pages.
 from __future__ import annotations
 
 import argparse
+import json
 import posixpath
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -33,6 +36,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for document, page in DOCUMENTS.items():
         text = (REPOSITORY / document).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=_moved_links(text, document, page)))
+    schema = json.loads((REPOSITORY / "recipes" / "schema.json").read_text(encoding="utf-8"))
+    files.append(File.generated(config, "reference/recipe.md", content=recipe_page(schema)))
     files.append(File.generated(config, "reference/commands.md", content=commands_page()))
     files.append(File.generated(config, "reference/python.md", content=python_page()))
     return files
@@ -63,6 +68,37 @@ def _moved_links(text: str, document: str, page: str) -> str:
         return f"{match[1]}({posixpath.relpath(found, posixpath.dirname(page) or '.')}{anchor})"
 
     return re.sub(r"(\[[^\]\n]*\])\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)", moved, text)
+
+
+def recipe_page(schema: Mapping[str, Any]) -> str:
+    """Return the page on the keys of recipes, from their JSON schema."""
+    parts = ["# Recipe\n", "`mtl-nlp schema` prints these keys as a JSON schema, with the types of all values.\n"]
+    parts += ["## Top level\n", _table(schema)]
+    named = {
+        key: inner if isinstance(inner := value.get("additionalProperties"), dict) and "$ref" in inner else value
+        for key, value in schema["properties"].items()
+    }
+    for key, value in named.items():
+        reference = value.get("$ref") or next((each["$ref"] for each in value.get("anyOf", ()) if "$ref" in each), None)
+        if reference is None:
+            continue
+        section = schema["$defs"][reference.rpartition("/")[2]]
+        title = f"{key}.NAME" if value is not schema["properties"][key] else key
+        parts += [f"## {title}\n", section.get("description", "") + "\n"]
+        for kind in section.get("oneOf", [section]):
+            parts += [f"### `type: {kind['title']}`\n"] if "oneOf" in section else []
+            parts.append(_table(kind))
+    return "\n".join(parts)
+
+
+def _table(section: Mapping[str, Any]) -> str:
+    """Return a table of the keys of a section with their defaults and meanings."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for key, value in section.get("properties", {}).items():
+        default = "required" if key in section.get("required", ()) else f"`{json.dumps(value.get('default'))}`"
+        cells = (f"`{key}`", "" if key == "type" else default, value.get("description", ""))
+        rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(rows) + "\n"
 
 
 def commands_page() -> str:

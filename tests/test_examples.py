@@ -250,7 +250,7 @@ def command_lines(file: Path) -> Iterator[Line]:
 
 def check_command(parser: argparse.ArgumentParser, line: str) -> None:
     """Check that the parser accepts a command line; a command without arguments must only exist."""
-    words = [word for word in shlex.split(re.split(r" [|>&;]+ ", line)[0]) if word not in {"…", "..."}]
+    words = [word for word in shlex.split(re.split(r" [|<>&;]+ ", line)[0]) if word not in {"…", "..."}]
     start = next(n for n, word in enumerate(words) if word in {"mtl-nlp", "mtl_nlp"} or word.endswith("train.py"))
     arguments = ["train"] * words[start].endswith("train.py") + words[start + 1 :]
     if len(arguments) == 1 and not arguments[0].startswith("-"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -22,6 +23,12 @@ def site() -> ModuleType:
 def test_every_command_and_every_public_name_has_an_entry(site):
     assert {"## plan", "## train", "## compare"} <= set(site.commands_page().splitlines())
     assert "::: mtl_nlp.training.trainer.MultitaskTrainer" in site.python_page()
+
+
+def test_every_key_of_a_recipe_has_a_row(site):
+    page = site.recipe_page(json.loads((REPOSITORY / "recipes" / "schema.json").read_text()))
+    for line in ("| `temperature` | `1.0` |", "### `type: regression`", "## datasets.NAME", "| `num_train_epochs` |"):
+        assert line in page
 
 
 @pytest.mark.parametrize(

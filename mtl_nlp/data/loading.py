@@ -105,7 +105,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     source = "train" if only in recipe.sizes else only
     slices = {split: parts for split, parts in slices.items() if source in {None, split}}
     if recipe.map is not None or recipe.filter is not None:
-        used = {part.source for parts in slices.values() for part in parts}
+        used = dict.fromkeys(part.source for parts in slices.values() for part in parts)
         stored = DatasetDict({**stored, **_apply(name, recipe, stored, used)})
         # The slices are shares of the rows that are left.
         cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})

@@ -53,7 +53,10 @@ class Task(abc.ABC):
 
     name: str = dataclasses.field(kw_only=False)
     labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
-    names: dict[int, str] | None = dataclasses.field(default=None, compare=False)
+    # A recipe may also give a list, which becomes a dict.
+    names: dict[int, str] | None = dataclasses.field(
+        default=None, compare=False, metadata={"given": dict[int, str] | list[str] | None}
+    )
     head: str | dict[str, Any] | None = None
     metrics: tuple[str, ...] | None = None
     primary: str | None = None

@@ -97,8 +97,9 @@ def _task(name: str, task_type: type[Task]) -> dict[str, Any]:
     hints = get_type_hints(task_type)
     properties: dict[str, Any] = {"type": {"const": name, "description": _first_sentence(task_type)}}
     for each in dataclasses.fields(task_type):
-        if each.name not in {"name", "labels"}:
-            properties[each.name] = _property(hints[each.name], found.get(each.name, ""), each)
+        if each.name not in {"name", "labels", *task_type.learned, *task_type.tuned}:
+            hint = each.metadata.get("given", hints[each.name])
+            properties[each.name] = _property(hint, found.get(each.name, ""), each)
     return {"title": name, "type": "object", "properties": properties, "additionalProperties": False}
 
 

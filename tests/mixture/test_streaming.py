@@ -89,6 +89,10 @@ def write_files(folder: Path, kind: str, files: int, count: int = ROWS) -> Row:
     }
 
 
+AS_THEY_ARE = {"type": "regression", "normalize": False}
+"""A regression that needs no statistics of the labels."""
+
+
 def recipe_of(encoder: str, folder: Path, datasets: dict[str, Row], **sections: Any) -> Row:
     """Return a recipe as plain data."""
     training = {"per_device_train_batch_size": 4, "max_steps": 4, "save_strategy": "no", "use_cpu": True}
@@ -860,7 +864,8 @@ def test_with_num_rows_a_late_bad_row_is_named_when_training_reaches_it(
     dataset |= {"data_files": {"train": files, "test": test}, "num_rows": 1301, "buffer_size": 100}
     dataset["on_missing_text"] = "error"
     training = {"per_device_train_batch_size": 64, "max_steps": 24, "dataloader_num_workers": workers}
-    recipe = write_recipe(encoder, tmp_path, {"d": dataset}, training=training, mixture={"length_window": 2})
+    sections = {"mixture": {"length_window": 2}, "training": training, "tasks": {"score": AS_THEY_ARE}}
+    recipe = write_recipe(encoder, tmp_path, {"d": dataset}, **sections)
     assert main(["train", recipe]) == 2
     printed = capsys.readouterr()
     assert "note: d/train: streamed, 1301 rows (from `num_rows`)" in printed.out, "nothing was noticed before"
@@ -905,10 +910,11 @@ def test_file_that_cannot_be_streamed_is_refused_in_one_line(encoder, tmp_path, 
 def test_with_num_rows_an_early_bad_row_is_named_at_once(encoder, tmp_path, capsys, bad, message):
     files = [write_rows(tmp_path / f"{number}.jsonl", rows) for number, rows in enumerate((text_rows(5), [bad]))]
     dataset = {"path": "json", "data_files": {"train": files}, "inputs": {"text": "text"}, "labels": {"score": "score"}}
-    recipe = write_recipe(
-        encoder, tmp_path, {"d": {**dataset, "streaming": True, "num_rows": 6, "on_missing_text": "error"}}
-    )
+    dataset |= {"streaming": True, "num_rows": 6, "on_missing_text": "error"}
+    recipe = write_recipe(encoder, tmp_path, {"d": dataset}, tasks={"score": AS_THEY_ARE})
     assert message in fails(capsys, "plan", recipe)
+    recipe = write_recipe(encoder, tmp_path, {"d": dataset})
+    assert "`normalize: true` of task 'score' needs all training labels" in fails(capsys, "plan", recipe)
 
 
 def test_bad_line_of_a_streamed_column_file_is_named(encoder, tmp_path, capsys):
