@@ -26,14 +26,14 @@ class Verdict(NamedTuple):
         mean: the mean cosine; None without measurements.
         low: the lower end of the 95 % interval of the mean cosine; None below five measurements.
         high: the upper end.
-        measurements: the number of measurements in which both tasks had rows.
+        measured: the number of measurements in which both tasks had rows.
     """
 
     word: str
     mean: float | None
     low: float | None
     high: float | None
-    measurements: int
+    measured: int
 
     def interval(self) -> str:
         """Return the interval as text with two decimals; empty without an interval."""
@@ -71,7 +71,7 @@ def describe_conflict(content: Mapping[str, Any]) -> list[str]:
         verdict = verdict_of([each["cosine"][a][b] for each in content["measurements"]])
         shown = "" if verdict.mean is None else f", mean cosine of gradients {cosine_text(verdict.mean)}"
         interval = f" (95 % interval {verdict.interval()})" if verdict.interval() else ""
-        text = f"{tasks[a]} and {tasks[b]}: {verdict.word}{shown}{interval}, {verdict.measurements} measurements"
+        text = f"{tasks[a]} and {tasks[b]}: {verdict.word}{shown}{interval}, {verdict.measured} measurements"
         found.append((verdict.mean if verdict.mean is not None else 1.0, text))
     return [text for _, text in sorted(found, key=lambda each: each[0])]
 

@@ -102,7 +102,7 @@ def score_names(metrics: Any) -> tuple[str, ...] | None:
     """Return the value of the option `metrics` as a tuple; a single name stands for a list of one.
 
     Raises:
-        ValueError: if the value is not a list of names.
+        ValueError: if the value is neither a name nor a list of names.
     """
     if metrics is None:
         return None

@@ -61,12 +61,11 @@ def ends_of(weight: LossWeight) -> tuple[float, float]:
     Raises:
         ValueError: if the weight is neither a number nor a pair of numbers. A boolean is not a number.
     """
-    first, last = weight if isinstance(weight, list | tuple) and len(weight) == 2 else (weight, weight)
-    if isinstance(first, bool) or isinstance(last, bool) or not isinstance(first, int | float):
+    ends = [weight, weight] if isinstance(weight, int | float) else list(weight)
+    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool)]
+    if len(ends) != 2 or len(numbers) != 2:
         raise ValueError(f"should be a number or a pair of numbers. Found {weight!r:.80}.")
-    if not isinstance(last, int | float):
-        raise ValueError(f"should be a number or a pair of numbers. Found {weight!r:.80}.")
-    return first, last
+    return numbers[0], numbers[1]
 
 
 def check_loss_weight(weight: LossWeight) -> None:

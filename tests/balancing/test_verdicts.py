@@ -27,7 +27,7 @@ def test_the_interval_is_that_of_students_t_test():
     values = [-0.3, -0.1, 0.05, -0.2, 0.0, -0.15]
     found = verdict_of([*values, None])
     assert (found.low, found.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0.0).confidence_interval(0.95)))
-    assert (found.mean, found.measurements) == (pytest.approx(sum(values) / 6), 6)
+    assert (found.mean, found.measured) == (pytest.approx(sum(values) / 6), 6)
 
 
 def test_each_pair_has_a_sentence_with_the_strongest_conflict_first():
