@@ -22,6 +22,7 @@ from mtl_nlp.data.canonical import (
     reading,
 )
 from mtl_nlp.errors import DataError
+from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words, task_from_dict
 from mtl_nlp.modeling.windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
@@ -31,8 +32,8 @@ _SAMPLED_WINDOWS = 1000
 """Number of first windows of a stream from which lengths are estimated."""
 
 
-@dataclass(frozen=True)
-class EncodedDataset:
+@dataclass(frozen=True, repr=False)
+class EncodedDataset(Shown):
     """A split, ready for the encoder.
 
     Attributes:
@@ -59,6 +60,18 @@ class EncodedDataset:
     max_length: int | None = None
     stride: int | None = None
     inputs: dict[str, Column] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return self.num_windows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a window, a row of `windows`."""
+        return self.windows[index]
+
+    def __repr__(self) -> str:
+        labelled = ", ".join(f"{task} {self.num_rows - self.missing(task)}" for task in self.feeds)
+        return f"EncodedDataset({self.name}: {self.num_rows} rows, {self.num_windows} windows; labels: {labelled})"
 
     @property
     def num_rows(self) -> int:
@@ -104,8 +117,8 @@ class EncodedDataset:
         return len(np.unique(self.windows.data.column("row").to_numpy()))
 
 
-@dataclass(frozen=True)
-class EncodedStream:
+@dataclass(frozen=True, repr=False)
+class EncodedStream(Shown):
     """A training split that is read, checked and encoded during training.
 
     Attributes:
@@ -128,6 +141,9 @@ class EncodedStream:
     buffer_size: int
     max_length: int | None = None
     stride: int | None = None
+
+    def __repr__(self) -> str:
+        return f"EncodedStream({self.name}: {self.num_windows} rows; labels: {', '.join(self.feeds)})"
 
     @property
     def num_rows(self) -> int:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, ValidationI
 from pydantic_core import ErrorDetails
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import conceal, did_you_mean
+from mtl_nlp.messages import Shown, conceal, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
@@ -39,8 +39,11 @@ from mtl_nlp.recipe.sections import (
 )
 from mtl_nlp.recipe.variables import Place, expand, has_variable, put_texts, texts_with_variables, value_at
 
+_MOST_LINES = 60
+"""The number of lines of a recipe that are shown in Python."""
 
-class Recipe(Section):
+
+class Recipe(Shown, Section):
     """A complete recipe. Loading a recipe checks it.
 
     Attributes:
@@ -161,6 +164,11 @@ class Recipe(Section):
         if self.adapters is None:
             return []
         return list(self.tasks) if self.adapters.tasks == "all" else list(self.adapters.tasks)
+
+    def __repr__(self) -> str:
+        lines = self.to_yaml().splitlines()
+        rest = [f"… ({len(lines) - _MOST_LINES} more lines)"] if len(lines) > _MOST_LINES else []
+        return "\n".join([*lines[:_MOST_LINES], *rest])
 
     def baseline_training(self, task: str) -> dict[str, Any]:
         """Return the training arguments with which a comparison trains a task alone.
