@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mtl_nlp.errors import MtlNlpError
-from mtl_nlp.messages import conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded
+from mtl_nlp.messages import Shown, conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded
 
 
 def test_error_message_is_one_line_of_bounded_length():
@@ -54,3 +54,12 @@ def test_paths_from_the_environment_are_replaced_in_their_absolute_form_too(tmp_
     (tmp_path / "qqlink").symlink_to("qqreal")
     remember_expanded(f"{tmp_path}/x/..//qqlink/", "${DATA}")
     assert conceal(f"at {tmp_path}/qqlink and {tmp_path}/qqreal/y") == "at ${DATA} and ${DATA}/y"
+
+
+class Sharp(Shown):
+    def __repr__(self) -> str:
+        return "<b> & 'c'"
+
+
+def test_a_shown_object_is_escaped_in_a_notebook():
+    assert Sharp()._repr_html_() == "<pre>&lt;b&gt; &amp; &#x27;c&#x27;</pre>"

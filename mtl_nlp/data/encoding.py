@@ -24,6 +24,7 @@ from mtl_nlp.data.canonical import (
     reading,
 )
 from mtl_nlp.errors import DataError
+from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.modeling.windows_multitask import Window, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
@@ -33,8 +34,8 @@ _SAMPLED_WINDOWS = 1000
 """Number of first windows of a stream from which lengths are estimated."""
 
 
-@dataclass(frozen=True)
-class EncodedDataset:
+@dataclass(frozen=True, repr=False)
+class EncodedDataset(Shown):
     """A split, ready for the encoder.
 
     Attributes:
@@ -69,6 +70,18 @@ class EncodedDataset:
     label_spaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
     unknown_labels: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of windows."""
+        return self.num_windows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return a window, a row of `windows`."""
+        return self.windows[index]
+
+    def __repr__(self) -> str:
+        labelled = ", ".join(f"{task} {self.num_rows - self.missing(task)}" for task in self.feeds)
+        return f"EncodedDataset({self.name}: {self.num_rows} rows, {self.num_windows} windows; labels: {labelled})"
 
     @property
     def num_rows(self) -> int:
@@ -114,8 +127,8 @@ class EncodedDataset:
         return len(np.unique(self.windows.data.column("row").to_numpy()))
 
 
-@dataclass(frozen=True)
-class EncodedStream:
+@dataclass(frozen=True, repr=False)
+class EncodedStream(Shown):
     """A training split that is read, checked and encoded during training.
 
     Attributes:
@@ -140,6 +153,9 @@ class EncodedStream:
     max_length: int | None = None
     stride: int | None = None
     label_spaces: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"EncodedStream({self.name}: {self.num_windows} rows; labels: {', '.join(self.feeds)})"
 
     @property
     def num_rows(self) -> int:

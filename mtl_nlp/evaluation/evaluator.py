@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.dealing import deal_batches
+from mtl_nlp.messages import Shown, table
 from mtl_nlp.modeling.tasks_multitask import Task
 
 
@@ -49,8 +50,8 @@ Answers = dict[str, dict[str, dict[int, Answer]]]
 """Dataset -> task -> index of the source row -> answer."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """Scores of all tasks on one split.
 
     Attributes:
@@ -62,6 +63,11 @@ class Evaluation:
     scores: dict[str, dict[str, float]]
     mtl_score: float
     frames: dict[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        rows = [(task, name, f"{value:.4f}") for task, values in self.scores.items() for name, value in values.items()]
+        rows += [(name, "frame accuracy", f"{value:.4f}") for name, value in self.frames.items()]
+        return table(("task", "score", "value"), [*rows, ("all", "mtl_score", f"{self.mtl_score:.4f}")])
 
     def flat(self) -> dict[str, float]:
         """Return the scores in one dict, `{"pos_accuracy": …, "mtl_score": …}`, as logged by Trainer."""

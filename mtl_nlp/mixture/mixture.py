@@ -15,6 +15,7 @@ from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.from_python import ColumnNames, Columns, check_training_labels, named_datasets
 from mtl_nlp.errors import DataError
+from mtl_nlp.messages import Shown, table
 from mtl_nlp.mixture.probabilities import temperature_probabilities
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.sampling import check_sampling
@@ -35,7 +36,7 @@ def _read(given: Any, columns: Columns) -> tuple[Columns | None, dict[str, Encod
     return found if found.tasks else None, datasets
 
 
-class TaskMixture(TorchDataset):
+class TaskMixture(Shown, TorchDataset):
     """Datasets for joint training, drawn with the probabilities p_d ∝ min(n_d, cap)^(1/T).
 
     Temperature and size cap follow T5 (Raffel et al. 2020, section 3.5.2), and `max_repeats` follows UniMax (Chung et
@@ -173,6 +174,14 @@ class TaskMixture(TorchDataset):
         # Equal values need a separate case, since inf - inf is not a number.
         temperature = start if start == end else start + (end - start) * progress
         return temperature_probabilities(np.minimum(self.sizes, self._size_cap or np.inf), temperature, self._limits)
+
+    def __repr__(self) -> str:
+        rows = [
+            (name, encoded.num_rows, f"{probability:.4f}", ", ".join(encoded.feeds))
+            for (name, encoded), probability in zip(self.datasets.items(), self.mean_probabilities, strict=True)
+        ]
+        shown = table(("dataset", "rows", "probability", "tasks"), rows)
+        return f"TaskMixture({self.batching} batches, {len(self)} windows)\n{shown}"
 
     def __len__(self) -> int:
         """Return the number of rows (windows) of all datasets, which is also the length of an epoch."""

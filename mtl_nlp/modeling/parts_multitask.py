@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +24,9 @@ from .tasks_multitask import Task
 
 if TYPE_CHECKING and is_peft_available():  # without the call, transformers would require PEFT for every model
     from peft import LoraConfig
+
+_MOST_LABELS = 8
+"""The number of labels of a task that a model shows."""
 
 
 class ModelParts(SavedModel):
@@ -52,6 +56,20 @@ class ModelParts(SavedModel):
     def adapters_of(self, task: str) -> tuple[str, ...]:
         """Return the adapters that apply to a task's rows, by their names in PEFT layers."""
         return tuple(peft_adapter_name(name) for name in self.adapter_names if name in {SHARED, task})
+
+    def __repr__(self) -> str:
+        """Return the sizes of the encoder and of each task's head. `model.encoder` shows its layers."""
+        size = sum(parameter.numel() for parameter in self.parameters())
+        lines = [f"{type(self).__name__}({size:,} parameters)", f"  encoder: {type(self.encoder).__name__}"]
+        for name, head in self.heads_by_task.items():
+            task, own = self.tasks[name], sum(parameter.numel() for parameter in head.parameters())
+            labels = ", ".join([*task.labels[:_MOST_LABELS], *(["…"] if len(task.labels) > _MOST_LABELS else [])])
+            shown = f", {len(task.labels)} labels ({labels})" if task.labels else ""
+            lines.append(f"  head {name}: {task.type}{shown}, {own:,} parameters")
+        return "\n".join([*lines, *(f"  adapter {name}" for name in self.adapter_names)])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
     def add_adapter(self, adapter_config: LoraConfig, adapter_name: str = SHARED) -> None:
         """Add an adapter to one task, or a shared adapter to all tasks. A task with both uses their sum.

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import did_you_mean
+from mtl_nlp.messages import Shown, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
 from mtl_nlp.recipe.file import read_yaml
@@ -40,8 +40,11 @@ from mtl_nlp.recipe.sections import (
 )
 from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_with_variables
 
+_MOST_LINES = 60
+"""The number of lines of a recipe that are shown in Python."""
 
-class Recipe(Section):
+
+class Recipe(Shown, Section):
     """A complete recipe. Loading a recipe checks it.
 
     Attributes:
@@ -177,6 +180,11 @@ class Recipe(Section):
     def own_code(self) -> dict[str, str]:
         """The SHA-256 of the source of each module that the recipe has imported, by the name of the module."""
         return dict(self._own_code)
+
+    def __repr__(self) -> str:
+        lines = self.to_yaml().splitlines()
+        rest = [f"… ({len(lines) - _MOST_LINES} more lines)"] if len(lines) > _MOST_LINES else []
+        return "\n".join([*lines[:_MOST_LINES], *rest])
 
     def baseline_training(self, task: str) -> dict[str, Any]:
         """Return the training arguments with which a comparison trains a task alone.

@@ -15,7 +15,7 @@ from mtl_nlp.evaluation.evaluator import score_answers
 from mtl_nlp.evaluation.predictions import predictions_of, training_words, write_predictions
 from mtl_nlp.evaluation.results import describe_scores, results
 from mtl_nlp.hub.repository import WEIGHTS
-from mtl_nlp.messages import conceal, json_text
+from mtl_nlp.messages import Shown, conceal, json_text, table
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
@@ -42,8 +42,8 @@ Say = Callable[[str], None]
 Watch = Callable[[MultitaskTrainer], AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True)
-class TrainedRun:
+@dataclass(frozen=True, repr=False)
+class TrainedRun(Shown):
     """A run after its training.
 
     Attributes:
@@ -55,6 +55,15 @@ class TrainedRun:
     folder: Path
     results: dict[str, Any]
     model: MultitaskModel
+
+    def __repr__(self) -> str:
+        rows = [
+            (task, name, "not defined" if value is None else f"{value:.4f}")
+            for task, scores in self.results["tasks"].items()
+            for name, value in scores.items()
+        ]
+        shown = table(("task", f"{self.results['split']} score", "value"), rows)
+        return f"TrainedRun({conceal(str(self.folder))})\n{shown}"
 
 
 def train(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from mtl_nlp import Regression, TextClassification, TokenClassification
+from mtl_nlp import Regression, TaskMixture, TextClassification, TokenClassification
 from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
 from mtl_nlp.evaluation.evaluator import (
@@ -175,3 +175,17 @@ def test_scores_with_and_without_a_trainer_are_equal(quick_recipe, rows_per_batc
     found = score_model(model.eval(), rows, run.tasks, run.tokenizer, rows_per_batch)
     assert list(found.scores) == list(run.tasks)
     assert found.flat() == pytest.approx(expected.flat(), abs=1e-9)
+
+
+def test_an_evaluation_and_a_split_show_themselves_in_a_few_lines(long_texts):
+    shown = repr(Evaluation({"pos": {"accuracy": 0.5}}, 0.5, {"d": 0.25}))
+    assert [line.split() for line in shown.splitlines()[2:]] == [
+        ["pos", "accuracy", "0.5000"], ["d", "frame", "accuracy", "0.2500"], ["all", "mtl_score", "0.5000"]
+    ]  # fmt: skip
+    assert len(long_texts) == long_texts.num_windows > 4
+    assert long_texts[0] == long_texts.windows[0]
+    assert repr(long_texts) == f"EncodedDataset(long: 4 rows, {len(long_texts)} windows; labels: pos 3, topic 2)"
+    mixture = TaskMixture({"long": long_texts})
+    assert repr(mixture).startswith(
+        f"TaskMixture(mixed batches, {len(mixture)} windows)\ndataset  rows  probability  tasks"
+    )

@@ -361,3 +361,13 @@ def test_model_without_its_last_word_task_still_reads_words(tmp_path):
         assert without.config.reads_words and reloaded(without, tmp_path).config.reads_words
     never = build_model([topic])
     assert not never.merge_and_unload("topic").config.reads_words
+
+
+def test_a_model_shows_its_heads_by_task_and_escapes_their_names():
+    model = adapted("train")
+    lines = repr(model).splitlines()
+    assert lines[0].startswith("MultitaskModel(")
+    assert [line.split()[1].rstrip(":") for line in lines if line.startswith("  head ")] == NAMES
+    assert lines[-1] == "  adapter train"
+    model.add_task(TextClassification(name="<b>", labels=["x", "y"]))
+    assert "  head &lt;b&gt;: text-classification, 2 labels (x, y)" in model._repr_html_()

@@ -320,3 +320,10 @@ def test_rows_cannot_be_drawn_from_a_stream():
     data["datasets"]["ewt"]["max_rows"] = {"train": 5}
     with pytest.raises(RecipeError, match=r"^datasets\.ewt: rows cannot be drawn from a stream\. Leave out `max_rows"):
         Recipe.from_dict(data)
+
+
+def test_a_recipe_shows_itself_as_yaml_with_its_variables(monkeypatch):
+    monkeypatch.setenv("SECRET_FOLDER", "/secret/folder")
+    shown = repr(Recipe.from_written({**PLAIN, "output_dir": "${SECRET_FOLDER}"}))
+    assert "output_dir: ${SECRET_FOLDER}" in shown
+    assert "/secret" not in shown
