@@ -18,6 +18,7 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown, table
 from mtl_nlp.mixture.probabilities import temperature_probabilities
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.label_columns import LabelMaps
 from mtl_nlp.recipe.sampling import check_sampling
 
 
@@ -66,6 +67,8 @@ class TaskMixture(Shown, TorchDataset):
         tokenizer: the model's tokenizer, for raw datasets.
         max_length: maximum number of sub-words per window of raw datasets; the limit of the tokenizer by default.
         stride: maximum number of sub-words that neighbouring windows of raw datasets share.
+        label_map: task -> name in raw datasets -> new name.
+        weight: the column of raw datasets with the weights of their rows in the mean loss.
 
     Attributes:
         columns: the columns, tasks and tokenizer of raw datasets; None if all datasets were encoded.
@@ -92,8 +95,10 @@ class TaskMixture(Shown, TorchDataset):
         tokenizer: PreTrainedTokenizerBase | None = None,
         max_length: int | None = None,
         stride: int | None = None,
+        label_map: LabelMaps | None = None,
+        weight: str | None = None,
     ) -> None:
-        columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride)
+        columns = Columns(inputs, labels, tuple(tasks), tokenizer, max_length, stride, label_map, weight)
         self.columns, datasets = _read(datasets, columns)
         check_sampling(
             datasets, temperature, size_cap, max_repeats, probabilities, batching, length_window, bool(headroom)

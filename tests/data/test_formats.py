@@ -92,7 +92,7 @@ def test_csv_reads_pairs_and_numbers_with_arguments_of_load_dataset(tmp_path):
     ("lines", "message"),
     [
         (["a X", "b"], r"a\.conll, line 2: expected 2 columns"),
-        (["# topic = x", "a X"], r"a\.conll: no column or comment 'label'\. Valid: tag, tokens, topic"),
+        (["# topic = x", "a X"], r"a\.conll: no column or comment 'label'\. Valid: tokens, topic, upos"),
         ([], r"a\.conll: the files have no sentences, so the split has no rows"),
         (["# only = comments", ""], "the files have no sentences"),
     ],

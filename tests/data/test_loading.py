@@ -57,7 +57,11 @@ def test_validation_split_can_be_set_aside(tmp_path, size, rows):
             "needs a train split and no val",
         ),
         ({"test": "a.jsonl"}, {}, r"^datasets\.d: no split 'train' to train on"),
-        ({"train": "a.jsonl"}, {"splits": {"test": "tets"}}, r"^datasets\.d\.splits\.test: no split 'tets'.*'train'"),
+        (
+            {"train": "a.jsonl"},
+            {"splits": {"test": "tets"}},
+            r"^datasets\.d\.splits\.test: no split 'tets'\. Valid: train",
+        ),
     ],
 )
 def test_unloadable_data_is_named_with_its_key(tmp_path, files, more, message):

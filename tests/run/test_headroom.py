@@ -63,7 +63,7 @@ def test_references_are_the_mean_primary_scores_of_single_task_runs(two_datasets
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (None, r"^mixture\.headroom: should be true, false or the path of a comparison\.json\. Found '.*c\.json'"),
+        (None, r"^mixture\.headroom: there is no file .*c\.json\. Name a comparison\.json"),
         ({}, r"^mixture\.headroom: .*c\.json is damaged \(tasks: .*\)"),
         ({"pos": scores("accuracy", 0.5)}, r"^mixture\.headroom: .*no score above 0 \(f1\) .* for the task 'ner'"),
         ({"pos": scores("accuracy", None)}, r"^mixture\.headroom: .*no score above 0 \(accuracy\) .* task 'pos'"),

@@ -87,7 +87,7 @@ def test_a_terminal_gets_a_bar_and_a_table_per_evaluation(trainer_of, disjoint, 
     bars = re.findall(r"evaluating: +\d+%\|[^|]*\| (\d+)/(\d+)", printed)
     assert bars
     assert all(int(done) <= int(total) for done, total in bars)
-    assert trainer._display._evaluation is None
+    assert trainer.display._evaluation is None
     assert printed.endswith(" \r")
 
 

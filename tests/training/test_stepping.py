@@ -47,7 +47,9 @@ def test_accumulated_micro_batches_give_the_gradients_of_the_complete_batch(trai
 
 
 @pytest.mark.parametrize("optim", ["sgd", "adamw_torch"])
-def test_one_task_trains_like_the_stock_trainer_and_class(trainer_of, unequal, encoder_folder, tmp_path, optim):
+def test_one_task_trains_like_the_stock_trainer_and_class(trainer_of, tokenizer, encoder_folder, tmp_path, optim):
+    lengths = np.random.default_rng(0).permutation(np.arange(2, 34) // 2).tolist()
+    unequal = build_split(tokenizer, 1, lengths, {"pos": lambda n: True})
     task = TASKS["pos"]
     torch.manual_seed(0)
     stock = AutoModelForTokenClassification.from_pretrained(encoder_folder("bert"), num_labels=task.num_labels)

@@ -16,6 +16,7 @@ from mtl_nlp import (
     MultitaskModel,
     TextClassification,
 )
+from mtl_nlp.training.defaults import HEAD_FACTOR
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_heads_and_adapters_have_separate_learning_rates_and_frozen_parameters_n
     def expected(name: str) -> tuple[float, float]:
         rate = 1e-3
         if name.startswith("heads.") and "pooler" not in name:
-            rate = of_heads or 1e-2  # the default for several tasks
+            rate = of_heads or HEAD_FACTOR * 1e-3
         elif "lora_" in name:
             rate = of_adapters or rate
         return rate, 0.0 if name.endswith("bias") or "LayerNorm" in name else 0.1
@@ -258,7 +259,9 @@ def test_optimizer_class_is_used_and_its_rate_scales_that_of_the_heads(trainer_o
     trainer = trainer_of(disjoint, given={"optimizer_cls_and_kwargs": chosen}, max_steps=1, head_learning_rate=None)
     groups = trainer.create_optimizer().param_groups
     assert isinstance(trainer.optimizer, torch.optim.SGD)
-    assert {group["lr"] for group in groups} == {0.02, 0.2} and {group["momentum"] for group in groups} == {0.5}
+    assert {group["lr"] for group in groups} == {0.02, HEAD_FACTOR * 0.02} and {
+        group["momentum"] for group in groups
+    } == {0.5}
     trainer.train()
 
 

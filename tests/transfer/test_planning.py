@@ -135,7 +135,7 @@ def test_the_budget_can_be_that_of_the_joint_run(recipe):
     recipe["adapters"] = {"r": 2}
     recipe["datasets"] = {"words": {**recipe["datasets"]["words"], "labels": {"pos": "upos", "topic": "topic"}}}
     adapted = list(plan_comparison([side(recipe)], [1], "compute").jobs())
-    assert sum(job.rows for job in adapted[1:]) > 1.3 * adapted[0].rows  # one pass per adapter
+    assert sum(job.rows for job in adapted[1:]) > 1.2 * adapted[0].rows  # one pass per adapter
 
 
 def test_a_learning_curve_adds_runs_on_shares_of_the_rows(recipe):
