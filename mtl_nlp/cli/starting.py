@@ -54,7 +54,11 @@ def init(options: argparse.Namespace) -> None:
         print("", flush=True)
         from mtl_nlp.cli.training import plan
 
-        plan(argparse.Namespace(recipe=options.output, set=[], from_model=None, debug=options.debug))
+        plan(
+            argparse.Namespace(
+                recipe=options.output, set=[], from_model=None, debug=options.debug, allow_code=False, no_model=False
+            )
+        )
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -127,9 +127,11 @@ def _write_report(folder: Path) -> None:
 def _until_sigterm(trainer: MultitaskTrainer) -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()  # Trainer has enabled it, for bars on each checkpoint's weights
+    # Trainer enables these bars when it is built and when it trains. They show each checkpoint's weights.
+    transformers_logging.disable_progress_bar()
     with sigterm_stops(trainer):
         yield
+    transformers_logging.disable_progress_bar()
 
 
 def evaluate(options: argparse.Namespace) -> None:

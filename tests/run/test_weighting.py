@@ -9,7 +9,10 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.weighting import check_weighting, describe_weighting, loss_weighting
 
-REPLACED = "\nnote: {} chooses the weights of all tasks, so the default of loss.weights does not apply: 3 of ner, 0.6 of topic."
+REPLACED = (
+    "\nnote: {} chooses the weights of all tasks, so the default of loss.weights does not apply: "
+    "3 of ner, 0.6 of topic."
+)
 
 
 def recipe_of(quick_recipe: dict, loss: dict, **more) -> Recipe:

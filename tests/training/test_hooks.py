@@ -31,6 +31,7 @@ OVERRIDDEN = {
     "get_eval_dataloader",
     "get_test_dataloader",
     "get_train_dataloader",
+    "hyperparameter_search",
     "init_hf_repo",
     "log",
     "num_examples",
@@ -47,9 +48,12 @@ OVERRIDDEN = {
 
 NOT_OURS = {
     "create_model_card": set(inspect.signature(Trainer.create_model_card).parameters) - {"self"},
+    "evaluation_loop": set(inspect.signature(Trainer.evaluation_loop).parameters) - {"self"},
     "push_to_hub": {"kwargs"},
 }
-"""Parameters of Trainer's that are refused: they describe a card of a different form."""
+"""Parameters of Trainer's that are refused: those of a card of a different form, and of a loop for one task."""
+
+OTHER_DEFAULTS = {"__init__", "hyperparameter_search", "push_to_hub"}
 
 OURS = [each for each in MultitaskTrainer.__mro__ if issubclass(each, Trainer) and each is not Trainer]
 
@@ -83,8 +87,9 @@ def test_overridden_method_has_the_arguments_of_trainer(name):
     assert order(parameter for parameter in ours if parameter in theirs) == order(shared)
     for parameter in shared:
         assert ours[parameter].kind == theirs[parameter].kind, parameter
-        assert ours[parameter].default == theirs[parameter].default or name in {"__init__", "push_to_hub"}, parameter
-    added = (each for each in ours.keys() - theirs.keys() if ours[each].kind != inspect.Parameter.VAR_KEYWORD)
+        assert ours[parameter].default == theirs[parameter].default or name in OTHER_DEFAULTS, parameter
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    added = (each for each in ours.keys() - theirs.keys() if ours[each].kind not in several)
     for parameter in added:  # never positional
         assert ours[parameter].default is not inspect.Parameter.empty, parameter
         assert ours[parameter].kind == inspect.Parameter.KEYWORD_ONLY or name == "__init__", parameter

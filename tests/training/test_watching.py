@@ -25,7 +25,7 @@ def recipe(encoder_folder, tmp_path) -> dict:
     return {
         "encoder": encoder_folder("bert"),
         "output_dir": str(tmp_path / "run"),
-        "tasks": {"score": {"type": "regression"}},
+        "tasks": {"score": {"type": "regression", "normalize": False}},
         "datasets": {
             "d": {"path": "json", "data_files": files, "inputs": {"text": "text"}, "labels": {"score": "y"}}
         },
