@@ -233,14 +233,7 @@ def _canonical_batch(
             if value is not None or not keeps_missing:
                 _check_input(f"{name}, row {index}", key, value)
     kinds = {task_name: task_from_dict(tasks[task_name]) for task_name in labels}
-    texts: list[str | None] = [None] * len(indices)
-    words: list[list[Word]] = [[] for _ in indices]
-    if "text" in columns and any(task.kind.labels_words for task in kinds.values()):
-        texts = columns.pop("text")
-        words = [[] if text is None else split_words(text) for text in texts]
-        columns["tokens"] = [
-            None if text is None else [word.text for word in found] for text, found in zip(texts, words, strict=True)
-        ]
+    texts, words = _split(columns, kinds, len(indices))
     counted = {count: [0] * len(indices) for count in counts}
     for task_name, given in labels.items():
         source, kind = LabelSource.of(given), kinds[task_name].kind
@@ -273,6 +266,18 @@ def _canonical_batch(
             for index, value in zip(indices, batch[weight], strict=True)
         ]
     return columns | counted
+
+
+def _split(columns: dict[str, list], tasks: Mapping[str, Task], rows: int) -> tuple[list[str | None], list[list[Word]]]:
+    """Replace the column `text` by `tokens` if a task labels words, and return the texts and their words."""
+    if "text" not in columns or not any(task.kind.labels_words for task in tasks.values()):
+        return [None] * rows, [[] for _ in range(rows)]
+    texts = columns.pop("text")
+    words = [[] if text is None else split_words(text) for text in texts]
+    columns["tokens"] = [
+        None if text is None else [word.text for word in found] for text, found in zip(texts, words, strict=True)
+    ]
+    return texts, words
 
 
 def _checked(kind: LabelKind, label: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import table
+from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.adapters_multitask import (
     adapter_parameters,
@@ -45,8 +47,44 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         (name, task.type, task.num_labels, _shortened(task.labels) or "a number", _feeders(run, name) or "none")
         for name, task in run.tasks.items()
     ]
+    words = " Texts are split into words." if run.config.reads_words else ""
+    limit = run.config.max_length or "any number of"
+    model = build_meta_model(run)
+    try:
+        check_layer_decay(model, arguments)
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
+    parts = [
+        f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
+        f"{describe_parameters(model)}{_frozen(model, run)}",
+        table(("task", "type", "labels", "label space", "datasets"), tasks),
+        table(
+            (
+                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
+                *("median length", "longest"),
+            ),
+            _datasets(run, mixture, sampler.total_batches / len(sampler)),
+        ),
+        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        "\n".join(f"default: {default.describe()}" for default in chosen_defaults(run, arguments)),
+        _headroom(run),
+        describe_weighting(run.recipe, arguments),
+        describe_gradients(model, mixture, run.recipe, arguments),
+        "\n".join(
+            f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
+            f"this dataset in a step"
+            for encoded in mixture.datasets.values()
+            if encoded.num_windows < sampler.num_processes
+        ),
+        _first_checkpoint(sampler, arguments),
+        describe_notes(run),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _datasets(run: Run, mixture: TaskMixture, epochs: float) -> list[tuple[Any, ...]]:
+    """Return the rows of the table of datasets."""
     probabilities = mixture.mean_probabilities
-    epochs = sampler.total_batches / len(sampler)
     mean_lengths = np.array([encoded.lengths.mean() for encoded in mixture.datasets.values()])
     tokens = probabilities * mean_lengths / (probabilities @ mean_lengths)
     datasets = []
@@ -66,39 +104,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
                 int(lengths.max()),
             )
         )
-    words = " Texts are split into words." if run.config.reads_words else ""
-    limit = run.config.max_length or "any number of"
-    model = build_meta_model(run)
-    try:
-        check_layer_decay(model, arguments)
-    except ValueError as error:
-        raise RecipeError(f"training: {error}") from error
-    parts = [
-        f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
-        f"{describe_parameters(model)}{_frozen(model, run)}",
-        table(("task", "type", "labels", "label space", "datasets"), tasks),
-        table(
-            (
-                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
-                *("median length", "longest"),
-            ),
-            datasets,
-        ),
-        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
-        "\n".join(f"default: {default.describe()}" for default in chosen_defaults(run, arguments)),
-        _headroom(run),
-        describe_weighting(run.recipe, arguments),
-        describe_gradients(model, mixture, run.recipe, arguments),
-        "\n".join(
-            f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
-            f"this dataset in a step"
-            for encoded in mixture.datasets.values()
-            if encoded.num_windows < sampler.num_processes
-        ),
-        _first_checkpoint(sampler, arguments),
-        describe_notes(run),
-    ]
-    return "\n\n".join(part for part in parts if part)
+    return datasets
 
 
 def _frozen(model: MultitaskModel, run: Run) -> str:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from transformers import TrainingArguments
 
-from mtl_nlp.messages import conceal
-from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
-from mtl_nlp.modeling.layers_multitask import layers_of
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
 from mtl_nlp.training.display import shows_bars
 
@@ -137,6 +133,12 @@ class MultitaskTrainingArguments(TrainingArguments):
         if self.load_best_model_at_end and self.metric_for_best_model is None:
             self.metric_for_best_model = "mtl_score"
         super().__post_init__()
+        self._check_stock_arguments()
+        self._check_own_arguments()
+        self._check_patience()
+
+    def _check_stock_arguments(self) -> None:
+        """Check that the arguments of Trainer that have no effect here are not set."""
         if self.train_sampling_strategy != "random" or self.dataloader_drop_last:
             raise ValueError(
                 f"`train_sampling_strategy` should be 'random' and `dataloader_drop_last` false, since the mixture "
@@ -160,6 +162,8 @@ class MultitaskTrainingArguments(TrainingArguments):
                 "evaluation always has losses, scores and, with `compute_metrics`, the logits and labels of complete "
                 "texts. Leave them out."
             )
+
+    def _check_own_arguments(self) -> None:
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
@@ -177,6 +181,8 @@ class MultitaskTrainingArguments(TrainingArguments):
                 check_fits_float32(name, value)
         if self.layer_lr_decay is not None and not 0.0 < self.layer_lr_decay <= 1.0:
             raise ValueError(f"`layer_lr_decay` should be above 0 and at most 1. Found {self.layer_lr_decay}.")
+
+    def _check_patience(self) -> None:
         if self.early_stopping_patience is not None:
             if self.early_stopping_patience < 1:
                 raise ValueError(
@@ -196,64 +202,3 @@ class MultitaskTrainingArguments(TrainingArguments):
                     "`freeze_patience` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', "
                     "or leave out `freeze_patience`."
                 )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the arguments as plain data, which `report_to` writes and sends, without values of the environment."""
-        return _concealed(super().to_dict())
-
-    @property
-    def n_gpu(self) -> int:
-        """Number of devices of this process, at most 1, since Trainer's DataParallel cannot split multitask batches."""
-        return min(super().n_gpu, 1)
-
-
-def _concealed(value: Any) -> Any:
-    """Return plain data with the variable instead of each value that a recipe took from the environment."""
-    if isinstance(value, dict):
-        return {key: _concealed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_concealed(item) for item in value]
-    return conceal(value) if isinstance(value, str) else value
-
-
-def check_layer_decay(model: MultitaskModel, args: MultitaskTrainingArguments) -> None:
-    """Check that a model has the layers that `layer_lr_decay` needs.
-
-    Raises:
-        ValueError: if `layer_lr_decay` is set and the layers of the encoder are unknown.
-    """
-    if args.layer_lr_decay is None:
-        return
-    try:
-        layers_of(model.encoder)
-    except ValueError as error:
-        raise ValueError(f"`layer_lr_decay`: {error} Leave it out.") from error
-
-
-def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:
-    """Check that the arguments for adapters fit the adapters of a model.
-
-    Args:
-        model: the model.
-        args: the training arguments.
-        is_sharded: whether parameters are sharded (FSDP).
-
-    Raises:
-        ValueError: if `adapter_learning_rate` is set for a model without adapters, or if parameters are sharded and
-            each adapter needs a separate encoder pass. Processes with different tasks would take different numbers of
-            passes and block each other.
-    """
-    if args.adapter_learning_rate is not None and not model.adapter_names:
-        raise ValueError(
-            "`adapter_learning_rate` needs a model with adapters, and this model has none. Leave it out, or add "
-            "adapters."
-        )
-    if (
-        is_sharded
-        and not supports_mixed_batches(model.config.text_config, model.config.adapters or ())
-        and model.adapter_names
-    ):
-        raise ValueError(
-            "FSDP does not support DoRA adapters and adapters of a DeBERTa encoder: each adapter takes a separate "
-            "encoder pass, and processes with different tasks would block each other. Train without FSDP."
-        )
