@@ -202,3 +202,64 @@ class MultitaskTrainingArguments(TrainingArguments):
                     "`freeze_patience` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', "
                     "or leave out `freeze_patience`."
                 )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as plain data, which `report_to` writes and sends, without values of the environment."""
+        return _concealed(super().to_dict())
+
+    @property
+    def n_gpu(self) -> int:
+        """Number of devices of this process, at most 1, since Trainer's DataParallel cannot split multitask batches."""
+        return min(super().n_gpu, 1)
+
+
+def _concealed(value: Any) -> Any:
+    """Return plain data with the variable instead of each value that a recipe took from the environment."""
+    if isinstance(value, dict):
+        return {key: _concealed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_concealed(item) for item in value]
+    return conceal(value) if isinstance(value, str) else value
+
+
+def check_layer_decay(model: MultitaskModel, args: MultitaskTrainingArguments) -> None:
+    """Check that a model has the layers that `layer_lr_decay` needs.
+
+    Raises:
+        ValueError: if `layer_lr_decay` is set and the layers of the encoder are unknown.
+    """
+    if args.layer_lr_decay is None:
+        return
+    try:
+        layers_of(model.encoder)
+    except ValueError as error:
+        raise ValueError(f"`layer_lr_decay`: {error} Leave it out.") from error
+
+
+def check_adapter_arguments(model: MultitaskModel, args: MultitaskTrainingArguments, *, is_sharded: bool) -> None:
+    """Check that the arguments for adapters fit the adapters of a model.
+
+    Args:
+        model: the model.
+        args: the training arguments.
+        is_sharded: whether parameters are sharded (FSDP).
+
+    Raises:
+        ValueError: if `adapter_learning_rate` is set for a model without adapters, or if parameters are sharded and
+            each adapter needs a separate encoder pass. Processes with different tasks would take different numbers of
+            passes and block each other.
+    """
+    if args.adapter_learning_rate is not None and not model.adapter_names:
+        raise ValueError(
+            "`adapter_learning_rate` needs a model with adapters, and this model has none. Leave it out, or add "
+            "adapters."
+        )
+    if (
+        is_sharded
+        and not supports_mixed_batches(model.config.text_config, model.config.adapters or ())
+        and model.adapter_names
+    ):
+        raise ValueError(
+            "FSDP does not support DoRA adapters and adapters of a DeBERTa encoder: each adapter takes a separate "
+            "encoder pass, and processes with different tasks would block each other. Train without FSDP."
+        )
