@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
 
+from mtl_nlp.messages import conceal
+from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
+from mtl_nlp.modeling.layers_multitask import layers_of
+from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
 from mtl_nlp.training.display import shows_bars
 
