@@ -63,11 +63,9 @@ def test_evaluate_reproduces_the_scores_of_training(quickstart: Path):
     assert again["mtl_score"] == trained["mtl_score"]
 
 
-def test_every_python_block_of_the_readme_runs(quickstart: Path):
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    outputs = [run_python("-c", block, cwd=quickstart) for block in blocks]
-    assert "('Oslo', 'LOC')" in outputs[0]
+def test_the_python_block_of_the_readme_runs(quickstart: Path):
+    (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert "('Oslo', 'LOC')" in run_python("-c", block, cwd=quickstart)
 
 
 def test_every_command_in_the_readme_accepts_its_options(capsys: pytest.CaptureFixture[str]):
