@@ -10,6 +10,7 @@ from mtl_nlp.balancing.pull import check_pull
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.adapters_multitask import SHARED, adapter_parameters
+from mtl_nlp.modeling.layers_multitask import is_encoder_part
 from mtl_nlp.modeling.lora_multitask import adapter_options, inject_adapter
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
@@ -87,9 +88,10 @@ def adapt(model: MultitaskModel, recipe: Recipe) -> None:
         model.freeze(*recipe.freeze)
     except ValueError as error:
         raise RecipeError(f"freeze: {error}") from error
+    freezes_encoder = any(part == "encoder" or is_encoder_part(part) for part in recipe.freeze)
     is_encoder_trained = any(parameter.requires_grad for parameter in model.parameters_of("encoder"))
-    for name in recipe.tasks:
-        if not is_encoder_trained and not any(parameter.requires_grad for parameter in model.parameters_of(name)):
+    for name in recipe.tasks if freezes_encoder and not is_encoder_trained else ():
+        if not any(parameter.requires_grad for parameter in model.parameters_of(name)):
             raise RecipeError(
                 f"freeze: nothing is left to train for {name}. Remove {name} or parts of the encoder from `freeze`."
             )
