@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from mtl_nlp.data.encoding import EncodedDataset
-from mtl_nlp.evaluation.evaluator import Answers, in_row_order
+from mtl_nlp.evaluation.evaluator import Answers, in_row_order, labelled_pairs
 from mtl_nlp.messages import table
 from mtl_nlp.modeling.label_kinds_multitask import LabelKind
 from mtl_nlp.modeling.scores_multitask import metric_name
@@ -35,13 +35,7 @@ def details_of(
     predicted = {name: in_row_order(answers[name], encoded) for name, encoded in datasets.items()}
     found = {}
     for name, task in tasks.items():
-        pairs = [
-            (guess, gold)
-            for dataset, encoded in datasets.items()
-            if name in encoded.references
-            for guess, gold in zip(predicted[dataset][name], encoded.references[name], strict=True)
-            if gold is not None
-        ]
+        pairs = labelled_pairs(predicted, datasets, name)
         if pairs and task.kind.has_label_space:
             found[name] = details_of_labels(task.kind, [guess for guess, _ in pairs], [gold for _, gold in pairs])
     return found

@@ -221,18 +221,30 @@ def score(
 
     scores: dict[str, dict[str, float]] = {}
     for name, task in tasks.items():
-        pairs = [
-            (prediction, reference)
-            for dataset, encoded in datasets.items()
-            if name in encoded.references
-            for prediction, reference in zip(predictions[dataset][name], encoded.references[name], strict=True)
-            if reference is not None
-        ]
-        pairs = [labelled_words(*pair) for pair in pairs]
+        pairs = [labelled_words(*pair) for pair in labelled_pairs(predictions, datasets, name)]
         if pairs:
             scores[name] = compute(task.kind.metric, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     primary = [scores[name][task.kind.primary_score] for name, task in tasks.items() if name in scores]
     return Evaluation(scores, float(np.mean(primary)), frame_accuracies(predictions, datasets, tasks))
+
+
+def labelled_pairs(
+    predictions: Mapping[str, Mapping[str, list[Any]]], datasets: Mapping[str, EncodedDataset], task: str
+) -> list[tuple[Any, Any]]:
+    """Return the prediction and the label of each row with a label for a task, over all datasets.
+
+    Args:
+        predictions: dataset -> task -> predictions in the order of the rows.
+        datasets: the encoded split of each dataset.
+        task: the name of the task.
+    """
+    return [
+        (prediction, reference)
+        for dataset, encoded in datasets.items()
+        if task in encoded.references
+        for prediction, reference in zip(predictions[dataset][task], encoded.references[task], strict=True)
+        if reference is not None
+    ]
 
 
 def frame_accuracies(

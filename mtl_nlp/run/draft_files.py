@@ -15,16 +15,9 @@ from typing import Any
 from mtl_nlp.data.conll import read_conll, read_conllu, read_lines
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import one_line
+from mtl_nlp.recipe.files import ENDINGS
 
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".json": "json",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".parquet": "parquet",
-    ".conllu": "conllu",
-}
+FORMATS = {ending: name for ending, name in ENDINGS.items() if name not in {"conll", "arrow"}}
 """The format for each suffix. A file with a different suffix has columns of words."""
 
 _SPLITS = {

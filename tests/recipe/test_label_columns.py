@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from small_datasets import TYPES
 
 from mtl_nlp.modeling.tasks_multitask import task_from_dict
 from mtl_nlp.recipe.label_columns import LabelSource, check_label_columns, columns_of
 
-TYPES = {
-    "pos": {"type": "token-classification"},
-    "ner": {"type": "token-classification", "scheme": "iob2"},
-    "topic": {"type": "text-classification"},
-    "tags": {"type": "multi-label-classification"},
-    "score": {"type": "regression"},
-}
 TASKS = {name: task_from_dict({"name": name, **options}) for name, options in TYPES.items()}
 
 
