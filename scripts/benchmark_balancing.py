@@ -152,7 +152,9 @@ def trainer_of(options: argparse.Namespace, folder: str, mixture: TaskMixture, *
         output_dir=folder, per_device_train_batch_size=options.rows, optim="adamw_torch_fused", report_to="none",
         gradient_accumulation_steps=options.accumulate, disable_tqdm=True, max_steps=1000, **more,
     )  # fmt: skip
-    return MultitaskTrainer(build_model(options.encoder), arguments, tokenizer_of(options), mixture, **built)
+    return MultitaskTrainer(
+        build_model(options.encoder), arguments, train_dataset=mixture, processing_class=tokenizer_of(options), **built
+    )
 
 
 def tokenizer_of(options: argparse.Namespace) -> PreTrainedTokenizerBase:
