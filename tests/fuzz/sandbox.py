@@ -106,6 +106,7 @@ class Sandbox:
         writable: Sequence[Path] = (),
         online: bool = False,
         before: str = "",
+        stdin: Path | None = None,
     ) -> Outcome:
         """Run commands in the folder of a case, and check what they did.
 
@@ -115,6 +116,7 @@ class Sandbox:
             writable: the folders that the commands may write to.
             online: whether the commands may use the local Hub.
             before: Python code to run first, such as one that takes out the mend of a fault.
+            stdin: the file that the commands read as standard input; an empty one by default.
         """
         report = self.folder / "report.jsonl"
         report.write_text("", encoding="utf-8")
@@ -129,6 +131,7 @@ class Sandbox:
             "report": str(report),
             "writable": [*map(str, writable), str(self._home)],
             "canary": str(self.canary),
+            "stdin": None if stdin is None else str(stdin),
             "hub": urlsplit(self.hub.endpoint).port if online else None,
         }
         running = self._interpreter.start("import sys, guard; guard.run(sys.argv[1])", json.dumps(specification))
