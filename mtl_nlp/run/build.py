@@ -13,10 +13,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
-from mtl_nlp.errors import MtlNlpError, RecipeError
+from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
-from mtl_nlp.messages import conceal, one_line
+from mtl_nlp.messages import conceal
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -26,8 +26,10 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
+from mtl_nlp.run.refusal import REFUSALS, refused
 from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -194,20 +196,24 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
-    """Check that a run has splits for the evaluation in training and for the final scores.
+    """Check that a run has splits for the evaluation in training, with its best metric, and for the final scores.
 
     Args:
         run: the run.
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if a split is missing.
+        RecipeError: if a split is missing, or the metric for the best model.
     """
     if "validation" not in run.splits and arguments.eval_strategy != "no":
         raise RecipeError(
             "training.eval_strategy: there is no validation split. Add one, set `validation_size` in a dataset, or "
             "set `training.eval_strategy: no`."
         )
+    try:
+        check_best_metric(arguments, {"": run.splits.get("validation", {})}, run.tasks)
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
     if not run.splits.keys() & {"test", "validation"}:
         raise RecipeError(
             "datasets: there is neither a test nor a validation split to score the model on. Add one, or set "
@@ -237,7 +243,12 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
 
 
 def build_trainer(
-    run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments, **options: Any
+    run: Run,
+    model: MultitaskModel,
+    arguments: MultitaskTrainingArguments,
+    *,
+    trainer_class: type[MultitaskTrainer] = MultitaskTrainer,
+    **options: Any,
 ) -> MultitaskTrainer:
     """Build the trainer of a run.
 
@@ -245,6 +256,7 @@ def build_trainer(
         run: the run.
         model: the model of the run.
         arguments: the training arguments of the run.
+        trainer_class: the class of the trainer.
         **options: further arguments of [`MultitaskTrainer`], instead of those of the recipe.
 
     Raises:
@@ -259,8 +271,8 @@ def build_trainer(
             "loss_weighting": loss_weighting(run.recipe, run.tasks),
         }
     try:
-        trainer = MultitaskTrainer(model=model, args=arguments, **{**given, **options})
-    except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
-        raise error if isinstance(error, MtlNlpError) else RecipeError(f"training: {one_line(error)}") from error
+        trainer = trainer_class(model=model, args=arguments, **{**given, **options})
+    except REFUSALS as error:  # such as an ImportError, if a package for `report_to` is missing
+        raise refused(error) from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer
