@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from mtl_nlp.run.arguments import NOT_IN_RECIPES, RESERVED
+from mtl_nlp.training import ranges as arguments
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 LARGEST = 3.4028234e38
 """The largest number of float32, rounded down."""
-SEEDS = 2**32 - 1
-"""The largest seed of numpy."""
-TASK_OF_TYPE = {"class": "topic", "set": "moods", "number": "score"}
-"""A task of the originals per type that has numeric options."""
 
 
 class Range(NamedTuple):
@@ -23,6 +23,7 @@ class Range(NamedTuple):
         above: whether `low` itself is outside.
         below: whether `high` itself is outside. Infinity is inside if `high` is infinite and `below` is false.
         whole: whether the field has whole numbers only.
+        steps: whether numbers above 1 are whole, since they count steps, and smaller ones are a share of all steps.
         extra: a value outside of the range with a meaning of its own, such as -1 for "not set".
         needs: dotted key -> value of everything that a recipe needs for the field to be valid.
     """
@@ -32,6 +33,7 @@ class Range(NamedTuple):
     above: bool = False
     below: bool = True
     whole: bool = False
+    steps: bool = False
     extra: float | None = None
     needs: Mapping[str, Any] = {}
 
@@ -45,7 +47,7 @@ class Range(NamedTuple):
             return False
         if number == self.extra:
             return True
-        if self.whole and not (isinstance(number, int) or number.is_integer()):
+        if (self.whole or (self.steps and number > 1)) and not (isinstance(number, int) or number.is_integer()):
             return False
         is_high_enough = number > self.low if self.above else number >= self.low
         return is_high_enough and (number < self.high if self.below else number <= self.high)
@@ -61,6 +63,7 @@ class Range(NamedTuple):
             inside, outside = [after if self.above else self.low], [self.low if self.above else before]
             inside += [math.nextafter(self.high, 0.0) if self.below else self.high]
             outside += [self.high if self.below else math.nextafter(self.high, math.inf)]
+            outside += [1.5] if self.steps else []
         outside = [value for value in outside if value != self.extra and value not in inside]
         inside += [] if self.extra is None else [self.extra]
         return inside, [*outside, math.nan]
@@ -90,10 +93,6 @@ def _gradients(name: str) -> dict[str, Any]:
     return {"loss.gradients": name}
 
 
-def _head(key: str) -> dict[str, Any]:
-    return {"tasks.topic.head.hidden_layers": 1} if key != "hidden_layers" else {}
-
-
 RECIPE_RANGES: dict[str, Range] = {
     "max_length": whole(8),
     "stride": whole(0),
@@ -120,7 +119,7 @@ RECIPE_RANGES: dict[str, Range] = {
     "tasks.*.pos_weight.*": NOT_NEGATIVE,
     "tasks.*.threshold": Range(0.0, 1.0, above=True),
     "tasks.*.head.hidden_layers": whole(1, 100),
-    "tasks.*.head.dropout": SHARE._replace(needs=_head("dropout")),
+    "tasks.*.head.dropout": SHARE._replace(needs={"tasks.topic.head.hidden_layers": 1}),
 }
 """Dotted key -> range of each numeric field of a recipe, except for training arguments and methods; `*` is any name."""
 
@@ -142,50 +141,39 @@ METHOD_RANGES: dict[str, Range] = {
 }
 """Dotted key -> range of each parameter of the methods that weight losses or combine gradients."""
 
-_STEPS = Range(0.0, above=True)
 _WORKERS = {"training.dataloader_num_workers": 1}
-_BEST = {
-    "training.eval_strategy": "steps",
-    "training.eval_steps": 1,
-    "training.save_strategy": "steps",
-    "training.save_steps": 1,
-    "training.load_best_model_at_end": True,
+_STEPWISE = {"training.eval_strategy": "steps", "training.eval_steps": 1}
+_BEST = {**_STEPWISE, "training.save_strategy": "steps", "training.save_steps": 1, "training.load_best_model_at_end": True}
+_NEEDS: dict[str, dict[str, Any]] = {
+    "eval_steps": {"training.eval_strategy": "steps"},
+    "dataloader_prefetch_factor": _WORKERS,
+    "early_stopping_patience": _BEST,
+    "warmup_steps": {"training.max_steps": -1},
+    "adapter_learning_rate": _ADAPTERS,
 }
 
-TRAINING_RANGES: dict[str, Range] = {
-    "per_device_train_batch_size": COUNT,
-    "per_device_eval_batch_size": COUNT,
-    "num_train_epochs": POSITIVE,
-    "max_steps": COUNT._replace(extra=-1),
-    "learning_rate": RATE,
-    "warmup_steps": NOT_NEGATIVE,
-    "weight_decay": RATE,
-    "adam_beta1": SHARE,
-    "adam_beta2": SHARE,
-    "adam_epsilon": NOT_NEGATIVE,
-    "gradient_accumulation_steps": COUNT,
-    "max_grad_norm": NOT_NEGATIVE,
-    "label_smoothing_factor": SHARE,
-    "neftune_noise_alpha": NOT_NEGATIVE,
-    "torch_empty_cache_steps": COUNT,
-    "logging_steps": _STEPS,
-    "eval_steps": _STEPS._replace(needs={"training.eval_strategy": "steps"}),
-    "eval_delay": NOT_NEGATIVE,
-    "eval_accumulation_steps": COUNT,
-    "save_steps": _STEPS,
-    "save_total_limit": COUNT,
-    "seed": whole(0, SEEDS),
-    "data_seed": whole(0, SEEDS),
-    "dataloader_num_workers": whole(0),
-    "dataloader_prefetch_factor": COUNT._replace(needs=_WORKERS),
-    "ddp_bucket_cap_mb": COUNT,
-    "ddp_timeout": COUNT,
-    "max_tokens_per_batch": COUNT,
-    "head_learning_rate": RATE,
-    "layer_lr_decay": Range(0.0, 1.0, above=True, below=False),
-    "adapter_learning_rate": RATE,
-    "early_stopping_patience": COUNT._replace(needs=_BEST),
-}
+
+def _of_training() -> Iterator[tuple[str, Range]]:
+    """Yield the training arguments that a recipe can set, with their ranges in the code and the types of their fields."""
+    types = get_type_hints(MultitaskTrainingArguments)
+    for key in arguments.RANGES.keys() - RESERVED.keys() - NOT_IN_RECIPES.keys():
+        found = arguments.RANGES[key]
+        yield (
+            key,
+            Range(
+                found.least,
+                found.most,
+                above=found.without_least,
+                below=found.without_most,
+                whole=int in (types[key], *get_args(types[key])),
+                steps=found.counts_steps,
+                extra=found.also,
+                needs=_NEEDS.get(key, {}),
+            ),
+        )
+
+
+TRAINING_RANGES = dict(sorted(_of_training()))
 """Training argument -> its range, for each numeric argument that a recipe can set."""
 
 RANGES = {**RECIPE_RANGES, **METHOD_RANGES, **{f"training.{key}": each for key, each in TRAINING_RANGES.items()}}

@@ -11,21 +11,28 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from originals import recipe as plain_recipe
 from pydantic import BaseModel
-from ranges import RANGES, TRAINING_RANGES, Range, range_of, senseless
+from ranges import RANGES, TRAINING_RANGES, range_of, senseless
 
 from mtl_nlp.balancing.gradient_methods import GRADIENT_METHODS
 from mtl_nlp.balancing.registry import WEIGHTINGS, own_parameters
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.arguments import RESERVED, training_arguments
+from mtl_nlp.run.arguments import NOT_IN_RECIPES, RESERVED, training_arguments
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 COMPUTED = {"tuned_thresholds", "balanced_weights", "mean", "sd", "names", "labels"}
 """The options of tasks that are computed, or in which numbers are the names of classes."""
-SAMPLES = {"tasks.*": "topic", "datasets.*": "texts", "max_rows.*": "train", "weights.*": "topic"}
-OTHER_TASKS = {"threshold": "moods", "pos_weight": "moods"}
-"""Option -> a task of the originals that has the option, if `topic` has not."""
+SECTIONS = ("datasets", "mixture", "loss", "adapters", "tasks", "training")
+SAMPLES = {
+    "tasks.*.threshold": "tasks.moods.threshold",
+    "tasks.*.pos_weight.*": "tasks.moods.pos_weight.x",
+    "tasks.*.class_weights.*": "tasks.topic.class_weights.a",
+    "datasets.*.max_rows.*": "datasets.texts.max_rows.train",
+    "loss.weights.*": "loss.weights.topic",
+    "mixture.probabilities.*": "mixture.probabilities.texts",
+}
+"""Dotted key with names of any kind -> a key of the originals, if it has more than the name of a task or dataset."""
 
 
 def numeric_fields(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -74,46 +81,41 @@ def test_every_numeric_field_has_a_range():
         for each in dataclasses.fields(MultitaskTrainingArguments)
         if each.init and {int, float} & set(kinds_in(types[each.name])) and each.name not in RESERVED
     }
-    assert arguments - TRAINING_RANGES.keys() <= {"local_rank"}, arguments - TRAINING_RANGES.keys()
+    assert arguments - TRAINING_RANGES.keys() == arguments & NOT_IN_RECIPES.keys()
     assert not [each for each in numeric_fields(Recipe) if range_of(each) is None]
     assert not [each for each in methods() if range_of(each) is None]
     known = {place.split(".")[2] for place in RANGES if place.startswith("tasks.*.")}
     assert numeric_options() <= known
 
 
-def valid(place: str, value: Any, found: Range) -> bool:
-    """Return whether a recipe is accepted in which a field has a value."""
+def refusal(place: str, value: Any) -> str | None:
+    """Return why a recipe is refused in which a field has a value; None if the recipe is accepted."""
     tree = copy.deepcopy(plain_recipe())
-    for key, needed in {**found.needs, place: value}.items():
-        steps = key.split(".")
+    if place.startswith("mixture.probabilities"):  # the probabilities of all datasets sum to 1
+        del tree["datasets"]["words"], tree["tasks"]["pos"], tree["tasks"]["ner"]
+    for key, needed in {**RANGES[place].needs, place: value}.items():
+        steps = SAMPLES.get(key, key.replace("tasks.*", "tasks.topic").replace("datasets.*", "datasets.texts")).split(".")
         section = tree
-        for number, step in enumerate(steps[:-1]):
-            name = step if step != "*" else SAMPLES[f"{steps[number - 1]}.*"]
-            if steps[0] == "tasks" and number == 1:
-                name = OTHER_TASKS.get(steps[2], name)
-            section = section.setdefault(name, {})
-        section[SAMPLES[f"{steps[-2]}.*"] if steps[-1] == "*" and f"{steps[-2]}.*" in SAMPLES else steps[-1]] = needed
+        for step in steps[:-1]:
+            section = section.setdefault(step, {})
+        section[steps[-1]] = needed
     try:
         training_arguments(Recipe.from_written(tree))
     except RecipeError as error:
-        print(f"{place}: {value!r}: {error}")
-        return False
-    return True
+        return str(error)
+    return None
 
 
-@pytest.mark.parametrize("section", ["datasets", "mixture", "loss", "adapters", "tasks", "training", "other"])
+@pytest.mark.parametrize("section", [*SECTIONS, "other"])
 def test_both_ends_of_a_range_are_accepted_and_the_next_values_are_refused(section):
-    sections = {place.split(".")[0] for place in RANGES}
-    places = [
-        place
-        for place in RANGES
-        if place.split(".")[0] == section or (section == "other" and place.split(".")[0] not in {"datasets", "mixture", "loss", "adapters", "tasks", "training"})
-    ]
     wrong = []
-    for place in places:
+    for place in RANGES:
+        if place.split(".")[0] != section and (section != "other" or place.split(".")[0] in SECTIONS):
+            continue
         inside, outside = RANGES[place].ends()
-        wrong += [f"{place} refuses {value!r}" for value in inside if not valid(place, value, RANGES[place])]
-        wrong += [f"{place} accepts {value!r}" for value in [*outside, True, "x"] if valid(place, value, RANGES[place])]
+        refused = {value: refusal(place, value) for value in inside}
+        wrong += [f"{place} refuses {value!r}: {reason}" for value, reason in refused.items() if reason is not None]
+        wrong += [f"{place} accepts {value!r}" for value in (*outside, 10**400, True, "x") if refusal(place, value) is None]
     assert not wrong, "\n".join(wrong)
 
 
