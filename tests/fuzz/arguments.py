@@ -17,7 +17,9 @@ from mtl_nlp.run.arguments import RESERVED
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 FIELDS = {
-    field.name: field for field in dataclasses.fields(MultitaskTrainingArguments) if field.init or field.name in RESERVED
+    field.name: field
+    for field in dataclasses.fields(MultitaskTrainingArguments)
+    if field.init or field.name in RESERVED
 }
 """Every training argument by name."""
 TYPES = get_type_hints(MultitaskTrainingArguments)

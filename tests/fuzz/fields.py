@@ -12,7 +12,15 @@ from trees import odd_value
 
 _NAMES = ("text", "second", "topic", "moods", "score", "tokens", "upos", "ner", "x")
 """The columns of the originals, and one that no file has."""
-_LABELS = ({"a": "b"}, {"a": None}, {"a": "A", "b": "A"}, {"x": "y"}, {"B-PER": "O"}, {"O": "B-PER"}, {"a": "", "b": " "})
+_LABELS = (
+    {"a": "b"},
+    {"a": None},
+    {"a": "A", "b": "A"},
+    {"x": "y"},
+    {"B-PER": "O"},
+    {"O": "B-PER"},
+    {"a": "", "b": " "},
+)
 _FUNCTIONS = ("json:loads", "os:getcwd", "x:y", "code.py:f", "json", ":", "json:x")
 FIELDS: dict[str, tuple[Any, ...]] = {
     "datasets.texts.path": ("data/train.jsonl", "data", "data/*.jsonl", "csv", "text", "data/[x].jsonl", "x.jsonl"),
@@ -120,7 +128,11 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "imports": (["code"], ["code.py"], ["os"], ["../x.py"], []),
 }  # fmt: skip
 """Dotted key -> values; numeric fields are in `RANGES`."""
-_STARS = {"datasets": ("words", "texts"), "max_rows": ("train", "validation", "test", "dev"), "head": ("hidden_layers",)}
+_STARS = {
+    "datasets": ("words", "texts"),
+    "max_rows": ("train", "validation", "test", "dev"),
+    "head": ("hidden_layers",),
+}
 _TASKS = ("pos", "ner", "topic", "moods", "score")
 
 

@@ -29,7 +29,9 @@ def intact_input(suffix: str) -> bytes:
     if suffix == "jsonl":
         rows = [{"text": texts[0]}, {"text": texts[1], "text_pair": texts[2], "id": 1}, {"tokens": texts[2].split()}]
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
-    lines = ["\t".join(["1", word, *"_" * 8]) if suffix == "conllu" else word for text in texts for word in text.split()]
+    lines = [
+        "\t".join(["1", word, *"_" * 8]) if suffix == "conllu" else word for text in texts for word in text.split()
+    ]
     return "\n".join(texts if suffix == "txt" else [*lines, ""]).encode()
 
 

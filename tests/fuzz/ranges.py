@@ -143,7 +143,12 @@ METHOD_RANGES: dict[str, Range] = {
 
 _WORKERS = {"training.dataloader_num_workers": 1}
 _STEPWISE = {"training.eval_strategy": "steps", "training.eval_steps": 1}
-_BEST = {**_STEPWISE, "training.save_strategy": "steps", "training.save_steps": 1, "training.load_best_model_at_end": True}
+_BEST = {
+    **_STEPWISE,
+    "training.save_strategy": "steps",
+    "training.save_steps": 1,
+    "training.load_best_model_at_end": True,
+}
 _NEEDS: dict[str, dict[str, Any]] = {
     "eval_steps": {"training.eval_strategy": "steps"},
     "dataloader_prefetch_factor": _WORKERS,
