@@ -1,4 +1,4 @@
-"""The optional fields of a recipe, with values that a user might write: the recipes of the originals have few of them."""
+"""The optional fields of a recipe, with values that a user might write: the originals have few of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from ranges import METHOD_RANGES, RECIPE_RANGES
 from trees import odd_value
+
+from mtl_nlp.balancing.gradient_methods import GRADIENT_METHODS
+from mtl_nlp.balancing.registry import WEIGHTINGS
 
 _NAMES = ("text", "second", "topic", "moods", "score", "tokens", "upos", "ner", "x")
 """The columns of the originals, and one that no file has."""
@@ -22,6 +25,7 @@ _LABELS = (
     {"a": "", "b": " "},
 )
 _FUNCTIONS = ("json:loads", "os:getcwd", "x:y", "code.py:f", "json", ":", "json:x")
+_TASKS = ("pos", "ner", "topic", "moods", "score")
 FIELDS: dict[str, tuple[Any, ...]] = {
     "datasets.texts.path": ("data/train.jsonl", "data", "data/*.jsonl", "csv", "text", "data/[x].jsonl", "x.jsonl"),
     "datasets.texts.data_files": (
@@ -36,7 +40,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "datasets.texts.inputs.text": _NAMES,
     "datasets.texts.inputs.text_pair": _NAMES,
     "datasets.texts.inputs.tokens": _NAMES,
-    "datasets.texts.labels.topic": (*_NAMES, ["topic", "score"], {"column": "topic"}, {"column": "topic", "delimiter": ";"}),
+    "datasets.texts.labels.topic": (*_NAMES, ["score"], {"column": "topic"}, {"column": "topic", "delimiter": ";"}),
     "datasets.texts.labels.moods": (*_NAMES, ["topic", "score"], {"column": "text", "delimiter": " "}),
     "datasets.texts.labels.score": (*_NAMES, ["score"], {"column": "score"}),
     "datasets.texts.labels.ner": (*_NAMES, {"column": "text", "alignment_mode": "expand"}),
@@ -77,11 +81,11 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "mixture.headroom": (True, "comparison.json", "recipe.yaml", "data"),
     "mixture.probabilities": ({"words": 0.5, "texts": 0.5}, {"words": 1.0}, {"words": 0.3, "texts": 0.3}),
     "mixture.temperature": ([5, 1], [1, 2, 3], [1, float("inf")], [], float("inf")),
-    "loss.weighting": ("uncertainty", "dwa", "random", "gradnorm", "imtl-l", "famo", "stch", "log-classes", "equal-start"),
-    "loss.weights": ({"topic": 0}, {"topic": [1, 0]}, {"x": 1}, dict.fromkeys(("pos", "ner", "topic", "moods", "score"), 0)),
+    "loss.weighting": tuple(WEIGHTINGS),
+    "loss.weights": ({"topic": 0}, {"topic": [1, 0]}, {"x": 1}, dict.fromkeys(_TASKS, 0)),
     "loss.scale": ("rows", "per_task"),
     "loss.on_nonfinite": ("stop", "skip"),
-    "loss.gradients": ("pcgrad", "gradvac", "cagrad", "upgrad", "mgda", "graddrop"),
+    "loss.gradients": tuple(GRADIENT_METHODS),
     "loss.freeze_when_overfit": ({"patience": 1}, {}, None),
     "adapters.target_modules": ("all-linear", [], ["query"], ["x"], ["query", "query"], "query"),
     "adapters.tasks": ("all", [], ["ner"], ["x"], ["ner", "ner"]),
@@ -89,7 +93,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "adapters.use_dora": (True,),
     "adapters.use_rslora": (True,),
     "adapters.train_encoder": (False,),
-    "freeze": (["encoder"], ["embeddings"], ["layers 0-1"], ["layers 1-0"], ["layers 0-9"], ["ner"], ["x"], ["encoder", "ner"]),
+    "freeze": (["encoder"], ["embeddings"], ["layers 0-1"], ["layers 1-0"], ["layers 0-9"], ["ner"], ["x", "ner"]),
     "model_init_kwargs": (
         {"attn_implementation": "eager"},
         {"attn_implementation": "x"},
@@ -133,7 +137,6 @@ _STARS = {
     "max_rows": ("train", "validation", "test", "dev"),
     "head": ("hidden_layers",),
 }
-_TASKS = ("pos", "ner", "topic", "moods", "score")
 
 
 def set_field(data: DataObject, recipe: dict[str, Any]) -> str:

@@ -159,7 +159,7 @@ _NEEDS: dict[str, dict[str, Any]] = {
 
 
 def _of_training() -> Iterator[tuple[str, Range]]:
-    """Yield the training arguments that a recipe can set, with their ranges in the code and the types of their fields."""
+    """Yield the training arguments that a recipe can set, with their ranges in the code."""
     types = get_type_hints(MultitaskTrainingArguments)
     for key in arguments.RANGES.keys() - RESERVED.keys() - NOT_IN_RECIPES.keys():
         found = arguments.RANGES[key]
