@@ -9,7 +9,7 @@ import inspect
 import math
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -142,8 +142,11 @@ def canonical_rows(
     }
     if is_stream:
         return dataset.map(**arguments)
-    with progress_bars_from(len(dataset)):
-        return dataset.map(**arguments, desc=f"Checking {name}")
+    try:
+        with progress_bars_from(len(dataset)):
+            return dataset.map(**arguments, desc=f"Checking {name}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: a text is not UTF-8: {one_line(error)}. Save the data as UTF-8.") from error
 
 
 def _counts(inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task]) -> list[str]:
@@ -189,11 +192,12 @@ def progress_bars_from(rows: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str, flaw: Callable[[], DataError | None] = lambda: None) -> Iterator[None]:
     """Turn an error of `datasets` while rows are read into a `DataError` with a one-line message.
 
     Args:
         name: dataset and split, for messages.
+        flaw: a function that returns an error about the flaw of a file, if it finds one.
     """
     try:
         yield
@@ -201,7 +205,8 @@ def reading(name: str) -> Iterator[None]:
         raise
     # EOFError and zlib.error: a compressed file that is truncated or damaged.
     except (DatasetGenerationError, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
+        unnamed = DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}")
+        raise flaw() or unnamed from error
 
 
 def arrow_feature(feature: Feature) -> Any:
@@ -249,7 +254,7 @@ def _canonical_batch(
                 label = reader.read(row, texts[position], words[position])
                 canonical = None if label is None else _checked(kind, label)
             except ValueError as error:
-                raise DataError(f"{where}: {error}.") from error
+                raise DataError(f"{where}: {str(error).rstrip('.')}.") from error
             if canonical is not None and kind.labels_words and len(canonical) != len(columns["tokens"][position]):
                 raise DataError(f"{where}: {len(columns['tokens'][position])} tokens but {len(canonical)} labels.")
             if canonical is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
+import io
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_nlp.data.opening import opened
 from mtl_nlp.errors import DataError
 
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -54,7 +55,7 @@ def read_conll(path: str | Path, columns: Sequence[str], filled: Collection[str]
                     f"{path}, line {number}: expected {len(columns)} columns ({', '.join(columns)}), found {len(row)}: "
                     f"{lines[number - first_line]!r:.100}."
                 )
-            _check_filled(f"{path}, line {number}", columns, row, filled)
+            row[:] = _cells(f"{path}, line {number}", columns, row, filled)
         yield comments | {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
@@ -86,25 +87,33 @@ def read_conllu(path: str | Path, filled: Collection[str] = ()) -> Iterator[dict
             if not re.fullmatch(r"\d+(?:[-.]\d+)?", row[0]):
                 raise DataError(f"{path}, line {number}: expected a word's id, found {row[0]!r}.")
             if row[0].isdigit():
-                _check_filled(f"{path}, line {number}", CONLLU_COLUMNS, row, filled)
+                cells = _cells(f"{path}, line {number}", CONLLU_COLUMNS, row, filled)
                 words.append(
                     [
                         None if cell == "_" and key in ANNOTATED else cell
-                        for key, cell in zip(CONLLU_COLUMNS, row, strict=True)
+                        for key, cell in zip(CONLLU_COLUMNS, cells, strict=True)
                     ]
                 )
         columns = zip(*words, strict=True) if words else ([] for _ in CONLLU_COLUMNS)
         yield comments | {name: list(values) for name, values in zip(CONLLU_COLUMNS, columns, strict=True)}
 
 
-def _check_filled(where: str, columns: Sequence[str], row: Sequence[str], filled: Collection[str]) -> None:
-    """Check that the cells of some columns are not empty."""
-    for column, cell in zip(columns, row, strict=True):
-        if column in filled and not cell.strip():
+def _cells(where: str, columns: Sequence[str], row: Sequence[str], filled: Collection[str]) -> list[str]:
+    """Return the cells of a line without the blanks around them.
+
+    A no-break space or another special space is a blank around a tag, but may be a part of a word.
+
+    Raises:
+        DataError: if a cell in one of the filled columns is empty.
+    """
+    cells = [cell.strip() if column in filled else cell.strip(" ") for column, cell in zip(columns, row, strict=True)]
+    for column, cell in zip(columns, cells, strict=True):
+        if column in filled and not cell:
             raise DataError(
                 f"{where}: the cell in column {column!r} is empty. Write a tag, or `_` for a word without a label and "
                 f"`label_map: {{task: {{_: null}}}}`."
             )
+    return cells
 
 
 def read_first_column(path: str | Path) -> Iterator[list[str]]:
@@ -116,17 +125,17 @@ def read_first_column(path: str | Path) -> Iterator[list[str]]:
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of each line in a file, without line ends and the file's byte order mark.
 
-    A file whose name ends in `.gz` is decompressed.
+    A compressed file is decompressed. The lines of a file may end in CR alone.
 
     Args:
         path: the file; `STANDARD_INPUT` for standard input, whose lines are yielded as soon as they arrive.
 
     Raises:
-        DataError: if a line is not UTF-8.
+        DataError: if a line is not UTF-8, or a compressed file is damaged.
     """
-    is_input, opened = str(path) == STANDARD_INPUT, gzip.open if str(path).endswith(".gz") else open
-    with contextlib.nullcontext(sys.stdin.buffer) if is_input else opened(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
+    is_input = str(path) == STANDARD_INPUT
+    with contextlib.nullcontext(sys.stdin.buffer) if is_input else opened(path) as file:
+        for number, raw in enumerate(file if is_input else _raw_lines(file), start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -135,6 +144,12 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     f"{name}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
                 ) from error
             yield number, line.rstrip("\r\n")
+
+
+def _raw_lines(file: io.BufferedReader) -> Iterable[bytes]:
+    """Return the lines of a file, whose first bytes show whether its lines end in CR alone."""
+    head = file.peek()
+    return file.read().splitlines(keepends=True) if b"\r" in head[:-1] and b"\n" not in head else file
 
 
 def _sentences(

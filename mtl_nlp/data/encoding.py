@@ -44,8 +44,8 @@ class EncodedDataset(Shown):
             (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words,
             `label:<task>` with the targets, and `weight` if the rows have weights. Source rows without any label have
             no window.
-        references: for each task that the split feeds, the canonical labels in the order of the source rows; None for
-            rows without a label.
+        references: for each task that the dataset names, the canonical labels in the order of the source rows; None
+            for rows without a label.
         repaired: number of illegal span tags in the source, which were rewritten as seqeval reads them.
         empty: number of windows without any sub-word of a text.
         fingerprint: the fingerprint that `datasets` has for the canonical rows.
@@ -90,8 +90,11 @@ class EncodedDataset(Shown):
 
     @property
     def feeds(self) -> tuple[str, ...]:
-        """The tasks that the split has labels for."""
-        return tuple(self.references)
+        """The tasks that the split has labels for, in at least one row."""
+        columns = self.windows.data
+        return tuple(
+            task for task in self.references if columns.column(LABEL_PREFIX + task).null_count < columns.num_rows
+        )
 
     @property
     def num_windows(self) -> int:

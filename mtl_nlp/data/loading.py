@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import datasets
@@ -33,7 +34,7 @@ from mtl_nlp.data.cutting import (
 from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
-from mtl_nlp.data.raw import expected_rows, load_raw
+from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
@@ -95,10 +96,22 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     logger.info("loading dataset %s", name)
-    stored = load_raw(name, recipe)
+    raw = load_raw(name, recipe)
+    loaded = _load_stored(name, recipe, tasks, raw.splits, only)
+    return _draw(replace(loaded, notes=[*raw.notes, *loaded.notes]), recipe.max_rows)
+
+
+def _load_stored(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: DatasetDict | IterableDatasetDict,
+    only: str | None,
+) -> LoadedDataset:
+    """Apply the dataset's own functions to its stored splits, and bring the splits into canonical form."""
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
-        return _draw(_load_streamed(name, recipe, tasks, stored, only), recipe.max_rows)
+        return _load_streamed(name, recipe, tasks, stored, only)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
@@ -112,7 +125,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         slices = {split: cut[split] for split in slices}
     loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
-    return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
+    return replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps])
 
 
 def _apply(name: str, recipe: DatasetRecipe, stored: Mapping[str, Any], splits: Iterable[str]) -> dict[str, Any]:
@@ -252,7 +265,7 @@ def _load_streamed(
     _check_splits(name, recipe, found, stored, only)
     raw = DatasetDict(
         {
-            split: _read_all(f"{name}/{split}", found[split])
+            split: _read_all(f"{name}/{split}", found[split], partial(flaw_of_split, recipe, names[split]))
             for split in found
             if split != "train" and only in {None, split}
         }
@@ -267,8 +280,9 @@ def _with_stream(
     name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, others: LoadedDataset
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
+    flaw = partial(flaw_of_split, recipe, recipe.splits.get("train", "train"))
     if stream.features is None:  # for files without a schema, types are inferred from rows
-        stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
+        stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS), flaw).features)
     rows = _canonical(f"{name}/train", recipe, tasks, stream)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
@@ -279,7 +293,7 @@ def _with_stream(
     }
     num_rows, notes, found = recipe.num_rows, others.notes, dict[str, LabelStatistics]()
     if num_rows is None:
-        with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
+        with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train", flaw):
             counted = _count_rows_and_labels(
                 f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}, recipe
             )
@@ -299,9 +313,9 @@ def _with_stream(
     return LoadedDataset(others.splits, class_names, stream, num_rows, found, notes=notes)
 
 
-def _read_all(name: str, rows: IterableDataset) -> Dataset:
+def _read_all(name: str, rows: IterableDataset, flaw: Callable[[], DataError | None]) -> Dataset:
     """Read all rows of a stream into memory."""
-    with reading(name):
+    with reading(name, flaw):
         found = list(rows)
         if not found:
             raise DataError(f"{name}: the split has no rows.")

@@ -40,7 +40,7 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
             notes.append(f"{encoded.name}: {encoded.counts[key]} {what}")
     if encoded.repaired:
         notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags; repaired as in seqeval")
-    for name in encoded.feeds:
+    for name in encoded.references:
         missing = encoded.missing(name) - encoded.unlabelled
         if missing:
             notes.append(f"{encoded.name}: {missing} rows have no label for {name}; their remaining labels are used")
