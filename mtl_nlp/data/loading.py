@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
@@ -76,7 +77,13 @@ class LoadedDataset:
         return self.stream is not None or has_labels(self.splits["train"], task)
 
 
-def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None) -> LoadedDataset:
+def load_splits(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    only: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LoadedDataset:
     """Load a dataset and bring its splits into canonical form.
 
     Args:
@@ -84,6 +91,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         recipe: the dataset's section of the recipe.
         tasks: all tasks by name.
         only: the only split to load; by default all existing splits of `train`, `validation` and `test`.
+        tokenizer: the model's tokenizer, see `canonical_rows`.
 
     Returns:
         The dataset, without any split if the split `only` does not exist.
@@ -98,7 +106,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     stored = load_raw(name, recipe)
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
-        return _draw(_load_streamed(name, recipe, tasks, stored, only), recipe.max_rows)
+        return _draw(_load_streamed(name, recipe, tasks, stored, only, tokenizer), recipe.max_rows)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
@@ -110,7 +118,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         # The slices are shares of the rows that are left.
         cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
         slices = {split: cut[split] for split in slices}
-    loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
+    loaded = _load_slices(name, recipe, tasks, stored, slices, tokenizer, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
     return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
 
@@ -126,6 +134,7 @@ def _load_slices(
     tasks: Mapping[str, Task],
     stored: DatasetDict,
     slices: Mapping[str, list[Slice]],
+    tokenizer: PreTrainedTokenizerBase | None,
     *,
     is_whole: bool,
 ) -> LoadedDataset:
@@ -136,7 +145,7 @@ def _load_slices(
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer)
         masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
         notes += lost
     splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
@@ -187,7 +196,9 @@ def _check_splits(
             raise DataError(f"datasets.{name}.{split}_size: needs a train split and no {split} split. Leave it out.")
 
 
-def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
+def _canonical(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> Any:
     # Only the training split needs the column of weights, which files for evaluation often lack.
     has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
     return canonical_rows(
@@ -199,6 +210,7 @@ def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows
         weight=recipe.weight if has_weights else None,
         label_map=recipe.label_map,
         keeps_missing=True,
+        tokenizer=tokenizer,
     )
 
 
@@ -241,7 +253,12 @@ def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
 
 
 def _load_streamed(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: IterableDatasetDict, only: str | None
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: IterableDatasetDict,
+    only: str | None,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split, whose other splits are read."""
     for split, own in recipe.splits.items():
@@ -258,18 +275,29 @@ def _load_streamed(
         }
     )
     others = _load_slices(
-        name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw}, is_whole=False
+        name,
+        recipe,
+        tasks,
+        raw,
+        {split: [Slice(split, 0, len(raw[split]))] for split in raw},
+        tokenizer,
+        is_whole=False,
     )
-    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others)
+    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others, tokenizer)
 
 
 def _with_stream(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, others: LoadedDataset
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stream: IterableDataset,
+    others: LoadedDataset,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream)
+    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(

@@ -58,8 +58,14 @@ def test_an_encoder_with_an_spm_model_alone_is_planned_as_deberta_v3_is(quick_re
         vocab_size=100,
         hard_vocab_limit=False,
         minloglevel=9,
-        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
-        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        pad_piece="[PAD]",
+        bos_piece="[CLS]",
+        eos_piece="[SEP]",
+        unk_piece="[UNK]",
     )
     (folder / "spm.vocab").unlink()
     recipe = Recipe.from_dict({**quick_recipe, "encoder": str(folder)})
