@@ -20,6 +20,9 @@ ANNOTATED = ("upos", "xpos", "head", "deprel")
 STANDARD_INPUT = "-"
 """The path that stands for standard input."""
 
+Report = Callable[[int, DataError], None]
+"""A function that gets the number of a line and the reason why the line cannot be read."""
+
 _COMMENT = re.compile(r"^#\s*(?P<key>[\w:.-]+)\s*=\s*(?P<value>.*)$")
 
 _OPENS_COMMENT = re.compile(r"# |#[\w:.-]+ =")
@@ -116,19 +119,49 @@ def _cells(where: str, columns: Sequence[str], row: Sequence[str], filled: Colle
     return cells
 
 
-def read_first_column(path: str | Path) -> Iterator[list[str]]:
-    """Yield the first column of each sentence in a file that `read_conll` can read, regardless of the other columns."""
-    for _, _, lines in _sentences(path, _OPENS_COMMENT.match):
-        yield [_split(line)[0] for line in lines]
+def read_words(
+    path: str | Path, *, is_conllu: bool = False, report: Report | None = None
+) -> Iterator[tuple[int, list[str] | DataError]]:
+    """Yield the words of each sentence in a column file, regardless of the columns without words.
+
+    Args:
+        path: the file.
+        is_conllu: whether the file is a CoNLL-U treebank; otherwise, the words are in the first column.
+        report: see `read_lines`.
+
+    Yields:
+        The number of the sentence's last line, and its words, or the reason why the sentence cannot be read.
+    """
+    is_comment = re.compile("#").match if is_conllu else _OPENS_COMMENT.match
+    for first_line, _, lines in _sentences(path, is_comment, report):
+        last_line = first_line + len(lines) - 1
+        try:
+            yield last_line, _forms(path, first_line, lines) if is_conllu else [_split(line)[0] for line in lines]
+        except DataError as error:
+            yield last_line, error
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+def _forms(path: str | Path, first_line: int, lines: Sequence[str]) -> list[str]:
+    """Return the words of a sentence in CoNLL-U."""
+    rows = [line.split("\t") for line in lines]
+    for number, row in enumerate(rows, start=first_line):
+        if len(row) != len(CONLLU_COLUMNS) or not re.fullmatch(r"\d+(?:[-.]\d+)?", row[0]):
+            raise DataError(
+                f"{path}, line {number}: expected 10 tab-separated columns, of which the first is a word's id. Found "
+                f"{lines[number - first_line]!r:.100}."
+            )
+    return [row[1] for row in rows if row[0].isdigit()]
+
+
+def read_lines(path: str | Path, report: Report | None = None) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of each line in a file, without line ends and the file's byte order mark.
 
     A compressed file is decompressed. The lines of a file may end in CR alone.
 
     Args:
         path: the file; `STANDARD_INPUT` for standard input, whose lines are yielded as soon as they arrive.
+        report: a function that gets the number of a line that is not UTF-8, and the error, which is then not raised.
+            The line is yielded with U+FFFD for its bytes that are not UTF-8.
 
     Raises:
         DataError: if a line is not UTF-8, or a compressed file is damaged.
@@ -140,9 +173,11 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 name = "standard input" if is_input else path
-                raise DataError(
-                    f"{name}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line."
-                ) from error
+                flaw = DataError(f"{name}, line {number}: not UTF-8: {error.reason} at byte {error.start} of the line.")
+                if report is None:
+                    raise flaw from error
+                report(number, flaw)
+                line = raw.decode("utf-8", errors="replace")
             yield number, line.rstrip("\r\n")
 
 
@@ -153,13 +188,13 @@ def _raw_lines(file: io.BufferedReader) -> Iterable[bytes]:
 
 
 def _sentences(
-    path: str | Path, is_comment: Callable[[str], object]
+    path: str | Path, is_comment: Callable[[str], object], report: Report | None = None
 ) -> Iterator[tuple[int, dict[str, str], list[str]]]:
     """Yield (line number of the first word, comments, word lines) of each sentence."""
     comments: dict[str, str] = {}
     lines: list[str] = []
     first_line = 0
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, report):
         if not line.strip() or line.startswith("-DOCSTART-"):
             if lines:
                 yield first_line, comments, lines

@@ -27,7 +27,7 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
 from mtl_nlp.modeling.windows_multitask import Window, tokenize_texts, tokenize_words
-from mtl_nlp.modeling.words_multitask import split_words
+from mtl_nlp.modeling.words_multitask import added_tokens, split_words
 from mtl_nlp.recipe.sections import INPUTS
 
 _SAMPLED_WINDOWS = 1000
@@ -340,8 +340,8 @@ def _encode_batch(
     pairs = batch.get("text_pair")
     encoded: list[list[Window]]
     if reads_words:
-        words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
-        second = None if pairs is None else _as_words(pairs)
+        words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"], tokenizer)
+        second = None if pairs is None else _as_words(pairs, tokenizer)
         encoded = tokenize_words(tokenizer, words, second, max_length=max_length, stride=stride)
         # Without labels of words, only the first window is used, so the text is truncated to this window.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
@@ -371,8 +371,9 @@ def _encode_batch(
     return columns
 
 
-def _as_words(texts: Sequence[str]) -> list[list[str]]:
-    return [[word.text for word in split_words(text)] for text in texts]
+def _as_words(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+    whole = added_tokens(tokenizer)
+    return [[word.text for word in split_words(text, whole)] for text in texts]
 
 
 def _first_only(windows: list[Window]) -> list[Window]:

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
@@ -77,7 +78,13 @@ class LoadedDataset:
         return self.stream is not None or has_labels(self.splits["train"], task)
 
 
-def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None) -> LoadedDataset:
+def load_splits(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    only: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LoadedDataset:
     """Load a dataset and bring its splits into canonical form.
 
     Args:
@@ -85,6 +92,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         recipe: the dataset's section of the recipe.
         tasks: all tasks by name.
         only: the only split to load; by default all existing splits of `train`, `validation` and `test`.
+        tokenizer: the model's tokenizer, see `canonical_rows`.
 
     Returns:
         The dataset, without any split if the split `only` does not exist.
@@ -97,7 +105,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     logger.info("loading dataset %s", name)
     raw = load_raw(name, recipe)
-    loaded = _load_stored(name, recipe, tasks, raw.splits, only)
+    loaded = _load_stored(name, recipe, tasks, raw.splits, only, tokenizer)
     return _draw(replace(loaded, notes=[*raw.notes, *loaded.notes]), recipe.max_rows)
 
 
@@ -107,11 +115,12 @@ def _load_stored(
     tasks: Mapping[str, Task],
     stored: DatasetDict | IterableDatasetDict,
     only: str | None,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Apply the dataset's own functions to its stored splits, and bring the splits into canonical form."""
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
-        return _load_streamed(name, recipe, tasks, stored, only)
+        return _load_streamed(name, recipe, tasks, stored, only, tokenizer)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
@@ -123,7 +132,7 @@ def _load_stored(
         # The slices are shares of the rows that are left.
         cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
         slices = {split: cut[split] for split in slices}
-    loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
+    loaded = _load_slices(name, recipe, tasks, stored, slices, tokenizer, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
     return replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps])
 
@@ -139,6 +148,7 @@ def _load_slices(
     tasks: Mapping[str, Task],
     stored: DatasetDict,
     slices: Mapping[str, list[Slice]],
+    tokenizer: PreTrainedTokenizerBase | None,
     *,
     is_whole: bool,
 ) -> LoadedDataset:
@@ -149,7 +159,7 @@ def _load_slices(
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer)
         masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
         notes += lost
     splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
@@ -200,7 +210,9 @@ def _check_splits(
             raise DataError(f"datasets.{name}.{split}_size: needs a train split and no {split} split. Leave it out.")
 
 
-def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
+def _canonical(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> Any:
     # Only the training split needs the column of weights, which files for evaluation often lack.
     has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
     return canonical_rows(
@@ -212,6 +224,7 @@ def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows
         weight=recipe.weight if has_weights else None,
         label_map=recipe.label_map,
         keeps_missing=True,
+        tokenizer=tokenizer,
     )
 
 
@@ -254,7 +267,12 @@ def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
 
 
 def _load_streamed(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: IterableDatasetDict, only: str | None
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: IterableDatasetDict,
+    only: str | None,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split, whose other splits are read."""
     for split, own in recipe.splits.items():
@@ -271,19 +289,30 @@ def _load_streamed(
         }
     )
     others = _load_slices(
-        name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw}, is_whole=False
+        name,
+        recipe,
+        tasks,
+        raw,
+        {split: [Slice(split, 0, len(raw[split]))] for split in raw},
+        tokenizer,
+        is_whole=False,
     )
-    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others)
+    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others, tokenizer)
 
 
 def _with_stream(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, others: LoadedDataset
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stream: IterableDataset,
+    others: LoadedDataset,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
     flaw = partial(flaw_of_split, recipe, recipe.splits.get("train", "train"))
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS), flaw).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream)
+    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(

@@ -24,7 +24,7 @@ from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
-from mtl_nlp.run.notes import describe_export
+from mtl_nlp.run.notes import describe_export, describe_padding
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
 
@@ -55,7 +55,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     trained = {task.name: task for task in config.get_tasks()}
     tasks = _with_default_options(recipe, trained)
     _check_task_options(recipe, trained, tasks)
-    loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
+    loaded = {name: load_splits(name, dataset, tasks, tokenizer=tokenizer) for name, dataset in recipe.datasets.items()}
     try:
         spaces = unite_label_spaces(loaded, tasks)
     except ValueError as error:  # an option of a task names a label that the data do not have
@@ -64,7 +64,8 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     resumed = {} if checkpoint is None else {task.name: task for task in read_config(checkpoint).get_tasks()}
     ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
-    notes = [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes = describe_padding(tokenizer, config.text_config)
+    notes += [*spaces.notes, *describe_export(learned, config.text_config)]
     notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
     _check_tuning(learned, data.splits.get("validation", {}))
@@ -95,7 +96,7 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     tokenizer = load_model_tokenizer(folder, model.config)
     # The names of numbers belong to the recipe's data.
     tasks = {name: replace(model.tasks[name], names=recipe.task(name).names) for name in recipe.tasks}
-    found = {name: load_splits(name, dataset, tasks, only=split) for name, dataset in recipe.datasets.items()}
+    found = {name: load_splits(name, dataset, tasks, split, tokenizer) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
         raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback
+from transformers import EarlyStoppingCallback, IntervalStrategy, PreTrainedConfig, TrainerCallback
 from transformers.trainer_callback import CallbackHandler, TrainerControl, TrainerState
 
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
@@ -44,6 +44,28 @@ class CurrentArguments(TrainerCallback):
         for callback in self.handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback) and args.early_stopping_patience is not None:
                 callback.early_stopping_patience = args.early_stopping_patience
+
+
+class OwnTokenIds(TrainerCallback):
+    """Callback that keeps the encoder's ids of special tokens, which Trainer replaces by those of the tokenizer.
+
+    Encoders like RoBERTa number positions from the padding id, so a model that is saved with the tokenizer's id would
+    read texts at other positions than the trained model. An id that the encoder does not have is the tokenizer's.
+
+    Args:
+        config: the configuration of the encoder.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self.config = config
+        ids = config.to_dict()
+        names = ("pad_token_id", "bos_token_id", "eos_token_id")
+        self.ids = {name: ids[name] for name in names if ids.get(name) is not None}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the ids of the encoder again."""
+        for name, number in self.ids.items():
+            setattr(self.config, name, number)
 
 
 class EpochStart(TrainerCallback):

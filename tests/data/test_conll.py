@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_nlp.data.conll import read_conll, read_conllu, read_first_column
+from mtl_nlp.data.conll import read_conll, read_conllu, read_words
 from mtl_nlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ def test_broken_line_of_a_treebank_is_named(tmp_path, line, message):
 
 def test_words_are_read_regardless_of_the_other_columns(tmp_path):
     path = write(tmp_path, "# topic = x\nAda\tO\tO\nruns\n\n-DOCSTART-\nHi there\n")
-    assert list(read_first_column(path)) == [["Ada", "runs"], ["Hi"]]
+    assert [words for _, words in read_words(path)] == [["Ada", "runs"], ["Hi"]]
 
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs ../shared/data")

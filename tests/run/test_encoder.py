@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
+from sentencepiece import SentencePieceTrainer
+from toys import TEXTS, build_config
+from transformers import AutoModel
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.encoder import load_encoder_parts
+from mtl_nlp.run.plan import describe_plan
+from mtl_nlp.run.prepare import prepare
 
 
 def test_a_new_configuration_has_the_recipes_window_and_no_tasks(quick_recipe):
@@ -36,3 +45,32 @@ def test_trained_model_keeps_its_tasks_and_window(saved, quick_recipe):
 def test_a_window_that_does_not_fit_is_refused(quick_recipe, changes, message):
     with pytest.raises(RecipeError, match=message):
         load_encoder_parts(Recipe.from_dict({**quick_recipe, **changes}))
+
+
+def test_an_encoder_with_an_spm_model_alone_is_planned_as_deberta_v3_is(quick_recipe, tmp_path):
+    folder = tmp_path / "deberta"
+    torch.manual_seed(0)
+    AutoModel.from_config(build_config("deberta-v2", vocab_size=120)).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "vocab_type": "spm"}))
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXTS),
+        model_prefix=str(folder / "spm"),
+        vocab_size=100,
+        hard_vocab_limit=False,
+        minloglevel=9,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        pad_piece="[PAD]",
+        bos_piece="[CLS]",
+        eos_piece="[SEP]",
+        unk_piece="[UNK]",
+    )
+    (folder / "spm.vocab").unlink()
+    recipe = Recipe.from_dict({**quick_recipe, "encoder": str(folder)})
+    run = prepare(recipe)
+    assert "reads at most 64 sub-words" in describe_plan(run, training_arguments(recipe))
+    pieces = run.tokenizer.tokenize("The quick brown fox")
+    assert "".join(pieces) == "▁The▁quick▁brown▁fox"
+    assert run.tokenizer(["The"], is_split_into_words=True).word_ids()[1] == 0

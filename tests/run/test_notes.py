@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from toys import build_config
+
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.notes import describe_padding, describe_words
 from mtl_nlp.run.prepare import prepare
 
 
@@ -40,3 +44,27 @@ def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(qu
     assert run.splits["train"]["d"].num_rows == 3
     assert set(run.tasks["topic"].labels) == set(run.splits["train"]["d"].references["topic"])
     assert any("labels of topic do not occur in training" in note for note in run.notes)
+
+
+def test_a_padding_token_that_is_not_the_encoders_is_reported(tokenizers):
+    tokenizer = tokenizers["wordpiece"]
+    (note,) = describe_padding(tokenizer, build_config("roberta"))
+    assert note.startswith("the tokenizer pads with '[PAD]' (0), and the `pad_token_id` of the encoder is 1;")
+    assert describe_padding(tokenizer, build_config("bert")) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [
+        ([["Ada", "ca", "n't", "log", "in", ".", ""], ["漢", "字"]], None),
+        ([["我们", "去", "北京"], ["好"]], "50% of the words, such as '我们'"),
+        ([["สวัสดี", "ครับ"]], "100% of the words, such as 'สวัสดี'"),
+        ([["Ada", "don't", "."]], '33% of the words, such as "don\'t"'),
+        ([[]], None),
+    ],
+)
+def test_words_that_the_pipeline_would_not_find_are_reported(tokenizers, texts, share):
+    notes = describe_words("d", texts, tokenizers["wordpiece"])
+    assert [note.partition(",")[0] + "," + note.split(",")[1] for note in notes] == (
+        [] if share is None else [f"d: {share}"]
+    )

@@ -9,6 +9,7 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers.trainer_callback import TrainerState
 from watched_training import Recorder
 
+from mtl_nlp import MultitaskModel
 from mtl_nlp.balancing.static import Static
 
 
@@ -48,6 +49,22 @@ def test_adamw_moves_an_idle_adapter_by_the_pull_only(trainer_of, disjoint, accu
         moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
         assert moved == ([True] * 4 if pull else used[name.split(".")[-2].removeprefix("task_")])
     assert len(names) == 3 * 2 * 12
+
+
+def test_the_encoder_keeps_its_padding_id_so_that_the_saved_model_gives_the_logits_of_the_trained(
+    trainer_of, disjoint, tmp_path
+):
+    model = build_model(family="roberta")
+    own = model.config.text_config.pad_token_id
+    trainer = trainer_of(disjoint, model=model, max_steps=1)
+    assert own != trainer.processing_class.pad_token_id
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = MultitaskModel.from_pretrained(tmp_path / "saved")
+    assert saved.config.text_config.pad_token_id == model.config.text_config.pad_token_id == own
+    ids = torch.randint(5, 300, (2, 9))
+    trained, loaded = (each.eval()(ids).logits for each in (model, saved))
+    assert all(torch.allclose(logits, loaded[task], atol=1e-6) for task, logits in trained.items())
 
 
 # Resumed runs
