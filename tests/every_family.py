@@ -6,6 +6,7 @@ from typing import Any
 
 from toys import EXTRA
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 _TWO_LAYERS = dict.fromkeys(
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"), 2
@@ -60,4 +61,6 @@ def tiny_config(family: str) -> PreTrainedConfig:
             changes[key] = 0.0
         elif key == "layer_types":
             changes[key] = None if value is None else value[:2]
+    if isinstance(classes := MODEL_MAPPING_NAMES.get(family), tuple):
+        changes["architectures"] = list(classes[:1])
     return AutoConfig.for_model(family, **{**changes, **EXTRA.get(family, {})})

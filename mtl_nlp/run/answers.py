@@ -83,12 +83,16 @@ def answers_of(model: MultitaskModel, inputs: Mapping[str, torch.Tensor], length
         inputs: `input_ids` and the other inputs of three texts, shape (3, L). The third text is the first with
             different words.
         length: the number of sub-words of the second text, which is padded on the right.
+
+    Raises:
+        ValueError: if the logits of a task do not have the shape that its labels need.
     """
     whole = _run(model, inputs)
     alone = _run(model, {key: value[1:2, :length] for key, value in inputs.items()})
     shape = inputs["input_ids"].shape
     found = {}
     for name, head in model.heads_by_task.items():
+        _check_shape(model, name, whole.logits[name], inputs["input_ids"].shape)
         logits, short = (_without_scale(head, each.logits[name]) for each in (whole, alone))
         padded = logits[1:2, :length] if logits.ndim > 2 else logits[1:2]
         positional, named = whole.arguments[name]
@@ -123,6 +127,15 @@ def _run(model: MultitaskModel, inputs: Mapping[str, torch.Tensor]) -> _Pass:
     for hook in hooks:
         hook.remove()
     return _Pass(logits, arguments)
+
+
+def _check_shape(model: MultitaskModel, name: str, logits: torch.Tensor, shape: torch.Size) -> None:
+    wanted = (shape[0], *model.tasks[name].kind.logits_shape(shape[1]))
+    if tuple(logits.shape) != wanted:
+        raise ValueError(
+            f"for {shape[0]} texts of {shape[1]} sub-words, the logits of {name} should have the shape {wanted}. Found "
+            f"{tuple(logits.shape)}"
+        )
 
 
 def _of_short_text(value: Any, shape: torch.Size, length: int) -> Any:

@@ -176,7 +176,7 @@ def _row(encoding: Mapping[str, Sequence[int]], text: Sequence[int]) -> dict[str
 def _compare(model: MultitaskModel, inputs: Mapping[str, torch.Tensor], length: int) -> _Findings:
     """Return the faults and notes of a model whose second text has `length` sub-words and then padding."""
     found, family = _Findings(), model.config.text_config.model_type
-    depends: dict[str, float] = {}
+    of_padding = 0.0
     for name, answers in answers_of(model, inputs, length).items():
         if not answers.are_clear:
             continue
@@ -187,18 +187,17 @@ def _compare(model: MultitaskModel, inputs: Mapping[str, torch.Tensor], length: 
                 f"{_advice(name)}"
             )
         elif answers.head_reads_padding and is_own:
-            found.notes.append(f"{name}: its head reads padding, so the answers depend on the rows of a batch")
+            found.notes.append(f"{name}: its head reads padding, so an answer depends on the longest text of its batch")
         elif answers.head_reads_padding:
             found.faults.append(f"tasks.{name}: the head of a {family} encoder reads padding. {_advice(name)}")
-        elif answers.effect_of_padding > _DEPENDS:
-            depends[name] = answers.effect_of_padding
+        else:
+            of_padding = max(of_padding, answers.effect_of_padding)
         if not model.adapter_names and (problem := stock_problem(model, name, inputs, answers)) is not None:
             found.notes.append(f"{name}: cannot be exported to a stock class: {problem}")
-    if depends:
+    if of_padding > _DEPENDS:
         found.notes.append(
-            f"the {family} encoder reads padding, so the answers depend a little on the other rows of a batch "
-            f"({', '.join(f'{name} {effect:.0%}' for name, effect in depends.items())} of the effect of other words "
-            f"in a random encoder)"
+            f"the {family} encoder reads padding, so an answer depends on the longest text of its batch: with random "
+            f"weights, by up to {of_padding:.0%} of the effect of different words"
         )
     return found
 
