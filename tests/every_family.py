@@ -9,7 +9,16 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 _TWO_LAYERS = dict.fromkeys(
-    ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"), 2
+    (
+        "num_hidden_layers",
+        "n_layer",
+        "n_layers",
+        "num_layers",
+        "encoder_layers",
+        "decoder_layers",
+        "num_decoder_layers",
+    ),
+    2,
 )
 _FOUR_HEADS = dict.fromkeys(
     (
@@ -20,7 +29,8 @@ _FOUR_HEADS = dict.fromkeys(
 )
 _WIDTHS = dict.fromkeys(("hidden_size", "d_model", "dim", "n_embd", "emb_dim", "word_embed_proj_dim"), 32)
 _INNER = dict.fromkeys(
-    ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "d_inner", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 48
+    ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "d_inner", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim"),
+    48,
 )
 _OTHERS = {
     "vocab_size": 500,

@@ -14,7 +14,7 @@ from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.modeling.windows_multitask import default_max_length
-from mtl_nlp.run.stock import as_stock_class
+from mtl_nlp.run.stock import as_stock_class, check_same_logits
 
 
 def check_exportable(model: MultitaskModel) -> None:
@@ -51,6 +51,7 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
         model = model.merge_and_unload(task_name)
     try:
         stock = as_stock_class(model, task_name)
+        check_same_logits(model, stock, task_name)
     except ValueError as error:
         raise ExportError(f"--task {task_name}: {error}. Export it as ONNX: --format onnx.") from error
     if (scale := model.tasks[task_name].kind.scale) is not None:

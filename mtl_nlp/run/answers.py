@@ -155,9 +155,7 @@ def _difference(logits: torch.Tensor, others: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def stock_problem(
-    model: MultitaskModel, name: str, inputs: Mapping[str, torch.Tensor], answers: Answers
-) -> str | None:
+def stock_problem(model: MultitaskModel, name: str, inputs: Mapping[str, torch.Tensor], answers: Answers) -> str | None:
     """Return the reason why the stock class of a task does not compute the logits of the model; None if it does.
 
     The result is also None if the head does not claim to be that of a stock class.
@@ -181,4 +179,4 @@ def stock_problem(
     ours, theirs = (each[is_text] if each.ndim > 2 else each for each in (answers.logits, logits))
     if _difference(ours, theirs) <= max(_EQUAL * answers.effect, answers.rounding):
         return None
-    return f"{type(stock).__name__} computes other logits"
+    return f"{type(stock).__name__} computes other logits than the model"

@@ -64,30 +64,39 @@ def _shallow(values: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
 def randomize(model: nn.Module, config: PreTrainedConfig, ids: Sequence[int]) -> None:
     """Give a model without initial weights random ones, in which no weight is zero.
 
-    Matrices get the deviation that keeps the size of their input, and all other weights are near 1, biases near 0. Of
-    a large vocabulary, only the given rows are written, since the others are not read.
+    Matrices get the deviation that keeps the size of their input. All other weights are near 1, and biases near 0. The
+    table of a large vocabulary gets only the given rows, since the others are not read.
 
     Args:
         model: the model, which is changed in place.
         config: the encoder's configuration.
         ids: the ids of the sub-words that the model will read.
     """
-    encoder = config.get_text_config().to_dict()
-    size = encoder.get(config.attribute_map.get("vocab_size", "vocab_size"))
-    read = torch.tensor(sorted({*ids, *(each for each in special_ids(config) if size is not None and each < size)}))
-    tables = {
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings == size and size > _LARGE
-    }
+    tables = vocabulary_tables(model, config)
     for name, parameter in model.named_parameters():
         if parameter in tables:
+            read = torch.tensor(sorted({*ids, *(each for each in special_ids(config) if each < len(parameter))}))
             parameter[read] = torch.randn(len(read), parameter.shape[1]) / math.sqrt(parameter.shape[1])
             parameter.requires_grad_(False)
         elif parameter.ndim > 1:
             parameter.normal_(std=1.0 / math.sqrt(parameter[0].numel()))
         else:
             parameter.normal_(mean=0.0 if "bias" in name else 1.0, std=_STD)
+
+
+def vocabulary_tables(model: nn.Module, config: PreTrainedConfig) -> set[nn.Parameter]:
+    """Return the embeddings of a vocabulary of more than 10,000 entries.
+
+    Args:
+        model: the model.
+        config: the encoder's configuration.
+    """
+    size = config.get_text_config().to_dict().get(config.attribute_map.get("vocab_size", "vocab_size"))
+    return {
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding) and module.num_embeddings == size and size > _LARGE
+    }
 
 
 def special_ids(config: PreTrainedConfig) -> set[int]:

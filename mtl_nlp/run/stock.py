@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from transformers import PreTrainedModel
 
 from mtl_nlp.modeling.heads_multitask import stock_class_problem, stock_config
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+
+_TEXT = [5, 6, 7, 8, 9, 5]
+_EQUAL = {torch.float32: 1e-4, torch.float64: 1e-4}
+"""The largest difference between equal logits, relative to the largest logit."""
+_EQUAL_IN_HALF = 0.05
 
 
 def as_stock_class(model: MultitaskModel, task_name: str, *, shares_weights: bool = False) -> PreTrainedModel:
@@ -35,3 +41,25 @@ def as_stock_class(model: MultitaskModel, task_name: str, *, shares_weights: boo
         raise ValueError(f"the encoder of {type(stock).__name__} is not that of {type(model.encoder).__name__}")
     stock.load_state_dict(state, assign=shares_weights)
     return stock.eval()
+
+
+@torch.no_grad()
+def check_same_logits(model: MultitaskModel, stock: PreTrainedModel, task_name: str) -> None:
+    """Check that a model of a stock class computes the logits of a task, on a short text without padding.
+
+    Args:
+        model: the multitask model.
+        stock: the result of `as_stock_class`.
+        task_name: the task.
+
+    Raises:
+        ValueError: if the logits differ, as for texts in CANINE, whose class reads states of the encoder's middle.
+    """
+    ids, was_training = torch.tensor([_TEXT], device=model.device), model.training
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    ours = model.eval()(**inputs, tasks=[task_name]).logits[task_name].float()
+    model.train(was_training)
+    theirs = model.tasks[task_name].kind.in_units(stock(**inputs).logits).float()
+    equal = _EQUAL.get(model.dtype, _EQUAL_IN_HALF) * float(ours.abs().max())
+    if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > equal:
+        raise ValueError(f"{type(stock).__name__} computes other logits than the model")

@@ -6,10 +6,10 @@ import contextlib
 import copy
 import random
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import add_adapters
 from mtl_nlp.run.answers import LIBRARY_ERRORS, answers_of, stock_problem
-from mtl_nlp.run.shallow import randomize, shallow_config, special_ids
+from mtl_nlp.run.shallow import randomize, shallow_config, special_ids, vocabulary_tables
 
 _LONG, _SHORT = 12, 5
 """The numbers of sub-words of the texts, without special tokens."""
-_MOST_PARAMETERS = 1_000_000_000
-"""The size of a random model that fits into the memory of a small machine."""
+_MOST_PARAMETERS = 500_000_000
+"""The number of weights that fit into the memory of a small machine together with their gradients."""
 _DEPENDS = 0.01
 """The effect of padding, relative to that of different words, from which a note names it."""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -60,11 +60,13 @@ def try_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: Multit
         RecipeError: if the model does not run, or a head on texts reads padding or does not read the text. The message
             names the family of the encoder.
     """
-    with _own_randomness():
+    with _own_randomness(), warnings.catch_warnings(action="ignore"):  # the training shows them
         try:
             found = _findings(recipe, tokenizer, config, is_shallow=True)
         except LIBRARY_ERRORS as error:
             found = _findings_of_whole(recipe, tokenizer, config, error)
+    if found is None:
+        return ["the encoder is too large for a trial, so the training may still find that its family does not work"]
     if found.faults:
         raise RecipeError(found.faults[0])
     return found.notes
@@ -74,23 +76,19 @@ def _findings_of_whole(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig, error: Exception
 ) -> _Findings:
     """Return the findings of a model with all layers after an error of the model with two layers."""
-    if _size(config) <= _MOST_PARAMETERS and not _is_of_own_code(error, config):
+    if not _is_of_own_code(error, config):
         try:
-            return _findings(recipe, tokenizer, config, is_shallow=False)
+            if (found := _findings(recipe, tokenizer, config, is_shallow=False)) is not None:
+                return found
         except LIBRARY_ERRORS as second:
             error = second
     if isinstance(error, MtlNlpError) or _is_of_own_code(error, config):
         raise error
     reason = one_line(error).rstrip(".") or "no reason given"
     raise RecipeError(
-        f"encoder: {recipe.encoder}: a multitask model with a {config.text_config.model_type} encoder does not run "
-        f"({type(error).__name__}: {reason}). Choose an encoder of a different family, such as bert."
+        f"encoder: {recipe.encoder}: a multitask model with an encoder of the family {config.text_config.model_type} "
+        f"does not run ({type(error).__name__}: {reason}). Choose an encoder of a different family, such as bert."
     ) from error
-
-
-def _size(config: MultitaskConfig) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in MultitaskModel(copy.deepcopy(config)).parameters())
 
 
 def _is_of_own_code(error: Exception, config: MultitaskConfig) -> bool:
@@ -117,7 +115,8 @@ def _own_randomness() -> Iterator[None]:
 
 def _findings(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig, *, is_shallow: bool
-) -> _Findings:
+) -> _Findings | None:
+    """Return the findings of a model, or None if the model is too large."""
     rows = trial_rows(tokenizer, config)
     config = copy.deepcopy(config)
     if is_shallow:
@@ -126,8 +125,9 @@ def _findings(
     with torch.device("cpu"):
         with no_init_weights():
             model = MultitaskModel(config).eval()
-        if sum(parameter.numel() for parameter in model.parameters()) > _MOST_PARAMETERS:
-            return _Findings(notes=["the encoder is too large for a trial, so it was not checked that it can be trained"])
+        written = set(model.parameters()) - vocabulary_tables(model, config.text_config)
+        if sum(parameter.numel() for parameter in written) > _MOST_PARAMETERS:
+            return None
         batch = MultitaskDataCollator(tokenizer, model.tasks)(rows)
         inputs = {key: batch[key] for key in _INPUTS if key in batch}
         randomize(model, config.text_config, inputs["input_ids"].unique().tolist())
@@ -140,7 +140,7 @@ def _findings(
 
 
 def trial_rows(tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig) -> list[dict[str, list[int]]]:
-    """Return the rows of the trial: a long text, a short text, and the long text with other words after the first.
+    """Return the rows of the trial: a long text, a short text, and the long text with different words after the first.
 
     The texts have the special tokens of the tokenizer. Their words are ids from the start of the vocabulary, since a
     tokenizer may read every real word as the unknown token.
@@ -156,7 +156,8 @@ def trial_rows(tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig) -> l
     special = {*tokenizer.all_special_ids, *special_ids(config.text_config)}
     free = [each for each in range(len(tokenizer)) if each not in special] or [0]
     words = list(islice(cycle(free[: 2 * _LONG]), 2 * _LONG))
-    texts = [words[:length], words[: min(_SHORT, max(1, length - 1))], [words[0], *words[_LONG:][: length - 1]]]
+    other = [words[0], *words[_LONG:][: length - 1]] if length > 1 else words[_LONG : _LONG + 1]
+    texts = [words[:length], words[: min(_SHORT, max(1, length - 1))], other]
     return [_row(encoding, text) for text in texts]
 
 
@@ -183,21 +184,23 @@ def _compare(model: MultitaskModel, inputs: Mapping[str, torch.Tensor], length: 
         is_own = model.heads_by_task[name].own_type is not None
         if answers.ignore_text and not is_own:
             found.faults.append(
-                f"tasks.{name}: the head of a {family} encoder reads a sub-word that knows only the start of the text. "
-                f"{_advice(name)}"
+                f"tasks.{name}: with an encoder of the family {family}, the head reads a sub-word that knows only the "
+                f"start of the text. {_advice(name)}"
             )
         elif answers.head_reads_padding and is_own:
             found.notes.append(f"{name}: its head reads padding, so an answer depends on the longest text of its batch")
         elif answers.head_reads_padding:
-            found.faults.append(f"tasks.{name}: the head of a {family} encoder reads padding. {_advice(name)}")
+            found.faults.append(
+                f"tasks.{name}: with an encoder of the family {family}, the head reads padding. {_advice(name)}"
+            )
         else:
             of_padding = max(of_padding, answers.effect_of_padding)
         if not model.adapter_names and (problem := stock_problem(model, name, inputs, answers)) is not None:
             found.notes.append(f"{name}: cannot be exported to a stock class: {problem}")
     if of_padding > _DEPENDS:
         found.notes.append(
-            f"the {family} encoder reads padding, so an answer depends on the longest text of its batch: with random "
-            f"weights, by up to {of_padding:.0%} of the effect of different words"
+            f"encoders of the family {family} read padding, so an answer depends on the longest text of its batch: "
+            f"with random weights, by up to {of_padding:.0%} of the effect of different words"
         )
     return found
 

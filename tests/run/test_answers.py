@@ -66,4 +66,4 @@ def test_a_stock_class_with_other_logits_or_another_encoder_is_named(monkeypatch
     assert stock_problem(model, "mean", INPUTS, found["mean"]) is None  # does not claim to be a stock class
     model.heads[0].stock.classifier.bias.data += 1.0
     problem = stock_problem(model, "topic", INPUTS, found["topic"])
-    assert problem == "BertForSequenceClassification computes other logits"
+    assert problem == "BertForSequenceClassification computes other logits than the model"

@@ -8,7 +8,7 @@ from every_family import tiny_config
 from toys import build_model
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
-from mtl_nlp.run.stock import as_stock_class
+from mtl_nlp.run.stock import as_stock_class, check_same_logits
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b"], pooling="cls")
@@ -36,5 +36,15 @@ def test_a_class_with_a_different_encoder_is_refused_in_one_line():
 
 
 def test_a_head_without_a_stock_class_is_refused_in_one_line():
-    with pytest.raises(ValueError, match="^no bert class of transformers supports mean pooling"):
+    with pytest.raises(ValueError, match=r"^no bert class of transformers supports mean pooling"):
         as_stock_class(build_model([MEAN]), "mean")
+
+
+def test_a_class_with_other_logits_is_refused_in_one_line():
+    config = MultitaskConfig(text_config=tiny_config("canine"), tasks=[POS, TOPIC])
+    torch.manual_seed(0)
+    model = MultitaskModel(config).train()
+    check_same_logits(model, as_stock_class(model, "pos"), "pos")
+    with pytest.raises(ValueError, match=r"^CanineForSequenceClassification computes other logits than the model$"):
+        check_same_logits(model, as_stock_class(model, "topic"), "topic")
+    assert model.training
