@@ -129,7 +129,8 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     PEFT's default `target_modules` of the family, and the layers that match a regular expression, are stored by name.
 
     Raises:
-        ValueError: if an option is not supported, or PEFT has no default `target_modules` for the family.
+        ValueError: if an option is not supported, PEFT has no default `target_modules` for the family, or the encoder
+            has no linear layers.
     """
     given, default = adapter_config.to_dict(), LoraConfig().to_dict()
     for key in sorted(given.keys() - {*ADAPTER_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}):
@@ -141,6 +142,11 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     options = {key: given[key] for key in ADAPTER_OPTIONS}
     targets: Any = adapter_config.target_modules
     family = encoder.config.model_type
+    if not _linear_layers(encoder):  # GPT-2, SqueezeBERT: transposed linear layers and convolutions
+        raise ValueError(
+            f"a {family} encoder has no linear layers, which adapters change. Leave out `adapters`, or choose an "
+            f"encoder of a different family."
+        )
     if targets is None:
         targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(family)
         if targets is None:

@@ -27,6 +27,7 @@ from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.refusal import REFUSALS, refused
+from mtl_nlp.run.trial import try_model
 from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.best_metric import check_best_metric
@@ -108,8 +109,21 @@ class Run:
         """
         return training_arguments(self.recipe)
 
+    def try_model(self) -> None:
+        """Run a small random model of the run's form, and add what it shows to the notes, see `trial.try_model`.
+
+        Raises:
+            RecipeError: if the encoder's family does not work with the tasks or the adapters.
+        """
+        self.notes += try_model(self.recipe, self.tokenizer, self.config)
+
     def build_model(self) -> MultitaskModel:
-        """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`."""
+        """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`.
+
+        Raises:
+            RecipeError: if the encoder's family does not work with the tasks or the adapters.
+        """
+        self.try_model()
         return build_model(self)
 
     def build_trainer(

@@ -129,6 +129,7 @@ def _prepare(
         check_same_optimizer(checkpoint.path, recipe)
     run = prepare(recipe, None if checkpoint is None else checkpoint.path)
     check_splits(run, arguments)
+    run.try_model()
     text = describe_plan(run, arguments)
     if say is not None:
         say(text)
