@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,8 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
     """Build the encoder of a configuration with new weights.
 
     Of an encoder-decoder, only the encoder is built: the family's class for encoding texts if transformers has one
-    (T5), the result of `get_encoder` otherwise (BART). Weights that no head reads are buffers, see `as_buffers`.
+    (T5), the result of `get_encoder` otherwise (BART). Weights that no head reads, and those that the family does not
+    train (sines of positions), are buffers, see `as_buffers`.
 
     Args:
         text_config: the encoder's configuration. The classes for encoding texts set `is_encoder_decoder` to False.
@@ -43,7 +44,8 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
         encoder = type(whole.get_encoder())._from_config(text_config)
     else:
         encoder = AutoModel.from_config(text_config, **_no_pooler(text_config))
-    as_buffers(encoder, _UNREAD)
+    untrained = [name for name, p in encoder.named_parameters() if _UNREAD.fullmatch(name) or not p.requires_grad]
+    as_buffers(encoder, untrained)
     return encoder
 
 
@@ -119,21 +121,21 @@ def default_pooling(text_config: PreTrainedConfig) -> str:
     return "last" if is_last else "cls"
 
 
-def as_buffers(module: nn.Module, names: re.Pattern[str] | None = None) -> None:
+def as_buffers(module: nn.Module, names: Iterable[str]) -> None:
     """Turn parameters into buffers, which are saved and loaded under the same names and are not trained.
 
-    In a distributed run, a parameter without a gradient would stop the training.
+    In a distributed run, a parameter without a gradient would stop the training. A parameter that is only frozen would
+    be trained again after the model is loaded.
 
     Args:
         module: the module, which is changed in place.
-        names: the full names of the parameters; None for all parameters.
+        names: the full names of the parameters.
     """
-    for name, parameter in list(module.named_parameters()):
-        if names is None or names.fullmatch(name):
-            parent_name, _, own_name = name.rpartition(".")
-            parent = module.get_submodule(parent_name)
-            delattr(parent, own_name)
-            parent.register_buffer(own_name, parameter.detach())
+    for name in names:
+        parameter, (parent_name, _, own_name) = module.get_parameter(name), name.rpartition(".")
+        parent = module.get_submodule(parent_name)
+        delattr(parent, own_name)
+        parent.register_buffer(own_name, parameter.detach())
 
 
 def _encodes_texts(text_config: PreTrainedConfig) -> bool:

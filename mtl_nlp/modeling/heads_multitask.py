@@ -304,7 +304,7 @@ def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedMod
         stand_in = HiddenStatesAsEncoder(stock.base_model)
         setattr(stock, stock.base_model_prefix, stand_in)
         if stand_in.pooler is not None and [*stand_in.pooler.parameters()] and not _reads_pooler(stock):
-            as_buffers(stand_in.pooler)
+            as_buffers(stand_in.pooler, [name for name, _ in stand_in.pooler.named_parameters()])
     # The weights stay uninitialised here. The multitask model's post_init calls the stock class's own _init_weights.
     return stock.to_empty(device=device)
 

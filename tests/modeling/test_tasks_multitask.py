@@ -152,7 +152,7 @@ def test_text_without_words_has_no_labels(task):
         ),
         (
             {"name": "n", "type": "text-classification", "pooling": "max"},
-            "Task 'n': `pooling` should be one of cls, mean. Found 'max'",
+            "Task 'n': `pooling` should be one of cls, mean, last. Found 'max'",
         ),
         ({"name": "n", "type": "text-classification", "labels": ["a", "a"]}, "labels must be unique. Found"),
     ],
