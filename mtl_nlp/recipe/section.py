@@ -17,7 +17,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_boolean_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `true` in place of a number, which pydantic alone would read as 1."""
+        """Refuse `true` instead of a number. Pydantic alone would read it as 1."""
         kinds = set(_kinds_in(cls.model_fields[str(info.field_name)].annotation))
         if kinds & {int, float} and not kinds & {bool, Any}:
             for each in value if isinstance(value, list) else [value]:

@@ -122,7 +122,7 @@ RANGES: dict[str, Range] = {
 
 
 def check_ranges(values: dict[str, Any]) -> None:
-    """Check that each training argument of the table has a number of its range; None is no value.
+    """Check that each training argument of the table has a number of its range, or None.
 
     Args:
         values: the training arguments by name.

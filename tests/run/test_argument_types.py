@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from mtl_nlp.run.argument_types import convert
 
 
-class Strategy(str, Enum):
+class Strategy(StrEnum):
     NO = "no"
 
 

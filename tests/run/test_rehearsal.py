@@ -101,13 +101,13 @@ def test_each_of_many_unusual_arguments_trains_or_is_refused_by_the_plan(run, qu
 def test_an_error_in_training_is_one_line_except_from_own_code(run):
     trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
     folder = Path(run.recipe.output_dir)
-    with pytest.raises(RecipeError, match=r"^training: the libraries do not accept .*KeyError: 'x'"):
-        with failures_reported(trainer, run, folder):
-            raise KeyError("x")
-    with pytest.raises(RunError, match=r"^training: step 2: RuntimeError: bad There is no complete checkpoint"):
-        with failures_reported(trainer, run, folder):
-            trainer.state.global_step = 1
-            raise RuntimeError("bad")
+    before = pytest.raises(RecipeError, match=r"^training: the libraries do not accept .*KeyError: 'x'")
+    with before, failures_reported(trainer, run, folder):
+        raise KeyError("x")
+    later = pytest.raises(RunError, match=r"^training: step 2: RuntimeError: bad There is no complete checkpoint")
+    with later, failures_reported(trainer, run, folder):
+        trainer.state.global_step = 1
+        raise RuntimeError("bad")
     own = dataclasses.replace(run, recipe=run.recipe.model_copy())
     own.recipe._own_code = {"mine": "sha"}
     with pytest.raises(KeyError), failures_reported(trainer, own, folder):

@@ -21,26 +21,24 @@ OTHER = {
 }
 """Refused argument -> a value that is not its default; true for all others."""
 
-HAS_AN_EFFECT = set(
-    """
-    output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
-    lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
-    optim_target_modules gradient_accumulation_steps max_grad_norm label_smoothing_factor bf16 fp16 bf16_full_eval
-    fp16_full_eval tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
-    gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode neftune_noise_alpha
-    torch_empty_cache_steps logging_strategy logging_steps logging_first_step log_on_each_node
-    include_num_input_tokens_seen log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id
-    trackio_bucket_id trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size
-    eval_on_start save_only_model save_strategy save_steps save_on_each_node save_total_limit push_to_hub hub_token
-    hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model
-    greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu
-    accelerator_config dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
-    dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb
-    ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug skip_memory_metrics
-    loss_weights loss_scale max_tokens_per_batch head_learning_rate layer_lr_decay adapter_learning_rate adapter_pull
-    early_stopping_patience freeze_patience on_nonfinite conflict_every
-    """.split()
-)
+HAS_AN_EFFECT = """
+output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
+lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
+optim_target_modules gradient_accumulation_steps max_grad_norm label_smoothing_factor bf16 fp16 bf16_full_eval
+fp16_full_eval tf32 activation_checkpointing activation_checkpointing_kwargs gradient_checkpointing
+gradient_checkpointing_kwargs torch_compile torch_compile_backend torch_compile_mode neftune_noise_alpha
+torch_empty_cache_steps logging_strategy logging_steps logging_first_step log_on_each_node
+include_num_input_tokens_seen log_level log_level_replica disable_tqdm report_to run_name project trackio_space_id
+trackio_bucket_id trackio_static_space_id eval_strategy eval_steps eval_delay per_device_eval_batch_size
+eval_on_start save_only_model save_strategy save_steps save_on_each_node save_total_limit push_to_hub hub_token
+hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end metric_for_best_model
+greater_is_better ignore_data_skip restore_callback_states_from_checkpoint full_determinism seed data_seed use_cpu
+accelerator_config dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers
+dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb
+ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug skip_memory_metrics
+loss_weights loss_scale max_tokens_per_batch head_learning_rate layer_lr_decay adapter_learning_rate adapter_pull
+early_stopping_patience freeze_patience on_nonfinite conflict_every
+"""
 """Fields that a training, its log, its evaluations, its checkpoints or its push depend on."""
 
 HARMLESS = {
@@ -55,7 +53,7 @@ HARMLESS = {
 
 def test_every_training_argument_has_an_effect_is_refused_or_is_harmless():
     names = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
-    groups = [HAS_AN_EFFECT, REFUSED.keys(), NOT_IN_RECIPES.keys(), HARMLESS.keys()]
+    groups = [HAS_AN_EFFECT.split(), REFUSED.keys(), NOT_IN_RECIPES.keys(), HARMLESS.keys()]
     known = [name for group in groups for name in group]
     assert sorted(known) == sorted(set(known)), "a field is in two groups"
     assert names - set(known) == set(), "a new release of transformers has fields that nobody has tried here"
