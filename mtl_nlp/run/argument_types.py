@@ -39,7 +39,9 @@ def convert(value: Any, hint: Any) -> Any:
     is_list = isinstance(value, list | tuple) and list in wanted and all(isinstance(each, str) for each in value)
     if is_list or isinstance(value, tuple(wanted - {list})):
         return value
-    raise ValueError(f"should be {' or '.join(words for kind, words in _WORDS.items() if kind in wanted)}. {_found(value)}")
+    raise ValueError(
+        f"should be {' or '.join(words for kind, words in _WORDS.items() if kind in wanted)}. {_found(value)}"
+    )
 
 
 def _kinds_of(hint: Any) -> set[Any]:

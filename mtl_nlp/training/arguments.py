@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -136,6 +137,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        # Trainer fails on a backend without other processes, and the same recipe should run with and without them.
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self.ddp_backend = None
         if self.disable_tqdm is None and not shows_bars():
             self.disable_tqdm = True
         keeps_best = self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST
