@@ -123,7 +123,10 @@ class MultitaskModel(ModelParts):
         Raises:
             ValueError: if there are no tasks, a task has no labels, or a weight of the encoder is not finite.
         """
-        pretrained = AutoModel.from_pretrained(encoder, **{"dtype": torch.float32, **kwargs})
+        # By default transformers would ask the user whether to run code of the encoder's repository.
+        pretrained = AutoModel.from_pretrained(
+            encoder, **{"dtype": torch.float32, "trust_remote_code": False, **kwargs}
+        )
         check_finite(pretrained.named_parameters())
         config = MultitaskConfig(
             text_config=pretrained.config,

@@ -175,6 +175,7 @@ def load_start(recipe: Recipe, config: MultitaskConfig, tasks: Sequence[Task]) -
         ModelError: if a trained model cannot be loaded.
     """
     options = copy.deepcopy(recipe.model_init_kwargs)  # the libraries may change them, and the recipe is published
+    options["trust_remote_code"] = False  # `load_encoder_parts` has refused an encoder that needs its own code
     if config.name_or_path:  # a trained multitask model
         return load_model(recipe.encoder, **{"dtype": torch.float32, **options})
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):

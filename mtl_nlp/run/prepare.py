@@ -26,7 +26,7 @@ from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
-from mtl_nlp.run.encoder import load_encoder_parts
+from mtl_nlp.run.encoder import describe_code, load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import describe_context, describe_export, describe_padding
 from mtl_nlp.run.tokenization import tokenize_datasets
@@ -68,7 +68,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     resumed = {} if checkpoint is None else {task.name: task for task in read_config(checkpoint).get_tasks()}
     ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
-    notes = describe_padding(tokenizer, config.text_config)
+    notes = [*describe_code(recipe), *describe_padding(tokenizer, config.text_config)]
     notes += [*spaces.notes, *describe_export(learned, config.text_config)]
     notes += describe_context(learned, config.text_config)
     notes += _add_tasks(recipe, config, learned)
