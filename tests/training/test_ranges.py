@@ -21,7 +21,7 @@ def outside(allowed: Range) -> list[float]:
     """Return the numbers at both ends of a range, just outside, and numbers that are in no range."""
     least = allowed.least if allowed.without_least else math.nextafter(allowed.least, -math.inf)
     most = allowed.most if allowed.without_most else math.nextafter(allowed.most, math.inf)
-    return [least, most, math.nan, math.inf, -math.inf]
+    return [least, most, math.nan, math.inf, -math.inf, 10**400]
 
 
 @pytest.mark.parametrize("name", RANGES)
