@@ -24,8 +24,8 @@ _NOTES = "notes-outside-of-the-case"
 _IMPORT_SECONDS = 240.0
 """The time for the imports of the interpreter, on a machine with other work."""
 PREFIX = "mtl-nlp: error: "
-_NOTE = "no answer: "
-"""The start of a line about an input that `predict` does not answer; the last line counts these inputs."""
+_NOTE = re.compile(r"no answer: |\d+ texts? answered\.")
+"""The start of a line of `predict` about the inputs before a damaged place; the last line has the error."""
 _BEFORE = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -230,7 +230,7 @@ def _ended(finished: Finished, report: Path) -> Iterator[Violation]:
     if status == 0 or traced:
         return
     lines = [line for line in re.split(r"[\n\r]", stderr) if line.strip() and not re.search(r"\d%\|.*\|", line)]
-    lines = [line for line in lines if not line.startswith(_NOTE)]
+    lines = [line for line in lines if not _NOTE.match(line)]
     errors = [line for line in lines if line.startswith(PREFIX)]
     if len(errors) != 1:
         yield Violation("message", f"{len(errors)} lines with the error: {' / '.join(lines)[-200:]}")
