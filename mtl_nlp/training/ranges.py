@@ -38,7 +38,11 @@ class Range:
         """Return a sentence such as `should be at least 1. Found 0.`, or None for a number of the range."""
         if isinstance(value, bool) or not isinstance(value, Real):
             return f"should be a number. Found {value!r:.80}."
-        number, is_technical = float(value), self.most in {LARGEST, MOST}
+        is_technical = self.most in {LARGEST, MOST}
+        try:
+            number = float(value)
+        except OverflowError:  # a very large integer
+            number = math.inf
         if number == self.also:
             return None
         if not math.isfinite(number):
