@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -125,7 +126,7 @@ RANGES: dict[str, Range] = {
 """Training argument -> the numbers that it can have, for all numbers of `MultitaskTrainingArguments`."""
 
 
-def check_ranges(values: dict[str, Any]) -> None:
+def check_ranges(values: Mapping[str, Any]) -> None:
     """Check that each training argument of the table has a number of its range, or None.
 
     Args:
