@@ -71,10 +71,9 @@ def _place_of(problem: ErrorDetails, written: Any) -> Place:
     """Return the place of a problem, without the types that pydantic has tried."""
     place: list[str | int] = []
     for part in problem["loc"]:
-        if (isinstance(written, dict) and part in written) or (
-            isinstance(written, list) and isinstance(part, int) and part < len(written)
-        ):
-            place, written = [*place, part], written[part]
+        inner = value_at(written, (part,))
+        if inner is not None:
+            place, written = [*place, part], inner
     return tuple(place)
 
 

@@ -157,11 +157,11 @@ class MultitaskTrainingArguments(TrainingArguments):
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
             raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
-        if isinstance(self.loss_weights, str) and not self.loss_weights.startswith("{"):
-            raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
 
     def _check_selection(self) -> None:
         """Check that there are evaluations for the decisions that need them, and the weights of the tasks."""
+        if isinstance(self.loss_weights, str):  # JSON of a command line is a dict by now
+            raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
         check_loss_weights(self.loss_weights or {})
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError(

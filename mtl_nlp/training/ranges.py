@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -38,18 +39,21 @@ class Range:
         """Return a sentence such as `should be at least 1. Found 0.`, or None for a number of the range."""
         if isinstance(value, bool) or not isinstance(value, Real):
             return f"should be a number. Found {value!r:.80}."
-        number = value if isinstance(value, int) else float(value)  # no float can hold some integers
         is_technical = self.most in {LARGEST, MOST}
+        try:
+            number = float(value)
+        except OverflowError:  # a very large integer
+            number = math.inf
         if number == self.also:
             return None
-        if isinstance(number, float) and not math.isfinite(number):
+        if not math.isfinite(number):
             return f"should be finite and {self._lower}. Found {number}."
         if number < self.least or (self.without_least and number == self.least):
-            return f"should be {self._lower if is_technical else self._rule}{self._or_also}. Found {value!s:.80}."
+            return f"should be {self._lower if is_technical else self._rule}{self._or_also}. Found {value}."
         if number > self.most or (self.without_most and number == self.most):
             rule = f"at most {LARGEST:.2g}, the limit of float32" if self.most == LARGEST else self._rule
-            return f"should be {rule}. Found {value!s:.80}."
-        if self.counts_steps and number >= 1.0 and number % 1.0 != 0.0:
+            return f"should be {rule}. Found {value}."
+        if self.counts_steps and number >= 1.0 and not number.is_integer():
             return f"should be a whole number of steps, or a share of all steps below 1. Found {value}."
         return None
 
@@ -110,7 +114,7 @@ RANGES: dict[str, Range] = {
     "save_total_limit": _COUNT_OR_NONE,  # 0 keeps all checkpoints, like null
     "seed": _SEED,
     "data_seed": _SEED,
-    "dataloader_num_workers": Range(0, 1024),  # each is a process; a mistyped number would stop the machine
+    "dataloader_num_workers": _COUNT_OR_NONE,
     "dataloader_prefetch_factor": _COUNT,
     "ddp_bucket_cap_mb": _COUNT,
     "ddp_timeout": _COUNT,
@@ -122,7 +126,7 @@ RANGES: dict[str, Range] = {
 """Training argument -> the numbers that it can have, for all numbers of `MultitaskTrainingArguments`."""
 
 
-def check_ranges(values: dict[str, Any]) -> None:
+def check_ranges(values: Mapping[str, Any]) -> None:
     """Check that each training argument of the table has a number of its range, or None.
 
     Args:

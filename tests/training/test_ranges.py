@@ -48,6 +48,7 @@ def test_every_number_among_the_arguments_has_a_range():
     [
         ("learning_rate", True, "`learning_rate` should be a number. Found True."),
         ("learning_rate", "2e-4", "`learning_rate` should be a number. Found '2e-4'."),
+        ("learning_rate", 10**400, "`learning_rate` should be finite and at least 0. Found inf."),
         ("learning_rate", -1, "`learning_rate` should be at least 0. Found -1."),
         ("adam_beta1", 1.0, "`adam_beta1` should be at least 0 and below 1. Found 1.0."),
         ("seed", 2**32, "`seed` should be at least 0 and at most 4294967295. Found 4294967296."),
