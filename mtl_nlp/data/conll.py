@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mtl_nlp.data.opening import opened
 from mtl_nlp.errors import DataError
@@ -138,7 +138,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """
     is_input = str(path) == STANDARD_INPUT
     with contextlib.nullcontext(sys.stdin.buffer) if is_input else opened(path) as file:
-        for number, raw in enumerate(file if is_input else _raw_lines(file), start=1):
+        for number, raw in enumerate(file if is_input else _raw_lines(cast("io.BufferedReader", file)), start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

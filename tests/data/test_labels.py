@@ -37,8 +37,8 @@ def test_labels_of_one_dataset_are_sorted():
 
 def test_nearly_equal_names_get_a_note():
     note = (
-        "Task t: the labels {} differ only in blanks, case or the form of a number, and are different classes; to unite "
-        "them, rename them in `label_map`"
+        "Task t: the labels {} differ only in blanks, case or the form of a number, and are different classes; to "
+        "unite them, rename them in `label_map`"
     )
     assert unite(TOPIC, (["a", "b", "a ", "A", "c d", "c  d"], None)).notes == [
         note.format("'A' and 'a' and 'a '; 'c  d' and 'c d'")
