@@ -23,7 +23,8 @@ from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, LabelKind, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.modeling.words_multitask import Word, added_tokens, split_words
+from mtl_nlp.modeling.windows_multitask import added_tokens
+from mtl_nlp.modeling.words_multitask import Word, split_words
 from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, check_label_columns
 
 LABEL_PREFIX = "label:"

@@ -26,8 +26,8 @@ from mtl_nlp.data.canonical import (
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.modeling.windows_multitask import Window, tokenize_texts, tokenize_words
-from mtl_nlp.modeling.words_multitask import added_tokens, split_words
+from mtl_nlp.modeling.windows_multitask import Window, added_tokens, tokenize_texts, tokenize_words
+from mtl_nlp.modeling.words_multitask import split_words
 from mtl_nlp.recipe.sections import INPUTS
 
 _SAMPLED_WINDOWS = 1000

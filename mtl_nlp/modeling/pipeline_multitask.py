@@ -19,8 +19,8 @@ from transformers.pipelines.base import ChunkPipeline
 from .checks_multitask import check_tokenizer
 from .configuration_multitask import MultitaskConfig
 from .label_kinds_multitask import PREDICTED, TopK
-from .windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
-from .words_multitask import Word, added_tokens, split_words
+from .windows_multitask import Window, added_tokens, default_max_length, tokenize_texts, tokenize_words
+from .words_multitask import Word, split_words
 
 _SORTED_BATCHES = 32
 """Number of batches whose texts are tokenized together and sorted by length, unless batches have one text."""

@@ -65,6 +65,23 @@ def encoder_max_length(text_config: PreTrainedConfig) -> int | None:
     return positions - (encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0)
 
 
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens that were added to a tokenizer, each of which is one word of a text, such as `[E1]`.
+
+    The special tokens of the model itself (`[CLS]`, …) and tokens with white space are left out.
+    """
+    own = {
+        tokenizer.pad_token,
+        tokenizer.cls_token,
+        tokenizer.sep_token,
+        tokenizer.unk_token,
+        tokenizer.mask_token,
+        tokenizer.bos_token,
+        tokenizer.eos_token,
+    }
+    return sorted(token for token in tokenizer.get_added_vocab().keys() - own if token.split() == [token])
+
+
 def tokenize_texts(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],

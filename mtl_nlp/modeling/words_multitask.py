@@ -15,7 +15,7 @@ The rules, in order, at each position of the text:
 6. Every other character except white space is a word, such as each Chinese or Japanese character. Hyphenated words
    are split: `five - star`.
 
-Scripts without spaces between words that are no ideographs or kana (Thai, Lao, Khmer, Burmese) are not split.
+The other scripts without spaces between words (Thai, Lao, Khmer, Burmese) are not split.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
-
-from transformers import PreTrainedTokenizerBase
 
 _ABBREVIATIONS = (
     r"Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Ltd|Co|Corp|No|vs|etc|approx|Dept|Gen|Col|Lt|Sgt|Capt|Rev|Hon|Gov|Sen|Rep|Ave|"
@@ -75,30 +73,13 @@ class Word(NamedTuple):
     end: int
 
 
-def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return the tokens that were added to a tokenizer, which `split_words` should keep whole, such as `[E1]`.
-
-    The special tokens of the model itself (`[CLS]`, …) and tokens with white space are left out.
-    """
-    own = {
-        tokenizer.pad_token,
-        tokenizer.cls_token,
-        tokenizer.sep_token,
-        tokenizer.unk_token,
-        tokenizer.mask_token,
-        tokenizer.bos_token,
-        tokenizer.eos_token,
-    }
-    return sorted(token for token in tokenizer.get_added_vocab().keys() - own if token.split() == [token])
-
-
 def split_words(text: str, whole: Sequence[str] = ()) -> list[Word]:
     """Split a raw text into words by the rules in this module's docstring.
 
     Args:
         text: the text.
-        whole: texts that are one word wherever a word can start, such as the tokens of `added_tokens`. A text that
-            begins or ends with a letter or digit is no part of a longer word.
+        whole: texts that are one word wherever a word can start, such as tokens that were added to a tokenizer. A text
+            that begins or ends with a letter or digit does not cut a longer word.
 
     Returns:
         The words in order, with character offsets into `text`. The joined words are the text without white space.
@@ -126,6 +107,6 @@ def _pattern(whole: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _kept(text: str) -> str:
-    """Return the pattern of a text that is no part of a longer word."""
+    """Return the pattern of a text that does not cut a longer word."""
     start, end = (r"(?<!\w)" if re.match(r"\w", text) else ""), (r"(?!\w)" if re.search(r"\w$", text) else "")
     return f"{start}{re.escape(text)}{end}"

@@ -12,7 +12,8 @@ from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLE
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.modeling.words_multitask import added_tokens, split_words
+from mtl_nlp.modeling.windows_multitask import added_tokens
+from mtl_nlp.modeling.words_multitask import split_words
 
 _OF_LABELS = {
     UNLABELLED: "words have no label; not trained on and not scored",

@@ -18,7 +18,7 @@ from mtl_nlp.hub.loading import load_model, load_model_tokenizer
 from mtl_nlp.messages import did_you_mean, is_finite, json_text, one_line
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Task
-from mtl_nlp.modeling.words_multitask import added_tokens
+from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.run_folder import ONNX_NAME
 from mtl_nlp.serving.inputs import Input, Source
 

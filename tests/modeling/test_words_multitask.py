@@ -7,7 +7,8 @@ import random
 import pytest
 from toys import SAMPLE_CORPUS
 
-from mtl_nlp.modeling.words_multitask import added_tokens, split_words
+from mtl_nlp.modeling.windows_multitask import added_tokens
+from mtl_nlp.modeling.words_multitask import split_words
 
 
 def spelled(text):
