@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.initialization import no_init_weights
 
 from mtl_nlp.messages import one_line
@@ -20,7 +21,9 @@ LIBRARY_ERRORS = (
     AttributeError,
     ImportError,
     LookupError,
+    OSError,
     RuntimeError,
+    StrictDataclassError,
     TypeError,
     ValueError,
 )
