@@ -34,6 +34,8 @@ def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrai
         # Model-specific classes (RoBERTa's) use the argument; the generic class (ModernBERT's) uses only its file.
         for step in _steps_without_prefix_space(tokenizer):
             step.add_prefix_space = True
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:  # decoders; no position reads the padding
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

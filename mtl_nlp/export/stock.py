@@ -95,8 +95,17 @@ def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task
     """
     stock = stock_model(model, task_name)
     tokenizer = copy.deepcopy(tokenizer)
+    if model.heads_by_task[task_name].own_pooling == "last":
+        _read_the_last_sub_word(stock, tokenizer)
     limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
     if limit is not None:  # the only limit that stock pipelines read
         tokenizer.model_max_length = limit
     stock.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _read_the_last_sub_word(stock: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a stock class find the last sub-word before the padding: by the padding id, or at the end (XLNet)."""
+    stock.config.pad_token_id = tokenizer.pad_token_id
+    if stock.config.to_dict().get("summary_type") == "last":
+        tokenizer.padding_side = "left"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from peft import LoraConfig
-from transformers import AutoModel, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from mtl_nlp.balancing.pull import check_pull
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.outside import Loading
 from mtl_nlp.modeling.adapters_multitask import SHARED, adapter_parameters
+from mtl_nlp.modeling.encoders_multitask import build_encoder
 from mtl_nlp.modeling.layers_multitask import is_encoder_part
 from mtl_nlp.modeling.lora_multitask import adapter_options, inject_adapter
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -41,7 +44,7 @@ def check_encoder(recipe: Recipe, text_config: PreTrainedConfig) -> None:
     """
     with torch.device("meta"):
         with Loading(RecipeError, f"encoder: {recipe.encoder}", "cannot be built"):
-            encoder = AutoModel.from_config(text_config)
+            encoder = build_encoder(copy.deepcopy(text_config))
         if recipe.adapters is not None:
             try:
                 inject_adapter(encoder, SHARED, adapter_options(encoder, lora_config(recipe.adapters)))

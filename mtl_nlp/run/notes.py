@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
 from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
+from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -24,6 +25,19 @@ def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) ->
     """Return a sentence for each task that cannot be exported to a stock class of transformers."""
     flaws = {name: stock_class_problem(task, text_config) for name, task in tasks.items()}
     return [f"{name}: cannot be exported to a stock class: {flaw}" for name, flaw in flaws.items() if flaw is not None]
+
+
+def describe_context(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
+    """Return a sentence for each task on words of an encoder that reads only the words on the left of each word."""
+    if not reads_left_context(text_config):
+        return []
+    family = text_config.model_type
+    return [
+        f"{name}: a {family} encoder reads a text from left to right, so that no word sees the words on its right; "
+        f"encoders that read both sides usually label words better"
+        for name, task in tasks.items()
+        if task.kind.labels_words
+    ]
 
 
 def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:

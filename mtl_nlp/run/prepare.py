@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
@@ -17,6 +19,8 @@ from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.encoders_multitask import default_pooling
+from mtl_nlp.modeling.heads_multitask import fit_to_encoder
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
@@ -24,7 +28,7 @@ from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
-from mtl_nlp.run.notes import describe_export
+from mtl_nlp.run.notes import describe_context, describe_export
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
 
@@ -52,8 +56,8 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
-    trained = {task.name: task for task in config.get_tasks()}
-    tasks = _with_default_options(recipe, trained)
+    trained = {task.name: fit_to_encoder(task, config.text_config) for task in config.get_tasks()}
+    tasks = _with_default_options(recipe, trained, config.text_config)
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
     try:
@@ -65,6 +69,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
     notes = [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes += describe_context(learned, config.text_config)
     notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
     _check_tuning(learned, data.splits.get("validation", {}))
@@ -105,19 +110,28 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
 
 
-def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
-    """Return the tasks of a recipe, with the default options that tasks on words decide.
+def _with_default_options(
+    recipe: Recipe, trained: Mapping[str, Task], text_config: PreTrainedConfig
+) -> dict[str, Task]:
+    """Return the tasks of a recipe, with the default options that tasks on words and the encoder decide.
 
-    A recipe without tasks on words keeps the options of the stock classes. A trained head keeps its options, which a
-    training beside other tasks may have decided.
+    A recipe without tasks on words keeps the options of the stock classes. Beside tasks on words, a head reads the mean
+    instead of the first sub-word, which serves the tasks on words. A trained head keeps its options, which a training
+    beside other tasks may have decided.
+
+    Raises:
+        RecipeError: if an option does not fit the encoder.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    has_words = reads_words(tasks.values())
+    has_words, own = reads_words(tasks.values()), default_pooling(text_config)
     for name, task in tasks.items():
-        beside_words = task.beside_words()
+        beside_words = task.with_default_pooling("mean" if own == "cls" else own)
         is_beside_words = _same_head(trained[name], beside_words) if name in trained else has_words
-        if "pooling" not in recipe.tasks[name] and is_beside_words:
-            tasks[name] = beside_words
+        try:
+            tasks[name] = beside_words if is_beside_words else fit_to_encoder(task, text_config)
+            fit_to_encoder(tasks[name], text_config)
+        except ValueError as error:
+            raise RecipeError(f"tasks: {error}") from error
     return tasks
 
 
