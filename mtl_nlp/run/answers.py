@@ -175,7 +175,7 @@ def stock_problem(model: MultitaskModel, name: str, inputs: Mapping[str, torch.T
         with no_init_weights():
             stock = as_stock_class(model, name, shares_weights=True)
         torch.default_generator.manual_seed(0)
-        # One text, since an export tells some classes how texts are padded.
+        # One text, since an export sets the padding of some classes.
         logits = stock(**{key: value[:1] for key, value in inputs.items()}).logits
     except LIBRARY_ERRORS as error:
         return one_line(error).rstrip(".") or type(error).__name__

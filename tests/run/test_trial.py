@@ -88,12 +88,13 @@ def test_a_head_that_reads_padding_is_refused_and_one_of_the_users_own_gets_a_no
         trial(build_config("bert"), TOPIC)
 
 
-def test_a_head_that_does_not_see_the_text_is_refused():
+def test_a_head_that_does_not_see_the_text_is_refused(monkeypatch):
+    forward = TaskHead.forward
+    monkeypatch.setattr(TaskHead, "forward", lambda self, hidden, mask: forward(self, torch.ones_like(hidden), mask))
     with pytest.raises(
-        RecipeError, match=r"^tasks\.topic: .* the family mamba, .* start of the text|Task 'topic': `pooling`"
+        RecipeError, match=r"^tasks\.topic: .* the family bert, the head .* only the start of the text\."
     ):
-        trial(build_family_config("mamba"), TOPIC)
-    assert trial(build_family_config("mamba"), MEAN) == []
+        trial(build_config("bert"), TOPIC)
 
 
 def test_errors_of_the_users_own_code_are_not_hidden(monkeypatch):
@@ -187,10 +188,12 @@ def test_notes_of_the_trial_are_in_the_plan(recipe_of, capsys):
 
 
 def test_adapters_of_an_encoder_without_linear_layers_are_refused_in_one_line(recipe_of, capsys):
-    for targets in ("all-linear", None, ["c_attn"]):
-        recipe = recipe_of(build_family_config("gpt2"), adapters={"r": 4, "target_modules": targets})
+    for targets in ("all-linear", None, ["query"]):
+        recipe = recipe_of(build_family_config("squeezebert"), adapters={"r": 4, "target_modules": targets})
         line = fails(capsys, "plan", recipe, "--no-model")
-        assert "adapters: a gpt2 encoder has no linear layers, which adapters change. Leave out `adapters`" in line
+        assert (
+            "adapters: a squeezebert encoder has no linear layers, which adapters change. Leave out `adapters`" in line
+        )
 
 
 def test_a_model_in_python_is_tried_too(quick_recipe, monkeypatch):
@@ -253,6 +256,6 @@ def test_a_family_works_or_is_refused_in_one_line(family):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_family_works_or_is_refused_in_one_line():
-    found = {family: outcome(family) for family in MODEL_MAPPING_NAMES}
-    assert sum(each == "works" for each in found.values()) >= 25
+    found = {family: outcome(family) for family in MODEL_MAPPING_NAMES if family != "vits"}  # speaks, and takes 9 GB
+    assert sum(each == "works" for each in found.values()) >= 30
     assert sum(not each.startswith("not built") for each in found.values()) >= 100
