@@ -118,7 +118,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "rembert": {},
     "roberta": {},
     "roberta-prelayernorm": {},
-    "roc_bert": {"shape_embed_dim": 8, "shape_vocab_size": 9, "pronunciation_embed_dim": 8, "pronunciation_vocab_size": 9},
+    "roc_bert": {
+        "shape_embed_dim": 8,
+        "shape_vocab_size": 9,
+        "pronunciation_embed_dim": 8,
+        "pronunciation_vocab_size": 9,
+    },
     "roformer": {},
     "seed_oss": {},
     "smollm3": {},
@@ -140,8 +145,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def build_family_config(family: str, **changes: Any) -> PreTrainedConfig:
-    """Build a tiny configuration of a family, without dropout."""
-    values = {**_SIZES, **_PADDING, **FAMILIES[family], **changes}
+    """Build a tiny configuration of a family, without dropout; families outside of `FAMILIES` may have more sizes."""
+    values = {**_SIZES, **_PADDING, **FAMILIES.get(family, {}), **changes}
     config = AutoConfig.for_model(family, **{key: value for key, value in values.items() if value is not None})
     for key, value in config.to_dict().items():
         is_dropout = "drop" in key or key.endswith("pdrop")

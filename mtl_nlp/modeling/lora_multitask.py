@@ -143,7 +143,7 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     options = {key: given[key] for key in ADAPTER_OPTIONS}
     targets: Any = adapter_config.target_modules
     family = encoder.config.model_type
-    if not _linear_layers(encoder):  # GPT-2, SqueezeBERT: transposed linear layers and convolutions
+    if not _linear_layers(encoder):  # SqueezeBERT has convolutions
         raise ValueError(
             f"a {family} encoder has no linear layers, which adapters change. Leave out `adapters`, or choose an "
             f"encoder of a different family."

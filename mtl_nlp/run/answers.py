@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers.initialization import no_init_weights
 
 from mtl_nlp.messages import one_line
@@ -20,7 +21,9 @@ LIBRARY_ERRORS = (
     AttributeError,
     ImportError,
     LookupError,
+    OSError,
     RuntimeError,
+    StrictDataclassError,
     TypeError,
     ValueError,
 )
@@ -172,11 +175,10 @@ def stock_problem(model: MultitaskModel, name: str, inputs: Mapping[str, torch.T
         with no_init_weights():
             stock = as_stock_class(model, name, shares_weights=True)
         torch.default_generator.manual_seed(0)
-        logits = stock(**inputs).logits
+        # One text, since an export sets the padding of some classes.
+        logits = stock(**{key: value[:1] for key, value in inputs.items()}).logits
     except LIBRARY_ERRORS as error:
         return one_line(error).rstrip(".") or type(error).__name__
-    is_text = inputs["attention_mask"] == 1
-    ours, theirs = (each[is_text] if each.ndim > 2 else each for each in (answers.logits, logits))
-    if _difference(ours, theirs) <= max(_EQUAL * answers.effect, answers.rounding):
+    if _difference(answers.logits[:1], logits) <= max(_EQUAL * answers.effect, answers.rounding):
         return None
     return f"{type(stock).__name__} computes other logits than the model"

@@ -125,6 +125,8 @@ def _findings(
     with torch.device("cpu"):
         with no_init_weights():
             model = MultitaskModel(config).eval()
+        if (read := model.encoder.main_input_name) != "input_ids":
+            raise ValueError(f"it reads {read} instead of texts")
         written = set(model.parameters()) - vocabulary_tables(model, config.text_config)
         if sum(parameter.numel() for parameter in written) > _MOST_PARAMETERS:
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_family import tiny_config
+from families import build_family_config
 from toys import lively_model
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, Regression, TextClassification, TokenClassification
@@ -35,7 +35,7 @@ def test_padding_does_not_change_the_answers_and_heads_are_those_of_stock_classe
 
 def test_an_encoder_that_reads_padding_is_told_from_a_head_that_does(monkeypatch):
     torch.manual_seed(0)
-    model = MultitaskModel(MultitaskConfig(text_config=tiny_config("fnet"), tasks=[POS, MEAN])).eval()
+    model = MultitaskModel(MultitaskConfig(text_config=build_family_config("fnet"), tasks=[POS, MEAN])).eval()
     for found in answers(model).values():
         assert found.effect_of_padding > 0.1 and not found.head_reads_padding
     forward = TaskHead.forward
@@ -59,7 +59,7 @@ def test_the_scale_of_a_number_does_not_hide_differences():
 
 
 def test_a_stock_class_with_other_logits_or_another_encoder_is_named(monkeypatch):
-    model = MultitaskModel(MultitaskConfig(text_config=tiny_config("funnel"), tasks=[TOPIC])).eval()
+    model = MultitaskModel(MultitaskConfig(text_config=build_family_config("funnel"), tasks=[TOPIC])).eval()
     assert "FunnelForSequenceClassification" in stock_problem(model, "topic", INPUTS, answers(model)["topic"])
     model = lively_model([TOPIC, MEAN])
     found = answers(model)

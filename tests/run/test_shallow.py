@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_family import tiny_config
+from families import build_family_config
 from transformers import AutoConfig, AutoModel
 from transformers.initialization import no_init_weights
 
@@ -44,7 +44,7 @@ def test_a_list_with_a_member_per_layer_is_cut():
 
 
 def test_an_encoder_of_two_layers_is_not_changed():
-    config = tiny_config("bert")
+    config = build_family_config("bert")
     assert shallow_config(config).to_dict() == config.to_dict()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from every_family import tiny_config
+from families import build_family_config
 from toys import build_model
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification, TokenClassification
@@ -28,7 +28,7 @@ def test_the_stock_class_has_the_weights_and_computes_the_logits(shares_weights)
 
 
 def test_a_class_with_a_different_encoder_is_refused_in_one_line():
-    model = MultitaskModel(MultitaskConfig(text_config=tiny_config("funnel"), tasks=[POS, TOPIC]))
+    model = MultitaskModel(MultitaskConfig(text_config=build_family_config("funnel"), tasks=[POS, TOPIC]))
     assert type(as_stock_class(model, "pos")).__name__ == "FunnelForTokenClassification"
     message = "^the encoder of FunnelForSequenceClassification is not that of FunnelModel$"
     with pytest.raises(ValueError, match=message):
@@ -41,7 +41,7 @@ def test_a_head_without_a_stock_class_is_refused_in_one_line():
 
 
 def test_a_class_with_other_logits_is_refused_in_one_line():
-    config = MultitaskConfig(text_config=tiny_config("canine"), tasks=[POS, TOPIC])
+    config = MultitaskConfig(text_config=build_family_config("canine"), tasks=[POS, TOPIC])
     torch.manual_seed(0)
     model = MultitaskModel(config).train()
     check_same_logits(model, as_stock_class(model, "pos"), "pos")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import fails, write
-from every_family import tiny_config
+from families import build_family_config
 from torch import nn
 from toys import build_config, build_tokenizer
 from transformers import AutoConfig, AutoModel
@@ -49,18 +49,18 @@ def test_families_whose_heads_equal_the_stock_classes_have_no_note(family):
 
 @pytest.mark.parametrize("family", ["convbert", "fnet", "mobilebert"])
 def test_families_that_read_padding_get_a_note(family):
-    (note,) = trial(tiny_config(family))
+    (note,) = trial(build_family_config(family))
     assert note.startswith(f"encoders of the family {family} read padding, so an answer depends on the longest")
 
 
 def test_tasks_that_cannot_be_exported_get_a_note():
     different = "the encoder of FunnelForSequenceClassification is not that of FunnelModel"
-    assert f"topic: cannot be exported to a stock class: {different}" in trial(tiny_config("funnel"))
+    assert f"topic: cannot be exported to a stock class: {different}" in trial(build_family_config("funnel"))
 
 
 @pytest.mark.parametrize("family", ["vit", "reformer"])
 def test_a_family_that_does_not_run_is_refused_in_one_line(family):
-    config = AutoConfig.for_model(family, hidden_size=256) if family == "reformer" else tiny_config(family)
+    config = AutoConfig.for_model(family, hidden_size=256) if family == "reformer" else build_family_config(family)
     message = rf"^encoder: folder: a .* of the family {family} does not run \(\w+: .*\)\. Choose an encoder of a"
     with pytest.raises(RecipeError, match=message) as caught:
         trial(config, POS)
@@ -88,12 +88,13 @@ def test_a_head_that_reads_padding_is_refused_and_one_of_the_users_own_gets_a_no
         trial(build_config("bert"), TOPIC)
 
 
-def test_a_head_that_does_not_see_the_text_is_refused():
+def test_a_head_that_does_not_see_the_text_is_refused(monkeypatch):
+    forward = TaskHead.forward
+    monkeypatch.setattr(TaskHead, "forward", lambda self, hidden, mask: forward(self, torch.ones_like(hidden), mask))
     with pytest.raises(
-        RecipeError, match=r"^tasks\.topic: .* the family mamba, .* start of the text|Task 'topic': `pooling`"
+        RecipeError, match=r"^tasks\.topic: .* the family bert, the head .* only the start of the text\."
     ):
-        trial(tiny_config("mamba"), TOPIC)
-    assert trial(tiny_config("mamba"), MEAN) == []
+        trial(build_config("bert"), TOPIC)
 
 
 def test_errors_of_the_users_own_code_are_not_hidden(monkeypatch):
@@ -122,7 +123,7 @@ def test_the_trial_does_not_disturb_random_numbers():
     before = states()
     trial(build_config("bert"))
     with pytest.raises(RecipeError):
-        trial(tiny_config("vit"), POS)
+        trial(build_family_config("vit"), POS)
     assert states() == before
 
 
@@ -170,7 +171,7 @@ def recipe_of(quick_recipe, encoder_folder, tmp_path):
 
 
 def test_plan_and_train_refuse_a_family_that_does_not_run(recipe_of, tmp_path, capsys):
-    recipe = recipe_of(tiny_config("vit"))
+    recipe = recipe_of(build_family_config("vit"))
     for command in ("plan", "train"):
         assert "a multitask model with an encoder of the family vit does not run" in fails(capsys, command, recipe)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
@@ -179,7 +180,7 @@ def test_plan_and_train_refuse_a_family_that_does_not_run(recipe_of, tmp_path, c
 
 
 def test_notes_of_the_trial_are_in_the_plan(recipe_of, capsys):
-    recipe = recipe_of(tiny_config("convbert"))
+    recipe = recipe_of(build_family_config("convbert"))
     assert main(["plan", recipe]) == 0
     assert "note: encoders of the family convbert read padding, so an answer depends on" in capsys.readouterr().out
     assert main(["plan", recipe, "--no-model"]) == 0
@@ -187,10 +188,12 @@ def test_notes_of_the_trial_are_in_the_plan(recipe_of, capsys):
 
 
 def test_adapters_of_an_encoder_without_linear_layers_are_refused_in_one_line(recipe_of, capsys):
-    for targets in ("all-linear", None, ["c_attn"]):
-        recipe = recipe_of(tiny_config("gpt2"), adapters={"r": 4, "target_modules": targets})
+    for targets in ("all-linear", None, ["query"]):
+        recipe = recipe_of(build_family_config("squeezebert"), adapters={"r": 4, "target_modules": targets})
         line = fails(capsys, "plan", recipe, "--no-model")
-        assert "adapters: a gpt2 encoder has no linear layers, which adapters change. Leave out `adapters`" in line
+        assert (
+            "adapters: a squeezebert encoder has no linear layers, which adapters change. Leave out `adapters`" in line
+        )
 
 
 def test_a_model_in_python_is_tried_too(quick_recipe, monkeypatch):
@@ -213,7 +216,7 @@ LARGE = 20_000_000
 def outcome(family: str) -> str:
     """Return `works`, `note`, `refused`, or the reason why there is no tiny configuration."""
     try:
-        config = tiny_config(family)
+        config = build_family_config(family)
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
     except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -253,6 +256,6 @@ def test_a_family_works_or_is_refused_in_one_line(family):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_family_works_or_is_refused_in_one_line():
-    found = {family: outcome(family) for family in MODEL_MAPPING_NAMES}
-    assert sum(each == "works" for each in found.values()) >= 25
+    found = {family: outcome(family) for family in MODEL_MAPPING_NAMES if family != "vits"}  # speaks, and takes 9 GB
+    assert sum(each == "works" for each in found.values()) >= 30
     assert sum(not each.startswith("not built") for each in found.values()) >= 100
