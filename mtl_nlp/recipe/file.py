@@ -66,7 +66,11 @@ def parse_yaml(text: str) -> dict[str, Any]:
         where = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
         advice = " (indent with spaces instead of tabs)" if "'\\t'" in problem else ""
         raise ValueError(f"is not valid YAML: {problem}{advice}{where}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a tag that does not fit its value, such as `!!int x`
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: a tag that does not fit its value, such as `!!int x`
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")

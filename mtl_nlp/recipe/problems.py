@@ -43,7 +43,8 @@ def explain(error: ValidationError, written: Mapping[str, Any], schema: type[Bas
         # Each type that a key may have is a problem of its own.
         rules = dict.fromkeys(_rule_of(each) for each in problems if _key_of(each) == where)
         message = f"should be {' or '.join(rules)}. Found {found:.80}"
-        if "a text" in rules and isinstance(first["input"], bool | int | float):
+        is_for_text = "a text" in rules and "true or false" not in rules
+        if is_for_text and isinstance(first["input"], bool | int | float):
             message += ". YAML reads it so; write it in quotes"
         if first["type"] == "literal_error" and (near := get_close_matches(str(first["input"]), _literals(first), 1)):
             message += f". Did you mean {near[0]!r}?"
@@ -70,16 +71,17 @@ def _place_of(problem: ErrorDetails, written: Any) -> Place:
     """Return the place of a problem, without the types that pydantic has tried."""
     place: list[str | int] = []
     for part in problem["loc"]:
-        if isinstance(written, dict) and part in written:
-            place, written = [*place, part], written[part]
-        elif isinstance(written, list) and isinstance(part, int) and part < len(written):
-            place, written = [*place, part], written[part]
+        inner = value_at(written, (part,))
+        if inner is not None:
+            place, written = [*place, part], inner
     return tuple(place)
 
 
 def _key_of(problem: ErrorDetails) -> str:
     """Return the path of a key, without the type that pydantic tried last, such as `list[str]`."""
-    return re.sub(r"\.(bool|str|int|float|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"])))
+    return re.sub(
+        r"\.(bool|str|int|float|constrained-\w+|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"]))
+    )
 
 
 _RULES = {

@@ -6,6 +6,8 @@ from enum import Enum
 from types import NoneType
 from typing import Any, get_args, get_origin
 
+from mtl_nlp.recipe.schema import Recipe
+
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 _WORDS = {str: "a text", bool: "true or false", list: "a list of texts", dict: "a section with keys and values"}
@@ -39,7 +41,18 @@ def convert(value: Any, hint: Any) -> Any:
     is_list = isinstance(value, list | tuple) and list in wanted and all(isinstance(each, str) for each in value)
     if is_list or isinstance(value, tuple(wanted - {list})):
         return value
-    raise ValueError(f"should be {' or '.join(words for kind, words in _WORDS.items() if kind in wanted)}. {_found(value)}")
+    raise ValueError(
+        f"should be {' or '.join(words for kind, words in _WORDS.items() if kind in wanted)}. {_found(value)}"
+    )
+
+
+def seed_of(recipe: Recipe) -> int:
+    """Return the seed of the training of a recipe.
+
+    Raises:
+        ValueError: if the seed is not an integer.
+    """
+    return int(convert(recipe.training.get("seed", 42), int))
 
 
 def _kinds_of(hint: Any) -> set[Any]:

@@ -103,6 +103,13 @@ def _arguments(
         raise refused(error) from error
 
 
+_CHOICES = {"include_num_input_tokens_seen": ("no", "all", "non_padding")}
+"""Field -> values that Trainer documents and does not check."""
+
+_WIDER = {"fsdp": bool | str | None}
+"""Field -> a type that Trainer accepts and does not declare."""
+
+
 def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return training arguments with each value converted to the type of its field, see `convert`.
 
@@ -110,8 +117,8 @@ def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
         training: the training arguments.
         where: the path of the section in the recipe, for messages.
     """
-    valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
-    types = get_type_hints(MultitaskTrainingArguments)
+    valid = {field.name: field.metadata for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
+    types = get_type_hints(MultitaskTrainingArguments) | _WIDER
     values: dict[str, Any] = {}
     for key, value in copy.deepcopy(dict(training)).items():  # Trainer changes some of its arguments
         if key not in valid:
@@ -121,12 +128,18 @@ def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise RecipeError(f"{where}.{key}: set the recipe key `{RESERVED[key]}` instead.")
         if key in NOT_IN_RECIPES:
             raise RecipeError(f"{where}.{key}: has no effect. {NOT_IN_RECIPES[key]}")
+        if key == "debug" and isinstance(value, list):  # Trainer checks only texts
+            value = " ".join(map(str, value))
         if value is False and key.endswith("_strategy"):  # an unquoted `no` in YAML
             value = "no"
         try:
             values[key] = convert(value, types[key])
         except ValueError as error:
             raise RecipeError(f"{where}.{key}: {error}") from None
+        choices = _CHOICES.get(key) or valid[key].get("choices")
+        if choices is not None and isinstance(values[key], str) and values[key] not in choices:
+            hint = did_you_mean(str(values[key]), choices)
+            raise RecipeError(f"{where}.{key}: no such value {values[key]!r:.80}. {hint}")
         problem = RANGES[key].problem(values[key]) if key in RANGES and values[key] is not None else None
         if problem is not None:
             raise RecipeError(f"{where}.{key}: {problem}")

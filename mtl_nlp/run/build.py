@@ -24,6 +24,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
+from mtl_nlp.run.argument_types import seed_of
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.refusal import REFUSALS, refused
@@ -144,7 +145,7 @@ def build_model(run: Run) -> MultitaskModel:
         ModelError: if a trained model cannot be loaded.
     """
     logger.info("building the model from %s", conceal(run.recipe.encoder))
-    set_seed(run.recipe.training.get("seed", 42))
+    set_seed(seed_of(run.recipe))
     return _apply_recipe(load_start(run.recipe, run.config, list(run.tasks.values())), run)
 
 

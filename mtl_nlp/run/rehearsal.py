@@ -13,6 +13,8 @@ import torch
 import torch.utils.checkpoint
 from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from transformers.optimization import GreedyLR
 
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
@@ -60,7 +62,11 @@ def rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArgume
 
 def _rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments, steps: int) -> None:
     trainer = build_trainer(run, model, arguments, trainer_class=_Rehearsal)
+    trainer.get_train_dataloader()
     trainer.create_optimizer_and_scheduler(steps)
+    _follow(trainer.lr_scheduler, steps)
+    if arguments.torch_compile:
+        torch.compile(torch.relu, backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode)
     if arguments.neftune_noise_alpha is not None:
         model.get_input_embeddings()
     if arguments.activation_checkpointing:
@@ -70,9 +76,21 @@ def _rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArgum
         _call_checkpoint(options)
 
 
+def _follow(schedule: LRScheduler, steps: int) -> None:
+    """Compute the learning rates of a schedule at the start, in the middle and at the end of training."""
+    if isinstance(schedule, LambdaLR):
+        for step in (0, 1, steps // 2, steps):
+            for factor in schedule.lr_lambdas:
+                factor(step)
+    elif isinstance(schedule, ReduceLROnPlateau | GreedyLR):
+        for loss in (1.0, 2.0):
+            schedule.step(loss)
+
+
 def _call_checkpoint(options: dict[str, Any]) -> None:
     """Call the function that recomputes activations with its options, which models pass on only in a forward pass."""
-    torch.utils.checkpoint.checkpoint(torch.relu, torch.zeros(1, requires_grad=True), **{"use_reentrant": False, **options})
+    values = torch.zeros(1, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(torch.relu, values, **{"use_reentrant": True, **options})
 
 
 def _in_folder(arguments: MultitaskTrainingArguments, folder: str) -> MultitaskTrainingArguments:
@@ -115,7 +133,8 @@ def failures_reported(trainer: MultitaskTrainer, run: Run, folder: Path) -> Iter
     try:
         yield
     except REFUSALS as error:
-        if isinstance(error, MtlNlpError) or run.recipe.own_code:
+        # The command line reports errors of files itself, such as a closed pipe.
+        if isinstance(error, MtlNlpError | OSError) or run.recipe.own_code:
             raise
         if trainer.state.global_step == before:
             raise refused(error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -136,6 +137,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        # Trainer fails on a backend without other processes, and the same recipe should run with and without them.
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self.ddp_backend = None
         if self.disable_tqdm is None and not shows_bars():
             self.disable_tqdm = True
         keeps_best = self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST
@@ -153,11 +157,11 @@ class MultitaskTrainingArguments(TrainingArguments):
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
             raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
-        if isinstance(self.loss_weights, str) and not self.loss_weights.startswith("{"):
-            raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
 
     def _check_selection(self) -> None:
         """Check that there are evaluations for the decisions that need them, and the weights of the tasks."""
+        if isinstance(self.loss_weights, str):  # JSON of a command line is a dict by now
+            raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
         check_loss_weights(self.loss_weights or {})
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise ValueError(

@@ -27,7 +27,8 @@ from mtl_nlp.training.step_rows import BegunEpoch
 class CurrentArguments(TrainerCallback):
     """Callback that applies the current training arguments to a resumed run.
 
-    Trainer itself would use the intervals and the patience that the checkpoint was trained with.
+    Trainer itself would use the intervals and the patience that the checkpoint was trained with, and would compare the
+    values of a new `metric_for_best_model` with the best value of the metric before.
 
     Args:
         handler: the callback handler of the trainer. Trainer replaces the handler's callbacks when it resumes.
@@ -39,8 +40,12 @@ class CurrentArguments(TrainerCallback):
     def on_train_begin(
         self, args: MultitaskTrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Set the steps between logs, evaluations and checkpoints, and the patience of early stopping."""
+        """Set the steps between logs, evaluations and checkpoints, the patience, and the metric of the best model."""
         state.compute_steps(args, state.max_steps)
+        if args.metric_for_best_model is not None:
+            key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+            best = (entry for entry in state.log_history if entry.get("step") == state.best_global_step)
+            state.best_metric = next((entry[key] for entry in best if entry.get(key) is not None), state.best_metric)
         for callback in self.handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback) and args.early_stopping_patience is not None:
                 callback.early_stopping_patience = args.early_stopping_patience

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -38,13 +39,17 @@ class Range:
         """Return a sentence such as `should be at least 1. Found 0.`, or None for a number of the range."""
         if isinstance(value, bool) or not isinstance(value, Real):
             return f"should be a number. Found {value!r:.80}."
-        number = float(value)
+        is_technical = self.most in {LARGEST, MOST}
+        try:
+            number = float(value)
+        except OverflowError:  # a very large integer
+            number = math.inf
         if number == self.also:
             return None
         if not math.isfinite(number):
             return f"should be finite and {self._lower}. Found {number}."
         if number < self.least or (self.without_least and number == self.least):
-            return f"should be {self._rule}. Found {value}."
+            return f"should be {self._lower if is_technical else self._rule}{self._or_also}. Found {value}."
         if number > self.most or (self.without_most and number == self.most):
             rule = f"at most {LARGEST:.2g}, the limit of float32" if self.most == LARGEST else self._rule
             return f"should be {rule}. Found {value}."
@@ -58,8 +63,11 @@ class Range:
 
     @property
     def _rule(self) -> str:
-        upper = "" if self.most == LARGEST else f" and {'below' if self.without_most else 'at most'} {self.most}"
-        return f"{self._lower}{upper}{'' if self.also is None else f', or {self.also}'}"
+        return f"{self._lower} and {'below' if self.without_most else 'at most'} {self.most}"
+
+    @property
+    def _or_also(self) -> str:
+        return "" if self.also is None else f", or {self.also}"
 
     def json_schema(self) -> dict[str, float]:
         """Return the range in the words of JSON schema."""
@@ -118,8 +126,8 @@ RANGES: dict[str, Range] = {
 """Training argument -> the numbers that it can have, for all numbers of `MultitaskTrainingArguments`."""
 
 
-def check_ranges(values: dict[str, Any]) -> None:
-    """Check that each training argument of the table has a number of its range; None is no value.
+def check_ranges(values: Mapping[str, Any]) -> None:
+    """Check that each training argument of the table has a number of its range, or None.
 
     Args:
         values: the training arguments by name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from transformers.trainer_pt_utils import AcceleratorConfig
@@ -45,7 +46,7 @@ REFUSED = {
 _OF_LOADERS = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler", "non_blocking")
 
 
-def check_refused(values: dict[str, Any], fields: tuple[dataclasses.Field[Any], ...]) -> None:
+def check_refused(values: Mapping[str, Any], fields: tuple[dataclasses.Field[Any], ...]) -> None:
     """Check that the arguments of Trainer without an effect have their defaults.
 
     Args:
@@ -56,8 +57,7 @@ def check_refused(values: dict[str, Any], fields: tuple[dataclasses.Field[Any], 
         ValueError: if an argument of `REFUSED` differs from its default.
     """
     for field in fields:
-        has_factory = field.default_factory is not dataclasses.MISSING
-        default = field.default_factory() if has_factory else field.default  # type: ignore[misc]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if field.name in REFUSED and values[field.name] != default:
             found = f"Found {values[field.name]!r:.80}."
             raise ValueError(f"`{field.name}` {REFUSED[field.name]} {found} Leave it out.")

@@ -14,7 +14,10 @@ from mtl_nlp.recipe.plain_yaml import Unquoted, dump_yaml, load_yaml, typed
         ("[1e-4, 2E+3, 1.5e-05, -1e-4, .5, 3., .inf]", [1e-4, 2e3, 1.5e-5, -1e-4, 0.5, 3.0, float("inf")]),
         ("[1e4, 12e4567]", ["1e4", "12e4567"]),  # a short hash of a revision may have this form
         ("[2_000, 0, -7, 0x1F, 0b11]", [2000, 0, -7, 31, 3]),
-        ("[010, 007, 12:30, 1:30.5, 2026-11-26, 2026-02-31]", ["010", "007", "12:30", "1:30.5", "2026-11-26", "2026-02-31"]),
+        (
+            "[010, 007, 12:30, 1:30.5, 2026-11-26, 2026-02-31]",
+            ["010", "007", "12:30", "1:30.5", "2026-11-26", "2026-02-31"],
+        ),
         ("a: &x {r: 1, s: 2}\nb: &y {<<: *x, s: 3}\nc: {<<: [*y, *x], t: 4}", None),
         ("a: ~\nb: null\nc:", {"a": None, "b": None, "c": None}),
     ],
@@ -28,7 +31,9 @@ def test_yaml_is_read_without_its_surprises(text, value):
     assert repr(read) == repr(value)
 
 
-@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {y: 1, 'y': 2}", "a: 1\n<<: {b: 1}\nb: 2\nb: 3", "no: 1\n'no': 2"])
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: 2\na: 3", "x: {y: 1, 'y': 2}", "a: 1\n<<: {b: 1}\nb: 2\nb: 3", "no: 1\n'no': 2"]
+)
 def test_a_key_that_is_given_twice_is_refused(text):
     with pytest.raises(yaml.YAMLError, match=r"the key `\w+` of line \d is given again"):
         load_yaml(text)

@@ -10,6 +10,7 @@ from transformers.trainer_callback import TrainerState
 from watched_training import Recorder
 
 from mtl_nlp.balancing.static import Static
+from mtl_nlp.training.callbacks import CurrentArguments
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -105,3 +106,17 @@ def test_checkpoint_at_the_end_of_an_epoch_has_the_evaluation_of_the_epoch(train
         trainer.train()
         steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
         assert steps == ([10] if "eval_delay" in more else [5, 10])
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 0.3), ("eval_mtl_score", 0.8), ("pos_accuracy", 0.3)])
+def test_a_resumed_run_compares_values_of_its_current_metric(trainer_of, disjoint, metric, best):
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = trainer_of(disjoint, disjoint, metric_for_best_model=metric, **settings)
+    history = [
+        {"step": 1, "eval_loss": 0.4},
+        {"step": 2, "loss": 1.0},
+        {"step": 2, "eval_loss": 0.3, "eval_mtl_score": 0.8},
+    ]
+    state = TrainerState(best_global_step=2, best_metric=0.3, log_history=history, max_steps=4)
+    CurrentArguments(trainer.callback_handler).on_train_begin(trainer.args, state, trainer.control)
+    assert state.best_metric == best
