@@ -8,15 +8,18 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mtl_nlp.data.opening import opened
 from mtl_nlp.errors import DataError
 
 CONLLU_COLUMNS = ("id", "tokens", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
-ANNOTATED = ("upos", "xpos", "head", "deprel")
-"""The columns of CoNLL-U in which an underscore means that a word is not annotated."""
+ANNOTATED = ("lemma", "upos", "xpos", "head", "deprel", "deps")
+"""The columns of CoNLL-U in which an underscore means that a word is not annotated.
+
+In FEATS and MISC, an underscore means that a word has no features and no notes. The lemma of the word `_` is `_`.
+"""
 STANDARD_INPUT = "-"
 """The path that stands for standard input."""
 
@@ -90,7 +93,7 @@ def read_conllu(path: str | Path, filled: Collection[str] = ()) -> Iterator[dict
                 cells = _cells(f"{path}, line {number}", CONLLU_COLUMNS, row, filled)
                 words.append(
                     [
-                        None if cell == "_" and key in ANNOTATED else cell
+                        None if cell == "_" and key in ANNOTATED and not (key == "lemma" and cells[1] == "_") else cell
                         for key, cell in zip(CONLLU_COLUMNS, cells, strict=True)
                     ]
                 )
@@ -135,7 +138,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """
     is_input = str(path) == STANDARD_INPUT
     with contextlib.nullcontext(sys.stdin.buffer) if is_input else opened(path) as file:
-        for number, raw in enumerate(file if is_input else _raw_lines(file), start=1):
+        for number, raw in enumerate(file if is_input else _raw_lines(cast("io.BufferedReader", file)), start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
@@ -148,7 +151,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 def _raw_lines(file: io.BufferedReader) -> Iterable[bytes]:
     """Return the lines of a file, whose first bytes show whether its lines end in CR alone."""
-    head = file.peek()
+    head = file.peek(8192)
     return file.read().splitlines(keepends=True) if b"\r" in head[:-1] and b"\n" not in head else file
 
 

@@ -1,7 +1,7 @@
 """The rows of CSV files as they stand in the files: checks before pandas reads the rows, which guesses types.
 
 pandas shifts the columns of a row with too many fields, reads the classes `1` and `01` as the same number, and guesses
-the types of every 10,000 rows anew. So the columns of texts and of some labels are read as texts.
+the types of every 10,000 rows again. So the columns of texts and of some labels are read as texts.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _check_row(layout: _Layout, line: int, row: Sequence[str]) -> None:
 
 
 def _swallows_rows(layout: _Layout, lines: int, row: Sequence[str]) -> bool:
-    """Return whether a row of several lines has probably swallowed rows, because of a quote that is no quote."""
+    """Return whether a row of several lines has probably swallowed rows because of a stray quote."""
     if lines >= _LONG_ROW:
         return True
     inner = [line for cell in row if "\n" in cell for line in cell.splitlines()[1:-1]]
@@ -306,18 +306,14 @@ def _lines(path: str, options: Mapping[str, Any]) -> Iterator[str]:
 
 def _reader(path: str, options: Mapping[str, Any]) -> Any:
     """Return a reader of the rows of a file."""
-    quoting = options.get("quoting") or csv.QUOTE_MINIMAL
-    given = {key: options[key] for key in ("doublequote", "skipinitialspace") if key in options}
+    given = {
+        key: options[key] for key in ("quotechar", "escapechar", "doublequote", "skipinitialspace") if key in options
+    }
+    # The remaining styles of quoting differ from the default only in writing.
+    is_read_alike = options.get("quoting") in {None, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC}
+    given["quoting"] = csv.QUOTE_MINIMAL if is_read_alike else options["quoting"]
     try:
-        return csv.reader(
-            _lines(path, options),
-            delimiter=_separator(options),
-            quotechar=options.get("quotechar", '"'),
-            escapechar=options.get("escapechar"),
-            # The remaining styles differ only in writing.
-            quoting=quoting if quoting not in {csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC} else csv.QUOTE_MINIMAL,
-            **given,
-        )
+        return csv.reader(_lines(path, options), delimiter=_separator(options), **given)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read with the options of the dataset: {one_line(error)}.") from error
 

@@ -66,7 +66,7 @@ def check_files_exist(name: str, recipe: DatasetRecipe) -> None:
 
 
 def check_no_script(name: str, path: str) -> None:
-    """Check that a path is no loading script, which is code that older versions of `datasets` ran.
+    """Check that a path is not a loading script, which is code that older versions of `datasets` ran.
 
     Args:
         name: the dataset's name in the recipe, for messages.

@@ -130,7 +130,7 @@ class _Source:
 
 
 def _source_of(name: str, recipe: DatasetRecipe) -> _Source:
-    """Return the arguments of `load_dataset` for a dataset that is no column file."""
+    """Return the arguments of `load_dataset` for a dataset that is not in column files."""
     options = format_of(recipe).options
     if recipe.reads_files:
         return _of_patterns(_builder_of(recipe), recipe.files, options)

@@ -21,6 +21,28 @@ def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_r
     assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes
 
 
+def test_test_split_without_labels_of_a_task_gets_the_note_of_a_missing_column(quick_recipe, tmp_path):
+    """The labels of the task are null in every row, as in hidden test data."""
+    row = {"tokens": ["it", "rained"], "ner": ["O", "B-X"], "pos": ["PRON", None]}
+    for name, rows in (("train", [row] * 4), ("validation", [row]), ("test", [{**row, "ner": [None, None]}] * 2)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    quick_recipe["tasks"] = {
+        "ner": {"type": "token-classification", "scheme": "iob2"},
+        "pos": {"type": "token-classification"},
+    }
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    labels = {"ner": "ner", "pos": "pos"}
+    quick_recipe["datasets"] = {
+        "d": {"path": "json", "data_files": files, "inputs": {"tokens": "tokens"}, "labels": labels}
+    }
+    run = prepare(Recipe.from_dict(quick_recipe))
+    assert run.splits["test"]["d"].feeds == ("pos",) and run.splits["train"]["d"].feeds == ("ner", "pos")
+    assert run.held_out == "validation"
+    assert "test: no dataset has labels for ner; mtl_score excludes these tasks" in run.notes
+    assert "d/test: 2 rows have no label for ner; their remaining labels are used" in run.notes
+    assert "d/train: 4 words have no label; not trained on and not scored" in run.notes
+
+
 def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(quick_recipe, tmp_path):
     rows = [{"tokens": ["a"], "topic": f"t{number}"} for number in range(8)]
     for split in ("train", "test"):
