@@ -101,4 +101,7 @@ def typed(text: str) -> Any:
     tag = loader.resolve(yaml.ScalarNode, text.strip(), (True, False))
     if tag not in {f"{_TAG}{name}" for name in ("bool", "int", "float", "null")}:
         return text
-    return loader.construct_object(yaml.ScalarNode(tag, text.strip()))
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text.strip()))
+    except ValueError:  # a number without digits, such as `0x_`, or with thousands of them
+        return text

@@ -24,6 +24,8 @@ _NOTES = "notes-outside-of-the-case"
 _IMPORT_SECONDS = 240.0
 """The time for the imports of the interpreter, on a machine with other work."""
 PREFIX = "mtl-nlp: error: "
+_NOTE = re.compile(r"no answer: |\d+ texts? answered\.")
+"""The start of a line of `predict` about the inputs before a damaged place; the last line has the error."""
 _BEFORE = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -192,8 +194,8 @@ def not_finite(file: Path) -> Iterator[Violation]:
 
 
 def _numbers_that_are_not_finite(text: str) -> list[str]:
-    """Return the numbers in JSON that are not finite: outside of strings, JSON has these words only as numbers."""
-    return re.findall(r"NaN|-?Infinity", re.sub(r'"(?:[^"\\\n]|\\.)*"', "", text))
+    """Return the numbers in JSON that are not finite. Strings of JSON and prose may have the same words."""
+    return re.findall(r"(?<=[\[:,])\s*(NaN|-?Infinity)\s*(?=[,\]}])", re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text))
 
 
 def _changed(folder: Path, before: dict[str, str], without: Sequence[Path] = ()) -> list[str]:
@@ -228,6 +230,7 @@ def _ended(finished: Finished, report: Path) -> Iterator[Violation]:
     if status == 0 or traced:
         return
     lines = [line for line in re.split(r"[\n\r]", stderr) if line.strip() and not re.search(r"\d%\|.*\|", line)]
+    lines = [line for line in lines if not _NOTE.match(line)]
     errors = [line for line in lines if line.startswith(PREFIX)]
     if len(errors) != 1:
         yield Violation("message", f"{len(errors)} lines with the error: {' / '.join(lines)[-200:]}")

@@ -55,7 +55,7 @@ def test_texts_are_quoted_if_any_reader_could_take_them_for_something_else():
     ("text", "value"),
     [
         *(("false", False), ("on", True), ("42", 42), ("2.5", 2.5), ("1e-4", 1e-4), ("", None), ("null", None)),
-        *(("007", "007"), ("2026-11-26", "2026-11-26"), ("[1]", "[1]"), ("a b", "a b"), (" 42\n", 42)),
+        *(("007", "007"), ("2026-11-26", "2026-11-26"), ("[1]", "[1]"), ("a b", "a b"), (" 42\n", 42), ("0x_", "0x_")),
     ],
 )
 def test_a_value_is_typed_like_yaml_if_it_is_a_boolean_a_number_or_null(text, value):
