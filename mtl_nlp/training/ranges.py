@@ -114,7 +114,7 @@ RANGES: dict[str, Range] = {
     "save_total_limit": _COUNT_OR_NONE,  # 0 keeps all checkpoints, like null
     "seed": _SEED,
     "data_seed": _SEED,
-    "dataloader_num_workers": _COUNT_OR_NONE,
+    "dataloader_num_workers": Range(0, 1024),  # each is a process; a mistyped number would stop the machine
     "dataloader_prefetch_factor": _COUNT,
     "ddp_bucket_cap_mb": _COUNT,
     "ddp_timeout": _COUNT,
