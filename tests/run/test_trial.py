@@ -26,6 +26,7 @@ from mtl_nlp.run.trial import trial_rows, try_model
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b"], pooling="cls")
+TEXTS = TextClassification(name="texts", labels=["a", "b"])
 MEAN = TextClassification(name="mean", labels=["a", "b"], pooling="mean")
 RECIPE = {
     "encoder": "folder",
@@ -224,7 +225,7 @@ def outcome(family: str) -> str:
     if size > LARGE:
         return "not built: large"
     try:
-        notes = trial(config)
+        notes = trial(config, POS, TEXTS, MEAN)
     except RecipeError as error:
         assert config.model_type in str(error) and "\n" not in str(error) and len(str(error)) < 600
         return "refused"
