@@ -303,15 +303,16 @@ def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedMod
         stock = auto_class.from_config(config)
         stand_in = HiddenStatesAsEncoder(stock.base_model)
         setattr(stock, stock.base_model_prefix, stand_in)
-        if stand_in.pooler is not None and [*stand_in.pooler.parameters()] and not _reads_pooler(stock):
-            as_buffers(stand_in.pooler, [name for name, _ in stand_in.pooler.named_parameters()])
+        pooler = stand_in.pooler
+        if pooler is not None and [*pooler.parameters()] and not _reads_pooler(stock, pooler):
+            as_buffers(pooler, [name for name, _ in pooler.named_parameters()])
     # The weights stay uninitialised here. The multitask model's post_init calls the stock class's own _init_weights.
     return stock.to_empty(device=device)
 
 
-def _reads_pooler(stock: PreTrainedModel) -> bool:
+def _reads_pooler(stock: PreTrainedModel, pooler: nn.Module) -> bool:
     """Return whether the logits of a stock class without its encoder depend on the pooler."""
-    parameters = list(stock.base_model.pooler.parameters())
+    parameters = list(pooler.parameters())
     hidden = torch.zeros(1, 1, stock.config.hidden_size, dtype=parameters[0].dtype)
     logits = stock(inputs_embeds=hidden, attention_mask=torch.ones(1, 1, dtype=torch.long)).logits
     return any(each is not None for each in torch.autograd.grad(logits.sum(), parameters, allow_unused=True))
