@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
 )
 
 from .encoders_multitask import (
@@ -252,11 +253,14 @@ def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
 
     The stock classes of encoder-decoders for texts (T5, BART) also run the decoder.
     """
-    auto_class, mapping = _STOCK[task.kind.auto_class]
-    if type(text_config) not in mapping or not is_part_of_encoder_decoder(text_config):
-        return type(text_config) in mapping
+    exists = type(text_config) in _STOCK[task.kind.auto_class][1]
+    return exists and (not is_part_of_encoder_decoder(text_config) or _runs_the_encoder(task, text_config))
+
+
+def _runs_the_encoder(task: Task, text_config: PreTrainedConfig) -> bool:
+    """Return whether the family's stock class has an encoder of the same class as the multitask model."""
     with torch.device("meta"):
-        stock = auto_class.from_config(copy.deepcopy(text_config))
+        stock = _STOCK[task.kind.auto_class][0].from_config(copy.deepcopy(text_config))
         return type(stock.base_model) is type(build_encoder(copy.deepcopy(text_config)))
 
 
@@ -280,6 +284,8 @@ def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None
     if not has_stock_class(task, text_config):
         of_encoder = " that runs the encoder alone" if is_part_of_encoder_decoder(text_config) else ""
         return f"transformers has no {family} class for {task.type}{of_encoder}"
+    if isinstance(MODEL_MAPPING.get(type(text_config), None), tuple) and not _runs_the_encoder(task, text_config):
+        return f"the {family} class of transformers for {task.type} has a different encoder"  # Funnel for texts
     pooling = fit_to_encoder(task, text_config).pooled_by
     if pooling is None:
         if has_global_attention(text_config):
