@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,14 @@ import pytest
 import yaml
 from command_line import fails, write
 from toys import sample_recipe
+from transformers import CONFIG_MAPPING, pipeline
 
-from mtl_nlp import TASK_TYPES
+from mtl_nlp import TASK_TYPES, Recipe
 from mtl_nlp.cli.main import main
 from mtl_nlp.evaluation.own_metrics import OWN_METRICS
 from mtl_nlp.modeling.head_types_multitask import HEADS
+from mtl_nlp.run.build import build_model
+from mtl_nlp.run.prepare import prepare
 
 MODULE = '''
 from torch import nn
@@ -154,3 +158,54 @@ def test_other_commands_name_the_module_of_a_saved_model_and_import_it_when_told
     assert main(["predict", str(folder / "run"), text, "--import", str(folder / "my_module.py")]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["answers"].keys() == {"pos", "ner", "topic"}
+
+
+ENCODER = """
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+
+
+class OwnConfig(BertConfig):
+    model_type = "own-bert"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.last_hidden_state = output.last_hidden_state + 1.0
+        return output
+
+
+AutoConfig.register("own-bert", OwnConfig, exist_ok=True)
+AutoModel.register(OwnConfig, OwnModel, exist_ok=True)
+"""
+
+
+def test_an_encoder_of_a_module_under_imports_is_used_saved_and_loaded(encoder_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    shutil.copytree(encoder_folder("bert"), tmp_path / "encoder")
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    config |= {"model_type": "own-bert", "auto_map": {"AutoModel": "modeling_own.OwnModel"}}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own_encoder.py").write_text(ENCODER)
+    data = sample_recipe(str(tmp_path / "encoder"), tmp_path / "run", max_steps=1)
+    path = write(tmp_path / "recipe.yaml", {**data, "imports": ["own_encoder"]})
+    recipe = Recipe.load(path, allow_code=True)
+    assert list(recipe.own_code) == ["own_encoder"]
+    run = prepare(recipe)
+    assert not [note for note in run.notes if "code of its own" in note]
+    model = build_model(run).eval()
+    assert type(model.encoder).__name__ == "OwnModel"
+    model.save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    text = write(tmp_path / "a.txt", "The fox jumps.\n")
+    del sys.modules["own_encoder"]
+    CONFIG_MAPPING._extra_content.pop("own-bert")
+    line = fails(capsys, "predict", str(tmp_path / "saved"), text)
+    assert "transformers has no model of the type 'own-bert'" in line and "import the module that registers" in line
+    assert main(["predict", str(tmp_path / "saved"), text, "--import", str(tmp_path / "own_encoder.py")]) == 0
+    (row,) = capsys.readouterr().out.splitlines()
+    topic = json.loads(row)["answers"]["topic"][0]
+    expected = pipeline("multitask", model=model, tokenizer=run.tokenizer)("The fox jumps.")["topic"][0]
+    assert topic == {**expected, "score": pytest.approx(expected["score"], abs=1e-4)}

@@ -29,6 +29,10 @@ INPUT_FORMATS = {
 """The input format of `predict` for each file suffix; `text` for any other suffix."""
 
 
+_SHOWN_FLAWS = 20
+"""The number of inputs without an answer whose reasons `predict` prints."""
+
+
 def add_commands(commands: Any) -> None:
     """Add the commands of this module to the command line."""
     _add_predict(commands)
@@ -108,9 +112,27 @@ def predict(options: argparse.Namespace) -> None:
     chosen = {} if options.tasks is None else {"tasks": task_names(options.tasks, list(answer.model.tasks))}
     chosen |= {"top_k": options.top_k} if "top_k" in options else {}
     batch_size = options.batch_size or (1 if is_stream else 32)
+    unanswered = _Unanswered()
     with _opened(options.output) as target:
-        count = answer_file(answer, source, target, options.output_format, batch_size, **chosen)
+        count = answer_file(answer, source, target, options.output_format, batch_size, unanswered, **chosen)
     print(f"{count} texts answered.", file=sys.stderr)
+    if unanswered.count:
+        raise DataError(f"{source.name}: {unanswered.count} of {unanswered.count + count} texts have no answer.")
+
+
+class _Unanswered:
+    """Counts the inputs without an answer, and prints the reasons of the first ones at once."""
+
+    count = 0
+
+    def __call__(self, flaw: DataError) -> None:
+        from tqdm import tqdm
+
+        self.count += 1
+        if self.count <= _SHOWN_FLAWS:
+            tqdm.write(f"no answer: {flaw}", file=sys.stderr)
+        elif self.count == _SHOWN_FLAWS + 1:
+            tqdm.write("no answer: …", file=sys.stderr)
 
 
 def demo(options: argparse.Namespace) -> None:

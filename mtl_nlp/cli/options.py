@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def quiet_libraries() -> None:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
+    # Notes on a library's future names are for programmers; `gradient_checkpointing` in a recipe works as it stands.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(accelerate|datasets|peft|torch|transformers)\b")
     # Their reports on loading name layers that only the stock classes have. Users need not act on them.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

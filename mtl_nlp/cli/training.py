@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument(
         "--no-model",
         action="store_true",
-        help="do not load the encoder's weights, and leave out the loss with which each task starts",
+        help="build no model: leave out its trial run, and the loss with which each task starts",
     )
 
     parser = add_command(
@@ -91,6 +91,8 @@ def plan(options: argparse.Namespace) -> None:
 
     arguments = training_arguments(recipe)
     run = prepare(recipe)
+    if not options.no_model:
+        run.try_model()
     text = describe_plan(run, arguments)
     if arguments.process_index == 0:
         print(text, flush=True)

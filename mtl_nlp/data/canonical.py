@@ -9,19 +9,21 @@ import inspect
 import math
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import datasets
 from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
+from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, LabelKind, check_fits_float32
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import Word, split_words
 from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, check_label_columns
 
@@ -79,6 +81,7 @@ def canonical_rows(
     weight: str | None = None,
     label_map: LabelMaps | None = None,
     keeps_missing: bool = False,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
@@ -97,6 +100,7 @@ def canonical_rows(
             the data that got a new name, in a row of each batch.
         keeps_missing: whether rows without an input (null or NaN) are kept, with null as input and without any label;
             see `mtl_nlp.data.missing`.
+        tokenizer: the model's tokenizer, whose added tokens are one word of a text, see `added_tokens`.
 
     Raises:
         DataError: if the labels do not fit the inputs or tasks, a column is missing, there are no rows, or a row is
@@ -129,6 +133,7 @@ def canonical_rows(
             "labels": dict(labels),
             "weight": weight,
             "keeps_missing": keeps_missing,
+            "whole": [] if tokenizer is None else added_tokens(tokenizer),
             # Without label spaces, since checks do not need them and they would change the cache's key.
             "tasks": {task_name: tasks[task_name].as_given().to_dict() for task_name in labels},
             "class_names": {
@@ -142,8 +147,11 @@ def canonical_rows(
     }
     if is_stream:
         return dataset.map(**arguments)
-    with progress_bars_from(len(dataset)):
-        return dataset.map(**arguments, desc=f"Checking {name}")
+    try:
+        with progress_bars_from(len(dataset)):
+            return dataset.map(**arguments, desc=f"Checking {name}")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: a text is not UTF-8: {one_line(error)}. Save the data as UTF-8.") from error
 
 
 def _counts(inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task]) -> list[str]:
@@ -189,11 +197,12 @@ def progress_bars_from(rows: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading(name: str) -> Iterator[None]:
+def reading(name: str, flaw: Callable[[], DataError | None] = lambda: None) -> Iterator[None]:
     """Turn an error of `datasets` while rows are read into a `DataError` with a one-line message.
 
     Args:
         name: dataset and split, for messages.
+        flaw: a function that returns an error about the flaw of a file, if it finds one.
     """
     try:
         yield
@@ -201,7 +210,8 @@ def reading(name: str) -> Iterator[None]:
         raise
     # EOFError and zlib.error: a compressed file that is truncated or damaged.
     except (DatasetGenerationError, OSError, ValueError, TypeError, EOFError, zlib.error) as error:
-        raise DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}") from error
+        unnamed = DataError(f"{name}: cannot be read: {type(error).__name__}: {one_line(error)}")
+        raise flaw() or unnamed from error
 
 
 def arrow_feature(feature: Feature) -> Any:
@@ -222,6 +232,7 @@ def _canonical_batch(
     label_map: LabelMaps,
     counts: Sequence[str],
     keeps_missing: bool,
+    whole: Sequence[str],
     code: str,
 ) -> dict[str, list]:
     columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
@@ -233,7 +244,7 @@ def _canonical_batch(
             if value is not None or not keeps_missing:
                 _check_input(f"{name}, row {index}", key, value)
     kinds = {task_name: task_from_dict(tasks[task_name]) for task_name in labels}
-    texts, words = _split(columns, kinds, len(indices))
+    texts, words = _split(columns, kinds, len(indices), whole)
     counted = {count: [0] * len(indices) for count in counts}
     for task_name, given in labels.items():
         source, kind = LabelSource.of(given), kinds[task_name].kind
@@ -249,7 +260,7 @@ def _canonical_batch(
                 label = reader.read(row, texts[position], words[position])
                 canonical = None if label is None else _checked(kind, label)
             except ValueError as error:
-                raise DataError(f"{where}: {error}.") from error
+                raise DataError(f"{where}: {str(error).rstrip('.')}.") from error
             if canonical is not None and kind.labels_words and len(canonical) != len(columns["tokens"][position]):
                 raise DataError(f"{where}: {len(columns['tokens'][position])} tokens but {len(canonical)} labels.")
             if canonical is not None:
@@ -268,12 +279,14 @@ def _canonical_batch(
     return columns | counted
 
 
-def _split(columns: dict[str, list], tasks: Mapping[str, Task], rows: int) -> tuple[list[str | None], list[list[Word]]]:
+def _split(
+    columns: dict[str, list], tasks: Mapping[str, Task], rows: int, whole: Sequence[str]
+) -> tuple[list[str | None], list[list[Word]]]:
     """Replace the column `text` by `tokens` if a task labels words, and return the texts and their words."""
     if "text" not in columns or not any(task.kind.labels_words for task in tasks.values()):
         return [None] * rows, [[] for _ in range(rows)]
     texts = columns.pop("text")
-    words = [[] if text is None else split_words(text) for text in texts]
+    words = [[] if text is None else split_words(text, whole) for text in texts]
     columns["tokens"] = [
         None if text is None else [word.text for word in found] for text, found in zip(texts, words, strict=True)
     ]

@@ -26,7 +26,7 @@ from mtl_nlp.data.canonical import (
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
-from mtl_nlp.modeling.windows_multitask import Window, tokenize_texts, tokenize_words
+from mtl_nlp.modeling.windows_multitask import Window, added_tokens, tokenize_texts, tokenize_words
 from mtl_nlp.modeling.words_multitask import split_words
 from mtl_nlp.recipe.sections import INPUTS
 
@@ -44,8 +44,8 @@ class EncodedDataset(Shown):
             (index of the source row), `words`, `positions` and `lost` (see [`Window`]), `length` in sub-words,
             `label:<task>` with the targets, and `weight` if the rows have weights. Source rows without any label have
             no window.
-        references: for each task that the split feeds, the canonical labels in the order of the source rows; None for
-            rows without a label.
+        references: for each task that the dataset names, the canonical labels in the order of the source rows; None
+            for rows without a label.
         repaired: number of illegal span tags in the source, which were rewritten as seqeval reads them.
         empty: number of windows without any sub-word of a text.
         fingerprint: the fingerprint that `datasets` has for the canonical rows.
@@ -90,8 +90,11 @@ class EncodedDataset(Shown):
 
     @property
     def feeds(self) -> tuple[str, ...]:
-        """The tasks that the split has labels for."""
-        return tuple(self.references)
+        """The tasks that the split has labels for, in at least one row."""
+        columns = self.windows.data
+        return tuple(
+            task for task in self.references if columns.column(LABEL_PREFIX + task).null_count < columns.num_rows
+        )
 
     @property
     def num_windows(self) -> int:
@@ -337,8 +340,8 @@ def _encode_batch(
     pairs = batch.get("text_pair")
     encoded: list[list[Window]]
     if reads_words:
-        words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"])
-        second = None if pairs is None else _as_words(pairs)
+        words = batch["tokens"] if "tokens" in batch else _as_words(batch["text"], tokenizer)
+        second = None if pairs is None else _as_words(pairs, tokenizer)
         encoded = tokenize_words(tokenizer, words, second, max_length=max_length, stride=stride)
         # Without labels of words, only the first window is used, so the text is truncated to this window.
         encoded = encoded if labels_words else [_first_only(windows) for windows in encoded]
@@ -368,8 +371,9 @@ def _encode_batch(
     return columns
 
 
-def _as_words(texts: Sequence[str]) -> list[list[str]]:
-    return [[word.text for word in split_words(text)] for text in texts]
+def _as_words(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
+    whole = added_tokens(tokenizer)
+    return [[word.text for word in split_words(text, whole)] for text in texts]
 
 
 def _first_only(windows: list[Window]) -> list[Window]:

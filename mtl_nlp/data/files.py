@@ -5,12 +5,23 @@ from __future__ import annotations
 import glob
 import json
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from datasets.data_files import get_data_patterns
+
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 from mtl_nlp.recipe.sections import DatasetRecipe
+
+_BUILDERS = {"csv", "tsv", "json", "parquet", "arrow"}
+"""The formats that `load_dataset` reads in a folder as this package does."""
+
+PARQUET_BRANCH = "refs/convert/parquet"
+"""The branch in which the Hub keeps the rows of a dataset as Parquet files."""
 
 _SHOWN = 12
 """Number of files that a message lists."""
@@ -54,6 +65,23 @@ def check_files_exist(name: str, recipe: DatasetRecipe) -> None:
         raise _no_file(f"datasets.{name}.path", recipe.path)
 
 
+def check_no_script(name: str, path: str) -> None:
+    """Check that a path is not a loading script, which is code that older versions of `datasets` ran.
+
+    Args:
+        name: the dataset's name in the recipe, for messages.
+        path: the path of the dataset.
+
+    Raises:
+        DataError: if the path ends in `.py`.
+    """
+    if path.endswith(".py"):
+        raise DataError(
+            f"datasets.{name}.path: {path} is a loading script, and `datasets` no longer runs such scripts. Name the "
+            f"data files themselves, or the dataset's Hub id with `revision: {PARQUET_BRANCH}`."
+        )
+
+
 def _no_file(key: str, pattern: str) -> DataError:
     path = Path(pattern)
     if path.is_dir():
@@ -86,9 +114,39 @@ def no_rows_in(name: str, folder: Path) -> DataError:
         folder: the folder.
     """
     remedy = f"Name the files, such as `path: {folder / '*.csv'}`"
-    if glob.has_magic(str(folder)):
-        return DataError(f"datasets.{name}.path: `datasets` reads the folder's name {folder} as a glob. {remedy}.")
     return DataError(f"datasets.{name}.path: {folder} has no files of a known format. {_listed(folder)} {remedy}.")
+
+
+def files_of_folder(folder: Path) -> tuple[str, dict[str, list[str]]]:
+    """Return the format of the data files in a folder, and split -> its files, as `load_dataset` finds them.
+
+    The format is that of the most frequent ending, and empty for an ending that `load_dataset` has no builder for.
+    There are no files if a `README.md` names the files of several configurations.
+
+    Args:
+        folder: the folder.
+    """
+    base, card = glob.escape(str(folder)), folder / "README.md"
+    endings = Counter(ending_of(path) for path in _matches(base, ["**"]) if not path.endswith(".md"))
+    found = ENDINGS.get(endings.most_common(1)[0][0] if endings else "", "")
+    if found not in _BUILDERS:
+        return "", {}
+    if card.is_file() and "configs:" in card.read_text(encoding="utf-8", errors="replace"):
+        return found, {}
+    try:
+        patterns = get_data_patterns(base)
+    except FileNotFoundError:
+        return found, {}
+    splits = {str(split): _matches(base, of_split) for split, of_split in patterns.items()}
+    of_format = {
+        split: [file for file in files if ENDINGS.get(ending_of(file)) == found] for split, files in splits.items()
+    }
+    return found, {split: files for split, files in of_format.items() if files}
+
+
+def _matches(base: str, patterns: Iterable[str]) -> list[str]:
+    found = (path for pattern in patterns for path in glob.glob(f"{base}/{pattern}", recursive=True))
+    return sorted(set(filter(os.path.isfile, found)))
 
 
 def saved_files(name: str, folder: Path) -> dict[str, list[str]] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from mtl_nlp.data.canonical import code_fingerprint, progress_bars_from
 from mtl_nlp.data.conll import CONLLU_COLUMNS, read_conll, read_conllu
-from mtl_nlp.data.files import check_files_exist, files_of
+from mtl_nlp.data.files import check_files_exist, check_no_script, files_of
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.files import ENDINGS, ending_of
@@ -79,16 +78,6 @@ def format_of(dataset: DatasetRecipe) -> Format:
     return FORMATS.get(format_name(dataset) or "", Format())
 
 
-def options_of(dataset: DatasetRecipe) -> Mapping[str, Any]:
-    """Return the arguments of `load_dataset` that a recipe may override; a folder of CSV files has those of CSV."""
-    folder = Path(dataset.path)
-    if dataset.reads_files or not folder.is_dir():
-        return format_of(dataset).options
-    found = Counter(ending_of(path.name) for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    # `load_dataset` chooses the builder of the most frequent ending.
-    return _CSV if 2 * (found[".csv"] + found[".tsv"]) > found.total() else {}
-
-
 def check_format(name: str, dataset: DatasetRecipe) -> None:
     """Check that a dataset's section of a recipe has the keys that its format needs, and no unknown key.
 
@@ -102,6 +91,7 @@ def check_format(name: str, dataset: DatasetRecipe) -> None:
     """
     if format_name(dataset) is None:
         check_files_exist(name, dataset)
+        check_no_script(name, dataset.path)
         raise RecipeError(
             f"datasets.{name}.path: the format of {dataset.path} is unknown. Files of one format should end in "
             f"{', '.join(ENDINGS)}. For any other ending, write the format as `path`, and the files as `data_files`."

@@ -133,6 +133,7 @@ class Columns:
             tasks=tasks,
             weight=self.weight,
             label_map=self._maps_of(labels),
+            tokenizer=self.tokenizer,
         )
 
     def _maps_of(self, labels: Mapping[str, Any]) -> LabelMaps:

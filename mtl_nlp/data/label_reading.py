@@ -28,6 +28,9 @@ MOVED = "moved"
 OVERLAPPING = "overlapping"
 """The column with the number of character spans per row that overlapped a longer span and were dropped."""
 
+_LARGEST_EXACT = 2**53
+"""The whole number from which floats cannot tell neighbouring whole numbers apart."""
+
 _TRUTH: Mapping[Any, bool] = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
 
 
@@ -69,7 +72,7 @@ class LabelReader:
             return None
         if not kind.has_label_space or kind.label_feature.dtype != "string":
             is_missing = self.class_names is not None and not isinstance(value, list) and value < 0
-            return None if is_missing else value
+            return None if is_missing else self._number_in_text(value)
         if text is not None and kind.labels_words:
             return self._tags_of_spans(value, text, words)
         if self.source.delimiter is not None:
@@ -160,8 +163,18 @@ class LabelReader:
         if isinstance(value, str):
             return int(value) if has_names and re.fullmatch(r"-?\d+", value) else None
         if isinstance(value, float):
-            return int(value) if value.is_integer() else None
+            return int(value) if value.is_integer() and abs(value) < _LARGEST_EXACT else None
         return int(value) if isinstance(value, int | np.integer) else None
+
+    def _number_in_text(self, value: Any) -> Any:
+        """Return the number that a text such as `2.5` is, for a task of numbers; other values unchanged."""
+        feature = self.task.kind.label_feature
+        if not isinstance(value, str) or feature.is_list or not feature.dtype.startswith("float"):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            return value
 
     def _split(self, value: Any, delimiter: str) -> list[str]:
         """Return the names in a delimited text; a column of single numbers may have become numbers."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from datasets import Dataset
@@ -12,6 +14,11 @@ from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
+
+_SHOWN = 3
+"""The number of groups of nearly equal label names that a note shows."""
+
+_NUMBER = re.compile(r"[+-]?\d{1,15}(\.\d*)?")
 
 
 @dataclass
@@ -66,8 +73,31 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
         if not any(names.values()):  # empty lists only
             raise unlabelled
         spaces.notes += _differences(name, names)
-        spaces.tasks[name] = task.with_labels(dict.fromkeys(label for labels in names.values() for label in labels))
+        united = dict.fromkeys(label for labels in names.values() for label in labels)
+        spaces.notes += _near_names(name, united)
+        spaces.tasks[name] = task.with_labels(united)
     return spaces
+
+
+def _near_names(task: str, names: Iterable[str]) -> list[str]:
+    """Return a note on the label names that differ only in blanks, case or the form of a number."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_plain(name), []).append(name)
+    near = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
+    if not near:
+        return []
+    shown = "; ".join(near[:_SHOWN]) + ("; …" if len(near) > _SHOWN else "")
+    return [
+        f"Task {task}: the labels {shown:.300} differ only in blanks, case or the form of a number, and are different "
+        f"classes; to unite them, rename them in `label_map`"
+    ]
+
+
+def _plain(name: str) -> str:
+    """Return a label name in the form that nearly equal names share."""
+    text = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return f"{float(text):g}" if _NUMBER.fullmatch(text) else text
 
 
 def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:

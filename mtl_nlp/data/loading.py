@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import datasets
 import numpy as np
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import (
     LABEL_PREFIX,
@@ -33,7 +35,7 @@ from mtl_nlp.data.cutting import (
 from mtl_nlp.data.label_reading import sort_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
-from mtl_nlp.data.raw import expected_rows, load_raw
+from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
@@ -76,7 +78,13 @@ class LoadedDataset:
         return self.stream is not None or has_labels(self.splits["train"], task)
 
 
-def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], only: str | None = None) -> LoadedDataset:
+def load_splits(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    only: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LoadedDataset:
     """Load a dataset and bring its splits into canonical form.
 
     Args:
@@ -84,6 +92,7 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         recipe: the dataset's section of the recipe.
         tasks: all tasks by name.
         only: the only split to load; by default all existing splits of `train`, `validation` and `test`.
+        tokenizer: the model's tokenizer, see `canonical_rows`.
 
     Returns:
         The dataset, without any split if the split `only` does not exist.
@@ -95,10 +104,23 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
     if recipe.streaming and only == "train":
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     logger.info("loading dataset %s", name)
-    stored = load_raw(name, recipe)
+    raw = load_raw(name, recipe)
+    loaded = _load_stored(name, recipe, tasks, raw.splits, only, tokenizer)
+    return _draw(replace(loaded, notes=[*raw.notes, *loaded.notes]), recipe.max_rows)
+
+
+def _load_stored(
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: DatasetDict | IterableDatasetDict,
+    only: str | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> LoadedDataset:
+    """Apply the dataset's own functions to its stored splits, and bring the splits into canonical form."""
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
-        return _draw(_load_streamed(name, recipe, tasks, stored, only), recipe.max_rows)
+        return _load_streamed(name, recipe, tasks, stored, only, tokenizer)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
@@ -110,9 +132,9 @@ def load_splits(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], onl
         # The slices are shares of the rows that are left.
         cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
         slices = {split: cut[split] for split in slices}
-    loaded = _load_slices(name, recipe, tasks, stored, slices, is_whole=only is None)
+    loaded = _load_slices(name, recipe, tasks, stored, slices, tokenizer, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
-    return _draw(replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps]), recipe.max_rows)
+    return replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps])
 
 
 def _apply(name: str, recipe: DatasetRecipe, stored: Mapping[str, Any], splits: Iterable[str]) -> dict[str, Any]:
@@ -126,6 +148,7 @@ def _load_slices(
     tasks: Mapping[str, Task],
     stored: DatasetDict,
     slices: Mapping[str, list[Slice]],
+    tokenizer: PreTrainedTokenizerBase | None,
     *,
     is_whole: bool,
 ) -> LoadedDataset:
@@ -136,7 +159,7 @@ def _load_slices(
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer)
         masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
         notes += lost
     splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
@@ -187,7 +210,9 @@ def _check_splits(
             raise DataError(f"datasets.{name}.{split}_size: needs a train split and no {split} split. Leave it out.")
 
 
-def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
+def _canonical(
+    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> Any:
     # Only the training split needs the column of weights, which files for evaluation often lack.
     has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
     return canonical_rows(
@@ -199,6 +224,7 @@ def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows
         weight=recipe.weight if has_weights else None,
         label_map=recipe.label_map,
         keeps_missing=True,
+        tokenizer=tokenizer,
     )
 
 
@@ -241,7 +267,12 @@ def _draw(loaded: LoadedDataset, max_rows: Mapping[str, int]) -> LoadedDataset:
 
 
 def _load_streamed(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stored: IterableDatasetDict, only: str | None
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stored: IterableDatasetDict,
+    only: str | None,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split, whose other splits are read."""
     for split, own in recipe.splits.items():
@@ -252,24 +283,36 @@ def _load_streamed(
     _check_splits(name, recipe, found, stored, only)
     raw = DatasetDict(
         {
-            split: _read_all(f"{name}/{split}", found[split])
+            split: _read_all(f"{name}/{split}", found[split], partial(flaw_of_split, recipe, names[split]))
             for split in found
             if split != "train" and only in {None, split}
         }
     )
     others = _load_slices(
-        name, recipe, tasks, raw, {split: [Slice(split, 0, len(raw[split]))] for split in raw}, is_whole=False
+        name,
+        recipe,
+        tasks,
+        raw,
+        {split: [Slice(split, 0, len(raw[split]))] for split in raw},
+        tokenizer,
+        is_whole=False,
     )
-    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others)
+    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others, tokenizer)
 
 
 def _with_stream(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], stream: IterableDataset, others: LoadedDataset
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    stream: IterableDataset,
+    others: LoadedDataset,
+    tokenizer: PreTrainedTokenizerBase | None,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
+    flaw = partial(flaw_of_split, recipe, recipe.splits.get("train", "train"))
     if stream.features is None:  # for files without a schema, types are inferred from rows
-        stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream)
+        stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS), flaw).features)
+    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(
@@ -279,7 +322,7 @@ def _with_stream(
     }
     num_rows, notes, found = recipe.num_rows, others.notes, dict[str, LabelStatistics]()
     if num_rows is None:
-        with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train"):
+        with progress_bars_from(expected_rows(recipe)), reading(f"{name}/train", flaw):
             counted = _count_rows_and_labels(
                 f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}, recipe
             )
@@ -299,9 +342,9 @@ def _with_stream(
     return LoadedDataset(others.splits, class_names, stream, num_rows, found, notes=notes)
 
 
-def _read_all(name: str, rows: IterableDataset) -> Dataset:
+def _read_all(name: str, rows: IterableDataset, flaw: Callable[[], DataError | None]) -> Dataset:
     """Read all rows of a stream into memory."""
-    with reading(name):
+    with reading(name, flaw):
         found = list(rows)
         if not found:
             raise DataError(f"{name}: the split has no rows.")

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
-import inspect
-import json
+import glob
 import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import DatasetDict, IterableDatasetDict, load_dataset
-from datasets.data_files import EmptyDatasetError
-from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
+from datasets import Dataset, DatasetDict, IterableDatasetDict, List, load_dataset
 
 from mtl_nlp.data.canonical import SLOW_ROWS, progress_bars_from
-from mtl_nlp.data.files import check_files_exist, files_of, literal_start, no_rows_in, saved_files
-from mtl_nlp.data.formats import BYTES_PER_ROW, format_name, format_of, options_of, read_files
+from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none
+from mtl_nlp.data.faults import LOADING_ERRORS, explain, flaw_of_files
+from mtl_nlp.data.files import check_files_exist, files_of, files_of_folder, literal_start, saved_files
+from mtl_nlp.data.formats import BYTES_PER_ROW, FORMATS, Format, format_name, format_of, read_files
+from mtl_nlp.data.opening import check_utf8, has_several_files
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.recipe.label_columns import columns_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
+_CHECKED_ROWS = 10_000
+"""Number of rows of a file that are checked if the rows of a stream should not be read before training."""
 
-def load_raw(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict:
+
+@dataclass(frozen=True)
+class RawDataset:
+    """The splits of a dataset under the dataset's own names.
+
+    Attributes:
+        splits: split -> rows.
+        notes: sentences about rows of files that may have been read in a different way than the user expects.
+    """
+
+    splits: DatasetDict | IterableDatasetDict
+    notes: list[str] = field(default_factory=list)
+
+
+def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
     """Load all splits of a dataset under the dataset's own names.
 
     Args:
@@ -32,93 +51,206 @@ def load_raw(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetD
         DataError: if a file or dataset is missing or cannot be read.
     """
     check_files_exist(name, recipe)
+    if format_of(recipe).read is not None:
+        return RawDataset(_read_columns(name, recipe))
+    _check_encoding(name, recipe)
+    source = _source_of(name, recipe)
+    # A copy, since `load_dataset` adds the user's token to `storage_options`.
+    given = copy.deepcopy(recipe.model_extra or {})
+    if "split" in given:
+        raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
+    options = {**source.options, **given, **({"streaming": True} if recipe.streaming else {})}
+    findings = _checked(name, recipe, source, options)
+    options |= _converters(recipe, source, findings, options)
+    with progress_bars_from(expected_rows(recipe)):
+        loaded = _load(name, recipe, source, options)
+    return RawDataset(_flattened(name, recipe, loaded), findings.notes)
+
+
+def _read_columns(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict:
+    """Read the splits of a dataset of column files."""
     try:
-        loaded = _load(name, recipe)
-    except StopIteration as error:
-        raise DataError(f"datasets.{name}: cannot be read: a file is empty.") from error
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
-            raise error.__cause__ from None
-        cause = error.__cause__ or error
-        remedy = " Set `encoding`, such as `encoding: cp1252`." if isinstance(cause, UnicodeDecodeError) else ""
-        raise DataError(
-            f"datasets.{name}: cannot be read: {type(cause).__name__}: {one_line(cause)}{remedy}"
-        ) from error
+        splits = {split: read_files(recipe, patterns) for split, patterns in recipe.files.items()}
     except DataError:
         raise
-    except (DatasetNotFoundError, OSError, ValueError, TypeError) as error:
-        raise _explain(name, recipe, error) from error
-    if not isinstance(loaded, DatasetDict | IterableDatasetDict):
-        raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
-    _check_separator(name, recipe, loaded)
-    return loaded
+    except LOADING_ERRORS as error:
+        raise explain(name, recipe, error, "conll", [], {}) from error
+    return IterableDatasetDict(splits) if recipe.streaming else DatasetDict(splits)
+
+
+def flaw_of_split(recipe: DatasetRecipe, split: str) -> DataError | None:
+    """Return an error about the first flaw of a split's local files, or None if no flaw is found.
+
+    Args:
+        recipe: the dataset's section of the recipe.
+        split: the dataset's own name of the split.
+    """
+    if not recipe.reads_files or not _are_local(recipe.files.get(split, ["://"])):
+        return None
+    files = [path for pattern in recipe.files[split] for path in files_of(pattern)]
+    return flaw_of_files(_builder_of(recipe), files, recipe.model_extra or {})
 
 
 def expected_rows(recipe: DatasetRecipe) -> int:
     """Return a rough number of rows in a dataset's local files, or `SLOW_ROWS` for a dataset without local files."""
     patterns = [pattern for patterns in recipe.files.values() for pattern in patterns]
-    if not recipe.reads_files or any("://" in pattern for pattern in patterns):
+    if not recipe.reads_files or not _are_local(patterns):
         return SLOW_ROWS
     return sum(os.path.getsize(path) for pattern in patterns for path in files_of(pattern)) // BYTES_PER_ROW
 
 
-def _load(name: str, recipe: DatasetRecipe) -> Any:
-    """Load the splits with the reader of the format, or with `load_dataset`."""
-    stored = format_of(recipe)
-    if stored.read is not None:
-        splits = {split: read_files(recipe, patterns) for split, patterns in recipe.files.items()}
-        return IterableDatasetDict(splits) if recipe.streaming else DatasetDict(splits)
-    source, files = _source_of(name, recipe)
-    # A copy, since `load_dataset` adds the user's token to `storage_options`.
-    given = copy.deepcopy(recipe.model_extra or {})
-    options = {**options_of(recipe), **given, **({"streaming": True} if recipe.streaming else {})}
-    with progress_bars_from(expected_rows(recipe)):
-        return load_dataset(source, data_files=files, **options)
+def _check_encoding(name: str, recipe: DatasetRecipe) -> None:
+    encoding = (recipe.model_extra or {}).get("encoding")
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except (LookupError, TypeError) as error:
+        raise DataError(
+            f"datasets.{name}.encoding: no such encoding {encoding!r:.40}. Valid: the encodings of Python, such as "
+            f"utf-8, cp1252 or utf-16."
+        ) from error
 
 
-def _source_of(name: str, recipe: DatasetRecipe) -> tuple[str, Any]:
-    """Return the builder, Hub id or folder that `load_dataset` loads, and its `data_files`."""
-    source, files = recipe.path, recipe.files
+@dataclass(frozen=True)
+class _Source:
+    """The arguments of `load_dataset` that name the data.
+
+    Attributes:
+        path: a builder of `datasets`, Hub id or folder.
+        data_files: the files, if they are named.
+        builder: the builder that reads the files, or the Hub id.
+        local: split -> its files on this machine, as far as they are known.
+        options: options of the format.
+    """
+
+    path: str
+    data_files: Any
+    builder: str
+    local: Mapping[str, Sequence[str]]
+    options: Mapping[str, Any]
+
+
+def _source_of(name: str, recipe: DatasetRecipe) -> _Source:
+    """Return the arguments of `load_dataset` for a dataset that is not in column files."""
+    options = format_of(recipe).options
     if recipe.reads_files:
-        source = format_of(recipe).builder or str(format_name(recipe))
-    elif recipe.data_files is not None or not Path(recipe.path).is_dir():
-        return source, recipe.data_files
-    else:
-        # The rows of `save_to_disk` are read like other files: changes are noticed, and caches are not written into the
-        # user's folder, as they are after `load_from_disk`.
-        saved = saved_files(name, Path(recipe.path))
-        if saved is None:
-            return source, None
-        source, files = "arrow", saved
-    return source, {
-        split: [each if "://" in each else literal_start(each) for each in patterns]
-        for split, patterns in files.items()
+        return _of_patterns(_builder_of(recipe), recipe.files, options)
+    folder = Path(recipe.path)
+    if recipe.data_files is not None or not folder.is_dir():
+        return _Source(recipe.path, recipe.data_files, recipe.path, {}, options)
+    # The rows of `save_to_disk` are read like other files: changes are noticed, and caches are not written into the
+    # user's folder, as they are after `load_from_disk`.
+    saved = saved_files(name, folder)
+    if saved is not None:
+        return _of_patterns("arrow", saved, options)
+    format_of_files, files = files_of_folder(folder)
+    known = FORMATS.get(format_of_files, Format())
+    if glob.has_magic(recipe.path) and files:
+        return _of_patterns(known.builder or format_of_files, files, known.options)
+    # `load_dataset` itself reads `.tsv` files with tabs.
+    return _Source(recipe.path, None, known.builder or format_of_files, files, known.options)
+
+
+def _builder_of(recipe: DatasetRecipe) -> str:
+    return format_of(recipe).builder or str(format_name(recipe))
+
+
+def _of_patterns(builder: str, patterns: Mapping[str, Sequence[str]], options: Mapping[str, Any]) -> _Source:
+    """Return a source of files by split, in whose names brackets stand for themselves."""
+    data_files = {
+        split: [each if "://" in each else literal_start(each) for each in of_split]
+        for split, of_split in patterns.items()
     }
+    local = {
+        split: [path for each in of_split for path in files_of(each)] if _are_local(of_split) else []
+        for split, of_split in patterns.items()
+    }
+    return _Source(builder, data_files, builder, local, options)
 
 
-def _explain(name: str, recipe: DatasetRecipe, error: Exception) -> DataError:
-    """Return a `DataError` for an error of `load_dataset`; the message names a recipe's key that is not an argument."""
-    for key in recipe.model_extra or {}:
-        if f"'{key}'" in str(error):
-            valid = {*DatasetRecipe.model_fields, *inspect.signature(load_dataset).parameters}
-            return DataError(
-                f"datasets.{name}.{key}: neither a key of a dataset nor an argument of load_dataset for "
-                f"{recipe.path}. {did_you_mean(key, valid)}"
+def _are_local(patterns: Iterable[str]) -> bool:
+    return not any("://" in pattern for pattern in patterns)
+
+
+def _checked(name: str, recipe: DatasetRecipe, source: _Source, options: Mapping[str, Any]) -> CsvFindings:
+    """Check the files that `datasets` would misread, or whose flaws it would not name."""
+    labels = columns_of(recipe.labels)
+    wanted = [] if recipe.map is not None else [*recipe.inputs.values(), *labels]
+    findings = CsvFindings()
+    for split, files in source.local.items():
+        if source.builder == "csv" and can_check(options):
+            most_rows = None if recipe.num_rows is None else _CHECKED_ROWS
+            found = check_csv(f"{name}/{split}", files, options, wanted=wanted, labels=labels, most_rows=most_rows)
+            findings.add(found)
+        elif source.builder == "json" and not options.get("encoding") and recipe.num_rows is None:
+            for path in files:
+                if not has_several_files(path):
+                    check_utf8(path)
+    return findings
+
+
+def _converters(
+    recipe: DatasetRecipe, source: _Source, findings: CsvFindings, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the option with which pandas reads the columns of texts, and of some labels, as texts."""
+    if source.builder != "csv" or not keeps_texts(options):
+        return {}
+    inputs = [column for key, column in recipe.inputs.items() if key != "tokens"]
+    return {"converters": dict.fromkeys([*inputs, *findings.text_columns()], text_or_none)}
+
+
+def _load(name: str, recipe: DatasetRecipe, source: _Source, options: Mapping[str, Any]) -> Any:
+    """Load the splits with `load_dataset`.
+
+    Named files are loaded split by split, so that a column may have a different type in each split.
+    """
+    if source.path != source.builder or not source.local:
+        every = [path for files in source.local.values() for path in files]
+        return _load_part(name, recipe, source, every, {"data_files": source.data_files, **options})
+    splits = {
+        split: _load_part(
+            name, recipe, source, source.local[split], {"data_files": {split: files}, "split": split, **options}
+        )
+        for split, files in source.data_files.items()
+    }
+    return IterableDatasetDict(splits) if recipe.streaming else DatasetDict(splits)
+
+
+def _load_part(
+    name: str, recipe: DatasetRecipe, source: _Source, files: Sequence[str], arguments: Mapping[str, Any]
+) -> Any:
+    """Load some files, and explain errors."""
+    try:
+        return load_dataset(source.path, **arguments)
+    except DataError:
+        raise
+    except LOADING_ERRORS as error:
+        raise explain(name, recipe, error, source.builder, files, arguments) from error
+
+
+def _flattened(name: str, recipe: DatasetRecipe, splits: Any) -> Any:
+    """Return the splits with the columns inside of objects, such as `question.text`, that the recipe names.
+
+    Raises:
+        DataError: if a column of the recipe is inside of a list of objects.
+    """
+    wanted = [*recipe.inputs.values(), *columns_of(recipe.labels)] if recipe.map is None else []
+    flat = {}
+    for split, rows in splits.items():
+        features = rows.features or {}
+        for column in (each for each in wanted if each not in features):
+            _check_inside(f"datasets.{name}", column, features)
+        is_nested = any(column not in features and column.partition(".")[0] in features for column in wanted)
+        flat[split] = rows.flatten() if is_nested and isinstance(rows, Dataset) else rows
+    return type(splits)(flat)
+
+
+def _check_inside(key: str, column: str, features: Mapping[str, Any]) -> None:
+    """Raise an error if a column that is missing is inside of a different column."""
+    for outer, feature in features.items():
+        if isinstance(feature, dict) and column in feature:
+            raise DataError(f"{key}: no column {column!r}. Did you mean '{outer}.{column}', inside of {outer!r}?")
+        inner = feature.feature if isinstance(feature, List) else None
+        if isinstance(inner, dict) and column in inner:
+            raise DataError(
+                f"{key}: no column {column!r}. The rows are in the list {outer!r} of an object. Set `field: {outer}`."
             )
-    if isinstance(error, EmptyDatasetError | DataFilesNotFoundError) and Path(recipe.path).is_dir():
-        return no_rows_in(name, Path(recipe.path))
-    is_id = not recipe.reads_files and not Path(recipe.path).exists()
-    hint = f". There is no file or folder {recipe.path} beside the recipe either" if is_id else ""
-    return DataError(f"datasets.{name}: cannot be loaded: {type(error).__name__}: {one_line(error)}{hint}")
-
-
-def _check_separator(name: str, recipe: DatasetRecipe, loaded: DatasetDict | IterableDatasetDict) -> None:
-    """Check that a CSV file with a different separator is not read as one column."""
-    wanted = {*recipe.inputs.values()}
-    for rows in loaded.values() if "csv" in {format_name(recipe), format_of(recipe).builder} else ():
-        columns = rows.column_names or []
-        if len(columns) == 1 and not wanted <= set(columns):
-            for separator in (each for each in "\t;,|" if each in columns[0]):
-                raise DataError(
-                    f"datasets.{name}: the file has one column, {columns[0]!r:.80}. Set `sep: {json.dumps(separator)}`."
-                )

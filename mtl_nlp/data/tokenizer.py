@@ -18,11 +18,13 @@ def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrai
     Args:
         encoder: a Hub id or folder of an encoder.
         reads_words: whether texts are given as words.
-        **kwargs: further arguments of `AutoTokenizer.from_pretrained`.
+        **kwargs: further arguments of `AutoTokenizer.from_pretrained`. Without `trust_remote_code`, a tokenizer that
+            needs code of its own is refused.
 
     Raises:
         ValueError: if the encoder has no fast tokenizer, which the alignment needs.
     """
+    kwargs = {"trust_remote_code": False, **kwargs}  # by default transformers would ask the user
     tokenizer = AutoTokenizer.from_pretrained(encoder, **kwargs)
     if not tokenizer.is_fast:
         raise ValueError(
@@ -34,6 +36,8 @@ def load_tokenizer(encoder: str, *, reads_words: bool, **kwargs: Any) -> PreTrai
         # Model-specific classes (RoBERTa's) use the argument; the generic class (ModernBERT's) uses only its file.
         for step in _steps_without_prefix_space(tokenizer):
             step.add_prefix_space = True
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:  # decoders; no position reads the padding
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

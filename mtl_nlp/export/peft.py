@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from mtl_nlp.errors import ExportError
 from mtl_nlp.export.stock import check_exportable, export_stock, stock_model
@@ -61,6 +62,7 @@ def export_peft(
         lora_alpha=rank,  # a scale of 1, since lora_B includes the scale of each adapter
         target_modules=[f"{prefix}.{name}" for name in factors],
         modules_to_save=_head_modules(stock),
+        fan_in_fan_out=any(isinstance(stock.get_submodule(f"{prefix}.{name}"), Conv1D) for name in factors),
         use_dora=any(
             options["use_dora"]
             for options in model.config.adapters or ()

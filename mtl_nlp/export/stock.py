@@ -11,10 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mtl_nlp.errors import ExportError
 from mtl_nlp.messages import did_you_mean
-from mtl_nlp.modeling.heads_multitask import stock_class_problem, stock_config
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.modeling.windows_multitask import default_max_length
+from mtl_nlp.run.stock import as_stock_class, check_same_logits
 
 
 def check_exportable(model: MultitaskModel) -> None:
@@ -47,20 +47,16 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     check_exportable(model)
     if task_name not in model.tasks:
         raise ExportError(f"--task {task_name}: no such task. {did_you_mean(task_name, model.tasks)}")
-    task = model.tasks[task_name]
-    if (flaw := stock_class_problem(task, model.config.text_config)) is not None:
-        raise ExportError(f"--task {task_name}: {flaw}. Export it as ONNX: --format onnx.")
     if model.adapters_of(task_name):
         model = model.merge_and_unload(task_name)
-    head = model.heads_by_task[task_name]
-    stock = type(head.stock)(stock_config(task, model.config.text_config)).to(model.dtype)
-    prefix = stock.base_model_prefix
-    encoder = {f"{prefix}.{name}": tensor for name, tensor in model.encoder.state_dict().items()}
-    # For families with a pooler, the head's state contains the pooler under its name in the encoder.
-    stock.load_state_dict(encoder | head.stock.state_dict())
-    if task.kind.scale is not None:
-        _fold(*task.kind.scale, stock, task_name)
-    return stock.eval()
+    try:
+        stock = as_stock_class(model, task_name)
+        check_same_logits(model, stock, task_name)
+    except ValueError as error:
+        raise ExportError(f"--task {task_name}: {error}. Export it as ONNX: --format onnx.") from error
+    if (scale := model.tasks[task_name].kind.scale) is not None:
+        _fold(*scale, stock, task_name)
+    return stock
 
 
 @torch.no_grad()
@@ -99,8 +95,17 @@ def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task
     """
     stock = stock_model(model, task_name)
     tokenizer = copy.deepcopy(tokenizer)
+    if model.heads_by_task[task_name].own_pooling == "last":
+        _read_the_last_sub_word(stock, tokenizer)
     limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
     if limit is not None:  # the only limit that stock pipelines read
         tokenizer.model_max_length = limit
     stock.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _read_the_last_sub_word(stock: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a stock class find the last sub-word before the padding: by the padding id, or at the end (XLNet)."""
+    stock.config.pad_token_id = tokenizer.pad_token_id
+    if stock.config.to_dict().get("summary_type") == "last":
+        tokenizer.padding_side = "left"

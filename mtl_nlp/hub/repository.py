@@ -207,7 +207,7 @@ def push_files(
 def _tokenizer_files(folder: Path) -> dict[str, bytes]:
     """Return the tokenizer's files. Their names depend on the kind of tokenizer, so it is saved again to find them."""
     with tempfile.TemporaryDirectory() as copy:
-        AutoTokenizer.from_pretrained(folder).save_pretrained(copy)
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False).save_pretrained(copy)
         return {path.name: shared_bytes(path) for path in Path(copy).iterdir()}
 
 

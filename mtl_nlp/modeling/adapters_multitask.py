@@ -19,8 +19,8 @@ from torch import nn
 SHARED = "shared"
 """Name of the adapter that applies to all tasks."""
 
-_READING_POSITIONS = {"deberta", "deberta-v2"}
-"""Families whose linear layers also read relative positions, which are not rows of the batch."""
+_NOT_READING_ROWS = {"deberta", "deberta-v2", "led", "longformer", "xlnet"}
+"""Families with linear layers that do not read one input per row: relative positions, or positions before rows."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]*")
 _NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]")
@@ -71,7 +71,7 @@ def supports_mixed_batches(text_config: Any, adapters: Iterable[Mapping[str, Any
         text_config: the encoder's configuration.
         adapters: the options of each adapter, see `MultitaskConfig`.
     """
-    return text_config.model_type not in _READING_POSITIONS and not any(options["use_dora"] for options in adapters)
+    return text_config.model_type not in _NOT_READING_ROWS and not any(options["use_dora"] for options in adapters)
 
 
 def delete_adapter(encoder: nn.Module, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .checks_multitask import check_values
@@ -135,6 +135,11 @@ def _check_types(config: MultitaskConfig) -> None:
     encoder = config.text_config
     if isinstance(encoder, dict) and not isinstance(encoder.get("model_type"), str):
         raise ValueError(f"`text_config` should have a `model_type`. Found {encoder.get('model_type')!r:.80}.")
+    if isinstance(encoder, dict) and encoder["model_type"] not in CONFIG_MAPPING:
+        raise ValueError(
+            f"`text_config`: transformers has no model of the type {encoder['model_type']!r:.80}. For an encoder with "
+            f"code of its own, first import the module that registers its classes."
+        )
     for key, value, valid, rule in (
         ("text_config", encoder, isinstance(encoder, dict | PreTrainedConfig | None), "an object"),
         ("tasks", config.tasks, isinstance(config.tasks, list | tuple | None), "a list"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +24,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
 )
 
+from .encoders_multitask import (
+    as_buffers,
+    build_encoder,
+    default_pooling,
+    encoder_arguments,
+    has_global_attention,
+    is_part_of_encoder_decoder,
+    reads_left_context,
+)
 from .head_types_multitask import HEADS, head_options, registered_name
 from .tasks_multitask import Task
 
@@ -36,6 +47,16 @@ _STOCK = {
     ),
 }
 """The transformers classes that a label kind can have as its `auto_class`, with the families that support them."""
+
+
+@dataclass
+class HiddenStates(BaseModelOutputWithPooling):
+    """The output of [`HiddenStatesAsEncoder`], with the fields that the stock classes of all families pass on."""
+
+    past_key_values: None = None
+    mems: None = None
+    global_attentions: None = None
+    entity_hidden_states: None = None
 
 
 class HiddenStatesAsEncoder(nn.Module):
@@ -51,14 +72,14 @@ class HiddenStatesAsEncoder(nn.Module):
         self.pooler = parts.get("pooler")
         self.pooler_activation = parts.get("pooler_activation")
 
-    def forward(self, *args: object, inputs_embeds: torch.Tensor, **kwargs: object) -> BaseModelOutputWithPooling:
+    def forward(self, *args: object, inputs_embeds: torch.Tensor, **kwargs: object) -> HiddenStates:
         """Return `inputs_embeds`, shape (rows, length, hidden), as the last hidden states, and the pooler's output."""
         pooled = None
         if self.pooler is not None and self.pooler_activation is not None:  # ALBERT's pooler is a bare linear layer
             pooled = self.pooler_activation(self.pooler(inputs_embeds[:, 0]))
         elif self.pooler is not None:
             pooled = self.pooler(inputs_embeds)
-        return BaseModelOutputWithPooling(last_hidden_state=inputs_embeds, pooler_output=pooled)
+        return HiddenStates(last_hidden_state=inputs_embeds, pooler_output=pooled)
 
 
 class PlainHead(nn.Module):
@@ -112,7 +133,8 @@ class TaskHead(nn.Module):
     def __init__(self, task: Task, text_config: PreTrainedConfig) -> None:
         super().__init__()
         self.kind = task.kind
-        self.pools_mean = task.pools_mean
+        self.pooled_by = fit_to_encoder(task, text_config).pooled_by
+        self.own_pooling = default_pooling(text_config)
         self.label_smoothing = 0.0
         config = stock_config(task, text_config)
         self.own_type = registered_name(task.head)
@@ -121,6 +143,7 @@ class TaskHead(nn.Module):
             self.own = HEADS[self.own_type](config, self.kind.level, **head_options(task.head))
         elif self.has_stock_class:
             self.stock = _without_encoder(_STOCK[self.kind.auto_class][0], config)
+            self._arguments = encoder_arguments(self.stock)
         else:
             self.plain = PlainHead(config, self.kind.level, **head_options(task.head))
 
@@ -147,18 +170,25 @@ class TaskHead(nn.Module):
         Raises:
             ValueError: if a head from outside of this package returns logits of a different shape.
         """
-        if self.pools_mean:
-            mask = attention_mask[..., None].to(hidden_states.dtype)
-            # The mean becomes the only sub-word of the text, so every family's head reads the mean.
-            hidden_states = (hidden_states * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+        if self.pooled_by is not None and (self.pooled_by != "cls" or self.own_pooling != "cls"):
+            # The result becomes the only sub-word of the text, so every family's head reads the result.
+            hidden_states = pool(hidden_states, attention_mask, self.pooled_by)[:, None]
             attention_mask = torch.ones_like(attention_mask[:, :1])
         if self.has_stock_class:
-            outputs = self.stock(inputs_embeds=hidden_states, attention_mask=attention_mask).logits
+            outputs = self._stock_outputs(hidden_states, attention_mask)
         elif self.own_type is None:
             outputs = self.plain(hidden_states, attention_mask)
         else:
             outputs = self._own_outputs(hidden_states, attention_mask)
         return self.kind.in_units(outputs)
+
+    def _stock_outputs(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        read: dict[str, torch.Tensor] = {"attention_mask": attention_mask}
+        if self.pooled_by is not None and self.own_pooling == "last":  # the class counts the ids to find the last one
+            read["input_ids"] = attention_mask
+        if "global_attention_mask" in self._arguments:  # the class would make one from the ids
+            read["global_attention_mask"] = attention_mask
+        return self.stock(inputs_embeds=hidden_states, **read).logits
 
     def _own_outputs(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         outputs = self.own(hidden_states, attention_mask)
@@ -185,19 +215,63 @@ class TaskHead(nn.Module):
         return self.kind.loss_sum(logits, targets, weights, label_smoothing=smoothing)
 
 
+def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Return one vector per text, shape (rows, hidden).
+
+    Args:
+        hidden_states: shape (rows, length, hidden).
+        attention_mask: shape (rows, length), 0 for padding, on either side.
+        pooling: `cls`, `mean` or `last`, see [`SequenceTask`].
+    """
+    if pooling == "mean":
+        mask = attention_mask[..., None].to(hidden_states.dtype)
+        return (hidden_states * mask).sum(1) / mask.sum(1)
+    if pooling == "last":
+        places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        last = (attention_mask * places).argmax(1)[:, None, None]
+        return hidden_states.gather(1, last.expand(-1, -1, hidden_states.shape[-1]))[:, 0]
+    return hidden_states[:, 0]
+
+
+def fit_to_encoder(task: Task, text_config: PreTrainedConfig) -> Task:
+    """Return a copy of a task with the default pooling of the encoder's family, unless the task has a pooling.
+
+    Raises:
+        ValueError: if the task reads the first sub-word of an encoder whose first sub-word reads no other.
+    """
+    fitted = task.with_default_pooling(default_pooling(text_config))
+    if fitted.pooled_by == "cls" and registered_name(task.head) is None and reads_left_context(text_config):
+        raise ValueError(
+            f"Task {task.name!r}: `pooling` should be last or mean for a {text_config.model_type} encoder, whose first "
+            f"sub-word does not read the text. Found 'cls'."
+        )
+    return fitted
+
+
 def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
-    """Return whether the encoder's family has a stock class for the level of the task."""
-    return type(text_config) in _STOCK[task.kind.auto_class][1]
+    """Return whether the encoder's family has a stock class for the level of the task, with the same encoder.
+
+    The stock classes of encoder-decoders for texts (T5, BART) also run the decoder.
+    """
+    exists = type(text_config) in _STOCK[task.kind.auto_class][1]
+    return exists and (not is_part_of_encoder_decoder(text_config) or _runs_the_encoder(task, text_config))
+
+
+def _runs_the_encoder(task: Task, text_config: PreTrainedConfig) -> bool:
+    """Return whether the family's stock class has an encoder of the same class as the multitask model."""
+    with torch.device("meta"):
+        stock = _STOCK[task.kind.auto_class][0].from_config(copy.deepcopy(text_config))
+        return type(stock.base_model) is type(build_encoder(copy.deepcopy(text_config)))
 
 
 def stock_config(task: Task, text_config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the configuration of the family's stock class for one task."""
-    config = copy.deepcopy(text_config)
+    config, pooling = copy.deepcopy(text_config), fit_to_encoder(task, text_config).pooled_by
     names = task.kind.output_names
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
     config.problem_type = task.kind.problem_type
-    if task.pools_mean and "classifier_pooling" in config.to_dict():
+    if pooling == "mean" and "classifier_pooling" in config.to_dict():
         config.classifier_pooling = "mean"
     return config
 
@@ -208,17 +282,43 @@ def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None
     if task.head is not None:
         return "its head is not that of a transformers class (`head`)"
     if not has_stock_class(task, text_config):
-        return f"transformers has no {family} class for {task.type}"
-    if task.pools_mean and "classifier_pooling" not in text_config.to_dict():
+        of_encoder = " that runs the encoder alone" if is_part_of_encoder_decoder(text_config) else ""
+        return f"transformers has no {family} class for {task.type}{of_encoder}"
+    if isinstance(MODEL_MAPPING.get(type(text_config), None), tuple) and not _runs_the_encoder(task, text_config):
+        return f"the {family} class of transformers for {task.type} has a different encoder"  # Funnel for texts
+    pooling = fit_to_encoder(task, text_config).pooled_by
+    if pooling is None:
+        if has_global_attention(text_config):
+            return f"the {family} class of transformers for {task.type} has no global attention on the first sub-word"
+        return None
+    if pooling == "mean" and "classifier_pooling" not in text_config.to_dict():
         return f"no {family} class of transformers supports mean pooling (`pooling: mean`)"
+    if pooling != "mean" and pooling != default_pooling(text_config):
+        return f"no {family} class of transformers reads this sub-word (`pooling: {pooling}`)"
     return None
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedModel:
     """Build a stock class with its encoder replaced, without allocating the encoder's weights."""
     device = torch.empty(0).device
+    if config.pad_token_id is None:  # the classes of decoders refuse several rows without padding
+        config.pad_token_id = 0
     with torch.device("meta"):
         stock = auto_class.from_config(config)
-    setattr(stock, stock.base_model_prefix, HiddenStatesAsEncoder(stock.base_model))
+        stand_in = HiddenStatesAsEncoder(stock.base_model)
+        setattr(stock, stock.base_model_prefix, stand_in)
+        pooler = stand_in.pooler
+        if pooler is not None and [*pooler.parameters()] and not _reads_pooler(stock, pooler):
+            as_buffers(pooler, [name for name, _ in pooler.named_parameters()])
     # The weights stay uninitialised here. The multitask model's post_init calls the stock class's own _init_weights.
     return stock.to_empty(device=device)
+
+
+def _reads_pooler(stock: PreTrainedModel, pooler: nn.Module) -> bool:
+    """Return whether the logits of a stock class without its encoder depend on the pooler."""
+    parameters = list(pooler.parameters())
+    hidden = torch.zeros(1, 1, stock.config.hidden_size, dtype=parameters[0].dtype)
+    logits = stock(inputs_embeds=hidden, attention_mask=torch.ones(1, 1, dtype=torch.long)).logits
+    return any(each is not None for each in torch.autograd.grad(logits.sum(), parameters, allow_unused=True))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 from transformers.utils.peft_utils import check_peft_version
 
 from .adapters_multitask import RoutedLayer, routed_layers
@@ -129,7 +130,8 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     PEFT's default `target_modules` of the family, and the layers that match a regular expression, are stored by name.
 
     Raises:
-        ValueError: if an option is not supported, or PEFT has no default `target_modules` for the family.
+        ValueError: if an option is not supported, PEFT has no default `target_modules` for the family, or the encoder
+            has no linear layers.
     """
     given, default = adapter_config.to_dict(), LoraConfig().to_dict()
     for key in sorted(given.keys() - {*ADAPTER_OPTIONS, "task_type", "inference_mode", "base_model_name_or_path"}):
@@ -141,6 +143,11 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
     options = {key: given[key] for key in ADAPTER_OPTIONS}
     targets: Any = adapter_config.target_modules
     family = encoder.config.model_type
+    if not _linear_layers(encoder):  # SqueezeBERT has convolutions
+        raise ValueError(
+            f"a {family} encoder has no linear layers, which adapters change. Leave out `adapters`, or choose an "
+            f"encoder of a different family."
+        )
     if targets is None:
         targets = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(family)
         if targets is None:
@@ -171,15 +178,18 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
     check_peft_version(_MIN_PEFT_VERSION)
     layers = _target_layers(encoder, options["target_modules"])
     for layer_name, layer in layers.items():
-        smallest = min(layer.in_features, layer.out_features)
+        inputs, outputs = (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
+        smallest = min(inputs, outputs)
         if not 0 < options["r"] <= smallest:
             raise ValueError(
-                f"`r` should be between 1 and {smallest}, since {layer_name} has {layer.in_features} inputs and "
-                f"{layer.out_features} outputs. Found {options['r']}. Lower `r`, or leave the layer out of "
+                f"`r` should be between 1 and {smallest}, since {layer_name} has {inputs} inputs and {outputs} "
+                f"outputs. Found {options['r']}. Lower `r`, or leave the layer out of "
                 f"`target_modules`."
             )
     adapter_config = LoraConfig(**{key: options[key] for key in ADAPTER_OPTIONS} | {"target_modules": list(layers)})
-    adapter_config._register_custom_module({nn.Linear: RoutedLinear})
+    adapter_config._register_custom_module({nn.Linear: RoutedLinear, Conv1D: RoutedLinear})
+    # GPT-2's linear layers, whose weights are transposed. No family of transformers has both kinds.
+    adapter_config.fan_in_fan_out = any(isinstance(_plain_layer(layer), Conv1D) for layer in layers.values())
     trainable = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # expected after the first adapter
@@ -189,13 +199,19 @@ def inject_adapter(encoder: nn.Module, name: str, options: Mapping[str, Any]) ->
 
 
 def _linear_layers(encoder: nn.Module) -> dict[str, Any]:
-    """Return the linear layers, with and without adapters, by full name."""
+    """Return the linear layers, with and without adapters, by full name; not those that no head reads."""
     inside = tuple(f"{name}." for name in routed_layers(encoder))
     return {
         name: module
         for name, module in encoder.named_modules()
-        if isinstance(module, nn.Linear | RoutedLinear) and not name.startswith(inside)
+        if isinstance(module, nn.Linear | Conv1D | RoutedLinear)
+        and not name.startswith(inside)
+        and any(True for _ in module.parameters())
     }
+
+
+def _plain_layer(layer: Any) -> nn.Module:
+    return layer.get_base_layer() if isinstance(layer, RoutedLinear) else layer
 
 
 def _last_names(names: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
 from .adapters_multitask import (
@@ -20,6 +18,7 @@ from .adapters_multitask import (
     supports_mixed_batches,
 )
 from .configuration_multitask import MultitaskConfig
+from .encoders_multitask import build_encoder, encoder_arguments, encoder_inputs, encoder_state
 from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import count_step, joint_loss, unit_weights, zero_loss
 from .parts_multitask import ModelParts, check_labels
@@ -88,7 +87,8 @@ class MultitaskModel(ModelParts):
             raise ValueError("A MultitaskModel needs at least one task. Found none in the configuration.")
         for task in self.tasks.values():
             check_labels(task)
-        self.encoder = AutoModel.from_config(config.text_config, **_no_pooler(config.text_config))
+        self.encoder = build_encoder(config.text_config)
+        self._encoder_arguments = encoder_arguments(self.encoder)
         # A list, since task names such as "a.b" or "forward" are not valid keys of a ModuleDict.
         self.heads = nn.ModuleList([TaskHead(task, config.text_config) for task in self.tasks.values()])
         self.post_init()
@@ -123,7 +123,10 @@ class MultitaskModel(ModelParts):
         Raises:
             ValueError: if there are no tasks, a task has no labels, or a weight of the encoder is not finite.
         """
-        pretrained = AutoModel.from_pretrained(encoder, **{"dtype": torch.float32, **kwargs})
+        # By default transformers would ask the user whether to run code of the encoder's repository.
+        pretrained = AutoModel.from_pretrained(
+            encoder, **{"dtype": torch.float32, "trust_remote_code": False, **kwargs}
+        )
         check_finite(pretrained.named_parameters())
         config = MultitaskConfig(
             text_config=pretrained.config,
@@ -134,9 +137,8 @@ class MultitaskModel(ModelParts):
             attn_implementation=pretrained.config._attn_implementation,
         )
         model = cls(config).to(pretrained.dtype)
+        model.encoder.load_state_dict(encoder_state(pretrained, model.encoder))
         state = pretrained.state_dict()
-        kept = model.encoder.state_dict().keys()
-        model.encoder.load_state_dict({name: state[name] for name in kept})
         for head in model.heads:
             if head.encoder_stand_in is not None:
                 own = head.encoder_stand_in.state_dict().keys()
@@ -274,7 +276,7 @@ class MultitaskModel(ModelParts):
             chosen = slice(None) if encoder_pass.rows is None else encoder_pass.rows
             read = {key: value[chosen] for key, value in inputs.items()}
             with routed(encoder_pass.route):
-                hidden = self.encoder(**read).last_hidden_state
+                hidden = self.encoder(**encoder_inputs(self._encoder_arguments, read)).last_hidden_state
             for name, positions in encoder_pass.positions.items():
                 index = slice(None) if positions is None else positions
                 logits[name] = heads[name](hidden[index], read["attention_mask"][index])
@@ -298,14 +300,3 @@ class MultitaskModel(ModelParts):
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
         super()._set_gradient_checkpointing(enable, checkpointing_routed(gradient_checkpointing_func), **kwargs)
-
-
-def _no_pooler(text_config: Any) -> dict[str, bool]:
-    """Return the argument that builds the encoder without a pooler, if the family has one.
-
-    The heads have their own poolers, and the encoder's unused pooler would get no gradient.
-    """
-    encoder_class = MODEL_MAPPING.get(type(text_config), None)
-    if encoder_class is not None and "add_pooling_layer" in inspect.signature(encoder_class.__init__).parameters:
-        return {"add_pooling_layer": False}
-    return {}

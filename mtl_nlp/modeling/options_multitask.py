@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final
@@ -31,7 +32,7 @@ def number_option(task: str, key: str, value: Any, *, least: float | None = 0.0)
     """
     if value is None:
         return None
-    if not _is_number(value) or (least is not None and value < least):
+    if not is_finite_number(value) or (least is not None and value < least):
         rule = "a finite number" if least is None else f"a finite number of at least {least:g}"
         raise ValueError(f"Task {task!r}: `{key}` should be {rule}. Found {value!r:.80}.")
     return float(value)
@@ -45,7 +46,7 @@ def threshold_option(task: str, value: Any) -> float | str:
     """
     if value == TUNED:
         return TUNED
-    if not _is_number(value) or not 0.0 < value < 1.0:
+    if not is_finite_number(value) or not 0.0 < value < 1.0:
         raise ValueError(
             f"Task {task!r}: `threshold` should be a number above 0 and below 1, or `{TUNED}`. Found {value!r:.80}."
         )
@@ -69,7 +70,7 @@ def weights_option(
     """
     if value is None or (isinstance(value, str) and value in words):
         return value
-    if not isinstance(value, Mapping) or not all(_is_number(each) and each >= 0 for each in value.values()):
+    if not isinstance(value, Mapping) or not all(is_finite_number(each) and each >= 0 for each in value.values()):
         rule = " or ".join([*words, "a map from labels to finite numbers of at least 0"])
         raise ValueError(f"Task {task!r}: `{key}` should be {rule}. Found {value!r:.80}.")
     found = {str(label): float(each) for label, each in value.items()}
@@ -117,5 +118,7 @@ def best_threshold(scores: Sequence[float], is_positive: Sequence[bool]) -> floa
     return min(candidates, key=lambda cut: abs(cut - THRESHOLD))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite_number(value: Any) -> bool:
+    """Return whether a value is a finite number. A boolean and an integer that no float can hold are none."""
+    # A comparison, since `math.isfinite` fails for such an integer.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

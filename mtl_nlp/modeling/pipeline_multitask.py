@@ -19,7 +19,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .checks_multitask import check_tokenizer
 from .configuration_multitask import MultitaskConfig
 from .label_kinds_multitask import PREDICTED, TopK
-from .windows_multitask import Window, default_max_length, tokenize_texts, tokenize_words
+from .windows_multitask import Window, added_tokens, default_max_length, tokenize_texts, tokenize_words
 from .words_multitask import Word, split_words
 
 _SORTED_BATCHES = 32
@@ -52,6 +52,8 @@ class MultitaskPipeline(ChunkPipeline):
     """The pipeline for all tasks of a multitask model, `pipeline("multitask", model=…)`.
 
     An input is a text, `{"text": …, "text_pair": …}`, or `{"tokens": [...]}` with words that are not split further.
+    If the model has tasks on words, a text is split as in `mtl_nlp.modeling.words_multitask`, and tokens that were
+    added to the tokenizer (`[E1]`) stay whole.
     The pipeline accepts one input, a list, or any other iterable, such as a generator or a dataset's column. The answer
     to an input is a dict with one entry per task, in the format of the stock pipelines: words or spans for
     [`TokenClassification`], and `[{"label", "score"}]` for all other tasks. Offsets of `tokens` refer to the words
@@ -200,7 +202,8 @@ class MultitaskPipeline(ChunkPipeline):
 
     def preprocess(self, inputs: Sequence[str | dict[str, Any]], **kwargs: Any) -> list[_Text]:
         """Split inputs into words, tokenize them together, and cut them into windows."""
-        parsed = [parse_input(item) for item in inputs]
+        whole = added_tokens(self.tokenizer)
+        parsed = [parse_input(item, whole) for item in inputs]
         pairs = [item.get("text_pair") if isinstance(item, dict) else None for item in inputs]
         seconds = [None if pair is None else _replace_surrogates(pair) for pair in pairs]
         windows: dict[int, list[Window]] = {}
@@ -221,7 +224,8 @@ class MultitaskPipeline(ChunkPipeline):
             if not config.reads_words:
                 return tokenize_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
             tokens = [[word.text for word in words] for _, words in texts]
-            seconds = None if pairs is None else [[word.text for word in split_words(pair)] for pair in pairs]
+            whole = added_tokens(self.tokenizer)
+            seconds = None if pairs is None else [[word.text for word in split_words(pair, whole)] for pair in pairs]
             return tokenize_words(self.tokenizer, tokens, seconds, max_length=limit, stride=config.stride)
 
     def _forward(self, model_inputs: dict[str, Any], tasks: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
@@ -274,8 +278,12 @@ def _checked_inputs(inputs: Iterable[Any]) -> Iterator[Any]:
         yield item
 
 
-def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
+def parse_input(inputs: str | dict[str, Any], whole: Sequence[str] = ()) -> tuple[str, list[Word]]:
     """Return the text of a pipeline input, or the first text of a pair, and its words.
+
+    Args:
+        inputs: the input.
+        whole: the tokens of the tokenizer that are one word, see `added_tokens`.
 
     Raises:
         ValueError: if the input does not have one of the formats that [`MultitaskPipeline`] accepts.
@@ -283,7 +291,7 @@ def parse_input(inputs: str | dict[str, Any]) -> tuple[str, list[Word]]:
     check_input(inputs)
     if isinstance(inputs, str) or "text" in inputs:
         text = _replace_surrogates(inputs if isinstance(inputs, str) else inputs["text"])
-        return text, split_words(text)
+        return text, split_words(text, whole)
     words, start = [], 0
     tokens = [_replace_surrogates(token) for token in inputs["tokens"]]
     for token in tokens:

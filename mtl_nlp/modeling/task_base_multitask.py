@@ -129,9 +129,9 @@ class Task(abc.ABC):
         return len(self.kind.output_names)
 
     @property
-    def pools_mean(self) -> bool:
-        """Whether the head reads the mean over all sub-words."""
-        return False
+    def pooled_by(self) -> str | None:
+        """The input of a head on texts, see [`SequenceTask`]; None for a head on words."""
+        return None
 
     @property
     def finds_spans(self) -> bool:
@@ -203,6 +203,10 @@ class Task(abc.ABC):
         """Return a copy of the task with the scores of its label kind."""
         return dataclasses.replace(self, metrics=None, primary=None)
 
-    def beside_words(self) -> Task:
-        """Return the task with the default options for a model with tasks that label words; by default the same."""
+    def with_default_pooling(self, pooling: str) -> Task:
+        """Return a copy of the task with an input of its head on texts, unless the task has one; by default the same.
+
+        Args:
+            pooling: `cls`, `mean` or `last`.
+        """
         return self

@@ -30,7 +30,7 @@ from .task_base_multitask import Task
 from .text_kinds_multitask import THRESHOLD, ClassesPerText, ClassPerText, NumberPerText
 from .word_kinds_multitask import ClassPerWord, SpansOfWords
 
-POOLINGS = ("cls", "mean")
+POOLINGS = ("cls", "mean", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,30 +120,33 @@ class SequenceTask(Task):
     """A task with a label per text or pair of texts.
 
     Args:
-        pooling: the input of the head: `cls` for the first sub-word, as in the stock class of the encoder's family, or
-            `mean` for the mean over all sub-words.
+        pooling: the input of the head: `cls` for the first sub-word, `mean` for the mean over all sub-words, or `last`
+            for the last sub-word that is not padding. By default the input of the stock class of the encoder's family,
+            see `default_pooling`.
     """
 
-    pooling: str = "cls"
+    pooling: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.pooling not in POOLINGS:
+        if self.pooling is not None and self.pooling not in POOLINGS:
             raise ValueError(
                 f"Task {self.name!r}: `pooling` should be one of {', '.join(POOLINGS)}. Found {self.pooling!r}."
             )
 
-    def beside_words(self) -> Task:
-        """Return the task with mean pooling: the first sub-word serves the tasks that label words.
+    def with_default_pooling(self, pooling: str) -> Task:
+        """Return a copy of the task with an input of its head, unless the task has one.
 
         A registered head reads all sub-words, and pools them itself.
         """
-        return self if registered_name(self.head) is not None else dataclasses.replace(self, pooling="mean")
+        if self.pooling is not None:
+            return self
+        return dataclasses.replace(self, pooling="cls" if registered_name(self.head) is not None else pooling)
 
     @property
-    def pools_mean(self) -> bool:
-        """Whether the head reads the mean over all sub-words."""
-        return self.pooling == "mean"
+    def pooled_by(self) -> str | None:
+        """The input of the head; None while the encoder, which decides the default, is not known."""
+        return self.pooling
 
 
 @dataclass(frozen=True, kw_only=True)

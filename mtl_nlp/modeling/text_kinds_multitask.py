@@ -41,7 +41,8 @@ class ClassPerText(OneClassKind, TextKind):
         """Return a class name; integers and booleans become names."""
         if isinstance(value, str | int | np.integer):
             return str(value)
-        raise ValueError(f"expected a class name or number; found {value!r:.80}")
+        remedy = ". To predict the number itself, set `type: regression`" if isinstance(value, float) else ""
+        raise ValueError(f"expected a class name or number; found {value!r:.80}{remedy}")
 
     def names_in(self, label: str) -> Iterable[str]:
         """Return the class name as the only name."""

@@ -59,10 +59,27 @@ def encoder_max_length(text_config: PreTrainedConfig) -> int | None:
     by this number.
     """
     encoder = text_config.to_dict()
-    positions = encoder.get("max_position_embeddings")
+    positions = encoder.get(text_config.attribute_map.get("max_position_embeddings", "max_position_embeddings"))
     if positions is None or positions <= 0:
         return None
     return positions - (encoder["pad_token_id"] + 1 if encoder["model_type"] in _NUMBERED_FROM_PADDING else 0)
+
+
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens that were added to a tokenizer, each of which is one word of a text, such as `[E1]`.
+
+    The special tokens of the model itself (`[CLS]`, …) and tokens with white space are left out.
+    """
+    own = {
+        tokenizer.pad_token,
+        tokenizer.cls_token,
+        tokenizer.sep_token,
+        tokenizer.unk_token,
+        tokenizer.mask_token,
+        tokenizer.bos_token,
+        tokenizer.eos_token,
+    }
+    return sorted(token for token in tokenizer.get_added_vocab().keys() - own if token.split() == [token])
 
 
 def tokenize_texts(
@@ -78,7 +95,10 @@ def tokenize_texts(
         ValueError: if the special tokens alone are more than `max_length`.
     """
     encoding = tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
-    return [[_window(encoding, row, _truncated(tokenizer, encoding, row, max_length))] for row in range(len(texts))]
+    return [
+        [_window(tokenizer, encoding, row, _truncated(tokenizer, encoding, row, max_length))]
+        for row in range(len(texts))
+    ]
 
 
 def tokenize_words(
@@ -120,7 +140,7 @@ def tokenize_words(
     for row in range(len(texts)):
         kept = _truncated(tokenizer, encoding, row, None if pairs is None else max_length)
         all_word_ids = window_word_ids(encoding, row)
-        window, word_ids = _window(encoding, row, kept), [all_word_ids[position] for position in kept]
+        window, word_ids = _window(tokenizer, encoding, row, kept), [all_word_ids[position] for position in kept]
         if max_length is not None and len(window.input_ids) > max_length:
             encoded.append(_cut(window, word_ids, max_length, stride))
         else:
@@ -161,12 +181,15 @@ def _replace_silent_words(
     return found
 
 
-def _window(encoding: BatchEncoding, row: int, kept: Sequence[int]) -> Window:
-    """Return the window of the given positions of a row, without words."""
+def _window(tokenizer: PreTrainedTokenizerBase, encoding: BatchEncoding, row: int, kept: Sequence[int]) -> Window:
+    """Return the window of the given positions of a row, without words.
+
+    A tokenizer without special tokens (GPT-2) has no sub-word for an empty text, which is read as one padding token.
+    """
     input_ids, type_ids = encoding["input_ids"][row], encoding.get("token_type_ids")
     return Window(
-        [input_ids[position] for position in kept],
-        None if type_ids is None else [type_ids[row][position] for position in kept],
+        [input_ids[position] for position in kept] or [tokenizer.pad_token_id],
+        None if type_ids is None else [type_ids[row][position] for position in kept] or [0],
         lost=len(input_ids) - len(kept),
     )
 

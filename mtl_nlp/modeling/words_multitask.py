@@ -14,12 +14,16 @@ The rules, in order, at each position of the text:
    `?!`), and so are sequences of emoji.
 6. Every other character except white space is a word, such as each Chinese or Japanese character. Hyphenated words
    are split: `five - star`.
+
+The other scripts without spaces between words (Thai, Lao, Khmer, Burmese) are not split.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -31,7 +35,8 @@ _ADDRESS = r"[^\s<>\"]*[^\s<>\".,;:!?')\]}]"
 _LETTER = r"[^\W_]"
 # The combining marks of all scripts (accents, vowel signs, variation selectors), and the two zero-width joiners.
 _MARKS = f"[{''.join(chr(c) for c in range(0x300, 0x1F000) if unicodedata.category(chr(c))[0] == 'M')}\u200c\u200d]"
-_IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"
+# Kana, and the ideographs that BERT's tokenizers split into single characters.
+_IDEOGRAPH = r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
 _EMOJI = r"[\U0001f1e6-\U0001faff\u2600-\u27bf]"
 # Repetitions are bounded, as the parts of addresses are, so that no text takes quadratic time.
 _WORD = re.compile(
@@ -68,18 +73,40 @@ class Word(NamedTuple):
     end: int
 
 
-def split_words(text: str) -> list[Word]:
+def split_words(text: str, whole: Sequence[str] = ()) -> list[Word]:
     """Split a raw text into words by the rules in this module's docstring.
+
+    Args:
+        text: the text.
+        whole: texts that are one word wherever a word can start, such as tokens that were added to a tokenizer. A text
+            that begins or ends with a letter or digit does not cut a longer word.
 
     Returns:
         The words in order, with character offsets into `text`. The joined words are the text without white space.
     """
     words: list[Word] = []
-    for match in _WORD.finditer(text):
+    for match in _pattern(tuple(whole)).finditer(text):
         word, start = match.group(), match.start()
         cut = _CONTRACTIONS.get(word.lower(), 0)
         borders = [cut, len(word)] if cut else [len(word)]
         while len(borders) < 3 and (clitic := _CLITICS.match(word, 0, borders[0])):  # `shouldn't've` has two
             borders.insert(0, clitic.start("clitic"))
+        if match.lastgroup == "whole":
+            borders = [len(word)]
         words += [Word(word[a:b], start + a, start + b) for a, b in pairwise([0, *borders])]
     return words
+
+
+@lru_cache(maxsize=8)
+def _pattern(whole: tuple[str, ...]) -> re.Pattern[str]:
+    """Return the pattern of a word, with the given texts before all other rules."""
+    if not whole:
+        return _WORD
+    kept = "|".join(_kept(each) for each in sorted(whole, key=len, reverse=True))
+    return re.compile(f"(?P<whole>{kept})|{_WORD.pattern}")
+
+
+def _kept(text: str) -> str:
+    """Return the pattern of a text that does not cut a longer word."""
+    start, end = (r"(?<!\w)" if re.match(r"\w", text) else ""), (r"(?!\w)" if re.search(r"\w$", text) else "")
+    return f"{start}{re.escape(text)}{end}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-_LARGEST = 3.4028234e38
+LARGEST = 3.4028234e38
 """The largest number of float32, rounded down."""
 
 
@@ -36,21 +36,6 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"`{name}` should be finite and above 0. Found {value}.")
 
 
-def check_fits_float32(name: str, value: float) -> None:
-    """Check that a number that is not negative is finite in float32, the type of weights.
-
-    Args:
-        name: the name of the argument, for the message.
-        value: the value of the argument.
-
-    Raises:
-        ValueError: if the number is negative, NaN, or infinite in float32.
-    """
-    check_not_negative(name, value)
-    if value > _LARGEST:
-        raise ValueError(f"`{name}` should be at most {_LARGEST:.2g}, the limit of float32. Found {value}.")
-
-
 LossWeight = float | Sequence[float]
 """The weight of a task in the joint loss; a pair moves linearly from its first to its second value in training."""
 
@@ -74,7 +59,7 @@ def check_loss_weight(weight: LossWeight) -> None:
     Raises:
         ValueError: if the weight is negative, infinite or NaN, or is neither a number nor a pair of numbers.
     """
-    if not all(0.0 <= end <= _LARGEST for end in ends_of(weight)):
+    if not all(0.0 <= end <= LARGEST for end in ends_of(weight)):
         raise ValueError(f"should be finite and at least 0. Found {weight}.")
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import one_line
+from mtl_nlp.recipe.plain_yaml import load_yaml
 
 _QUOTED = re.compile(r"(['\"])(?!<).{3,}\1")
 
@@ -58,18 +59,37 @@ def parse_yaml(text: str) -> dict[str, Any]:
             such as `!!set`. The message continues a sentence that starts with the name of the file.
     """
     try:
-        data = yaml.safe_load(text)
+        data = load_yaml(text)
     except yaml.MarkedYAMLError as error:
         # The complete message quotes the line, which may hold a secret, and `problem` quotes aliases and tags.
-        problem = _QUOTED.sub("…", str(error.problem))
-        where = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
-        raise ValueError(f"is not valid YAML: {problem}{where}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-31
+        problem, mark = _QUOTED.sub("…", str(error.problem)), error.problem_mark
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        lines = [] if mark is None else text.splitlines()[mark.line : mark.line + 1]
+        raise ValueError(f"is not valid YAML: {problem}{_advice(str(error.problem), lines)}{where}.") from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: a tag of a different type than its value
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")
     _check_values(data)
     return data
+
+
+def _advice(problem: str, lines: list[str]) -> str:
+    """Return a remedy for a frequent problem; empty for any other.
+
+    Args:
+        problem: the problem that PyYAML names.
+        lines: the line with the problem, if it is known.
+    """
+    if "'\\t'" in problem:
+        return " (indent with spaces instead of tabs)"
+    if problem.startswith("expected ',' or") and any("${" in line for line in lines):
+        return " (a variable inside {} or [] needs quotes)"
+    return ""
 
 
 def _check_values(data: Any) -> None:
@@ -82,7 +102,7 @@ def _check_values(data: Any) -> None:
             open_values += value.values() if isinstance(value, dict) else value
         elif isinstance(value, tuple | set | bytes):  # `!!omap`, `!!pairs`, `!!set` and `!!binary`
             # Secrets and local paths are found in mappings, lists and texts.
-            raise ValueError(f"should have only mappings, lists, texts, numbers and dates. Found {_TAGS[type(value)]}.")
+            raise ValueError(f"should have only mappings, lists, texts and numbers. Found {_TAGS[type(value)]}.")
 
 
 def _is_small(data: Any) -> bool:
@@ -110,6 +130,6 @@ def _override(data: dict[str, Any], override: str) -> None:
         if not isinstance(section, dict):
             raise RecipeError(f"--set {key}: {parent!r} is a value, not a section.")
     try:
-        section[last] = yaml.safe_load(value)
+        section[last] = load_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {key}: the value is not valid YAML.") from error

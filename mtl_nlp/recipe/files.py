@@ -19,7 +19,7 @@ ENDINGS = {
 }
 """The ending of a file -> the name of its format, as in `path: csv`. A `.txt` file is a file of columns."""
 
-_COMPRESSED = (".gz", ".bz2", ".xz")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 """Endings that follow the ending of the format, such as `.csv.gz`."""
 
 _STARTS = ("/", "./", "../", "~")

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mtl_nlp.messages import conceal, did_you_mean
+from mtl_nlp.recipe.plain_yaml import Unquoted
 from mtl_nlp.recipe.resume import section_of
-from mtl_nlp.recipe.variables import has_variable, value_at
+from mtl_nlp.recipe.variables import Place, has_variable, value_at
 
 
 def explain(error: ValidationError, written: Mapping[str, Any], schema: type[BaseModel]) -> str:
@@ -42,14 +43,45 @@ def explain(error: ValidationError, written: Mapping[str, Any], schema: type[Bas
         # Each type that a key may have is a problem of its own.
         rules = dict.fromkeys(_rule_of(each) for each in problems if _key_of(each) == where)
         message = f"should be {' or '.join(rules)}. Found {found:.80}"
+        is_for_text = "a text" in rules and "true or false" not in rules
+        if is_for_text and isinstance(first["input"], bool | int | float):
+            message += ". YAML reads it so; write it in quotes"
         if first["type"] == "literal_error" and (near := get_close_matches(str(first["input"]), _literals(first), 1)):
             message += f". Did you mean {near[0]!r}?"
     return f"{where}: {message}".removeprefix(": ")
 
 
+def texts_wanted(error: ValidationError, data: Mapping[str, Any], written: Mapping[str, Any]) -> list[Place]:
+    """Return the places of typed values of variables where the schema wants a text.
+
+    Args:
+        error: the problems of a recipe.
+        data: the recipe with the values of its variables.
+        written: the recipe as plain data with its variables.
+    """
+    places = [_place_of(problem, written) for problem in error.errors() if problem["type"] == "string_type"]
+    return [
+        place
+        for place in dict.fromkeys(places)
+        if isinstance(value_at(written, place), Unquoted) and not isinstance(value_at(data, place), str)
+    ]
+
+
+def _place_of(problem: ErrorDetails, written: Any) -> Place:
+    """Return the place of a problem, without the types that pydantic has tried."""
+    place: list[str | int] = []
+    for part in problem["loc"]:
+        inner = value_at(written, (part,))
+        if inner is not None:
+            place, written = [*place, part], inner
+    return tuple(place)
+
+
 def _key_of(problem: ErrorDetails) -> str:
     """Return the path of a key, without the type that pydantic tried last, such as `list[str]`."""
-    return re.sub(r"\.(bool|str|int|float|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"])))
+    return re.sub(
+        r"\.(bool|str|int|float|constrained-\w+|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"]))
+    )
 
 
 _RULES = {

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.local_paths import relative_paths
+from mtl_nlp.recipe.plain_yaml import dump_yaml
 from mtl_nlp.recipe.problems import explain
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
@@ -82,4 +82,4 @@ class SavedRecipe(Section):
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML."""
-        return yaml.safe_dump(self.model_dump(exclude_unset=True), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(exclude_unset=True))

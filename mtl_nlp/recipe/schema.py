@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mtl_nlp.errors import RecipeError
@@ -25,7 +24,8 @@ from mtl_nlp.recipe.label_columns import check_label_columns
 from mtl_nlp.recipe.local_paths import relative_paths
 from mtl_nlp.recipe.loss import LossRecipe
 from mtl_nlp.recipe.own_code import import_code, located, located_function
-from mtl_nlp.recipe.problems import explain
+from mtl_nlp.recipe.plain_yaml import dump_yaml
+from mtl_nlp.recipe.problems import explain, texts_wanted
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import check_sampling
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
@@ -38,7 +38,7 @@ from mtl_nlp.recipe.sections import (
     DatasetRecipe,
     MixtureRecipe,
 )
-from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_with_variables
+from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_with_variables, with_texts
 
 _MOST_LINES = 60
 """The number of lines of a recipe that are shown in Python."""
@@ -209,7 +209,7 @@ class Recipe(Shown, Section):
 
         Overrides are applied, relative paths are absolute, and variables such as `${DATA}` stay as they are.
         """
-        return yaml.safe_dump(self.as_written(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.as_written())
 
     def sha256(self) -> str:
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
@@ -222,7 +222,7 @@ class Recipe(Shown, Section):
         del data["output_dir"]
         if self._own_code:
             data["own_code"] = self._own_code
-        return hashlib.sha256(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode()).hexdigest()
+        return hashlib.sha256(dump_yaml(data).encode()).hexdigest()
 
     @classmethod
     def read(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
@@ -297,13 +297,19 @@ class Recipe(Shown, Section):
     def _checked(cls, data: Mapping[str, Any], written: Mapping[str, Any], folder: Path, *, allow_code: bool) -> Recipe:
         # The code registers the task types and heads that the check of the recipe looks up.
         own_code = import_code(data, folder, allow_code=allow_code)
-        try:
-            recipe = cls.model_validate(data, context=written)
-        except ValidationError as error:
-            raise RecipeError(explain(error, written, cls)) from error
-        recipe = _with_absolute_paths(recipe, folder)
+        recipe = _with_absolute_paths(cls._validated(data, written), folder)
         recipe._own_code = own_code
         return recipe
+
+    @classmethod
+    def _validated(cls, data: Mapping[str, Any], written: Mapping[str, Any]) -> Recipe:
+        try:
+            return cls.model_validate(data, context=written)
+        except ValidationError as error:
+            # The value of a variable may look like a number and be a name, such as that of a column.
+            if names := texts_wanted(error, data, written):
+                return cls._validated(with_texts(data, written, names), written)
+            raise RecipeError(explain(error, written, cls)) from error
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:

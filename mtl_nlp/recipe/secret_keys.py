@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mtl_nlp.recipe.variables import VARIABLE
+from mtl_nlp.recipe.plain_yaml import VARIABLE
 
 _NAMES = frozenset({"inputs", "labels", "columns", "splits"})
 """Keys of a dataset whose own keys are names of columns, tasks and splits."""

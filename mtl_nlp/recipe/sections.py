@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from mtl_nlp.messages import did_you_mean
-from mtl_nlp.recipe.checks import check_not_negative
+from mtl_nlp.recipe.checks import LARGEST
 from mtl_nlp.recipe.files import is_files, names_in
 from mtl_nlp.recipe.label_columns import LabelColumns
 from mtl_nlp.recipe.own_code import module_and_function
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import Batching
-from mtl_nlp.recipe.section import Section
+from mtl_nlp.recipe.section import Section, without_boolean
 from mtl_nlp.recipe.variables import has_variable
 
 SPLITS = ("train", "validation", "test")
@@ -21,7 +21,18 @@ SPLITS = ("train", "validation", "test")
 INPUTS = ("tokens", "text", "text_pair")
 
 
-class DatasetRecipe(BaseModel):
+def _text_of_integer(name: Any) -> Any:
+    """Return a whole number as a text: the names of labels are texts, and YAML reads `1` as a number."""
+    return str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+
+
+_LabelName = Annotated[str, BeforeValidator(_text_of_integer)]
+
+# `check_sampling` checks the range, and names the rule for pairs.
+_Temperature = Annotated[float, Field(json_schema_extra={"exclusiveMinimum": 0})]
+
+
+class DatasetRecipe(Section):
     """A dataset. All keys except the attributes below are arguments of `datasets.load_dataset`.
 
     Attributes:
@@ -65,23 +76,27 @@ class DatasetRecipe(BaseModel):
             string is a text, but an empty cell of a CSV file is null.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="allow")
 
     path: Annotated[str, OnResume.REORDERS]
     data_files: Annotated[str | list[str] | dict[str, str | list[str]] | None, OnResume.REORDERS] = None
     columns: Annotated[list[str] | None, OnResume.REORDERS] = None
     inputs: Annotated[dict[str, str], OnResume.REORDERS]
     labels: Annotated[dict[str, LabelColumns], OnResume.REORDERS]
-    label_map: Annotated[dict[str, dict[str, str | None]], OnResume.REORDERS] = Field(default_factory=dict)
+    label_map: Annotated[dict[str, dict[_LabelName, _LabelName | None]], OnResume.REORDERS] = Field(
+        default_factory=dict
+    )
     weight: Annotated[str | None, OnResume.TAKES_EFFECT] = None
     splits: Annotated[dict[str, str], OnResume.REORDERS] = Field(default_factory=dict)
     streaming: Annotated[bool, OnResume.REORDERS] = False
     num_rows: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
     buffer_size: Annotated[int, OnResume.REORDERS] = Field(default=1000, ge=1)
-    validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
-    test_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0)
+    validation_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0, allow_inf_nan=False)
+    test_size: Annotated[float | int | None, OnResume.REORDERS] = Field(default=None, gt=0, allow_inf_nan=False)
     stratify_by_column: Annotated[str | Literal[False] | None, OnResume.REORDERS] = None
-    max_rows: Annotated[dict[str, Annotated[int, Field(ge=1)]], OnResume.REORDERS] = Field(default_factory=dict)
+    max_rows: Annotated[dict[str, Annotated[int, Field(ge=1), BeforeValidator(without_boolean)]], OnResume.REORDERS] = (
+        Field(default_factory=dict)
+    )
     map: Annotated[str | None, OnResume.REORDERS] = None
     filter: Annotated[str | None, OnResume.REORDERS] = None
     on_missing_text: Annotated[Literal["skip", "error"], OnResume.REORDERS] = "skip"
@@ -198,13 +213,15 @@ class MixtureRecipe(Section):
         length_window: number of batches inside which rows are grouped by length.
     """
 
-    temperature: Annotated[float | list[float], OnResume.REORDERS] = 1.0
-    size_cap: Annotated[int | None, OnResume.REORDERS] = None
-    max_repeats: Annotated[float | None, OnResume.REORDERS] = None
-    probabilities: Annotated[dict[str, float] | None, OnResume.REORDERS] = None
+    temperature: Annotated[_Temperature | list[_Temperature], OnResume.REORDERS] = 1.0
+    size_cap: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=1)
+    max_repeats: Annotated[float | None, OnResume.REORDERS] = Field(default=None, ge=1)
+    probabilities: Annotated[
+        dict[str, Annotated[float, Field(gt=0, le=1), BeforeValidator(without_boolean)]] | None, OnResume.REORDERS
+    ] = None
     headroom: Annotated[bool | str, OnResume.REORDERS] = False
     batching: Annotated[Batching, OnResume.REORDERS] = "mixed"
-    length_window: Annotated[int, OnResume.REORDERS] = 100
+    length_window: Annotated[int, OnResume.REORDERS] = Field(default=100, ge=1)
 
 
 class AdapterRecipe(Section):
@@ -234,15 +251,9 @@ class AdapterRecipe(Section):
     tasks: Annotated[list[str] | Literal["all"], OnResume.COMPARED] = "all"
     shared: Annotated[bool, OnResume.COMPARED] = False
     train_encoder: Annotated[bool, OnResume.REFUSED] = True
-    pull: Annotated[float, OnResume.TAKES_EFFECT] = 0.0
+    pull: Annotated[float, OnResume.TAKES_EFFECT] = Field(default=0.0, ge=0, le=LARGEST)
     use_rslora: Annotated[bool, OnResume.TAKES_EFFECT] = False
     use_dora: Annotated[bool, OnResume.COMPARED] = False
-
-    @field_validator("pull")
-    @classmethod
-    def _not_negative(cls, pull: float) -> float:
-        check_not_negative("pull", pull)
-        return pull
 
     @model_validator(mode="after")
     def _options_match(self) -> AdapterRecipe:

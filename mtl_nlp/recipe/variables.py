@@ -5,16 +5,17 @@ A variable is expanded in memory alone. All that is written, printed or sent hol
 
 from __future__ import annotations
 
+import copy
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import remember_expanded
-
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
+from mtl_nlp.recipe.plain_yaml import VARIABLE, Unquoted, typed
+from mtl_nlp.recipe.secret_keys import is_secret_key
 
 Place = tuple[str | int, ...]
 """The keys and indexes that lead to a value, such as `("datasets", "ewt", "data_files", "train", 0)`."""
@@ -28,6 +29,9 @@ def has_variable(value: Any) -> bool:
 def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the variables in all texts of a recipe, except in the section `card`, which is published.
 
+    A value that is one variable without quotes in YAML is typed like YAML, so that `${BF16:-false}` is false. A secret
+    and a value of `storage_options` are always texts, and so is a longer text with a variable.
+
     Args:
         data: the recipe as plain data.
 
@@ -37,13 +41,34 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value if key == "card" else _expand(value, str(key)) for key, value in data.items()}
 
 
-def _expand(value: Any, key: str) -> Any:
+def _expand(value: Any, key: str, *, is_text: bool = False) -> Any:
     if isinstance(value, dict):
-        return {name: _expand(item, f"{key}.{name}") for name, item in value.items()}
+        are_texts = {name: is_text or name == "storage_options" or is_secret_key(name) for name in value}
+        return {name: _expand(item, f"{key}.{name}", is_text=are_texts[name]) for name, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, f"{key}[{index}]") for index, item in enumerate(value)]
+        return [_expand(item, f"{key}[{index}]", is_text=is_text) for index, item in enumerate(value)]
     if not isinstance(value, str):
         return value
+    text = _with_values(value, key)
+    return typed(text) if isinstance(value, Unquoted) and not is_text else text
+
+
+def with_texts(expanded: Any, data: Any, places: Iterable[Place]) -> Any:
+    """Return the result of [`expand`] with the text of some variables instead of its type, such as for a name.
+
+    Args:
+        expanded: the result of [`expand`].
+        data: the recipe as plain data, as it stands in its file.
+        places: the places of the values.
+    """
+    expanded = copy.deepcopy(expanded)
+    for place in places:
+        value_at(expanded, place[:-1])[place[-1]] = _with_values(value_at(data, place), ".".join(map(str, place)))
+    return expanded
+
+
+def _with_values(text: str, key: str) -> str:
+    """Return a text with the values of its variables."""
 
     def look_up(match: re.Match[str]) -> str:
         found = os.environ.get(match["name"])
@@ -57,7 +82,7 @@ def _expand(value: Any, key: str) -> Any:
             )
         return match["default"]
 
-    return VARIABLE.sub(look_up, value)
+    return VARIABLE.sub(look_up, text)
 
 
 def texts_with_variables(
@@ -79,7 +104,7 @@ def texts_with_variables(
         before, after = value_at(expanded, place), value_at(resolved, place)
         if isinstance(after, list) and len(after) == 1:  # a single data file is a list after the check of the recipe
             place, after = (*place, 0), after[0]
-        if isinstance(after, str) and Path(after).is_absolute() and not Path(before).is_absolute():
+        if isinstance(after, str) and Path(after).is_absolute() and not Path(str(before)).is_absolute():
             start = folder.resolve()
             while text.startswith(("../", "./")):
                 start = start.parent if text.startswith("../") else start

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.argument_types import convert
 from mtl_nlp.run.gradients import gradient_method_of
-from mtl_nlp.run.other_names import OTHER_NAMES
+from mtl_nlp.run.other_names import NOT_IN_RECIPES, OTHER_NAMES
+from mtl_nlp.run.refusal import REFUSALS, refused
 from mtl_nlp.run.weighting import check_weighting, check_weighting_arguments
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.display import shows_bars
+from mtl_nlp.training.ranges import RANGES
 
 RESERVED = {
     "output_dir": "output_dir",
@@ -96,53 +99,48 @@ def _arguments(
             freeze_patience=None if freeze is None or is_evaluation else freeze.patience,
             conflict_every=recipe.analysis.conflict_every,
         )
-    except (ValueError, TypeError, ImportError) as error:  # ImportError: a package such as deepspeed is not installed
-        raise RecipeError(f"training: {one_line(error)}") from error
+    except REFUSALS as error:  # such as an ImportError, if deepspeed is not installed
+        raise refused(error) from error
 
 
-_NUMBERS: dict[Any, type[int] | type[float]] = {int: int, float: float, int | None: int, float | None: float}
+_CHOICES = {"include_num_input_tokens_seen": ("no", "all", "non_padding")}
+"""Field -> values that Trainer documents and does not check."""
 
-_AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
-
-_SEEDS = ("seed", "data_seed")
+_WIDER = {"fsdp": bool | str | None}
+"""Field -> a type that Trainer accepts and does not declare."""
 
 
 def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return training arguments with each value converted to the type of its field.
-
-    `TrainingArguments` accepts a value of any type and fails much later. YAML 1.1 reads an unquoted `no` as False,
-    which is not a strategy, and `2e-4` as a string.
+    """Return training arguments with each value converted to the type of its field, see `convert`.
 
     Args:
         training: the training arguments.
         where: the path of the section in the recipe, for messages.
     """
-    valid = {field.name for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
-    for key in training:
+    valid = {field.name: field.metadata for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
+    types = get_type_hints(MultitaskTrainingArguments) | _WIDER
+    values: dict[str, Any] = {}
+    for key, value in copy.deepcopy(dict(training)).items():  # Trainer changes some of its arguments
         if key not in valid:
             hint = OTHER_NAMES.get(key) or did_you_mean(key, valid)
             raise RecipeError(f"{where}.{key}: no such training argument. {hint}")
         if key in RESERVED:
             raise RecipeError(f"{where}.{key}: set the recipe key `{RESERVED[key]}` instead.")
-    types = get_type_hints(MultitaskTrainingArguments)
-    values: dict[str, Any] = {}
-    for key, value in copy.deepcopy(dict(training)).items():  # Trainer changes some of its arguments
-        if value is False and key.endswith("_strategy"):
+        if key in NOT_IN_RECIPES:
+            raise RecipeError(f"{where}.{key}: has no effect. {NOT_IN_RECIPES[key]}")
+        if key == "debug" and isinstance(value, list):  # Trainer checks only texts
+            value = " ".join(map(str, value))
+        if value is False and key.endswith("_strategy"):  # an unquoted `no` in YAML
             value = "no"
-        number = _NUMBERS.get(types[key])
-        if number is not None and not (value is None and types[key] is not number):
-            try:
-                value = number(value) if isinstance(value, str) else value
-            except ValueError:
-                raise RecipeError(f"{where}.{key}: should be a number. Found {value!r}.") from None
-            if isinstance(value, bool) or not isinstance(value, int | number):
-                kind = "an integer" if number is int else "a number"
-                raise RecipeError(f"{where}.{key}: should be {kind}. Found {value!r}.")
-        if key in _AT_LEAST_ONE and value < 1:
-            raise RecipeError(f"{where}.{key}: should be at least 1. Found {value}.")
-        if key in _SEEDS and value is not None and not 0 <= value < 2**32:
-            raise RecipeError(f"{where}.{key}: should be from 0 to 4294967295. Found {value}.")
-        values[key] = value
-    if values.get("num_train_epochs", 1) <= 0:
-        raise RecipeError(f"{where}.num_train_epochs: should be above 0. Found {values['num_train_epochs']}.")
+        try:
+            values[key] = convert(value, types[key])
+        except ValueError as error:
+            raise RecipeError(f"{where}.{key}: {error}") from None
+        choices = _CHOICES.get(key) or valid[key].get("choices")
+        if choices is not None and isinstance(values[key], str) and values[key] not in choices:
+            hint = did_you_mean(str(values[key]), choices)
+            raise RecipeError(f"{where}.{key}: no such value {values[key]!r:.80}. {hint}")
+        problem = RANGES[key].problem(values[key]) if key in RANGES and values[key] is not None else None
+        if problem is not None:
+            raise RecipeError(f"{where}.{key}: {problem}")
     return values

@@ -13,10 +13,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
-from mtl_nlp.errors import MtlNlpError, RecipeError
+from mtl_nlp.errors import RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.hub.outside import Loading, check_size
-from mtl_nlp.messages import conceal, one_line
+from mtl_nlp.messages import conceal
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
@@ -24,10 +24,14 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import adapt
+from mtl_nlp.run.argument_types import seed_of
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
+from mtl_nlp.run.refusal import REFUSALS, refused
+from mtl_nlp.run.trial import try_model
 from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.headroom import check_headroom
 from mtl_nlp.training.schedule import batch_sampler
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -106,8 +110,21 @@ class Run:
         """
         return training_arguments(self.recipe)
 
+    def try_model(self) -> None:
+        """Run a small random model of the run's form, and add what it shows to the notes, see `trial.try_model`.
+
+        Raises:
+            RecipeError: if the encoder's family does not work with the tasks or the adapters.
+        """
+        self.notes += try_model(self.recipe, self.tokenizer, self.config)
+
     def build_model(self) -> MultitaskModel:
-        """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`."""
+        """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`.
+
+        Raises:
+            RecipeError: if the encoder's family does not work with the tasks or the adapters.
+        """
+        self.try_model()
         return build_model(self)
 
     def build_trainer(
@@ -142,7 +159,7 @@ def build_model(run: Run) -> MultitaskModel:
         ModelError: if a trained model cannot be loaded.
     """
     logger.info("building the model from %s", conceal(run.recipe.encoder))
-    set_seed(run.recipe.training.get("seed", 42))
+    set_seed(seed_of(run.recipe))
     return _apply_recipe(load_start(run.recipe, run.config, list(run.tasks.values())), run)
 
 
@@ -159,6 +176,7 @@ def load_start(recipe: Recipe, config: MultitaskConfig, tasks: Sequence[Task]) -
         ModelError: if a trained model cannot be loaded.
     """
     options = copy.deepcopy(recipe.model_init_kwargs)  # the libraries may change them, and the recipe is published
+    options["trust_remote_code"] = False  # `load_encoder_parts` has refused an encoder that needs its own code
     if config.name_or_path:  # a trained multitask model
         return load_model(recipe.encoder, **{"dtype": torch.float32, **options})
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
@@ -194,20 +212,24 @@ def _apply_recipe(model: MultitaskModel, run: Run) -> MultitaskModel:
 
 
 def check_splits(run: Run, arguments: MultitaskTrainingArguments) -> None:
-    """Check that a run has splits for the evaluation in training and for the final scores.
+    """Check that a run has splits for the evaluation in training, with its best metric, and for the final scores.
 
     Args:
         run: the run.
         arguments: the training arguments of the run.
 
     Raises:
-        RecipeError: if a split is missing.
+        RecipeError: if a split is missing, or the metric for the best model.
     """
     if "validation" not in run.splits and arguments.eval_strategy != "no":
         raise RecipeError(
             "training.eval_strategy: there is no validation split. Add one, set `validation_size` in a dataset, or "
             "set `training.eval_strategy: no`."
         )
+    try:
+        check_best_metric(arguments, {"": run.splits.get("validation", {})}, run.tasks)
+    except ValueError as error:
+        raise RecipeError(f"training: {error}") from error
     if not run.splits.keys() & {"test", "validation"}:
         raise RecipeError(
             "datasets: there is neither a test nor a validation split to score the model on. Add one, or set "
@@ -237,7 +259,12 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
 
 
 def build_trainer(
-    run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments, **options: Any
+    run: Run,
+    model: MultitaskModel,
+    arguments: MultitaskTrainingArguments,
+    *,
+    trainer_class: type[MultitaskTrainer] = MultitaskTrainer,
+    **options: Any,
 ) -> MultitaskTrainer:
     """Build the trainer of a run.
 
@@ -245,6 +272,7 @@ def build_trainer(
         run: the run.
         model: the model of the run.
         arguments: the training arguments of the run.
+        trainer_class: the class of the trainer.
         **options: further arguments of [`MultitaskTrainer`], instead of those of the recipe.
 
     Raises:
@@ -259,8 +287,8 @@ def build_trainer(
             "loss_weighting": loss_weighting(run.recipe, run.tasks),
         }
     try:
-        trainer = MultitaskTrainer(model=model, args=arguments, **{**given, **options})
-    except (ImportError, RuntimeError, ValueError) as error:  # ImportError: a package for `report_to` is missing
-        raise error if isinstance(error, MtlNlpError) else RecipeError(f"training: {one_line(error)}") from error
+        trainer = trainer_class(model=model, args=arguments, **{**given, **options})
+    except REFUSALS as error:  # such as an ImportError, if a package for `report_to` is missing
+        raise refused(error) from error
     trainer.recipe = run.recipe.to_yaml()
     return trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mtl_nlp.modeling.encoders_multitask import default_pooling
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import HEAD_FACTOR, default_loss_weights, head_learning_rate
@@ -37,10 +38,13 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     recipe = run.recipe
     trained = {name: task for name, task in run.tasks.items() if name in recipe.tasks}
     beside_words = "the task labels texts beside tasks that label words"
+    text_config = run.config.text_config
+    has_first = default_pooling(text_config) == "cls"
+    of_family = f"no first sub-word stands for a text in a {text_config.model_type} encoder"
     found = [
-        Default(f"tasks.{name}.pooling", "mean", beside_words)
+        Default(f"tasks.{name}.pooling", f"{task.pooled_by}", beside_words if has_first else of_family)
         for name, task in trained.items()
-        if task.as_given().without_scores() != recipe.task(name).without_scores() and name not in run.trained_heads
+        if task.pooled_by not in {None, "cls", recipe.task(name).pooled_by} and name not in run.trained_heads
     ]
     new = [name for name in trained if name not in run.trained_heads]
     if arguments.head_learning_rate is None and len(trained) > 1 and new:

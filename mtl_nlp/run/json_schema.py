@@ -20,7 +20,9 @@ from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task
 from mtl_nlp.recipe.resume import section_of
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import RESERVED
+from mtl_nlp.run.other_names import NOT_IN_RECIPES
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.ranges import RANGES
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -110,9 +112,11 @@ def _training() -> dict[str, Any]:
     properties = {
         each.name: _property(hints[each.name], found.get(each.name) or str(each.metadata.get("help", "")), each)
         for each in dataclasses.fields(MultitaskTrainingArguments)
-        if each.init and each.name not in RESERVED
+        if each.init and each.name not in RESERVED and each.name not in NOT_IN_RECIPES
     }
     for name, own in properties.items():
+        if name in RANGES:
+            own |= RANGES[name].json_schema()
         if name.endswith("_strategy") and "enum" in own:  # YAML 1.1 reads `no` as false
             own["enum"].append(False)
     return {

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
 from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
+from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.windows_multitask import added_tokens
+from mtl_nlp.modeling.words_multitask import split_words
 
 _OF_LABELS = {
     UNLABELLED: "words have no label; not trained on and not scored",
@@ -19,11 +23,65 @@ _OF_LABELS = {
 }
 """The sentences about the numbers of words and spans in `EncodedDataset.counts`."""
 
+_WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+"""Letters of scripts without spaces between words, of which `split_words` reads a sequence as one word: Thai, …"""
+
+_OTHER_WORDS = 0.1
+"""The share of words from which `describe_words` warns; treebanks of European languages have at most a few percent."""
+
+
+def describe_words(name: str, texts: Iterable[Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return a sentence if many words of a dataset are not the words that the pipeline finds in a text.
+
+    Args:
+        name: the name of the dataset.
+        texts: the words of some texts.
+        tokenizer: the encoder's tokenizer.
+    """
+    whole = added_tokens(tokenizer)
+    words = [word for text in texts for word in text if word.strip()]
+    others = [word for word in words if _WITHOUT_SPACES.search(word) or len(split_words(word, whole)) > 1]
+    if len(others) <= _OTHER_WORDS * len(words):
+        return []
+    return [
+        f"{name}: {len(others) / len(words):.0%} of the words, such as {others[0]!r:.40}, are not the words that the "
+        f'pipeline and `predict` find in a text; give them {{"tokens": [...]}} instead of texts'
+    ]
+
+
+def describe_padding(tokenizer: PreTrainedTokenizerBase, text_config: PreTrainedConfig) -> list[str]:
+    """Return a sentence if the tokenizer and the encoder have different padding tokens.
+
+    Args:
+        tokenizer: the encoder's tokenizer.
+        text_config: the encoder's configuration.
+    """
+    own = text_config.to_dict().get("pad_token_id")
+    if own is None or own == tokenizer.pad_token_id:
+        return []
+    return [
+        f"the tokenizer pads with {tokenizer.pad_token!r} ({tokenizer.pad_token_id}), and the `pad_token_id` of the "
+        f"encoder is {own}; the encoder keeps it. Check that the tokenizer belongs to the encoder"
+    ]
+
 
 def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
     """Return a sentence for each task that cannot be exported to a stock class of transformers."""
     flaws = {name: stock_class_problem(task, text_config) for name, task in tasks.items()}
     return [f"{name}: cannot be exported to a stock class: {flaw}" for name, flaw in flaws.items() if flaw is not None]
+
+
+def describe_context(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
+    """Return a sentence for each task on words of an encoder that reads only the words on the left of each word."""
+    if not reads_left_context(text_config):
+        return []
+    family = text_config.model_type
+    return [
+        f"{name}: a {family} encoder reads a text from left to right, so that no word sees the words on its right; "
+        f"encoders that read both sides usually label words better"
+        for name, task in tasks.items()
+        if task.kind.labels_words
+    ]
 
 
 def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_length: int | None) -> list[str]:
@@ -40,7 +98,7 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
             notes.append(f"{encoded.name}: {encoded.counts[key]} {what}")
     if encoded.repaired:
         notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags; repaired as in seqeval")
-    for name in encoded.feeds:
+    for name in encoded.references:
         missing = encoded.missing(name) - encoded.unlabelled
         if missing:
             notes.append(f"{encoded.name}: {missing} rows have no label for {name}; their remaining labels are used")

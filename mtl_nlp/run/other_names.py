@@ -4,13 +4,14 @@ from __future__ import annotations
 
 _LENGTHS = "The mixture groups rows by length within windows of batches. Set `mixture.length_window`, or leave it out."
 _BATCHES = "Set `per_device_train_batch_size`."
+_OWN_BATCHES = "Each process makes its own batches of the mixture. Leave it out."
 _GONE = "transformers 5 has removed it. Leave it out."
 
 OTHER_NAMES = {
     "batch_size": _BATCHES,
     "bf16_backend": _GONE,
     "data_collator": "The collator follows from the tasks. Leave it out, or pass a collator to MultitaskTrainer.",
-    "dispatch_batches": "Set `accelerator_config: {dispatch_batches: …}`.",
+    "dispatch_batches": _OWN_BATCHES,
     "epochs": "Set `num_train_epochs`.",
     "evaluation_strategy": "Set `eval_strategy`.",
     "fp16_backend": _GONE,
@@ -42,7 +43,7 @@ OTHER_NAMES = {
     "ray_scope": _GONE,
     "save_safetensors": "Models are always saved as safetensors. Leave it out.",
     "sharded_ddp": "Set `fsdp`.",
-    "split_batches": "Set `accelerator_config: {split_batches: …}`.",
+    "split_batches": _OWN_BATCHES,
     "torchdynamo": "Set `torch_compile` and `torch_compile_backend`.",
     "tpu_metrics_debug": "Set `debug: tpu_metrics_debug`.",
     "tpu_num_cores": _GONE,
@@ -55,3 +56,12 @@ OTHER_NAMES = {
     "xpu_backend": "Set `ddp_backend`.",
 }
 """Name -> a sentence on the key to set instead."""
+
+NOT_IN_RECIPES = {
+    "do_train": "`mtl-nlp train` always trains. Leave it out.",
+    "do_eval": "Set `eval_strategy` for evaluations during training. The trained model is always scored. Leave it out.",
+    "do_predict": "The predictions on the test split are always written. Leave it out.",
+    "local_rank": "The launcher sets it: accelerate launch --num_processes N -m mtl_nlp train …",
+    "resume_from_checkpoint": "Use the option `--resume` of `mtl-nlp train`. Leave it out.",
+}
+"""Training argument that only scripts read -> a sentence on its place in mtl_nlp."""

@@ -24,6 +24,7 @@ from mtl_nlp.run.build import build_meta_model, plan_batches
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.rehearsal import rehearse
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
 
@@ -54,6 +55,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         check_layer_decay(model, arguments)
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
+    rehearse(run, model, arguments, _steps_of(sampler, arguments)[1])
     parts = [
         f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
         f"{describe_parameters(model)}{_frozen(model, run)}",
@@ -77,6 +79,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             if encoded.num_windows < sampler.num_processes
         ),
         _first_checkpoint(sampler, arguments),
+        _warmup(sampler, arguments),
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -157,6 +160,18 @@ def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTraining
     return (
         "note: nothing is saved before the end of training, so a run that is killed has to start again. To save "
         "checkpoints, set training.save_strategy and training.save_steps"
+    )
+
+
+def _warmup(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
+    """Return a note if the training ends before its warmup does."""
+    _, total = _steps_of(sampler, arguments)
+    if arguments.warmup_steps <= total:
+        return ""
+    return (
+        f"note: training.warmup_steps: {arguments.warmup_steps:g} steps are more than the {total} steps of the "
+        f"training, so the learning rate ends at {total / arguments.warmup_steps:.1%} of learning_rate. A number below "
+        f"1 is a share of all steps"
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
@@ -17,14 +19,16 @@ from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.encoders_multitask import default_pooling
+from mtl_nlp.modeling.heads_multitask import fit_to_encoder
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.tasks_multitask import Task, reads_words
+from mtl_nlp.modeling.tasks_multitask import POOLINGS, Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
-from mtl_nlp.run.encoder import load_encoder_parts
+from mtl_nlp.run.encoder import describe_code, load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
-from mtl_nlp.run.notes import describe_export
+from mtl_nlp.run.notes import describe_context, describe_export, describe_padding
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
 
@@ -52,10 +56,10 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
-    trained = {task.name: task for task in config.get_tasks()}
-    tasks = _with_default_options(recipe, trained)
+    trained = {task.name: fit_to_encoder(task, config.text_config) for task in config.get_tasks()}
+    tasks = _with_default_options(recipe, trained, config.text_config)
     _check_task_options(recipe, trained, tasks)
-    loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
+    loaded = {name: load_splits(name, dataset, tasks, tokenizer=tokenizer) for name, dataset in recipe.datasets.items()}
     try:
         spaces = unite_label_spaces(loaded, tasks)
     except ValueError as error:  # an option of a task names a label that the data do not have
@@ -64,7 +68,9 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     resumed = {} if checkpoint is None else {task.name: task for task in read_config(checkpoint).get_tasks()}
     ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
-    notes = [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes = [*describe_code(recipe), *describe_padding(tokenizer, config.text_config)]
+    notes += [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes += describe_context(learned, config.text_config)
     notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
     _check_tuning(learned, data.splits.get("validation", {}))
@@ -95,7 +101,7 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     tokenizer = load_model_tokenizer(folder, model.config)
     # The names of numbers belong to the recipe's data.
     tasks = {name: replace(model.tasks[name], names=recipe.task(name).names) for name in recipe.tasks}
-    found = {name: load_splits(name, dataset, tasks, only=split) for name, dataset in recipe.datasets.items()}
+    found = {name: load_splits(name, dataset, tasks, split, tokenizer) for name, dataset in recipe.datasets.items()}
     loaded = {name: data for name, data in found.items() if data.splits}
     if not loaded:
         raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")
@@ -105,19 +111,28 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
 
 
-def _with_default_options(recipe: Recipe, trained: Mapping[str, Task]) -> dict[str, Task]:
-    """Return the tasks of a recipe, with the default options that tasks on words decide.
+def _with_default_options(
+    recipe: Recipe, trained: Mapping[str, Task], text_config: PreTrainedConfig
+) -> dict[str, Task]:
+    """Return the tasks of a recipe, with the default options that tasks on words and the encoder decide.
 
-    A recipe without tasks on words keeps the options of the stock classes. A trained head keeps its options, which a
-    training beside other tasks may have decided.
+    A recipe without tasks on words keeps the options of the stock classes. Beside tasks on words, a head reads the mean
+    instead of the first sub-word, which serves the tasks on words. A trained head keeps its options, which a training
+    beside other tasks may have decided.
+
+    Raises:
+        RecipeError: if an option does not fit the encoder.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    has_words = reads_words(tasks.values())
+    own = default_pooling(text_config)
+    usual = "mean" if own == "cls" and reads_words(tasks.values()) else own
     for name, task in tasks.items():
-        beside_words = task.beside_words()
-        is_beside_words = _same_head(trained[name], beside_words) if name in trained else has_words
-        if "pooling" not in recipe.tasks[name] and is_beside_words:
-            tasks[name] = beside_words
+        possible = [task.with_default_pooling(pooling) for pooling in (usual, *POOLINGS)]
+        kept = [each for each in possible if name in trained and _same_head(trained[name], each)]
+        try:
+            tasks[name] = fit_to_encoder((kept or possible)[0], text_config)
+        except ValueError as error:
+            raise RecipeError(f"tasks: {error}") from error
     return tasks
 
 

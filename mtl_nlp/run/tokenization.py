@@ -14,9 +14,18 @@ from mtl_nlp.data.loading import LoadedDataset, has_labels
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.notes import describe_draw, describe_lost_rows, describe_stream, describe_unscored_tasks
+from mtl_nlp.run.notes import (
+    describe_draw,
+    describe_lost_rows,
+    describe_stream,
+    describe_unscored_tasks,
+    describe_words,
+)
 
 logger = logging.getLogger(__name__)
+
+_SAMPLED_ROWS = 1000
+"""The number of first rows whose words are compared with those of the pipeline."""
 
 
 @dataclass
@@ -77,5 +86,7 @@ def tokenize_datasets(
             encoded = encode_dataset(f"{name}/{split}", canonical, tasks, tokenizer, **window)
             found.splits.setdefault(split, {})[name] = encoded
             found.notes += describe_lost_rows(encoded, tasks, max_length)
+            if split == "train" and "tokens" in section.inputs:
+                found.notes += describe_words(name, canonical[:_SAMPLED_ROWS]["tokens"], tokenizer)
     found.notes += describe_unscored_tasks(recipe.tasks, found.splits, found.streams)
     return found

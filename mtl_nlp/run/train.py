@@ -22,6 +22,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.plan import describe_plan
 from mtl_nlp.run.prepare import Run, prepare
+from mtl_nlp.run.rehearsal import failures_reported
 from mtl_nlp.run_folder import (
     CONFLICT_NAME,
     PREDICTIONS_NAME,
@@ -106,7 +107,7 @@ def train(
         if checkpoint is None and is_first:
             with writing_to(folder):
                 remove_checkpoints(folder)
-        with watch(trainer):
+        with watch(trainer), failures_reported(trainer, run, folder):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         if trainer.is_stopped:
             raise RunError(f"{folder}: training was stopped before its end. {describe_last_checkpoint(folder)}")
@@ -128,6 +129,7 @@ def _prepare(
         check_same_optimizer(checkpoint.path, recipe)
     run = prepare(recipe, None if checkpoint is None else checkpoint.path)
     check_splits(run, arguments)
+    run.try_model()
     text = describe_plan(run, arguments)
     if say is not None:
         say(text)

@@ -12,6 +12,7 @@ from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.argument_types import seed_of
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.defaults import default_loss_weights
 from mtl_nlp.training.task_gradients import check_kept_graph
@@ -135,7 +136,7 @@ def _method(recipe: Recipe, arguments: MultitaskTrainingArguments) -> str:
 def _parameters(recipe: Recipe) -> dict[str, Any]:
     """Return the parameters that a recipe gives its weighting; a seed is that of the training by default."""
     has_seed = "seed" in own_parameters(recipe.loss.weighting)
-    return ({"seed": recipe.training.get("seed", 42)} if has_seed else {}) | recipe.loss.weighting_kwargs
+    return ({"seed": seed_of(recipe)} if has_seed else {}) | recipe.loss.weighting_kwargs
 
 
 def _cost(weighting: LossWeighting, arguments: MultitaskTrainingArguments) -> str:

@@ -6,12 +6,13 @@ import csv
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtl_nlp.data.conll import STANDARD_INPUT, read_conllu, read_first_column, read_lines
+from mtl_nlp.data.conll import STANDARD_INPUT, Report, read_lines, read_words
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 
@@ -24,10 +25,12 @@ class Input(NamedTuple):
     Attributes:
         content: the text, or all keys of the input, such as an id, for the output.
         question: the part of the input that the pipeline reads.
+        where: the file and the line on which the input ends, for messages.
     """
 
     content: str | dict[str, Any]
     question: str | dict[str, Any]
+    where: str
 
 
 @dataclass(frozen=True)
@@ -62,61 +65,111 @@ class Source:
         """Yield the inputs in the order of the file.
 
         Raises:
-            DataError: if a line cannot be read, or a column is missing; the message names the line number.
+            DataError: if a line or the file cannot be read, or a column is missing; the message names the line number.
         """
-        if self.format in {"conll", "conllu"}:
-            path = self.path
-            sentences = read_first_column(path) if self.format == "conll" else (s["tokens"] for s in read_conllu(path))
-            for words in sentences:
-                yield Input({"tokens": words}, {"tokens": words})
-        elif self.format in {"csv", "tsv"}:
-            yield from self._table()
-        else:
-            for number, line in read_lines(self.path):
-                yield self._json_input(number, line) if self.format == "jsonl" else Input(line, line)
+        for item in self.items():
+            if isinstance(item, DataError):
+                raise item
+            yield item
+
+    def items(self) -> Iterator[Input | DataError]:
+        """Yield the inputs in the order of the file, and the reason instead of an input that cannot be read.
+
+        Raises:
+            DataError: if the file cannot be read, or a column is missing.
+        """
+        flaws: dict[int, DataError] = {}
+        try:
+            for number, item in self._read(flaws.__setitem__):
+                of_item = [flaws.pop(line) for line in sorted(flaws) if line <= number]
+                yield of_item[0] if of_item else item
+        except (OSError, EOFError, zlib.error) as error:  # such as a compressed file that is truncated
+            raise DataError(f"{self.name}: cannot be read: {one_line(error)}.") from error
+        yield from flaws.values()
 
     def count(self) -> int | None:
-        """Return the number of inputs, for the progress bar; None for standard input."""
+        """Return the number of inputs, for the progress bar; None for standard input or a file that cannot be read."""
         if self.is_stream:
             return None
-        if self.format in {"csv", "tsv"}:
-            return sum(1 for _ in self._rows()) - 1
-        with open(self.path, "rb") as lines:
-            if self.format in {"text", "jsonl"}:
-                return sum(1 for _ in lines)
-            blank, sentences = True, 0
-            for line in lines:
-                is_blank = not line.strip() or line.startswith(b"# ")
-                sentences += blank and not is_blank
-                blank = is_blank
-            return sentences
 
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield the number of the last line, and the cells, of each row of a table that is not blank."""
-        csv.field_size_limit(sys.maxsize)
-        lines = (f"{line}\n" for _, line in read_lines(self.path))
-        reader = csv.reader(lines, delimiter="\t" if self.format == "tsv" else ",")
+        def ignore(number: int, flaw: DataError) -> None:
+            pass
+
         try:
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, cells
-        except csv.Error as error:
-            raise DataError(f"{self.name}, line {reader.line_num}: cannot be read: {one_line(error)}.") from error
+            if self.format in {"csv", "tsv"}:
+                return sum(1 for _ in self._rows(ignore)) - 1
+            lines = read_lines if self.format in {"text", "jsonl"} else read_words
+            return sum(1 for _ in lines(self.path, report=ignore))
+        except (OSError, EOFError, zlib.error, DataError):
+            return None
 
-    def _table(self) -> Iterator[Input]:
-        rows = self._rows()
-        header = next(rows, (0, []))[1]
+    def _read(self, report: Report) -> Iterator[tuple[int, Input | DataError]]:
+        """Yield the number of the last line of each input, and the input or the reason why it cannot be read."""
+        if self.format in {"conll", "conllu"}:
+            for number, words in read_words(self.path, is_conllu=self.format == "conllu", report=report):
+                yield number, words if isinstance(words, DataError) else self._input(number, {"tokens": words})
+        elif self.format in {"csv", "tsv"}:
+            yield from self._table(report)
+        else:
+            for number, line in read_lines(self.path, report):
+                if self.format == "text":
+                    yield number, self._input(number, line)
+                elif line.strip():
+                    try:
+                        yield number, self._json_input(number, line)
+                    except DataError as flaw:
+                        yield number, flaw
+
+    def _input(self, number: int, content: Any, question: Any = None) -> Input:
+        return Input(content, content if question is None else question, f"{self.name}, line {number}")
+
+    def _rows(self, report: Report) -> Iterator[tuple[int, int, list[str] | DataError]]:
+        """Yield the first line, the last line and the cells of each row of a table that is not blank."""
+        csv.field_size_limit(sys.maxsize)
+        last = ""
+
+        def lines() -> Iterator[str]:
+            nonlocal last
+            for _, last in read_lines(self.path, report):
+                yield f"{last}\n"
+
+        reader = csv.reader(lines(), delimiter="\t" if self.format == "tsv" else ",")
+        while True:
+            first = reader.line_num + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield first, reader.line_num, self._flaw(first, reader.line_num, f"cannot be read: {one_line(error)}")
+                continue
+            # In a cell with an open quotation mark, the reader keeps the end of the last line.
+            if cells and cells[-1].endswith("\n") and not last.endswith('"'):
+                yield first, reader.line_num, self._flaw(first, reader.line_num, "a quotation mark is not closed")
+            elif cells:
+                yield first, reader.line_num, cells
+
+    def _flaw(self, first: int, last: int, flaw: str) -> DataError:
+        lines = f"line {last}" if first == last else f"lines {first} to {last}"
+        return DataError(f"{self.name}, {lines}: {flaw}.")
+
+    def _table(self, report: Report) -> Iterator[tuple[int, Input | DataError]]:
+        rows = self._rows(report)
+        _, _, header = next(rows, (0, 0, list[str]()))
+        if isinstance(header, DataError):
+            raise header
         if not header:
             return
         columns = self._columns(header)
-        for number, cells in rows:
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{self.name}, line {number}: expected {len(header)} columns ({', '.join(header):.100}), found "
-                    f"{len(cells)}."
-                )
-            row = dict(zip(header, cells, strict=True))
-            yield Input(row, {key: row[column] for key, column in columns.items()})
+        for first, last, cells in rows:
+            if isinstance(cells, DataError):
+                yield last, cells
+            elif len(cells) != len(header):
+                expected = f"expected {len(header)} columns ({', '.join(header):.100}), found {len(cells)}"
+                yield last, self._flaw(first, last, expected)
+            else:
+                row = dict(zip(header, cells, strict=True))
+                yield last, self._input(last, row, {key: row[column] for key, column in columns.items()})
 
     def _columns(self, header: Sequence[str]) -> dict[str, str]:
         """Return the column of each input of the pipeline."""
@@ -136,14 +189,14 @@ class Source:
         if "tokens" in content and self.text_column is None:
             if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
                 raise DataError(f'{where}: "tokens" should be a list of strings. Found {line.strip():.80}.')
-            return Input(content, {"tokens": content["tokens"]})
+            return self._input(number, content, {"tokens": content["tokens"]})
         if not isinstance(content.get(text), str):
             raise DataError(f'{where}: "{text}" should be a string. Found {line.strip():.80}.')
         second = content.get(pair)
         if not isinstance(second, str | None):
             raise DataError(f'{where}: "{pair}" should be a string. Found {line.strip():.80}.')
         question = {"text": content[text]}
-        return Input(content, question if second is None else {**question, "text_pair": second})
+        return self._input(number, content, question if second is None else {**question, "text_pair": second})
 
 
 def _parsed(where: str, line: str) -> Any:

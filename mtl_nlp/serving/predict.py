@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,13 +13,17 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Pipeline, pipeline
 
-from mtl_nlp.errors import CommandError, needs_extra
+from mtl_nlp.errors import CommandError, DataError, needs_extra
 from mtl_nlp.hub.loading import load_model, load_model_tokenizer
-from mtl_nlp.messages import did_you_mean, json_text, one_line
+from mtl_nlp.messages import did_you_mean, is_finite, json_text, one_line
 from mtl_nlp.modeling.pipeline_multitask import MultitaskPipeline, parse_input
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.run_folder import ONNX_NAME
-from mtl_nlp.serving.inputs import Source
+from mtl_nlp.serving.inputs import Input, Source
+
+_READ_AHEAD = 32
+"""The number of batches that are read and sorted by length together."""
 
 _DECIMALS = 4
 _DIGITS = 6
@@ -31,9 +36,12 @@ def answer_file(
     target: TextIO,
     output_format: str = "jsonl",
     batch_size: int = 32,
+    report: Callable[[DataError], None] | None = None,
     **options: Any,
 ) -> int:
     """Answer every input of a file, and write each answer as soon as it is available, in the order of the file.
+
+    An input has no answer if its line cannot be read, or the pipeline refuses the input, or a score is not finite.
 
     Args:
         pipeline: the multitask pipeline.
@@ -42,32 +50,96 @@ def answer_file(
         output_format: `jsonl`, objects with the input and `answers`, with probabilities rounded to 4 decimals; or
             `conll`, a comment that names the columns, and for each input a comment per task on texts, followed by one
             line per word with a column per task on words. See `as_cell` for words that a column cannot hold.
-        batch_size: texts per encoder pass. The pipeline reads up to 32 batches ahead, except for a batch size of 1.
+        batch_size: texts per encoder pass. Up to 32 batches are read ahead, except for a batch size of 1.
+        report: a function that gets the reason why an input has no answer, which is then not raised.
         **options: `tasks` and `top_k` of the pipeline.
 
     Returns:
         The number of inputs that were answered.
+
+    Raises:
+        DataError: if the file cannot be read, or if an input has no answer and `report` is not given. The answers of
+            all inputs before it are written.
     """
     count = 0
-    tasks = pipeline.model.tasks
-    inputs, questions = itertools.tee(source)
-    answers = pipeline((item.question for item in questions), batch_size=batch_size, **options)
-    pairs = zip(inputs, answers, strict=True)
-    # disable=None shows the bar only in a terminal.
-    for item, answer in tqdm(pairs, total=source.count(), unit=" texts", disable=True if source.is_stream else None):
-        if output_format == "jsonl":
-            content = {"text": item.content} if isinstance(item.content, str) else item.content
-            shown = {name: _rounded(entries, tasks[name]) for name, entries in answer.items()}
-            target.write(json_text({**content, "answers": shown}) + "\n")
-        else:
-            if count == 0:
-                columns = [_as_name(name) for name in answer if tasks[name].kind.labels_words]
-                target.write(f"# global.columns = {' '.join(['tokens', *columns])}\n")
-            target.write(_as_conll(item.question, answer, tasks))
-        if source.is_stream:
-            target.flush()
-        count += 1
+    total = source.count() if sys.stderr.isatty() else None
+    with tqdm(total=total, unit=" texts", disable=source.is_stream or None) as bar:
+        for found in _answers(pipeline, source, batch_size, options):
+            bar.update()
+            if isinstance(found, DataError):
+                if report is None:
+                    raise found
+                report(found)
+                continue
+            target.write(_shown(pipeline, *found, output_format, is_first=count == 0))
+            if source.is_stream:
+                target.flush()
+            count += 1
     return count
+
+
+_Answer = dict[str, list[dict[str, Any]]]
+
+
+def _answers(
+    pipeline: MultitaskPipeline, source: Source, batch_size: int, options: Mapping[str, Any]
+) -> Iterator[tuple[Input, _Answer] | DataError]:
+    """Yield each input with its answer, or the reason why there is no answer, in the order of the file.
+
+    Raises:
+        DataError: if the file cannot be read to its end, after the answers of the inputs before this place.
+    """
+    items, failure = source.items(), None
+    ahead = 1 if batch_size == 1 else _READ_AHEAD * batch_size
+    while failure is None:
+        block: list[Input | DataError] = []
+        try:
+            for item in itertools.islice(items, ahead):
+                block.append(item)
+        except DataError as error:
+            failure = error
+        if not block and failure is None:
+            return
+        inputs = [item for item in block if isinstance(item, Input)]
+        answers = iter(_answer_block(pipeline, inputs, batch_size=batch_size, **options))
+        for item in block:
+            answer = item if isinstance(item, DataError) else next(answers)
+            yield answer if isinstance(item, DataError) or isinstance(answer, DataError) else (item, answer)
+    raise failure
+
+
+def _answer_block(pipeline: MultitaskPipeline, inputs: Sequence[Input], **options: Any) -> list[_Answer | DataError]:
+    """Return the answer of each input, or the reason why it has no answer."""
+    if not inputs:
+        return []
+    try:
+        answers = pipeline([item.question for item in inputs], **options)
+    except ValueError as error:
+        if len(inputs) == 1:
+            return [DataError(f"{inputs[0].where}: {one_line(error)}")]
+        return [answer for item in inputs for answer in _answer_block(pipeline, [item], **options)]
+    return [_checked(item, answer) for item, answer in zip(inputs, answers, strict=True)]
+
+
+def _checked(item: Input, answer: _Answer) -> _Answer | DataError:
+    """Return an answer, or an error if one of its scores is not finite."""
+    for name, entries in answer.items():
+        flat = [each for entry in entries for each in (entry if isinstance(entry, list) else [entry])]
+        if not all(is_finite(entry["score"]) for entry in flat):
+            return DataError(f"{item.where}: the answer of {name} is not a finite number.")
+    return answer
+
+
+def _shown(pipeline: MultitaskPipeline, item: Input, answer: _Answer, output_format: str, *, is_first: bool) -> str:
+    """Return an input and its answer as a line of JSONL, or as columns below the names of the columns."""
+    tasks = pipeline.model.tasks
+    if output_format == "jsonl":
+        content = {"text": item.content} if isinstance(item.content, str) else item.content
+        answers = {name: _rounded(entries, tasks[name]) for name, entries in answer.items()}
+        return json_text({**content, "answers": answers}) + "\n"
+    columns = [_as_name(name) for name in answer if tasks[name].kind.labels_words]
+    header = f"# global.columns = {' '.join(['tokens', *columns])}\n" if is_first else ""
+    return header + _as_conll(item.question, answer, tasks, added_tokens(pipeline.tokenizer))
 
 
 def _rounded(entries: Any, task: Task) -> Any:
@@ -79,8 +151,10 @@ def _rounded(entries: Any, task: Task) -> Any:
     return {**entries, "score": float(f"{score:.{_DIGITS}g}") if is_number else round(score, _DECIMALS)}
 
 
-def _as_conll(item: str | dict[str, Any], answer: dict[str, list[dict[str, Any]]], tasks: Mapping[str, Task]) -> str:
-    text, words = parse_input(item)
+def _as_conll(
+    item: str | dict[str, Any], answer: Mapping[str, Any], tasks: Mapping[str, Task], whole: Sequence[str]
+) -> str:
+    text, words = parse_input(item, whole)
     lines = [f"# text = {' '.join(text.split())}"]
     columns = [[word.text for word in words]]
     for name, entries in answer.items():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
 from mtl_nlp.modeling.layers_multitask import layers_of
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.recipe.checks import check_fits_float32, check_loss_weights
+from mtl_nlp.recipe.checks import check_loss_weights
 from mtl_nlp.training.display import shows_bars
+from mtl_nlp.training.ranges import check_ranges
+from mtl_nlp.training.refusals import check_accelerator, check_refused
 
 
 @dataclass
@@ -132,80 +137,53 @@ class MultitaskTrainingArguments(TrainingArguments):
         # accelerator.
         if not torch.accelerator.is_available():
             self.use_cpu = True
+        # Trainer fails on a backend without other processes, and the same recipe should run with and without them.
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            self.ddp_backend = None
         if self.disable_tqdm is None and not shows_bars():
             self.disable_tqdm = True
-        if self.load_best_model_at_end and self.metric_for_best_model is None:
+        keeps_best = self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST
+        if keeps_best and self.metric_for_best_model is None:
             self.metric_for_best_model = "mtl_score"
-        super().__post_init__()
-        self._check_stock_arguments()
+        check_ranges(vars(self))
+        check_refused(vars(self), dataclasses.fields(self))
         self._check_own_arguments()
-        self._check_patience()
-
-    def _check_stock_arguments(self) -> None:
-        """Check that the arguments of Trainer that have no effect here are not set."""
-        if self.train_sampling_strategy != "random" or self.dataloader_drop_last:
-            raise ValueError(
-                f"`train_sampling_strategy` should be 'random' and `dataloader_drop_last` false, since the mixture "
-                f"orders and groups the batches and drops none. Found {self.train_sampling_strategy!r} and "
-                f"{self.dataloader_drop_last}. Leave out both."
-            )
-        if self.enable_jit_checkpoint:
-            raise ValueError(
-                "`enable_jit_checkpoint` should be false, since its processes stop at different steps. "
-                "Leave it out: `mtl-nlp train` saves a checkpoint at SIGTERM, and in Python "
-                "`MultitaskTrainer.request_stop` does."
-            )
-        if self.logging_nan_inf_filter:
-            raise ValueError(
-                "`logging_nan_inf_filter` should be false, since a run ends if a loss or gradient is not finite, and "
-                "the filter would log such a loss as 0. Leave it out."
-            )
-        if self.batch_eval_metrics or self.prediction_loss_only or self.include_for_metrics:
-            raise ValueError(
-                "`batch_eval_metrics`, `prediction_loss_only` and `include_for_metrics` have no effect here: an "
-                "evaluation always has losses, scores and, with `compute_metrics`, the logits and labels of complete "
-                "texts. Leave them out."
-            )
+        super().__post_init__()
+        check_accelerator(self.accelerator_config)
+        self._check_selection()
 
     def _check_own_arguments(self) -> None:
         if self.loss_scale not in {"rows", "per_task"}:
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
             raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
-        if isinstance(self.loss_weights, str):
+
+    def _check_selection(self) -> None:
+        """Check that there are evaluations for the decisions that need them, and the weights of the tasks."""
+        if isinstance(self.loss_weights, str):  # JSON of a command line is a dict by now
             raise ValueError(f"`loss_weights` should map tasks to weights. Found {self.loss_weights!r}.")
         check_loss_weights(self.loss_weights or {})
-        if self.max_tokens_per_batch is not None and self.max_tokens_per_batch < 1:
-            raise ValueError(f"`max_tokens_per_batch` should be at least 1. Found {self.max_tokens_per_batch}.")
-        if self.conflict_every is not None and self.conflict_every < 1:
-            raise ValueError(f"`conflict_every` should be at least 1. Found {self.conflict_every}.")
-        for name in ("learning_rate", "weight_decay", "head_learning_rate", "adapter_learning_rate", "adapter_pull"):
-            value = vars(self)[name]
-            if value is not None:
-                check_fits_float32(name, value)
-        if self.layer_lr_decay is not None and not 0.0 < self.layer_lr_decay <= 1.0:
-            raise ValueError(f"`layer_lr_decay` should be above 0 and at most 1. Found {self.layer_lr_decay}.")
-
-    def _check_patience(self) -> None:
-        if self.early_stopping_patience is not None:
-            if self.early_stopping_patience < 1:
-                raise ValueError(
-                    f"`early_stopping_patience` should be at least 1. Found {self.early_stopping_patience}."
-                )
-            if not self.load_best_model_at_end:
-                raise ValueError(
-                    "`early_stopping_patience` needs `load_best_model_at_end: true`. Set it, or leave out "
-                    "`early_stopping_patience`."
-                )
-
-        if self.freeze_patience is not None:
-            if self.freeze_patience < 1:
-                raise ValueError(f"`freeze_patience` should be at least 1. Found {self.freeze_patience}.")
-            if self.eval_strategy == "no":
-                raise ValueError(
-                    "`freeze_patience` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', "
-                    "or leave out `freeze_patience`."
-                )
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise ValueError(
+                "`early_stopping_patience` needs `load_best_model_at_end: true`. Set it, or leave out "
+                "`early_stopping_patience`."
+            )
+        needing = {
+            "freeze_patience": self.freeze_patience is not None,
+            "load_best_model_at_end": self.load_best_model_at_end,
+            "save_strategy: best": self.save_strategy == SaveStrategy.BEST,
+        }
+        for name in [name for name, is_set in needing.items() if is_set and self.eval_strategy == "no"]:
+            raise ValueError(
+                f"`{name}` needs evaluations during training. Set `eval_strategy` to 'epoch' or 'steps', or leave out "
+                f"`{name}`."
+            )
+        steps, warmup = self.max_steps, self.warmup_steps
+        if 0 < steps < warmup:
+            raise ValueError(
+                f"`warmup_steps` should be at most `max_steps` ({steps}), since the learning rate would not reach its "
+                f"value. Found {warmup:g}. A number below 1 is a share of all steps."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arguments as plain data, which `report_to` writes and sends, without values of the environment."""

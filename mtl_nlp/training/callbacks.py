@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback
-from transformers.trainer_callback import CallbackHandler, TrainerControl, TrainerState
+from transformers import EarlyStoppingCallback, IntervalStrategy, PreTrainedConfig, TrainerCallback
+from transformers.trainer_callback import CallbackHandler, ExportableState, TrainerControl, TrainerState
 
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -27,7 +27,8 @@ from mtl_nlp.training.step_rows import BegunEpoch
 class CurrentArguments(TrainerCallback):
     """Callback that applies the current training arguments to a resumed run.
 
-    Trainer itself would use the intervals and the patience that the checkpoint was trained with.
+    Trainer itself would use the intervals and the patience that the checkpoint was trained with, and would compare the
+    values of a new `metric_for_best_model` with the best value of the metric before.
 
     Args:
         handler: the callback handler of the trainer. Trainer replaces the handler's callbacks when it resumes.
@@ -39,11 +40,40 @@ class CurrentArguments(TrainerCallback):
     def on_train_begin(
         self, args: MultitaskTrainingArguments, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Set the steps between logs, evaluations and checkpoints, and the patience of early stopping."""
+        """Set the steps between logs, evaluations and checkpoints, the patience, and the metric of the best model."""
         state.compute_steps(args, state.max_steps)
+        if args.metric_for_best_model is not None:
+            key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+            best = (entry for entry in state.log_history if entry.get("step") == state.best_global_step)
+            state.best_metric = next((entry[key] for entry in best if entry.get(key) is not None), state.best_metric)
+        saved = cast("dict[str, Any]", state.stateful_callbacks)
         for callback in self.handler.callbacks:
+            if isinstance(callback, ExportableState):  # Trainer fails to save a callback that the checkpoint lacks
+                saved.setdefault(type(callback).__name__, callback.state())
             if isinstance(callback, EarlyStoppingCallback) and args.early_stopping_patience is not None:
                 callback.early_stopping_patience = args.early_stopping_patience
+
+
+class OwnTokenIds(TrainerCallback):
+    """Callback that keeps the encoder's ids of special tokens, which Trainer replaces by those of the tokenizer.
+
+    Encoders like RoBERTa number positions from the padding id, so a model that is saved with the tokenizer's id would
+    read texts at other positions than the trained model. An id that the encoder does not have is the tokenizer's.
+
+    Args:
+        config: the configuration of the encoder.
+    """
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        self.config = config
+        ids = config.to_dict()
+        names = ("pad_token_id", "bos_token_id", "eos_token_id")
+        self.ids = {name: ids[name] for name in names if ids.get(name) is not None}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the ids of the encoder again."""
+        for name, number in self.ids.items():
+            setattr(self.config, name, number)
 
 
 class EpochStart(TrainerCallback):

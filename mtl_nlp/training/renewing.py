@@ -17,7 +17,7 @@ from mtl_nlp.errors import CommandError, needs_extra
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_adapter_arguments, check_layer_decay
-from mtl_nlp.training.callbacks import CurrentArguments, EvaluationBeforeCheckpoint, StepHooks
+from mtl_nlp.training.callbacks import CurrentArguments, EvaluationBeforeCheckpoint, OwnTokenIds, StepHooks
 from mtl_nlp.training.defaults import loss_weighting_of
 from mtl_nlp.training.describing import DescribingTrainer
 from mtl_nlp.training.divergence import DivergenceWatch
@@ -101,6 +101,7 @@ class RenewingTrainer(DescribingTrainer):
         self.watch = DivergenceWatch(list(self.tasks), self.accelerator)
         self.own_callbacks = [
             CurrentArguments(self.callback_handler),
+            OwnTokenIds(model.config.text_config),
             EvaluationBeforeCheckpoint(),
             self.epochs,
             HeadroomCallback(self.epochs, self.tasks, self.log),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 import struct
@@ -24,6 +23,7 @@ from transformers.utils import CONFIG_NAME
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.hub.outside import Loading, read_object
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
+from mtl_nlp.modeling.options_multitask import is_finite_number
 from mtl_nlp.recipe.file import parse_yaml
 from mtl_nlp.run_folder import CHECKPOINT_PREFIX, RECIPE_NAME
 from mtl_nlp.training.predicting import PredictingTrainer
@@ -84,7 +84,7 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
         state = TrainerState.load_from_json(str(file))
         for name in _NUMBERS:
             value = vars(state)[name]
-            if not _is_number(value) or (not 0 <= value <= _MAX_STEPS and name != "total_flos"):
+            if not is_finite_number(value) or (not 0 <= value <= _MAX_STEPS and name != "total_flos"):
                 raise ValueError(f"`{name}` should be a number of at least 0. Found {value!r:.80}.")
         if not isinstance(state.global_step, int):
             raise ValueError(f"`global_step` should be an integer. Found {state.global_step!r}.")
@@ -97,7 +97,7 @@ def read_trainer_state(checkpoint: Path) -> TrainerState:
         if not isinstance(best, str | None):
             raise ValueError(f"`best_model_checkpoint` should be a string or null. Found {best!r:.80}.")
         for name in ("best_metric", "best_global_step", "train_batch_size"):
-            if vars(state)[name] is not None and not _is_number(vars(state)[name]):
+            if vars(state)[name] is not None and not is_finite_number(vars(state)[name]):
                 raise ValueError(f"`{name}` should be a number or null. Found {vars(state)[name]!r:.80}.")
         if not isinstance(callbacks, dict) or TrainerControl.__name__ not in callbacks:
             raise ValueError(f"`stateful_callbacks` should have a TrainerControl. Found {callbacks!r:.80}.")
@@ -223,7 +223,7 @@ def _check_optimizer_state(optimizer: torch.optim.Optimizer) -> None:
             if not state[name].isfinite().all():
                 raise ValueError(f"`{name}` should have finite numbers.")
         step = state.get("step", 0)
-        if not (_is_number(step) or (isinstance(step, torch.Tensor) and step.numel() == 1)):
+        if not (is_finite_number(step) or (isinstance(step, torch.Tensor) and step.numel() == 1)):
             raise ValueError(f"`step` should be a number. Found {step!r:.80}.")
 
 
@@ -270,10 +270,10 @@ def check_random_state(state: Any) -> None:
     np.random.RandomState().set_state(state["numpy"])
     torch.Generator().set_state(state["cpu"])
     position, *_, cached = state["numpy"][2:]
-    if not _is_number(position) or not 0 <= position <= _LONGEST_POSITION:
+    if not is_finite_number(position) or not 0 <= position <= _LONGEST_POSITION:
         raise ValueError(f"the position of numpy should be from 0 to {_LONGEST_POSITION}. Found {position!r:.80}.")
     for number in (cached, state["python"][2] or 0.0):
-        if not _is_number(number):
+        if not is_finite_number(number):
             raise ValueError(f"a random number should be finite. Found {number!r:.80}.")
 
 
@@ -312,8 +312,8 @@ def _check_form(path: str, form: Any, found: Any) -> None:
             raise ValueError(f"`{path}` should have {len(form)} entries. Found {found!r:.80}.")
         for value, other in zip(form, found, strict=True):
             _check_form(path, value, other)
-    elif _is_number(form) or isinstance(form, torch.Tensor):
-        if not _is_number(found) and not (isinstance(found, torch.Tensor) and found.numel() == 1):
+    elif is_finite_number(form) or isinstance(form, torch.Tensor):
+        if not is_finite_number(found) and not (isinstance(found, torch.Tensor) and found.numel() == 1):
             raise ValueError(f"`{path}` should be a finite number. Found {found!r:.80}.")
     elif form is None or isinstance(form, bool):
         if found is not None and not isinstance(found, bool | int | float | str):
@@ -352,7 +352,3 @@ def read_stream_position(file: Path) -> dict[str, Any]:
         if not all(isinstance(reader["source"], dict | None) for reader in readers.values()):
             raise ValueError("`source` should be an object or null.")
     return state
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -69,6 +69,7 @@ def data_loader(
         # Persistent workers of a stream would not receive the start of its next epoch.
         persistent_workers=args.dataloader_persistent_workers and not isinstance(dataset, MixtureStream),
         prefetch_factor=args.dataloader_prefetch_factor,
+        multiprocessing_context=args.dataloader_multiprocessing_context if args.dataloader_num_workers else None,
         worker_init_fn=end_with_parent if args.dataloader_num_workers else None,
     )
 

@@ -31,6 +31,7 @@ from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.callbacks import EpochStart, is_over
 from mtl_nlp.training.checkpoints import check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
@@ -200,9 +201,12 @@ class MultitaskTrainer(RenewingTrainer):
                 if a new checkpoint cannot be written, if a worker of the data loader was killed, or if a different
                 process of the run has ended.
             RecipeError: if a different run is training in `output_dir`.
-            ValueError: if a task needs validation rows after training, such as for `threshold: tuned`, and has none.
+            ValueError: if a task needs validation rows after training, such as for `threshold: tuned`, and has none, or
+                the evaluations do not have the metric `metric_for_best_model`.
         """
         check_tuning(self.trained_tasks, self._validation)
+        if self.compute_metrics is None and self.eval_dataset is not None:
+            check_best_metric(self.args, evaluation_sets(self.eval_dataset, self.columns, self.tasks), self.tasks)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = str(last_checkpoint(Path(self.args.output_dir)).path)
         if self.model_init is not None:

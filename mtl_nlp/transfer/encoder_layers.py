@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mtl_nlp.modeling.adapters_multitask import RoutedLayer
+from mtl_nlp.modeling.encoders_multitask import encoder_arguments, encoder_inputs
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def find_layers(encoder: Any, inputs: Mapping[str, torch.Tensor]) -> EncoderLaye
     linear = {module for module in encoder.modules() if isinstance(module, nn.Linear | RoutedLayer)}
     calls: list[nn.Module] = []
     with _calls_recorded({*children, *linear}, calls):
-        encoder(**inputs)
+        encoder(**encoder_inputs(encoder_arguments(encoder), inputs))
     try:
         count, heads = encoder.config.num_hidden_layers, encoder.config.num_attention_heads
     except AttributeError:  # a family that has other names for these numbers

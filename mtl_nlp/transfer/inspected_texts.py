@@ -15,6 +15,7 @@ from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.dealing import windows_by_length
 from mtl_nlp.evaluation.evaluator import Piece, decode_texts, labelled_words, pieces_of_batch
 from mtl_nlp.evaluation.metrics import compute
+from mtl_nlp.modeling.encoders_multitask import encoder_arguments, encoder_inputs
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.routing_multitask import Route, routed
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -182,4 +183,6 @@ def hidden_states(
         The output of the embeddings and of each layer, shape (B, L, hidden) each.
     """
     with routed(Route((adapters,), ())):
-        return model.encoder(**inputs, output_hidden_states=True).hidden_states
+        return model.encoder(
+            **encoder_inputs(encoder_arguments(model.encoder), inputs), output_hidden_states=True
+        ).hidden_states

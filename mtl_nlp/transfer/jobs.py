@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from mtl_nlp.errors import CommandError, RunError
 from mtl_nlp.messages import conceal
 from mtl_nlp.recipe.own_code import uses_code
+from mtl_nlp.recipe.plain_yaml import dump_yaml
 from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, checkpoint_folders, read_results
 from mtl_nlp.training.completeness import checkpoint_problem
 
@@ -169,7 +169,7 @@ class JobRunner:
         path = self.output / _RECIPES / f"{folder.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         data = {**job.recipe, "output_dir": f"../{_RUNS}/{folder.name}"}
-        path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        path.write_text(dump_yaml(data), encoding="utf-8")
         return path
 
     def _call(self, arguments: Sequence[str], log: Path) -> int:

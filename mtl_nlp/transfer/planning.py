@@ -87,6 +87,7 @@ class _Prepared:
         self.recipe = side.recipe
         arguments = training_arguments(side.recipe)  # before the data are loaded
         self.run: Run = prepare(side.recipe)
+        self.run.try_model()
         check_splits(self.run, arguments)
         if arguments.conflict_every is not None or side.recipe.loss.gradients is not None:
             check_gradients(build_meta_model(self.run), side.recipe, arguments)

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.evaluator import Piece
+from mtl_nlp.modeling.heads_multitask import fit_to_encoder, pool
 from mtl_nlp.modeling.label_kinds_multitask import LabelKind
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -192,7 +193,8 @@ def _examples(
         hidden = hidden_states(model, adapters, batch.inputs)
         for name, rows in chosen.items():
             if rows:
-                states[name].append(read_features(tasks[name], batch, rows, hidden))
+                task = fit_to_encoder(tasks[name], model.config.text_config)
+                states[name].append(read_features(task, batch, rows, hidden))
                 labels = [batch.features[row][LABEL_PREFIX + name] for row in rows]
                 targets[name] += (
                     [each for label in labels for each in label] if tasks[name].kind.labels_words else labels
@@ -210,7 +212,7 @@ def read_features(
 
     Args:
         task: the task. For a task that labels words, the features are those of the words' first sub-words. Otherwise
-            they are the mean over the text or the first sub-word, as the head reads the text.
+            they are the mean over the text, the first or the last sub-word, as the head reads the text.
         batch: the batch.
         rows: the rows of the batch to read.
         hidden: the hidden states of the batch, shape (B, L, hidden) each.
@@ -222,10 +224,8 @@ def read_features(
         places = [(row, position) for row in rows for position in batch.features[row]["positions"]]
         index = torch.tensor(places, dtype=torch.long, device=hidden[0].device).reshape(-1, 2)
         return [layer[index[:, 0], index[:, 1]].float().cpu().numpy() for layer in hidden]
-    if task.pools_mean:
-        mask = batch.inputs["attention_mask"][rows, :, None].float()
-        return [((layer[rows].float() * mask).sum(1) / mask.sum(1)).cpu().numpy() for layer in hidden]
-    return [layer[rows, 0].float().cpu().numpy() for layer in hidden]
+    mask = batch.inputs["attention_mask"][rows]
+    return [pool(layer[rows].float(), mask, task.pooled_by or "cls").cpu().numpy() for layer in hidden]
 
 
 def _scores(
@@ -239,7 +239,8 @@ def _scores(
             rows = {name: found for name in names if (found := batch.rows[name].tolist())}
             hidden = hidden_states(model, adapters, batch.inputs) if rows else ()
             for name, labelled in rows.items():
-                features = read_features(texts.tasks[name], batch, labelled, hidden)
+                task = fit_to_encoder(texts.tasks[name], model.config.text_config)
+                features = read_features(task, batch, labelled, hidden)
                 for layer, (probe, states) in enumerate(zip(probes[name], features, strict=True)):
                     found = _pieces(texts.tasks[name], batch, labelled, probe.logits(states))
                     pieces.setdefault(layer, []).extend((batch.dataset, piece) for piece in found)

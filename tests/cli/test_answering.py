@@ -69,6 +69,23 @@ def test_standard_input_is_answered_line_by_line(trained):
     assert (process.returncode, output, error) == (0, b"", b"2 texts answered.\n")
 
 
+def test_bad_lines_are_counted_and_named_and_the_rest_is_answered(trained, tmp_path, capsys):
+    lines = ["{" if number % 30 == 0 else json.dumps({"text": f"text {number}"}) for number in range(1, 1001)]
+    source, output = write(tmp_path / "a.jsonl", "\n".join(lines)), tmp_path / "out.jsonl"
+    capsys.readouterr()
+    assert main(["predict", str(trained / "run"), source, "--tasks", "topic", "--output", str(output)]) == 2
+    found = [json.loads(line)["text"] for line in output.read_text().splitlines()]
+    assert found == [f"text {number}" for number in range(1, 1001) if number % 30]
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].startswith(f"no answer: {source}, line 30: not JSON")
+    assert len(errors) == 23
+    assert errors[-3:] == [
+        "no answer: …",
+        "967 texts answered.",
+        f"mtl-nlp: error: {source}: 33 of 1000 texts have no answer.",
+    ]
+
+
 def test_a_table_is_answered_with_the_tasks_that_are_asked_for(trained, tmp_path, capsys):
     source = write(tmp_path / "a.csv", 'id,body\n1,"Ada, in Paris"\n')
     predict = ["predict", str(trained / "run"), source, "--text-column", "body"]

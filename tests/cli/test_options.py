@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import yaml
 
 from mtl_nlp.cli.main import main
-from mtl_nlp.cli.options import writable_file
+from mtl_nlp.cli.options import quiet_libraries, writable_file
 from mtl_nlp.errors import DataError
 
 
@@ -32,3 +34,12 @@ def test_an_output_is_not_a_file_that_the_command_reads(tmp_path):
         with pytest.raises(DataError, match=f"--output {file}: the command reads this file. Name a different file"):
             writable_file(str(file), str(recipe), str(model), "ada/model")
     assert writable_file(str(model / "answers.jsonl"), str(recipe), str(model)) == model / "answers.jsonl"
+
+
+def test_a_note_of_a_library_for_programmers_is_not_printed():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        warnings.warn_explicit("deprecated", FutureWarning, "training_args.py", 1, "transformers.training_args")
+        warnings.warn_explicit("deprecated", FutureWarning, "my_metric.py", 1, "my_metric")
+    assert [each.filename for each in caught] == ["my_metric.py"]

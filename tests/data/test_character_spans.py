@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-import pytest
+import copy
 
+import pytest
+from datasets import Dataset
+
+from mtl_nlp import TokenClassification, encode
 from mtl_nlp.data.character_spans import CharacterSpan, align_spans, read_spans
 from mtl_nlp.modeling.spans_multitask import Span
 from mtl_nlp.modeling.words_multitask import split_words
@@ -68,3 +72,13 @@ def test_the_longest_of_overlapping_spans_stays_and_a_repeated_span_is_one_span(
     aligned = align_spans([*spans, *spans_of(TEXT, ("New York", "ORG"))], split_words(TEXT), "strict")
     assert aligned.spans == [Span("PER", 0, 2), Span("LOC", 4, 6)]
     assert (aligned.overlapping, aligned.misaligned, aligned.moved) == (2, 0, 0)
+
+
+def test_tokens_that_were_added_to_the_tokenizer_are_words_of_a_text_with_spans(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["wordpiece"])
+    tokenizer.add_tokens(["[E1]"])
+    rows = Dataset.from_dict({"text": ["[E1] Ada lives"], "spans": [[{"start": 5, "end": 8, "label": "PER"}]]})
+    task = TokenClassification(name="ner", labels=["O", "B-PER", "I-PER"], scheme="iob2")
+    encoded = encode(rows, inputs={"text": "text"}, labels={"ner": "spans"}, tasks=[task], tokenizer=tokenizer)
+    assert list(encoded.references["ner"]) == [["O", "B-PER", "O"]]
+    assert tokenizer.convert_tokens_to_ids("[E1]") in encoded.windows[0]["input_ids"]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gzip
+import lzma
 from pathlib import Path
 
 import pytest
 
-from mtl_nlp.data.conll import read_conll, read_conllu, read_first_column
+from mtl_nlp.data.conll import read_conll, read_conllu, read_words
 from mtl_nlp.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -40,8 +42,14 @@ def word(number: str, form: str, tag: str = "X") -> str:
         "\n\nAda\tB-PER\nruns\tO\n \t\n\n\nHi\tO\n\n\n",
         "-DOCSTART-\tO\n\nAda\tB-PER\nruns\tO\n\nHi\tO\n",
         "-DOCSTART- -X- -X- O\nAda\tB-PER\nruns\tO\n-DOCSTART-\nHi\tO\n",
+        "Ada\tB-PER\rruns\tO\r\rHi\tO\r",
+        gzip.compress(b"Ada\tB-PER\nruns\tO\n\nHi\tO\n"),
+        lzma.compress(b"Ada\tB-PER\rruns\tO\r\rHi\tO\r"),
     ],
-    ids=["tabs", "blanks", "CRLF", "BOM", "no last newline", "many blank lines", "DOCSTART", "DOCSTART without lines"],
+    ids=[
+        *("tabs", "blanks", "CRLF", "BOM", "no last newline", "many blank lines", "DOCSTART", "DOCSTART without lines"),
+        *("CR", "gzip", "xz"),
+    ],
 )
 def test_every_form_of_column_file_reads_the_same(tmp_path, content):
     assert conll(tmp_path, content) == [
@@ -98,12 +106,23 @@ def test_blanks_around_the_cells_of_tab_separated_columns_do_not_matter(tmp_path
     assert conll(tmp_path, "Ada \t B-PER \nNew York\tO\n") == [{"tokens": ["Ada", "New York"], "ner": ["B-PER", "O"]}]
 
 
+def test_special_blanks_belong_to_words_and_not_to_tags(tmp_path):
+    path = write(tmp_path, "Ada\u00a0\tB-PER\u00a0\nruns\t\u2003O\n")
+    assert list(read_conll(path, ["tokens", "ner"], filled=["ner"])) == [
+        {"tokens": ["Ada\u00a0", "runs"], "ner": ["B-PER", "O"]}
+    ]
+    (sentence,) = read_conllu(write(tmp_path, word("1", "Ada", " PROPN ")), filled=["upos"])
+    assert sentence["upos"] == ["PROPN"]
+
+
 def test_underscore_in_a_treebank_means_a_word_without_annotation_and_no_features(tmp_path):
     (sentence,) = conllu(tmp_path, word("1", "_", "_"), word("2", "Ada", "PROPN"))
     assert sentence["upos"] == [None, "PROPN"]
     assert sentence["xpos"] == sentence["deprel"] == [None, None]
     assert sentence["tokens"] == ["_", "Ada"]
-    assert sentence["feats"] == ["_", "_"]
+    assert sentence["feats"] == sentence["misc"] == ["_", "_"]
+    assert sentence["lemma"] == ["_", None]
+    assert sentence["deps"] == [None, None]
 
 
 def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
@@ -145,7 +164,7 @@ def test_broken_line_of_a_treebank_is_named(tmp_path, line, message):
 
 def test_words_are_read_regardless_of_the_other_columns(tmp_path):
     path = write(tmp_path, "# topic = x\nAda\tO\tO\nruns\n\n-DOCSTART-\nHi there\n")
-    assert list(read_first_column(path)) == [["Ada", "runs"], ["Hi"]]
+    assert [words for _, words in read_words(path)] == [["Ada", "runs"], ["Hi"]]
 
 
 @pytest.mark.skipif(not REAL_DATA.exists(), reason="needs ../shared/data")

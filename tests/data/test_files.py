@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from small_datasets import TEXT, load, write
 
-from mtl_nlp.data.files import files_of, literal_start
+from mtl_nlp.data.files import check_no_script, files_of, files_of_folder, literal_start
 from mtl_nlp.errors import DataError
 
 LABELS = {"topic": "y"}
@@ -24,8 +24,27 @@ def test_brackets_of_a_folder_are_no_glob(tmp_path):
     assert literal_start(str(tmp_path / "no[1]/x")) == str(tmp_path / "no[1]/x")
     for path, texts in (("data [v1]/*.csv", ["a.csv", "b.csv", "c[1].csv"]), ("data [v1]/c[1].csv", ["c[1].csv"])):
         assert load(tmp_path, TEXT, LABELS, path=path).splits["train"]["text"][:] == texts
-    with pytest.raises(DataError, match=r"^datasets\.d\.path: `datasets` reads the folder's name .* as a glob"):
-        load(tmp_path, TEXT, LABELS, path="data [v1]")
+    loaded = load(tmp_path, TEXT, LABELS, path="data [v1]")
+    assert loaded.splits["train"]["text"][:] == ["a.csv", "b.csv", "c[1].csv"]
+
+
+def test_folder_with_brackets_is_read_like_any_folder(tmp_path):
+    for name, row in (("train.jsonl", {"text": "a", "y": "x"}), ("test.jsonl", {"text": "b", "y": "x"})):
+        for folder in ("data[1]", "data1"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write(tmp_path / folder / name, row if folder == "data[1]" else {"text": "other", "y": "x"})
+    loaded = load(tmp_path, TEXT, LABELS, path="data[1]")
+    assert {split: rows["text"][:] for split, rows in loaded.splits.items()} == {"train": ["a"], "test": ["b"]}
+    write(tmp_path / "data[1]" / "README.md", "---", "configs:", "- config_name: x", "---")
+    assert files_of_folder(tmp_path / "data[1]") == ("json", {})
+    write(tmp_path / "notes.md", "a")
+    assert files_of_folder(tmp_path / "nothing") == ("", {})
+
+
+def test_loading_script_is_refused_with_the_remedy():
+    check_no_script("d", "data.csv")
+    with pytest.raises(DataError, match=r"^datasets\.d\.path: a/b\.py is a loading script, .*refs/convert/parquet"):
+        check_no_script("d", "a/b.py")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +112,7 @@ def test_saved_datasets_are_read_and_their_folder_stays_as_it_is(tmp_path):
         ("one/state.json", "[]", r"one, but state\.json has no list '_data_files'"),
         ("one/state.json", '{"_data_files": []}', r"one, but state\.json names no files"),
         ("one/data-00000-of-00001.arrow", None, r"one, but data-00000-of-00001\.arrow is missing"),
-        ("one/data-00000-of-00001.arrow", "damaged", r"^datasets\.d: cannot be loaded: ArrowInvalid"),
+        ("one/data-00000-of-00001.arrow", "damaged", r"/data-00000-of-00001\.arrow: the file is damaged"),
         ("splits/dataset_dict.json", None, r"splits, but dataset_dict\.json is missing"),
         ("splits/dataset_dict.json", '{"splits": ["train", "dev"]}', r"splits/dev, but state\.json is missing"),
         ("splits/train/state.json", None, r"splits/train, but state\.json is missing"),

@@ -188,9 +188,12 @@ def test_file_whose_format_or_keys_do_not_fit_is_refused(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["text;y", "one;x"], r"^datasets\.d: the file has one column, 'text;y'\. Set `sep: \";\"`"),
+        (
+            ["text;y", "one;x"],
+            r"/a\.csv: no column 'text'\. The separator is ',', and the first line is 'text;y'\. Set `sep: \";\"`",
+        ),
         (["txt,y", "one,x"], r"^d/train: no column 'text' \(for text\)\. Did you mean 'txt'\? Valid: txt, y"),
-        ([b"text,y\n\xe4,x"], r"^datasets\.d: cannot be read: UnicodeDecodeError: .* Set `encoding`, such as"),
+        ([b"text,y\n\xe4,x"], r"/a\.csv, line 2: not UTF-8: .* at byte 0 of the line\. Set `encoding`, such as"),
     ],
 )
 def test_csv_file_that_is_written_differently_is_named_with_the_remedy(tmp_path, lines, message):

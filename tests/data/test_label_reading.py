@@ -57,7 +57,10 @@ def vars_of(task: Task) -> dict[str, Any]:
         (named(TAGS, ["a", "b", "c"]), [True, False, False], ["a"]),
         (named(TAGS, ["a", "b", "c"]), [0, 2], ["a", "c"]),
         (named(TAGS, ["a", "b", "c"]), ["a"], ["a"]),
+        (TOPIC, 2.0**53, 2.0**53),
         (Regression(name="t"), 1.0, 1.0),
+        (Regression(name="t"), " 2.5", 2.5),
+        (Regression(name="t"), "2,5", "2,5"),
     ],
 )
 def test_numbers_become_names_and_missing_labels_become_none(task, value, label):

@@ -35,6 +35,20 @@ def test_labels_of_one_dataset_are_sorted():
     assert spaces.notes == []
 
 
+def test_nearly_equal_names_get_a_note():
+    note = (
+        "Task t: the labels {} differ only in blanks, case or the form of a number, and are different classes; to "
+        "unite them, rename them in `label_map`"
+    )
+    assert unite(TOPIC, (["a", "b", "a ", "A", "c d", "c  d"], None)).notes == [
+        note.format("'A' and 'a' and 'a '; 'c  d' and 'c d'")
+    ]
+    assert unite(TOPIC, (["01", "1", "1.0", "2"], None)).notes == [note.format("'01' and '1' and '1.0'")]
+    assert unite(NER, ([["B-PER", "B-per"]], None)).notes[0].startswith("Task t: the labels 'B-PER' and 'B-per'")
+    assert len(unite(TOPIC, ([letter + case for letter in "abcde" for case in ("", " ")], None)).notes[0]) < 200
+    assert unite(TOPIC, (["a", "b", "1", "2", "1.5"], None)).notes == []
+
+
 def test_whole_numbers_are_in_the_order_of_their_values():
     spaces = unite(TOPIC, ([str(number) for number in range(11)], None), (["2", "10", "1"], None))
     assert spaces.tasks["t"].labels == tuple(str(number) for number in range(11))

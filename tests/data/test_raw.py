@@ -27,8 +27,8 @@ def test_globs_and_lists_of_files_are_read_in_order(tmp_path, path):
         ({"train": ["a.jsonl", "b/*.x"]}, {}, r"^datasets\.d\.data_files\.train: no file .*/b/\*\.x"),
         ({"train": "a.jsonl"}, {"labl": 1}, r"^datasets\.d\.labl: neither .* Did you mean 'labels'"),
         ({"train": "a.jsonl"}, {"split": "train"}, "expected all splits of a dataset"),
-        ({"train": "empty.jsonl"}, {}, r"^datasets\.d: cannot be read: a file is empty"),
-        ({"train": "broken.jsonl"}, {}, r"^datasets\.d: cannot be read: .*JSON parse error.*row 1"),
+        ({"train": "empty.jsonl"}, {}, r"/empty\.jsonl: the file is empty\.$"),
+        ({"train": "broken.jsonl"}, {}, r"/broken\.jsonl, line 2: not valid JSON: Expecting value \(character 9\)"),
         ({"train": "a.jsonl"}, {"path": "nobody/nothing"}, r"^datasets\.d: cannot be loaded"),
     ],
 )

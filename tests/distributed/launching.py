@@ -65,7 +65,9 @@ def run(command: Sequence[str], cache: Path, timeout: float = 240.0) -> Ended:
     return Ended(process.returncode, stdout, stderr)
 
 
-def results_of(workers: Interpreter, script: str, processes: int, tokenizer: str, folder: Path) -> list[dict]:
+def results_of(
+    workers: Interpreter, script: str, processes: int, tokenizer: str, folder: Path, timeout: float = 240.0
+) -> list[dict]:
     """Run a script of this folder in the given number of processes, and return the results of each, by rank.
 
     The processes get the environment of torchrun, except a single process. All load the same tokenizer, since training
@@ -81,6 +83,6 @@ def results_of(workers: Interpreter, script: str, processes: int, tokenizer: str
         several = {**address, **{name: str(number) for name, number in numbers.items()}} if processes > 1 else {}
         running.append(workers.start(WORKER, str(HERE / script), tokenizer, str(folder), **several))
     for worker in running:
-        finished = worker.wait(timeout=240)
+        finished = worker.wait(timeout=timeout)
         assert finished.status == 0, finished.stderr[-6000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)]

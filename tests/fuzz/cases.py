@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
+from arguments import SLOW, odd_arguments
 from damage import Damage
+from fields import set_field
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from insight_folder import write_insight
 from originals import ADAPTED, ENCODER, PLAIN, RECIPE, RUN, TEXT_FILE
+from predicting import FORMATS, intact_input, odd_options, predict_command
+from ranges import senseless
 from sandbox import Outcome, Sandbox, Violation, not_finite
+from trees import as_yaml
+
+from mtl_nlp.recipe.file import read_yaml
 
 OUT = "out"
 """The folder that the commands write to."""
@@ -34,7 +41,9 @@ DATA_FORMATS: dict[str, tuple[str, str]] = {
     "conllu": ("words", "conllu"),
     "jsonl": ("texts", "json"),
     "csv": ("texts", "csv"),
+    "tsv": ("texts", "tsv"),
     "parquet": ("texts", "parquet"),
+    "txt": ("texts", "text"),
 }
 """Suffix -> the dataset of the recipe that has files with this suffix, and the dataset's `path`."""
 
@@ -108,11 +117,15 @@ def damaged_insight(bench: Bench) -> Result:
 def damaged_recipe(bench: Bench) -> Result:
     """Damage a recipe, plan it or train it for one step, and use the trained model."""
     case, damage = bench.start()
-    kind = damage.choose(["any"] * 6 + ["name of a task", "output_dir"])
+    kind = damage.choose(["any"] * 4 + ["fields"] * 6 + ["name of a task", "output_dir"])
     command = damage.choose(["plan", "plan", "train"])
     options = _TRAINING
     if kind == "any":
         done = damage.any(case / RECIPE)
+    elif kind == "fields":
+        recipe = _read_recipe(case)
+        done = "; ".join(set_field(bench.data, recipe) for _ in range(damage.choose([1, 1, 2])))
+        (case / RECIPE).write_bytes(as_yaml(recipe))
     elif kind == "name of a task":
         done, command = damage.task_name(case / RECIPE), "train"
     else:
@@ -122,7 +135,22 @@ def damaged_recipe(bench: Bench) -> Result:
     commands = [[command, RECIPE, *options]] + [["predict", OUT, TEXT_FILE]] * (
         command == "train" and kind != "output_dir"
     )
-    return Result(f"recipe {command}: {done}", bench.sandbox.run(case, commands, [case / OUT]))
+    outcome = bench.sandbox.run(case, commands, [case / OUT])
+    return Result(f"recipe {command}: {done}", refused_if_senseless(outcome, case, options))
+
+
+def odd_training_arguments(bench: Bench) -> Result:
+    """Give a recipe training arguments of any kind, and plan it or train it for one step."""
+    case, damage = bench.start()
+    command = damage.choose(["plan", "plan", "plan", "train"])
+    drawn, done = odd_arguments(bench.data, SLOW if command == "train" else set())
+    recipe = _read_recipe(case)
+    section = damage.choose(["training"] * 7 + ["baselines.training"])
+    (recipe if section == "training" else recipe.setdefault("baselines", {})).setdefault("training", {}).update(drawn)
+    (case / RECIPE).write_bytes(as_yaml(recipe))
+    options = _TRAINING[: 4 if command == "train" else 2]
+    outcome = bench.sandbox.run(case, [[command, RECIPE, *options]], [case / OUT], online=True)
+    return Result(f"{section} {command}: {done}", refused_if_senseless(outcome, case, options))
 
 
 def damaged_data(bench: Bench) -> Result:
@@ -130,7 +158,7 @@ def damaged_data(bench: Bench) -> Result:
     case, damage = bench.start()
     suffix = damage.choose([*DATA_FORMATS])
     dataset, path = DATA_FORMATS[suffix]
-    recipe = yaml.safe_load((case / RECIPE).read_text(encoding="utf-8"))
+    recipe = _read_recipe(case)
     section = recipe["datasets"][dataset]
     section["path"] = path
     section["data_files"] = {split: f"data/{split}.{suffix}" for split in section["data_files"]}
@@ -138,21 +166,32 @@ def damaged_data(bench: Bench) -> Result:
         recipe.pop("adapters", None)  # one of the adapters belongs to `ner`
         del section["columns"], section["labels"]["ner"], recipe["tasks"]["ner"]
         section["inputs"] = {"tokens": "form"}
-    elif suffix == "csv":
+    elif suffix in ("csv", "tsv", "txt"):
         del section["labels"]["moods"], recipe["tasks"]["moods"]
+    if suffix == "txt":  # lines have no labels, so that each is a class of its own
+        del section["labels"]["score"], recipe["tasks"]["score"]
+        section["inputs"], section["labels"]["topic"] = {"text": "text"}, "text"
     (case / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     name = damage.choose(["train", "train", "validation", "test"])
-    command = damage.choose(["plan", "train"])
-    done = damage.any(case / "data" / f"{name}.{suffix}")
+    command = damage.choose(["plan", "plan", "train"])
+    file = case / "data" / f"{name}.{suffix}"
+    is_table = suffix in ("csv", "tsv", "jsonl", "conll", "conllu")
+    done = damage.column(file) if is_table and damage.rarely(3) else damage.any(file)
     outcome = bench.sandbox.run(case, [[command, RECIPE, *_TRAINING]], [case / OUT])
     return Result(f"data {command}: {name}.{suffix}: {done}", outcome)
 
 
-def damaged_texts(bench: Bench) -> Result:
-    """Damage a file of texts, and answer the texts."""
+def odd_inputs(bench: Bench) -> Result:
+    """Damage a file of inputs, and answer the inputs, from the file or from standard input."""
     case, damage = bench.start()
-    done = damage.any(case / TEXT_FILE)
-    return Result(f"texts: {done}", bench.sandbox.run(case, [MODEL_COMMANDS["predict"]]))
+    kind = damage.choose([*FORMATS])
+    file = case / f"inputs.{FORMATS[kind]}"
+    file.write_bytes(intact_input(FORMATS[kind]))
+    done = damage.any(file) if not damage.rarely(6) else "intact"
+    is_stream = file.is_file() and damage.rarely(3)
+    command = predict_command("-" if is_stream else file.name, odd_options(damage, kind))
+    outcome = bench.sandbox.run(case, [command], [case / OUT], stdin=file if is_stream else None)
+    return Result(f"{' '.join(command)}: {file.name}: {done}", outcome)
 
 
 CASES: dict[str, Callable[[Bench], Result]] = {
@@ -162,7 +201,8 @@ CASES: dict[str, Callable[[Bench], Result]] = {
     "insight": damaged_insight,
     "recipe": damaged_recipe,
     "data": damaged_data,
-    "texts": damaged_texts,
+    "predict": odd_inputs,
+    "arguments": odd_training_arguments,
 }
 """The kinds of cases by name."""
 
@@ -175,3 +215,17 @@ def refused_if_useless(outcome: Outcome, folder: Path, weights: bool = True) -> 
     if not (folder / VOCABULARY).is_file():
         found.append(Violation("accepted", f"a folder without {VOCABULARY}"))
     return outcome._replace(violations=(*outcome.violations, *found))
+
+
+def refused_if_senseless(outcome: Outcome, case: Path, options: Sequence[str]) -> Outcome:
+    """Add a violation for each number out of its range in a recipe that a command has accepted."""
+    if outcome.finished.status != 0:
+        return outcome
+    recipe = read_yaml(case / RECIPE, [text for text in options if "=" in text])
+    found = [Violation("accepted", each) for each in senseless(recipe)]
+    return outcome._replace(violations=(*outcome.violations, *found))
+
+
+def _read_recipe(case: Path) -> dict[str, Any]:
+    recipe: dict[str, Any] = yaml.safe_load((case / RECIPE).read_text(encoding="utf-8"))
+    return recipe

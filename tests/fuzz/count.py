@@ -1,4 +1,4 @@
-"""Count what damaged input does: `python tests/fuzz/count.py --number 2000`.
+"""Count what damaged input does: `python tests/fuzz/count.py recipe --number 2000`.
 
 The script prints the first case of every failure, and at the end the number of cases per kind of failure: tracebacks,
 hangs, crashes, messages of several lines, writing outside of the output folder, connections, code that ran, …. Equal

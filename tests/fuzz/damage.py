@@ -29,6 +29,13 @@ _ALIASES = "x:\n- &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 """YAML whose aliases expand to 10^9 items."""
 
+CELLS: tuple[Any, ...] = (
+    None, "", " ", "_", "-", "O", "B-PER", "I-PER", "B-", "I-PER ", "x", "a", "A", "a ", "1", "01", "1.0", "0", "-1",
+    "-100", "nan", "NA", "true", "1,5", "a;b", "[]", "{}", "ü", "\u200b", 0, 1, -1, -100, 2**63, 1.0, 0.5, 1e39, True,
+    [], [[]], ["x"], ["x", None], [None], [0, 1], [1.5], {}, {"x": 1}, ["B-PER"] * 3, "2024-01-01", "word " * 50,
+)  # fmt: skip
+"""Cells of labels and texts that mean something else to different readers."""
+
 
 class Payload:
     """An object whose unpickling creates the canary."""
@@ -147,6 +154,28 @@ class Damage:
         }[kind]
         file.write_bytes("\n".join(lines).encode("utf-8", errors="surrogatepass"))
         return f"line {index + 1}: {kind} {odd!r:.60}"
+
+    def column(self, file: Path) -> str:
+        """Give a column odd values in all rows, in some of them, or in the first one."""
+        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+        places = self.choose([range(len(lines)), range(1, len(lines)), range(1, len(lines), 3), [len(lines) - 1]])
+        values = [self.choose(CELLS), self.choose(CELLS)]
+        separator = "," if file.suffix == ".csv" else "\t"
+        name: Any = None
+        for number in places:
+            value = values[number % 2]
+            if file.suffix == ".jsonl":
+                row = json.loads(lines[number])
+                name = name if name is not None else self.choose(sorted(row))
+                lines[number] = json.dumps(row | {name: value})
+            else:
+                cells = lines[number].split(separator)
+                name = name if name is not None else self.data.draw(st.integers(0, len(cells) - 1))
+                text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+                cells[min(name, len(cells) - 1)] = text
+                lines[number] = separator.join(cells)
+        file.write_bytes("\n".join(lines).encode("utf-8", errors="surrogatepass"))
+        return f"column {name}: {values!r:.80} in {len(places)} lines"
 
     def table(self, file: Path) -> str:
         """Give a column of a Parquet file a different type."""

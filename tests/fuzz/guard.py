@@ -7,6 +7,7 @@ is written to the case's report, one JSON array `[kind, detail]` per line.
 from __future__ import annotations
 
 import faulthandler
+import itertools
 import json
 import os
 import resource
@@ -38,6 +39,8 @@ _PATHS: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.utime": ((0, 3),),
 }
 """Audit event -> the positions of the changed paths, each with the position of the descriptor of its folder."""
+_MOST_FORKS = 8
+"""The number of processes that a case may fork, such as those that load data."""
 _PROCESSES = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"}
 _PROGRAMS = ("git", "fc-list")
 """The programs that commands start: the commit of a run is in its results, and matplotlib lists the fonts once."""
@@ -50,7 +53,8 @@ def run(specification: str) -> None:
     Args:
         specification: JSON with `before` (Python code, such as a fault to find), `commands` (lists of arguments),
             `folder` (the working directory), `report` (a file), `writable` (folders), `canary` (a file that only code
-            in an input creates) and `hub` (the port of the Hub, or null if no connection is allowed).
+            in an input creates), `stdin` (a file, or null for none) and `hub` (the port of the Hub, or null if no
+            connection is allowed).
     """
     case = json.loads(specification)
     report = os.open(case["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -59,6 +63,9 @@ def run(specification: str) -> None:
         os.write(report, (json.dumps([kind, detail]) + "\n").encode())
 
     os.chdir(case["folder"])
+    if case["stdin"] is not None:
+        os.dup2(os.open(case["stdin"], os.O_RDONLY), 0)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.dont_write_bytecode = True
     globals()["case"] = case
     exec(case["before"], globals())
@@ -91,6 +98,7 @@ def _watcher(case: dict[str, Any], violation: Callable[[str, str], None]) -> Cal
     """Return the audit hook that forbids writing outside of the writable folders, connections and processes."""
     writable = tuple(os.path.realpath(folder) + os.sep for folder in [*case["writable"], "/dev", "/proc/self"])
     canary = os.path.realpath(case["canary"])
+    forks = itertools.count(1)
 
     def check_path(event: str, path: str) -> None:
         if path == canary:
@@ -117,6 +125,9 @@ def _watcher(case: dict[str, Any], violation: Callable[[str, str], None]) -> Cal
             if isinstance(address, tuple) and address[1] != case["hub"]:
                 violation("network", f"{event} {address} in {_caller()}")
                 raise ConnectionRefusedError(111, "no network")
+        elif event == "os.fork" and next(forks) > _MOST_FORKS:
+            violation("started a process", f"forked {_MOST_FORKS} times in {_caller()}")
+            raise PermissionError(13, "too many processes")
         elif event in _PROCESSES and arguments[0] not in _PROGRAMS:
             violation("started a process", f"{event} {arguments[0]!r} {arguments[1:2]!r:.200}")
             raise PermissionError(13, "no processes")

@@ -94,7 +94,7 @@ def build_original(sandbox: Sandbox, name: str) -> Path:
 
 
 def write_data(folder: Path) -> None:
-    """Write small splits: words as CoNLL and CoNLL-U, and texts as JSON lines, CSV and Parquet."""
+    """Write small splits: words as CoNLL and CoNLL-U, and texts as JSON lines, CSV, TSV, Parquet and plain lines."""
     folder.mkdir()
     for split, count in (("train", 16), ("validation", 6), ("test", 6)):
         texts = (TEXTS * 2)[:count]
@@ -114,7 +114,10 @@ def write_data(folder: Path) -> None:
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
         table = Dataset.from_list(rows).data.table
         pq.write_table(table, folder / f"{split}.parquet")
-        Dataset(table).remove_columns("moods").to_pandas().to_csv(folder / f"{split}.csv", index=False)
+        frame = Dataset(table).remove_columns("moods").to_pandas()
+        for suffix, separator in (("csv", ","), ("tsv", "\t")):
+            frame.to_csv(folder / f"{split}.{suffix}", sep=separator, index=False)
+        (folder / f"{split}.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
 
 
 def _ner(word: str) -> str:

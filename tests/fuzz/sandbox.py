@@ -24,6 +24,8 @@ _NOTES = "notes-outside-of-the-case"
 _IMPORT_SECONDS = 240.0
 """The time for the imports of the interpreter, on a machine with other work."""
 PREFIX = "mtl-nlp: error: "
+_NOTE = re.compile(r"no answer: |\d+ texts? answered\.")
+"""The start of a line of `predict` about the inputs before a damaged place; the last line has the error."""
 _BEFORE = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -106,6 +108,7 @@ class Sandbox:
         writable: Sequence[Path] = (),
         online: bool = False,
         before: str = "",
+        stdin: Path | None = None,
     ) -> Outcome:
         """Run commands in the folder of a case, and check what they did.
 
@@ -115,6 +118,7 @@ class Sandbox:
             writable: the folders that the commands may write to.
             online: whether the commands may use the local Hub.
             before: Python code to run first, such as one that takes out the mend of a fault.
+            stdin: the file that the commands read as standard input; an empty one by default.
         """
         report = self.folder / "report.jsonl"
         report.write_text("", encoding="utf-8")
@@ -129,6 +133,7 @@ class Sandbox:
             "report": str(report),
             "writable": [*map(str, writable), str(self._home)],
             "canary": str(self.canary),
+            "stdin": None if stdin is None else str(stdin),
             "hub": urlsplit(self.hub.endpoint).port if online else None,
         }
         running = self._interpreter.start("import sys, guard; guard.run(sys.argv[1])", json.dumps(specification))
@@ -189,8 +194,8 @@ def not_finite(file: Path) -> Iterator[Violation]:
 
 
 def _numbers_that_are_not_finite(text: str) -> list[str]:
-    """Return the numbers in JSON that are not finite: outside of strings, JSON has these words only as numbers."""
-    return re.findall(r"NaN|-?Infinity", re.sub(r'"(?:[^"\\\n]|\\.)*"', "", text))
+    """Return the numbers in JSON that are not finite. Strings of JSON and prose may have the same words."""
+    return re.findall(r"(?<=[\[:,])\s*(NaN|-?Infinity)\s*(?=[,\]}])", re.sub(r'"(?:[^"\\\n]|\\.)*"', '""', text))
 
 
 def _changed(folder: Path, before: dict[str, str], without: Sequence[Path] = ()) -> list[str]:
@@ -225,6 +230,7 @@ def _ended(finished: Finished, report: Path) -> Iterator[Violation]:
     if status == 0 or traced:
         return
     lines = [line for line in re.split(r"[\n\r]", stderr) if line.strip() and not re.search(r"\d%\|.*\|", line)]
+    lines = [line for line in lines if not _NOTE.match(line)]
     errors = [line for line in lines if line.startswith(PREFIX)]
     if len(errors) != 1:
         yield Violation("message", f"{len(errors)} lines with the error: {' / '.join(lines)[-200:]}")

@@ -22,6 +22,7 @@ FAILURES = {
     "wrote outside: os.mkdir": "os.mkdir('../new')",
     "network": "import socket; socket.create_connection(('127.0.0.1', 9))",
     "started a process": "import subprocess; subprocess.run(['true'])",
+    "started a process: forked": "[os.fork() or os._exit(0) for _ in range(9)]",
     "ran code": "open(case['canary'], 'w')",
     "secret: printed": f"print('{SECRET}')",
     "secret: written": f"open('out/x', 'w').write('{SECRET}')",

@@ -30,6 +30,7 @@ CODE = {
     "adapters_multitask.py",
     "checks_multitask.py",
     "class_kinds_multitask.py",
+    "encoders_multitask.py",
     "configuration_multitask.py",
     "spans_multitask.py",
     "windows_multitask.py",

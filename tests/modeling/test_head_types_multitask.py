@@ -26,7 +26,7 @@ def task(head):
 
 
 def test_options_are_filled_with_their_defaults_and_survive_plain_data():
-    assert task(None).options == {"pooling": "cls"}
+    assert task(None).options == {}
     assert head_options({"dropout": 0.3}) == {"hidden_layers": 1, "dropout": 0.3}
     assert (registered_name("scaled"), head_options("scaled")) == ("scaled", {})
     own = {"type": "scaled", "factor": 2.0}
@@ -40,8 +40,8 @@ def test_options_are_filled_with_their_defaults_and_survive_plain_data():
 
 
 def test_a_registered_head_pools_itself_beside_tasks_on_words():
-    assert task("scaled").beside_words().pooling == "cls"
-    assert task({"hidden_layers": 1}).beside_words().pooling == "mean"
+    assert task("scaled").with_default_pooling("mean").pooling == "cls"
+    assert task({"hidden_layers": 1}).with_default_pooling("mean").pooling == "mean"
 
 
 @pytest.mark.parametrize(

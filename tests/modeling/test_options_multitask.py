@@ -52,7 +52,7 @@ def test_values_become_floats_and_labels_text():
     assert weights_in_use("balanced", {"a": 9.0}) == {"a": 9.0}
 
 
-@pytest.mark.parametrize("value", [-1, "2", True, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1, "2", True, float("nan"), float("inf"), 10**400])
 def test_number_that_is_not_valid_is_refused(value):
     with pytest.raises(ValueError, match=r"^Task 't': `focal` should be a finite number of at least 0\. Found"):
         number_option("t", "focal", value)

@@ -157,6 +157,20 @@ def test_given_tokens_are_not_split_further(answer):
     ]
 
 
+def test_tokens_that_were_added_to_the_tokenizer_stay_whole(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["[E1]", "[/E1]", "<user>"])
+    answer = pipeline("multitask", model=folder, tokenizer=tokenizer, device="cpu")
+    words = ["[E1]", "Ada", "[/E1]", "lives", "near", "<user>"]
+    (in_text,) = answer.preprocess([" ".join(words)])
+    assert [word.text for word in in_text.words] == words
+    (of_words,) = answer.preprocess([{"tokens": words}])
+    assert in_text.windows == of_words.windows
+    (pair,) = answer.preprocess([{"text": "Ada", "text_pair": "near <user>"}])
+    assert tokenizer.convert_tokens_to_ids("<user>") in pair.windows[0].input_ids
+    assert [entry["word"] for entry in answer(" ".join(words))["pos"]] == words
+
+
 def test_spans_are_found_and_legal(answer):
     spans = answer(LONG)["ner"]
     assert spans

@@ -152,7 +152,7 @@ def test_text_without_words_has_no_labels(task):
         ),
         (
             {"name": "n", "type": "text-classification", "pooling": "max"},
-            "Task 'n': `pooling` should be one of cls, mean. Found 'max'",
+            "Task 'n': `pooling` should be one of cls, mean, last. Found 'max'",
         ),
         ({"name": "n", "type": "text-classification", "labels": ["a", "a"]}, "labels must be unique. Found"),
     ],
@@ -191,7 +191,7 @@ def test_plain_data_of_a_task_has_options_between_labels_and_type():
         ("scheme", "iob2"),
         ("type", "token-classification"),
     ]
-    assert [task.options for task in (POS, SCORE)] == [{}, {"pooling": "cls", "normalize": True}]
+    assert [task.options for task in (POS, SCORE)] == [{}, {"normalize": True}]
 
 
 def test_task_builds_its_kind_once_and_a_relabelled_copy_builds_a_new_one():

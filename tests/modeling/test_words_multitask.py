@@ -1,11 +1,13 @@
 """Word splitting: exact offsets, complete coverage, and the word borders of a treebank."""
 
+import copy
 import itertools
 import random
 
 import pytest
 from toys import SAMPLE_CORPUS
 
+from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import split_words
 
 
@@ -38,6 +40,7 @@ def spelled(text):
         ("wow!!! what?! well...", "wow !!! what ?! well ..."),
         ("“quoted” (it)", "“ quoted ” ( it )"),
         ("abc漢字def ひらカナ", "abc 漢 字 def ひ ら カ ナ"),
+        ("𠮷𠮷野家 兀兀", "𠮷 𠮷 野 家 兀 兀"),
         ("cafe\u0301 नमस्ते வணக்கம் ภาษาไทย", "cafe\u0301 नमस्ते வணக்கம் ภาษาไทย"),
         ("שלום, עולם", "שלום , עולם"),
         ("ok 👩‍👩‍👧👍🏽 ❤️!", "ok 👩‍👩‍👧👍🏽 ❤️ !"),
@@ -48,6 +51,22 @@ def spelled(text):
 )
 def test_words_follow_treebank_tokenization(text, words):
     assert spelled(text) == words
+
+
+def test_added_tokens_stay_whole_unless_they_are_part_of_a_longer_word(tokenizers):
+    tokenizer = copy.deepcopy(tokenizers["wordpiece"])
+    assert added_tokens(tokenizer) == []
+    tokenizer.add_tokens(["[E1]", "[E1] x", "covid", "can't", "<user>", "  "])
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<e>"]})
+    whole = added_tokens(tokenizer)
+    assert whole == ["<e>", "<user>", "[E1]", "can't", "covid"]
+    text = "[E1]Lena[E1] can't tell <user>: covids, Covid or covid's <e>?"
+    words = split_words(text, whole)
+    assert (
+        " ".join(word.text for word in words) == "[E1] Lena [E1] can't tell <user> : covids , Covid or covid 's <e> ?"
+    )
+    assert all(text[word.start : word.end] == word.text for word in words)
+    assert "[ E1 ]" in spelled(text)
 
 
 def test_offsets_are_exact_and_words_cover_the_text():

@@ -79,7 +79,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ),
         (f"a: &a [{'x, ' * 90_000}]\nb: [{'*a, ' * 9_000}]", "at most 100000 values"),
         ("[" * 5000, "is not valid YAML"),
-        ("a: 2026-02-31", "is not valid YAML"),
+        ("a: !!int x", "is not valid YAML"),
+        ("encoder: x\nencoder: y", r"is not valid YAML: the key `encoder` of line 1 is given again in line 2\.$"),
+        ("a:\n\tb: 1", r"\(indent with spaces instead of tabs\) in line 2\.$"),
+        ("a: {b: ${X:-1}}", r"\(a variable inside \{\} or \[\] needs quotes\) in line 1\.$"),
+        ("a: 1\n---\na: 2", r"is not valid YAML: but found another document in line 2\.$"),
     ],
 )
 def test_files_that_would_exhaust_memory_or_fail_late_are_refused(tmp_path, text, message):
@@ -114,7 +118,7 @@ def test_a_line_that_is_not_valid_is_named_without_its_content(tmp_path, line):
     ],
 )
 def test_values_in_which_no_secret_would_be_found_are_refused(tmp_path, value, tag):
-    message = re.escape(f"should have only mappings, lists, texts, numbers and dates. Found {tag}.")
+    message = re.escape(f"should have only mappings, lists, texts and numbers. Found {tag}.")
     with pytest.raises(RecipeError, match=message):
         Recipe.load(write(tmp_path, f"encoder: x\ntraining: {value}\n"))
     with pytest.raises(RecipeError, match=message):

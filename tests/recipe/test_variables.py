@@ -132,3 +132,35 @@ def test_a_short_value_of_a_variable_is_not_in_the_message(tmp_path, monkeypatch
 def test_the_card_refuses_variables(tmp_path, card):
     with pytest.raises(RecipeError, match=r"^card\.\w+: \$\{.*\} is a variable, and the card is published"):
         Recipe.load(write(tmp_path, changed("card", card)))
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "value"),
+    [
+        ("training.bf16", "${MTL_UNSET:-false}", False),
+        ("training.seed", "${MTL_NUMBER:-42}", 64),
+        ("training.run_name", "${MTL_NUMBER}-${MTL_NUMBER}", "64-64"),
+        ("training.run_name", '"${MTL_NUMBER}"', "64"),
+        ("training.hub_token", "${MTL_NUMBER}", "64"),
+        ("datasets.ewt.storage_options.key", "${MTL_NUMBER}", "64"),
+        ("datasets.ewt.header", "${MTL_UNSET:-}", None),
+        ("datasets.ewt.labels.genre", "${MTL_NUMBER}", "64"),  # the name of a column
+        ("output_dir", "${MTL_NUMBER}", None),
+        ("mixture.headroom", "${MTL_UNSET:-no}", False),
+        ("loss.gradients", "${MTL_UNSET:-null}", None),
+    ],
+)
+def test_a_variable_without_quotes_is_typed_like_yaml(tmp_path, key, line, value):
+    text = yaml.safe_dump(changed(key, "PLACE"), sort_keys=False).replace("PLACE", line)
+    recipe = Recipe.load(write(tmp_path, text))
+    found = recipe.model_dump()
+    for part in key.split("."):
+        found = found[part]
+    if key == "output_dir":
+        assert found == str(tmp_path / "64")
+    else:
+        assert found == value
+        assert type(found) is type(value)
+    assert Recipe.load(write(tmp_path, recipe.to_yaml())) == recipe
+    quoted = line.strip('"') if key == "output_dir" else line
+    assert quoted in recipe.to_yaml()

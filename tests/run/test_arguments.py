@@ -17,6 +17,23 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"seed": None}, r"^training\.seed: should be an integer\. Found None"),
         ({"per_device_train_batch_size": 1.5}, r"^training\.per_device_train_batch_size: should be an integer"),
         ({"gradient_accumulation_steps": 0}, r"^training\.gradient_accumulation_steps: should be at least 1\. Found 0"),
+        ({"bf16": "maybe"}, r"^training\.bf16: should be true or false\. Found 'maybe'"),
+        ({"run_name": ["x"]}, r"^training\.run_name: should be a text\. Found \['x'\]"),
+        ({"learning_rate": -1}, r"^training\.learning_rate: should be at least 0\. Found -1"),
+        ({"learning_rate": True}, r"^training\.learning_rate: should be a number\. Found True"),
+        ({"learning_rate": "nan"}, r"^training\.learning_rate: should be finite and at least 0\. Found nan"),
+        ({"seed": 2**32}, r"^training\.seed: should be at least 0 and at most 4294967295\. Found 4294967296"),
+        ({"warmup_steps": 9}, r"^training: `warmup_steps` should be at most `max_steps` \(4\)"),
+        ({"do_train": True}, r"^training\.do_train: has no effect\. `mtl-nlp train` always trains"),
+        (
+            {"resume_from_checkpoint": "x"},
+            r"^training\.resume_from_checkpoint: has no effect\. Use the option `--resume`",
+        ),
+        ({"auto_find_batch_size": True}, r"^training: `auto_find_batch_size` should be false"),
+        ({"debug": ["x"]}, r"^training: x is not a valid DebugOption"),
+        ({"include_num_input_tokens_seen": "x"}, r"^training\.include_num_input_tokens_seen: no such value 'x'"),
+        ({"load_best_model_at_end": True}, r"^training: `load_best_model_at_end` needs evaluations during training"),
+        ({"accelerator_config": {"x": 1}}, r"^training: the libraries do not accept .*TypeError: .*'x'"),
         ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
         ({"freeze_patience": 2}, r"^training\.freeze_patience: set the recipe key `loss\.freeze_when_overfit`"),
@@ -77,8 +94,10 @@ def test_freezing_needs_evaluations_and_is_left_out_without_training(quick_recip
 
 def test_yaml_strings_become_numbers_and_false_becomes_the_strategy_no(quick_recipe):
     quick_recipe["training"] |= {"learning_rate": "2e-4", "num_train_epochs": "3", "eval_strategy": False}
+    quick_recipe["training"] |= {"bf16": "false", "run_name": 2026}
     arguments = training_arguments(Recipe.from_dict(quick_recipe))
     assert (arguments.learning_rate, arguments.num_train_epochs, arguments.eval_strategy) == (2e-4, 3, "no")
+    assert (arguments.bf16, arguments.run_name) == (False, "2026")
 
 
 def test_evaluation_keeps_precision_and_sizes_and_writes_no_files(quick_recipe, tmp_path):

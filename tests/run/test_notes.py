@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from toys import build_config
+
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.notes import describe_padding, describe_words
 from mtl_nlp.run.prepare import prepare
 
 
@@ -19,6 +23,28 @@ def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_r
     assert run.held_out == "validation"
     assert "d/test: no row has a label; the split is not used" in run.notes
     assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes
+
+
+def test_test_split_without_labels_of_a_task_gets_the_note_of_a_missing_column(quick_recipe, tmp_path):
+    """The labels of the task are null in every row, as in hidden test data."""
+    row = {"tokens": ["it", "rained"], "ner": ["O", "B-X"], "pos": ["PRON", None]}
+    for name, rows in (("train", [row] * 4), ("validation", [row]), ("test", [{**row, "ner": [None, None]}] * 2)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    quick_recipe["tasks"] = {
+        "ner": {"type": "token-classification", "scheme": "iob2"},
+        "pos": {"type": "token-classification"},
+    }
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    labels = {"ner": "ner", "pos": "pos"}
+    quick_recipe["datasets"] = {
+        "d": {"path": "json", "data_files": files, "inputs": {"tokens": "tokens"}, "labels": labels}
+    }
+    run = prepare(Recipe.from_dict(quick_recipe))
+    assert run.splits["test"]["d"].feeds == ("pos",) and run.splits["train"]["d"].feeds == ("ner", "pos")
+    assert run.held_out == "validation"
+    assert "test: no dataset has labels for ner; mtl_score excludes these tasks" in run.notes
+    assert "d/test: 2 rows have no label for ner; their remaining labels are used" in run.notes
+    assert "d/train: 4 words have no label; not trained on and not scored" in run.notes
 
 
 def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(quick_recipe, tmp_path):
@@ -40,3 +66,27 @@ def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(qu
     assert run.splits["train"]["d"].num_rows == 3
     assert set(run.tasks["topic"].labels) == set(run.splits["train"]["d"].references["topic"])
     assert any("labels of topic do not occur in training" in note for note in run.notes)
+
+
+def test_a_padding_token_that_is_not_the_encoders_is_reported(tokenizers):
+    tokenizer = tokenizers["wordpiece"]
+    (note,) = describe_padding(tokenizer, build_config("roberta"))
+    assert note.startswith("the tokenizer pads with '[PAD]' (0), and the `pad_token_id` of the encoder is 1;")
+    assert describe_padding(tokenizer, build_config("bert")) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [
+        ([["Ada", "ca", "n't", "log", "in", ".", ""], ["漢", "字"]], None),
+        ([["我们", "去", "北京"], ["好"]], "50% of the words, such as '我们'"),
+        ([["สวัสดี", "ครับ"]], "100% of the words, such as 'สวัสดี'"),
+        ([["Ada", "don't", "."]], '33% of the words, such as "don\'t"'),
+        ([[]], None),
+    ],
+)
+def test_words_that_the_pipeline_would_not_find_are_reported(tokenizers, texts, share):
+    notes = describe_words("d", texts, tokenizers["wordpiece"])
+    assert [note.partition(",")[0] + "," + note.split(",")[1] for note in notes] == (
+        [] if share is None else [f"d: {share}"]
+    )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def write(path: Path, *lines: str) -> Path:
     ("line", "message"),
     [
         ('{"text": ', r"a\.jsonl, line 2: not JSON"),
-        ("", r"line 2: not JSON"),
+        ("{", r"line 2: not JSON"),
         (r'{"text": "half a \ud83d pair"}', r"line 2: half of a surrogate pair"),
         ('["Ada"]', r'line 2: expected an object with "text" or "tokens"\. Found \["Ada"\]'),
         ('"Ada"', "line 2: expected an object"),
@@ -103,3 +104,59 @@ def test_json_lines_have_named_columns_too(tmp_path):
     assert item.question == {"text": "a", "text_pair": "b"}
     with pytest.raises(DataError, match=r'line 1: "sentence" should be a string'):
         list(Source(source, "jsonl", "sentence"))
+
+
+MIXED = {
+    "text": (["Ada", b"caf\xe9", "", "Max"], ["Ada", "", "Max"], ["line 2: not UTF-8"]),
+    "jsonl": (
+        ['{"text": "Ada"}', "{", "", b'{"text": "caf\xe9"}', '{"text": NaN}', '{"text": "Max"}'],
+        ["Ada", "Max"],
+        ["line 2: not JSON", "line 4: not UTF-8", 'line 5: "text" should be a string'],
+    ),
+    "csv": (
+        ["text,id", "Ada,1", "a,b,c", "", b'"caf\xe9', 'x",2', "a\rb,3", "Max,4", '"open,5', "lost,6"],
+        ["Ada", "Max"],
+        [
+            "line 3: expected 2 columns (text, id), found 3",
+            "line 5: not UTF-8",
+            "line 7: cannot be read: new-line character",
+            "lines 9 to 10: a quotation mark is not closed",
+        ],
+    ),
+    "tsv": (
+        ["text\tid", "Ada\t1", "Max", "Max\t3"],
+        ["Ada", "Max"],
+        ["line 3: expected 2 columns (text, id), found 1"],
+    ),
+    "conll": (["Ada\tO", "", b"caf\xe9\tO", "x\tO", "", "Max"], [["Ada"], ["Max"]], ["line 3: not UTF-8"]),
+    "conllu": (
+        ["1\tAda" + "\t_" * 8, "", "x\tAda" + "\t_" * 8, "", "1\tAda", "", "1\tMax" + "\t_" * 8],
+        [["Ada"], ["Max"]],
+        ["line 3: expected 10 tab-separated columns", "line 5: expected 10 tab-separated columns"],
+    ),
+}
+
+
+@pytest.mark.parametrize("input_format", MIXED)
+def test_good_inputs_around_bad_lines_are_read_and_every_bad_line_is_named(tmp_path, input_format):
+    lines, good, bad = MIXED[input_format]
+    path = tmp_path / "a"
+    path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines))
+    source = Source(path, input_format)
+    items = list(source.items())
+    questions = [item.question for item in items if not isinstance(item, DataError)]
+    assert [q if isinstance(q, str) else q.get("text", q.get("tokens")) for q in questions] == good
+    flaws = [str(item).removeprefix(f"{path}, ") for item in items if isinstance(item, DataError)]
+    assert len(flaws) == len(bad)
+    assert all(flaw.startswith(start) for flaw, start in zip(flaws, bad, strict=True)), flaws
+    assert source.count() == len(items) + (input_format == "jsonl")  # the blank line
+
+
+def test_a_compressed_file_that_is_truncated_is_read_up_to_the_damage(tmp_path):
+    content = gzip.compress("".join(f"text {number * 7919}\n" for number in range(20_000)).encode())
+    (tmp_path / "a.txt.gz").write_bytes(content[: len(content) // 2])
+    items = Source(tmp_path / "a.txt.gz").items()
+    assert next(items).question == "text 0"
+    with pytest.raises(DataError, match=r"a\.txt\.gz"):
+        list(items)
+    assert Source(tmp_path / "a.txt.gz").count() is None

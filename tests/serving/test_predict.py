@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -10,7 +11,7 @@ import pytest
 from transformers import pipeline
 
 from mtl_nlp.data.conll import read_conll
-from mtl_nlp.errors import CommandError
+from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.build import build_model
 from mtl_nlp.run.prepare import prepare
@@ -129,6 +130,48 @@ def test_every_line_is_valid_json_even_if_the_input_is_not(answer, tmp_path):
     assert answer_file(answer, Source(tmp_path / "in.jsonl", "jsonl"), target, "jsonl", 1) == 1
     found = json.loads(target.getvalue(), parse_constant=pytest.fail)
     assert (found["id"], found["others"]) == (None, [None, 1.5])
+
+
+def test_answers_before_and_after_a_bad_line_are_written_and_it_is_refused_unless_reported(answer, tmp_path):
+    source = Source(write(tmp_path / "a.jsonl", '{"text": "Ada"}', "{", '{"text": "Max"}'), "jsonl")
+    target, flaws = io.StringIO(), []
+    assert answer_file(answer, source, target, batch_size=2, report=flaws.append) == 2
+    assert [json.loads(line)["text"] for line in target.getvalue().splitlines()] == ["Ada", "Max"]
+    assert [str(flaw).partition(": ")[0] for flaw in flaws] == [f"{tmp_path / 'a.jsonl'}, line 2"]
+    target = io.StringIO()
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        answer_file(answer, source, target, batch_size=2)
+    assert [json.loads(line)["text"] for line in target.getvalue().splitlines()] == ["Ada"]
+
+
+def test_answers_before_the_end_of_a_damaged_file_are_written(answer, tmp_path):
+    content = gzip.compress("".join(f"text {number * 7919}\n" for number in range(3000)).encode())
+    (tmp_path / "a.txt.gz").write_bytes(content[: len(content) // 20])
+    target = io.StringIO()
+    with pytest.raises(DataError, match=r"a\.txt\.gz"):
+        answer_file(answer, Source(tmp_path / "a.txt.gz"), target, batch_size=32, report=[].append, tasks=["topic"])
+    texts = [json.loads(line)["text"] for line in target.getvalue().splitlines()]
+    assert texts and texts == [f"text {number * 7919}" for number in range(len(texts))]
+
+
+def test_an_answer_that_is_not_finite_and_a_text_that_the_pipeline_refuses_are_reported(answer, tmp_path, monkeypatch):
+    def preprocess(inputs, **options):
+        if {"text": "refused"} in inputs:
+            raise ValueError("the word has no sub-words")
+        return type(answer).preprocess(answer, inputs, **options)
+
+    monkeypatch.setattr(answer, "preprocess", preprocess)
+    lines = [json.dumps({"text": text}) for text in ("Ada", "refused", "Max")]
+    source, target, flaws = Source(write(tmp_path / "a.jsonl", *lines), "jsonl"), io.StringIO(), []
+    assert answer_file(answer, source, target, batch_size=2, report=flaws.append) == 2
+    assert [str(flaw).partition(", ")[2] for flaw in flaws] == ["line 2: the word has no sub-words"]
+    answer.model.heads[-1].stock.classifier.bias.data[0] = float("nan")
+    flaws.clear()
+    for output_format in ("jsonl", "conll"):
+        target = io.StringIO()
+        assert answer_file(answer, source, target, output_format, 2, flaws.append, tasks=["topic"]) == 0
+        assert target.getvalue() == ""
+    assert str(flaws[0]).endswith("line 1: the answer of topic is not a finite number.")
 
 
 CASES = [

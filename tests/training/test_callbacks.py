@@ -9,7 +9,9 @@ from trainers import adapted_model, assert_same_weights, build_model
 from transformers.trainer_callback import TrainerState
 from watched_training import Recorder
 
+from mtl_nlp import MultitaskModel
 from mtl_nlp.balancing.static import Static
+from mtl_nlp.training.callbacks import CurrentArguments
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
@@ -48,6 +50,22 @@ def test_adamw_moves_an_idle_adapter_by_the_pull_only(trainer_of, disjoint, accu
         moved = [not torch.equal(before, after) for before, after in itertools.pairwise(values)]
         assert moved == ([True] * 4 if pull else used[name.split(".")[-2].removeprefix("task_")])
     assert len(names) == 3 * 2 * 12
+
+
+def test_the_encoder_keeps_its_padding_id_so_that_the_saved_model_gives_the_logits_of_the_trained(
+    trainer_of, disjoint, tmp_path
+):
+    model = build_model(family="roberta")
+    own = model.config.text_config.pad_token_id
+    trainer = trainer_of(disjoint, model=model, max_steps=1)
+    assert own != trainer.processing_class.pad_token_id
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    saved = MultitaskModel.from_pretrained(tmp_path / "saved")
+    assert saved.config.text_config.pad_token_id == model.config.text_config.pad_token_id == own
+    ids = torch.randint(5, 300, (2, 9))
+    trained, loaded = (each.eval()(ids).logits for each in (model, saved))
+    assert all(torch.allclose(logits, loaded[task], atol=1e-6) for task, logits in trained.items())
 
 
 # Resumed runs
@@ -105,3 +123,18 @@ def test_checkpoint_at_the_end_of_an_epoch_has_the_evaluation_of_the_epoch(train
         trainer.train()
         steps = [entry["step"] for entry in trainer.state.log_history if "eval_loss" in entry]
         assert steps == ([10] if "eval_delay" in more else [5, 10])
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 0.3), ("eval_mtl_score", 0.8), ("pos_accuracy", 0.3)])
+def test_a_resumed_run_compares_values_of_its_current_metric(trainer_of, disjoint, metric, best):
+    settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = trainer_of(disjoint, disjoint, metric_for_best_model=metric, early_stopping_patience=2, **settings)
+    history = [
+        {"step": 1, "eval_loss": 0.4},
+        {"step": 2, "loss": 1.0},
+        {"step": 2, "eval_loss": 0.3, "eval_mtl_score": 0.8},
+    ]
+    state = TrainerState(best_global_step=2, best_metric=0.3, log_history=history, max_steps=4)
+    CurrentArguments(trainer.callback_handler).on_train_begin(trainer.args, state, trainer.control)
+    assert state.best_metric == best
+    assert "EarlyStoppingCallback" in state.stateful_callbacks  # the checkpoint had no patience

@@ -120,6 +120,7 @@ def test_undamaged_checkpoint_is_accepted(resume):
         (("log_history",), [5]),
         (("best_model_checkpoint",), 5),
         (("best_metric",), "x"),
+        (("best_metric",), 10**400),
         (("stateful_callbacks",), 5),
         (("stateful_callbacks",), []),
         (("stateful_callbacks",), {}),
