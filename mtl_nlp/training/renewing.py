@@ -75,6 +75,7 @@ class RenewingTrainer(DescribingTrainer):
         known_datasets: the encoded datasets for training and evaluation.
         epochs: the callback that knows the epochs of this training.
         note: a function that shows a sentence on the training to the user.
+        data_collator: the collator.
     """
 
     model_init: Callable[..., MultitaskModel] | None
@@ -83,6 +84,7 @@ class RenewingTrainer(DescribingTrainer):
     given_methods: tuple[LossWeighting | None, GradientMethod | None]
     known_datasets: list[EncodedDataset | EncodedStream]
     note: Callable[[str], None]
+    data_collator: Any
     _is_renewed = False
 
     def bind(self) -> None:
@@ -219,7 +221,8 @@ class RenewingTrainer(DescribingTrainer):
 
 def _untuned(tasks: Mapping[str, Task]) -> dict[str, Task]:
     """Return tasks without the options that a training chooses on validation rows."""
-    return {name: dataclasses.replace(task, **dict.fromkeys(task.tuned)) for name, task in tasks.items()}
+    unset: dict[str, dict[str, Any]] = {name: dict.fromkeys(task.tuned) for name, task in tasks.items()}
+    return {name: dataclasses.replace(task, **unset[name]) for name, task in tasks.items()}
 
 
 def _objective(direction: str | list[str]) -> Callable[[dict[str, float]], float]:
