@@ -124,7 +124,7 @@ class TrainingDisplay(TrainerCallback):
         prefix = _prefix_of(metrics or {})
         if metrics is None or prefix is None:
             return
-        follows = state.max_steps > 0 and prefix.startswith("eval")
+        follows = state.max_steps > 0 and prefix.partition("_")[0] == "eval"
         best = self._is_best(metrics) if follows else set()
         title = _title(prefix, state) + (" (* best so far)" if follows and self.with_bars else "")
         shown = list(self._scores_in(metrics, prefix, args.metric_for_best_model))

@@ -199,9 +199,9 @@ def warn_of_missing_scale(tasks: Mapping[str, Task]) -> None:
     for name, task in tasks.items():
         if task.missing_statistics is not None:
             logger.warning(
-                f"Task {name!r}: `{task.missing_statistics}` has no effect, since the model does not know the training "
-                f"labels. Build the model with the `tasks` of a TaskMixture of raw datasets, or with "
-                f"mtl_nlp.data.learn_tasks(tasks, datasets)."
+                f"Task {name!r}: `{task.missing_statistics}` has no effect, since the model has not learned the scale "
+                f"of the training labels, like models of earlier releases. Build a new model with the `tasks` of a "
+                f"TaskMixture of raw datasets, or with mtl_nlp.data.learn_tasks(tasks, datasets)."
             )
 
 

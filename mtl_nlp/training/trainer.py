@@ -182,7 +182,8 @@ class MultitaskTrainer(RenewingTrainer):
         self.show_progress()
         self.bind()
         self._warn_of_idle_devices()
-        warn_of_missing_scale(self.trained_tasks if train_dataset is not None else {})
+        if train_dataset is not None and self.is_world_process_zero():
+            warn_of_missing_scale(self.trained_tasks)
 
     def _warn_of_idle_devices(self) -> None:
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:
