@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -15,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from torch import nn
 
 from mtl_nlp.balancing.gradients import shared_parameters
+from mtl_nlp.modeling.layers_multitask import layers_or_groups
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
 EMBEDDINGS, REST = "embeddings", "rest"
 """The names of the blocks of parameters that are not layers."""
 
-_LAYER = re.compile(r"(?P<list>[^0-9]*)\.(?P<number>\d+)\.")
 _DIGITS = 6
 
 
@@ -49,22 +47,20 @@ class Blocks(NamedTuple):
 
 
 def blocks_of(model: MultitaskModel) -> Blocks:
-    """Return the blocks of a model's encoder."""
+    """Return the blocks of a model's encoder; see `layers_or_groups` for encoders that share or group their layers."""
     embeddings = model.encoder.get_input_embeddings().weight
     names = {parameter: name for name, parameter in model.encoder.named_parameters()}
     shared = shared_parameters(model)
-    lists = Counter(match["list"] for each in shared if (match := _LAYER.match(names[each])) is not None)
-    layers = lists.most_common(1)[0][0] if lists else None
+    layers = layers_or_groups(model.encoder)
+    numbers = {parameter: number for number, layer in enumerate(layers) for parameter in layer.parameters()}
     top = names[embeddings].partition(".")[0]
     found: list[tuple[str, nn.Parameter, int]] = []
     stops = itertools.accumulate(parameter.numel() for parameter in shared)
     for parameter, stop in zip(shared, stops, strict=True):
-        name = names[parameter]
-        match = _LAYER.match(name)
-        if match is not None and match["list"] == layers:
-            block = f"layer {match['number']}"
+        if parameter in numbers:
+            block = f"layer {numbers[parameter]}"
         else:
-            block = EMBEDDINGS if name.startswith(f"{top}.") else REST
+            block = EMBEDDINGS if names[parameter].startswith(f"{top}.") else REST
         if parameter is not embeddings:
             found.append((block, parameter, stop))
     ordered = sorted({block for block, *_ in found}, key=_position)

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from mtl_nlp.data.canonical import LABEL_PREFIX, REPAIRED, arrow_feature, canonical_rows, reader_of
+from mtl_nlp.data.canonical import LABEL_PREFIX, canonical_rows, reader_of
+from mtl_nlp.data.decoding import decoded_rows
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode_dataset, encode_stream
 from mtl_nlp.data.labels import label_names, unite_label_spaces
+from mtl_nlp.data.learning import learn_fed_tasks
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
@@ -100,21 +102,22 @@ class Columns:
     label_map: LabelMaps | None = None
     weight: str | None = None
 
-    def canonical(self, dataset: Any, name: str, *, all_labels: bool = True) -> Any:
+    def canonical(self, dataset: Any, name: str, *, all_labels: bool = True, needs_weight: bool = True) -> Any:
         """Return the rows of a raw dataset in canonical form.
 
         Args:
             dataset: the raw rows.
             name: the name of the dataset.
             all_labels: whether every column of labels is needed; otherwise, missing columns are left out.
+            needs_weight: whether the column of weights is needed, which files for evaluation often lack.
 
         Raises:
             DataError: if the columns of the dataset are not given or missing, or a row is invalid.
         """
         needs_labels = all_labels or self.labels is not None
         labels = _of_dataset(self.labels, name, "labels", '{"topic": "category"}') if needs_labels else {}
+        present = set(dataset.column_names or ())
         if not all_labels:
-            present = set(dataset.column_names or ())
             labels = {
                 task: given for task, given in labels.items() if present.issuperset(LabelSource.of(given).columns)
             }
@@ -131,7 +134,7 @@ class Columns:
             inputs=inputs,
             labels=labels,
             tasks=tasks,
-            weight=self.weight,
+            weight=self.weight if needs_weight or self.weight in present else None,
             label_map=self._maps_of(labels),
             tokenizer=self.tokenizer,
         )
@@ -187,7 +190,7 @@ class Columns:
     def _encoded(self, dataset: Any, name: str, split: str) -> Any:
         if isinstance(dataset, EncodedDataset | EncodedStream):
             return dataset
-        return self.encode_rows(self.canonical(_rows_of(dataset, name, split), name), name)
+        return self.encode_rows(self.canonical(_rows_of(dataset, name, split), name, needs_weight=False), name)
 
     def for_prediction(self, dataset: Any, name: str) -> EncodedDataset:
         """Encode all rows of a dataset for the predictions of all tasks, also rows without a label.
@@ -201,23 +204,23 @@ class Columns:
             DataError: if the value is not a dataset, an encoded dataset does not hold its texts, or a row is invalid.
         """
         if isinstance(dataset, EncodedDataset):
-            rows = _decoded_rows(dataset, {task.name: task for task in self.tasks})
+            rows = decoded_rows(dataset, {task.name: task for task in self.tasks})
             window = {"max_length": dataset.max_length, "stride": dataset.stride}
             return encode_dataset(name, rows, **{**self.encoding(), **window}, for_prediction=True)
-        rows = self.canonical(_rows_of(dataset, name, "test"), name, all_labels=False)
+        rows = self.canonical(_rows_of(dataset, name, "test"), name, all_labels=False, needs_weight=False)
         return self.encode_rows(rows, name, for_prediction=True)
 
     def read_training(self, given: Mapping[str, Any]) -> tuple[Columns, dict[str, Any]]:
-        """Infer the label spaces of tasks without labels from the training rows, and encode the raw datasets.
+        """Encode the raw datasets, and let the tasks learn from the training rows as in a recipe.
 
-        The names of a ClassLabel column are taken in their order, and the names in any other column are sorted, as in a
-        recipe.
+        A task without labels gets the names of a ClassLabel column in their order, or the sorted names in any other
+        column. See `learn_fed_tasks` for the options that tasks learn.
 
         Args:
             given: encoded and raw datasets by name. A `DatasetDict` stands for its split `train`.
 
         Returns:
-            These columns with the label spaces of all tasks, and the encoded datasets by name.
+            These columns with the learned tasks, and the encoded datasets by name.
 
         Raises:
             DataError: if a value is not a dataset, the labels of a task are unknown, or a dataset cannot be encoded.
@@ -230,7 +233,8 @@ class Columns:
         rows = {name: self.canonical(dataset, name) for name, dataset in raw.items()}
         found = dataclasses.replace(self, tasks=tuple(self._with_labels(raw, rows)))
         encoded = {name: found.encode_rows(each, name) for name, each in rows.items()}
-        return found, {name: encoded.get(name, value) for name, value in given.items()}
+        datasets = {name: encoded.get(name, value) for name, value in given.items()}
+        return dataclasses.replace(found, tasks=tuple(learn_fed_tasks(found.tasks, datasets.values()))), datasets
 
     def _with_labels(self, raw: Mapping[str, Dataset], rows: Mapping[str, Dataset]) -> list[Task]:
         unknown = {task.name: task for task in self.tasks if task.kind.has_label_space and not task.labels}
@@ -317,19 +321,20 @@ def _unknown_labels(rows: Dataset, name: str, task: Task) -> list[str]:
     found = label_names(rows, task)
     if found and not task.labels:
         raise DataError(
-            f"{name}: task {task.name!r} has no labels, and the rows have {_shown(found)}. Give the task its `labels`, "
+            f"{name}: task {task.name!r} has no labels, and the rows have {shown(found)}. Give the task its `labels`, "
             f"or pass the raw dataset to TaskMixture, whose `tasks` have the labels of the training rows."
         )
     outside = {"O"}  # words outside of all spans
     if set(found) - outside and not (set(found) & set(task.labels)) - outside:
         raise DataError(
             f"{name}: the label space of task {task.name!r} has no label of the rows. The task has "
-            f"{_shown(task.labels)}; the rows have {_shown(found)}. Use the same names in both."
+            f"{shown(task.labels)}; the rows have {shown(found)}. Use the same names in both."
         )
     return [label for label in found if label not in task.labels]
 
 
-def _shown(labels: Iterable[str]) -> str:
+def shown(labels: Iterable[str]) -> str:
+    """Return the first names of labels for a message, and the number of the other names."""
     names = list(labels)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(f"{label!r:.40}" for label in names[:_SHOWN]) + more
@@ -349,8 +354,8 @@ def check_training_labels(name: str, dataset: EncodedDataset | EncodedStream) ->
         return
     for task, unknown in dataset.unknown_labels.items():
         raise DataError(
-            f"{name}: the training rows have the labels {_shown(unknown)}, which task {task!r} does not have. The task "
-            f"has {_shown(dataset.label_spaces[task])}. Add the labels to the task, or remove them from the rows."
+            f"{name}: the training rows have the labels {shown(unknown)}, which task {task!r} does not have. The task "
+            f"has {shown(dataset.label_spaces[task])}. Add the labels to the task, or remove them from the rows."
         )
 
 
@@ -375,24 +380,5 @@ def check_label_spaces(name: str, dataset: EncodedDataset | EncodedStream, tasks
         if tuple(tasks[task].labels) != labels:
             raise DataError(
                 f"{name}: the label space of task {task!r} differs between data and model. The data was encoded with "
-                f"{_shown(labels)}; the model has {_shown(tasks[task].labels)}. Encode the data with the model's tasks."
+                f"{shown(labels)}; the model has {shown(tasks[task].labels)}. Encode the data with the model's tasks."
             )
-
-
-def _decoded_rows(encoded: EncodedDataset, tasks: Mapping[str, Task]) -> Dataset:
-    """Return the canonical rows of an encoded dataset, with the labels of the tasks.
-
-    Raises:
-        DataError: if the dataset does not hold its texts.
-    """
-    if not encoded.inputs:
-        raise DataError(f"{encoded.name}: does not hold its texts. Encode the rows again with `encode`.")
-    columns: dict[str, Any] = {key: column[:] for key, column in encoded.inputs.items()}
-    features: dict[str, Any] = {
-        key: List(Value("string")) if key == "tokens" else Value("string") for key in encoded.inputs
-    }
-    for name in [name for name in encoded.references if name in tasks]:
-        columns[LABEL_PREFIX + name] = encoded.references[name][:]
-        features[LABEL_PREFIX + name] = arrow_feature(tasks[name].kind.label_feature)
-    columns[REPAIRED], features[REPAIRED] = [0] * encoded.num_rows, Value("int32")
-    return Dataset.from_dict(columns, features=Features(features))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
-from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
@@ -29,6 +29,22 @@ def learn_tasks(tasks: Iterable[Task], datasets: Iterable[EncodedDataset]) -> li
             statistics.add(task.kind, encoded.references.get(task.name, ()))
         learned.append(_learn(task, statistics))
     return learned
+
+
+def learn_fed_tasks(tasks: Iterable[Task], datasets: Iterable[EncodedDataset | EncodedStream]) -> list[Task]:
+    """Return tasks with the options that they learn from training data from Python.
+
+    A task without data, or with the labels of a stream, which were not read, does not learn.
+
+    Args:
+        tasks: the tasks with their label spaces.
+        datasets: the training splits.
+    """
+    splits = list(datasets)
+    read = [each for each in splits if isinstance(each, EncodedDataset)]
+    streamed = {name for each in splits if isinstance(each, EncodedStream) for name in each.feeds}
+    fed = {name for each in read for name in each.feeds} - streamed
+    return [learn_tasks([task], read)[0] if task.name in fed else task for task in tasks]
 
 
 def learn_from_splits(

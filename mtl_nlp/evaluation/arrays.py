@@ -24,6 +24,10 @@ PADDING = -100
 """Trainer's number for positions without a value, in predictions and in labels that are indices."""
 
 
+_SPEED = ("runtime", "samples_per_second", "steps_per_second")
+"""The names that Trainer gives to the speed of an evaluation."""
+
+
 def stacked(values: Sequence[np.ndarray | None], missing: float) -> np.ndarray | None:
     """Return values of different shapes in one array, shape (values, *largest shape); None if all values are None.
 
@@ -100,6 +104,31 @@ def own_metrics(
         if label_ids.get(task) is not None
         for name, value in denumpify_detensorize(function(EvalPrediction(predictions[task], label_ids[task]))).items()
     }
+
+
+def with_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return metrics whose names begin with a prefix, which is added to names without it, as in Trainer."""
+    start = f"{prefix}_"
+    return {f"{start}{name.removeprefix(start)}": value for name, value in metrics.items()}
+
+
+def check_names(own: Mapping[str, float], metrics: Mapping[str, float], prefix: str) -> None:
+    """Check that no metric of the user's function replaces another metric of an evaluation.
+
+    Args:
+        own: the metrics of the user's function.
+        metrics: the scores and losses.
+        prefix: the prefix of all names.
+
+    Raises:
+        ValueError: if a name is that of a score, a loss or a speed.
+    """
+    taken = own.keys() & {*metrics, *(f"{prefix}_{name}" for name in _SPEED)}
+    if taken:
+        raise ValueError(
+            f"`compute_metrics` should return names that no score, loss or speed of the evaluation has. Found "
+            f"{', '.join(sorted(taken))}. Rename the metric."
+        )
 
 
 def _is_number(task: Task) -> bool:

@@ -63,7 +63,7 @@ class TaskMixture(Shown, TorchDataset):
             for pairs; for all datasets, or a dict of them by dataset.
         labels: task -> column of raw datasets; for all datasets, or a dict of them by dataset.
         tasks: all tasks of the model, for raw datasets. The label space of a task without labels is inferred from the
-            training rows.
+            training rows, from which regressions and `balanced` weights learn too.
         tokenizer: the model's tokenizer, for raw datasets.
         max_length: maximum number of sub-words per window of raw datasets; the limit of the tokenizer by default.
         stride: maximum number of sub-words that neighbouring windows of raw datasets share.
@@ -124,7 +124,7 @@ class TaskMixture(Shown, TorchDataset):
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks of raw datasets, with the label spaces of the training rows.
+        """The tasks of raw datasets, with the label spaces and the learned options of the training rows.
 
         Raises:
             ValueError: if the mixture was built from encoded datasets, which do not know all tasks.

@@ -32,17 +32,39 @@ def layers_of(encoder: Any) -> list[nn.Module]:
         ValueError: if the encoder has no such list or several, as the families that share layers (ALBERT) or group
             layers (Funnel).
     """
-    found: dict[str, nn.ModuleList] = {}
-    for name, module in encoder.named_modules():
-        is_inside = any(name.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, nn.ModuleList) and not is_inside and len(module) == _number_of_layers(encoder.config):
-            found[name] = module
+    number = _number_of_layers(encoder.config)
+    found = [] if number is None else _outermost_lists(encoder, number)
     if len(found) != 1:
         raise ValueError(
             f"The layers of the {encoder.config.model_type} encoder are shared or grouped, so that they cannot be "
             f"chosen one by one."
         )
-    return list(next(iter(found.values())))
+    return list(found[0])
+
+
+def layers_or_groups(encoder: Any) -> list[nn.Module]:
+    """Return the layers of an encoder, or the groups of layers of an encoder whose layers are shared or grouped.
+
+    The groups are the members of the outermost `ModuleList` with the most parameters: those of ALBERT have one set of
+    weights for several layers, and those of Funnel are its blocks. The result is empty without such a list.
+
+    Args:
+        encoder: the encoder.
+    """
+    try:
+        return layers_of(encoder)
+    except ValueError:
+        return list(max(_outermost_lists(encoder), key=lambda each: len(list(each.parameters())), default=()))
+
+
+def _outermost_lists(encoder: Any, length: int | None = None) -> list[nn.ModuleList]:
+    """Return the lists of modules of some length, or of any, that are in no other such list."""
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in encoder.named_modules():
+        is_inside = any(name.startswith(f"{outer}.") for outer in found)
+        if isinstance(module, nn.ModuleList) and not is_inside and length in {None, len(module)}:
+            found[name] = module
+    return list(found.values())
 
 
 def _number_of_layers(config: Any) -> int | None:

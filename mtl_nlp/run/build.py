@@ -136,14 +136,17 @@ class Run:
         """Build the trainer, which trains on the mixture and evaluates on the validation split.
 
         Args:
-            model: the model; a new model of the recipe by default.
+            model: the model; by default, a new model of the recipe, unless there is a `model_init`.
             args: the training arguments; those of the recipe by default.
-            **options: further arguments of [`MultitaskTrainer`], such as `callbacks` and `compute_metrics`.
+            **options: further arguments of [`MultitaskTrainer`], such as `callbacks` and `compute_metrics`; with
+                `model_init=run.build_model`, each training begins with a new model of the recipe.
 
         Raises:
             RecipeError: if arguments contradict each other, or need a package that is not installed.
         """
-        return build_trainer(self, model or self.build_model(), args or self.training_arguments(), **options)
+        if model is None and options.get("model_init") is None:
+            model = self.build_model()
+        return build_trainer(self, model, args or self.training_arguments(), **options)
 
 
 def build_model(run: Run) -> MultitaskModel:
@@ -260,7 +263,7 @@ def plan_batches(run: Run, arguments: MultitaskTrainingArguments) -> MixtureBatc
 
 def build_trainer(
     run: Run,
-    model: MultitaskModel,
+    model: MultitaskModel | None,
     arguments: MultitaskTrainingArguments,
     *,
     trainer_class: type[MultitaskTrainer] = MultitaskTrainer,
@@ -270,7 +273,7 @@ def build_trainer(
 
     Args:
         run: the run.
-        model: the model of the run.
+        model: the model of the run; None for the models of the option `model_init`.
         arguments: the training arguments of the run.
         trainer_class: the class of the trainer.
         **options: further arguments of [`MultitaskTrainer`], instead of those of the recipe.
@@ -280,10 +283,10 @@ def build_trainer(
     """
     given: dict[str, Any] = {"processing_class": run.tokenizer, "eval_dataset": run.splits.get("validation")}
     if run.train:
-        check_gradients(model, run.recipe, arguments)
+        check_gradients(model or build_meta_model(run), run.recipe, arguments)
         given |= {
             "train_dataset": run.mixture,
-            "gradient_method": gradient_method_of(run.recipe, model.tasks),
+            "gradient_method": gradient_method_of(run.recipe, run.tasks),
             "loss_weighting": loss_weighting(run.recipe, run.tasks),
         }
     try:

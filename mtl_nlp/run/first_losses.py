@@ -17,6 +17,7 @@ from mtl_nlp.messages import is_finite
 from mtl_nlp.modeling.loss_multitask import count_step
 from mtl_nlp.run.build import build_model
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.training.defaults import default_loss_weights
 
 _ROWS = 16
 """The number of rows of the batch, if there are fewer datasets."""
@@ -75,15 +76,16 @@ def describe_first_losses(run: Run, losses: Mapping[str, float]) -> str:
         ratio = compared[high] / compared[low]
         if ratio > _FAR:
             lines.append(
-                f"note: the loss of {high} starts at {ratio:.3g} times the loss of {low}, which may hardly be learned. "
-                f"Set {_cure(run, high)}"
+                f"note: the weighted loss of {high} starts at {ratio:.3g} times that of {low}, which may hardly be "
+                f"learned. Set {_cure(run, high)}"
             )
     return "\n".join(lines)
 
 
 def _first_weight(run: Run, task: str) -> float:
-    """Return the weight that a recipe gives a task at the start; 1 if it gives none."""
-    weight = run.recipe.loss.weights.get(task, 1.0)
+    """Return the weight of a task at the start: that of the recipe, or the default."""
+    defaults = default_loss_weights({name: run.tasks[name] for name in run.recipe.tasks})
+    weight = {**defaults, **run.recipe.loss.weights}.get(task, 1.0)
     return weight[0] if isinstance(weight, list) else weight
 
 

@@ -26,6 +26,7 @@ class DescribingTrainer(SteppingTrainer):
             self.tasks,
             lambda: self.progress.rows,
             lambda: self._log.so_far() if self.args.world_size == 1 else {},
+            lambda: self.own_keys,
             with_bars=not self.args.disable_tqdm,
         )
         if stock:
@@ -33,7 +34,16 @@ class DescribingTrainer(SteppingTrainer):
 
     def remove_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
         """Remove a callback. The classes of Trainer's own displays stand for the display that replaces them."""
-        super().remove_callback(TrainingDisplay if callback in STOCK_DISPLAYS else callback)
+        super().remove_callback(self._present(callback))
+
+    def pop_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> TrainerCallback | None:
+        """Remove a callback and return it; None if there is none. See `remove_callback`."""
+        return super().pop_callback(self._present(callback))
+
+    def _present(self, callback: type[TrainerCallback] | TrainerCallback) -> type[TrainerCallback] | TrainerCallback:
+        """Return the display for the class of a display that it has replaced, and any other callback unchanged."""
+        present = [type(each) for each in self.callback_handler.callbacks]
+        return TrainingDisplay if callback in STOCK_DISPLAYS and callback not in present else callback
 
     def describe_training(self) -> dict[str, Any]:
         """Return a description for `results.json`.

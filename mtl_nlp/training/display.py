@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -38,6 +38,7 @@ class TrainingDisplay(TrainerCallback):
         rows: a function that returns the number of rows trained on so far, over all processes.
         losses: a function that returns the loss of each task since the last log, or nothing if the processes would have
             to exchange their losses first.
+        own_metrics: a function that returns the keys of the last evaluation's metrics of `compute_metrics`.
         with_bars: whether to show bars on stderr, instead of plain lines on stdout.
     """
 
@@ -46,16 +47,19 @@ class TrainingDisplay(TrainerCallback):
         tasks: Mapping[str, Task],
         rows: Callable[[], int],
         losses: Callable[[], Mapping[str, float]],
+        own_metrics: Callable[[], Sequence[str]],
         *,
         with_bars: bool,
     ) -> None:
         self.tasks = tasks
         self.rows = rows
         self.losses = losses
+        self.own_metrics = own_metrics
         self.with_bars = with_bars
         self._bar: tqdm | None = None
         self._evaluation: tqdm | None = None
         self._best: dict[str, float] = {}
+        self._settings: list[str] = []
         self._first_step = self._rows_before = self._batches = 0
         self._started = self._logged = self._shown = time.monotonic()
 
@@ -87,7 +91,7 @@ class TrainingDisplay(TrainerCallback):
         if self._bar is not None:
             self._shown = time.monotonic()
             if shown:
-                self._bar.set_postfix_str(shown)
+                self._bar.set_postfix_str(", ".join([shown, *self._settings]))
         else:
             self._print("  ".join([_position(state), *([shown] if shown else []), *self._speed(state)]))
 
@@ -120,25 +124,42 @@ class TrainingDisplay(TrainerCallback):
         prefix = _prefix_of(metrics or {})
         if metrics is None or prefix is None:
             return
-        best_keys = self._is_best(metrics)
-        title = f"evaluation{prefix.removeprefix('eval').replace('_', ' ', 1)} at {_position(state)}"
-        scores = [
-            (name, task.kind.primary_score, metrics[key], key in best_keys, metrics.get(f"{prefix}_{name}_loss"))
-            for name, task in self.tasks.items()
-            if (key := f"{prefix}_{name}_{task.kind.primary_score}") in metrics
-        ]
-        key = f"{prefix}{_SCORE}"
-        scores.append(("all", "mtl_score", metrics[key], key in best_keys, metrics.get(f"{prefix}_loss")))
+        follows = state.max_steps > 0 and prefix.partition("_")[0] == "eval"
+        best = self._is_best(metrics) if follows else set()
+        title = _title(prefix, state) + (" (* best so far)" if follows and self.with_bars else "")
+        shown = list(self._scores_in(metrics, prefix, args.metric_for_best_model))
         if self.with_bars:
-            lines = [(name, metric, _number(value, best), _number(loss)) for name, metric, value, best, loss in scores]
-            header = ("task", "metric", "score", "loss")
-            self._print(f"{title} (* best so far)\n{table(header, lines)}")
+            lines = [
+                (name, metric, _number(metrics[key], key in best), "" if loss is None else _number(metrics.get(loss)))
+                for name, metric, key, loss in shown
+            ]
+            self._print(f"{title}\n{table(('task', 'metric', 'score', 'loss'), lines)}")
         else:
             texts = [
-                f"{name} {metric} {_number(value, best)} loss {_number(loss)}"
-                for name, metric, value, best, loss in scores
+                f"{name} {metric} {_number(metrics[key], key in best)}".lstrip()
+                + ("" if loss is None else f" loss {_number(metrics.get(loss))}")
+                for name, metric, key, loss in shown
             ]
-            self._print(f"{title}: {', '.join(texts)} (* best so far)")
+            self._print(f"{title}: {', '.join(texts)}" + (" (* best so far)" if follows else ""))
+
+    def _scores_in(
+        self, metrics: Mapping[str, float], prefix: str, chosen: str | None
+    ) -> Iterator[tuple[str, str, str, str | None]]:
+        """Yield task, metric, key and key of the loss, if there is one, of the values of an evaluation to show.
+
+        These are the primary scores, the metrics of `compute_metrics`, and the metric that chooses the best model.
+        """
+        keys = []
+        for name, task in self.tasks.items():
+            keys.append(f"{prefix}_{name}_{task.kind.primary_score}")
+            if keys[-1] in metrics:
+                yield name, task.kind.primary_score, keys[-1], f"{prefix}_{name}_loss"
+        keys.append(f"{prefix}{_SCORE}")
+        yield "all", "mtl_score", keys[-1], f"{prefix}_loss"
+        of_best = [] if chosen is None else [f"eval_{chosen.removeprefix('eval_')}"]
+        for key in dict.fromkeys([*self.own_metrics(), *of_best]):
+            if key in metrics and key not in keys and key != f"{prefix}_loss":
+                yield "", key.removeprefix(f"{prefix}_"), key, None
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
@@ -154,14 +175,17 @@ class TrainingDisplay(TrainerCallback):
             self._print(f"{_position(state)}  {shown}")
         else:
             shown = _losses_text([("loss", logs["loss"]), *self._losses_in(logs)])
-            if self._bar is not None:
-                self._shown = time.monotonic()
-                self._bar.set_postfix_str(shown)
-                return
-            rate = f"lr {logs['learning_rate']:.2e}" if "learning_rate" in logs else ""
+            rate = [f"lr {logs['learning_rate']:.2e}"] if "learning_rate" in logs else []
+            weights = [f"{key} {_number(value)}" for key, value in logs.items() if key.startswith("weight_")]
             skipped = [f"{key} {count}" for key, count in logs.items() if key.startswith("skipped_")]
-            parts = [_position(state), shown, rate, *skipped, *self._speed(state)]
-            self._print("  ".join(part for part in parts if part))
+            if self._bar is not None:
+                self._settings = [*rate, *weights]
+                self._shown = time.monotonic()
+                self._bar.set_postfix_str(", ".join([shown, *self._settings]))
+                if skipped:
+                    self._print("  ".join([_position(state), *skipped]))
+            else:
+                self._print("  ".join([_position(state), shown, *rate, *weights, *skipped, *self._speed(state)]))
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Close the bars."""
@@ -219,6 +243,14 @@ class TrainingDisplay(TrainerCallback):
 def _prefix_of(logs: Mapping[str, Any]) -> str | None:
     """Return the prefix of an evaluation's keys, such as `eval`; None for a different log."""
     return next((key.removesuffix(_SCORE) for key in logs if key.endswith(_SCORE)), None)
+
+
+def _title(prefix: str, state: TrainerState) -> str:
+    """Return the title of an evaluation, with its place in a training if there is one."""
+    kind, _, name = prefix.partition("_")
+    what = ("evaluation", name) if kind == "eval" else ("evaluation", f"({prefix})")
+    place = f"at {_position(state)}" if state.max_steps > 0 else ""
+    return " ".join(part for part in (*what, place) if part)
 
 
 def _position(state: TrainerState) -> str:

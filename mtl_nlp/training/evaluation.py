@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers.trainer_utils import speed_metrics
 from mtl_nlp.data.collator import WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import Columns
-from mtl_nlp.evaluation.arrays import ComputeMetrics, arrays_of, own_metrics
+from mtl_nlp.evaluation.arrays import PADDING, ComputeMetrics, arrays_of, check_names, own_metrics, with_prefix
 from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.evaluation.evaluator import (
     Answer,
@@ -30,7 +30,7 @@ from mtl_nlp.evaluation.evaluator import (
     pieces_of_batch,
     score_answers,
 )
-from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, unit_weights
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel, MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -72,6 +72,7 @@ class EvaluatingTrainer(HubTrainer):
         tasks: all tasks of the model by name.
         columns: the columns of raw datasets.
         step: the joint loss.
+        own_keys: the keys of the metrics of `compute_metrics` in the last evaluation.
     """
 
     model: MultitaskModel
@@ -82,6 +83,7 @@ class EvaluatingTrainer(HubTrainer):
     step: StepLoss
     compute_metrics: ComputeMetrics | None
     preprocess_logits_for_metrics: Preprocess | None
+    own_keys: Sequence[str] = ()
 
     def evaluate(
         self,
@@ -130,22 +132,30 @@ class EvaluatingTrainer(HubTrainer):
         started = time.time()
         with_values = self.compute_metrics is not None
         rows = {name: self._evaluate_rows(encoded, with_values=with_values) for name, encoded in datasets.items()}
-        metrics = {f"{prefix}_{key}": value for key, value in self._metrics_of(rows, datasets).items()}
+        metrics = self._metrics_of(rows, datasets, prefix)
         metrics |= speed_metrics(prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _metrics_of(
-        self, rows: Mapping[str, EvaluatedRows], datasets: Mapping[str, EncodedDataset]
+        self, rows: Mapping[str, EvaluatedRows], datasets: Mapping[str, EncodedDataset], prefix: str
     ) -> dict[str, float]:
-        """Return the scores, the losses and the metrics of `compute_metrics` on evaluated rows by dataset."""
+        """Return the scores, the losses and the metrics of `compute_metrics` on evaluated rows by dataset.
+
+        Raises:
+            ValueError: if a metric of `compute_metrics` has the name of a score or loss.
+        """
         answers = {name: each.answers for name, each in rows.items()}
         metrics = score_answers(answers, datasets, self.tasks).flat() | self._losses_of(list(rows.values()))
+        own = {}
         if self.compute_metrics is not None:
             values = {name: each.values for name, each in rows.items()}
-            metrics |= own_metrics(self.compute_metrics, *arrays_of(values, datasets, self.tasks))
-        return metrics
+            own = with_prefix(own_metrics(self.compute_metrics, *arrays_of(values, datasets, self.tasks)), prefix)
+        self.own_keys = list(own)
+        metrics = with_prefix(metrics, prefix)
+        check_names(own, metrics, prefix)
+        return metrics | own
 
     def score(self, datasets: Mapping[str, EncodedDataset]) -> Evaluation:
         """Return the scores of every task on encoded splits by dataset, without logging them."""
@@ -216,7 +226,8 @@ class EvaluatingTrainer(HubTrainer):
             rows = dict.fromkeys(answered, torch.arange(len(features))) if answers_all else batch["rows"]
             pieces += pieces_of_batch(features, rows, output.logits, answered)
             if with_values:
-                values = self._preprocessed(output.logits, None if answers_all else batch["labels"])
+                labels = _labels_of_all_rows(batch, encoded.references) if answers_all else batch["labels"]
+                values = self._preprocessed(output.logits, labels)
                 kept += pieces_of_batch(features, rows, values, answered)
             summed = torch.stack(list(output.loss_sums.values())).tolist()
             sums.append(dict(zip(output.loss_sums, summed, strict=True)))
@@ -246,7 +257,9 @@ class EvaluatingTrainer(HubTrainer):
         logits = self.model(**inputs).logits
         heads, zero = self.model.heads_by_task, torch.zeros((), device=self.args.device)
         sums = {
-            name: heads[name].loss_sum(logits[name][rows], batch["labels"][name]) if len(rows) else zero
+            name: heads[name].loss_sum(logits[name][rows], batch["labels"][name], unit_weights(batch, self.tasks[name]))
+            if len(rows)
+            else zero
             for name, rows in batch["rows"].items()
         }
         return MultitaskOutput(logits=logits, loss_sums=sums)
@@ -270,3 +283,23 @@ class EvaluatingTrainer(HubTrainer):
                 f"Found {type(made).__name__}. Pass a dict from task to function for functions of one task."
             )
         return {**logits, **made}
+
+
+def _labels_of_all_rows(batch: Mapping[str, Any], fed: Collection[str]) -> dict[str, torch.Tensor | None] | None:
+    """Return the labels of a batch with an entry for every row: -100, or NaN for numbers, for a row without a label.
+
+    Args:
+        batch: the batch, whose labels are those of the labelled rows.
+        fed: the tasks with labels in the dataset of the batch. The labels of other tasks are None, and without any
+            such task the result is None.
+    """
+    if not fed:
+        return None
+    result: dict[str, torch.Tensor | None] = dict.fromkeys(batch["labels"])
+    for name in fed:
+        labels, rows = batch["labels"][name], batch["rows"][name]
+        missing = math.nan if labels.is_floating_point() else PADDING
+        spread = labels.new_full((len(batch["input_ids"]), *labels.shape[1:]), missing)
+        spread[rows] = labels
+        result[name] = spread
+    return result

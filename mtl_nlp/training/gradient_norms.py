@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from mtl_nlp.modeling.adapters_multitask import SHARED, adapter_parameters, peft_adapter_name
+from mtl_nlp.modeling.layers_multitask import layers_or_groups
 from mtl_nlp.modeling.loss_multitask import StepCounts
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
@@ -16,8 +17,8 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 def last_shared_layer(model: MultitaskModel) -> list[nn.Parameter]:
     """Return the trained weights of the encoder's last layer that all tasks share.
 
-    The layers are the first list of modules in the encoder with as many entries as the configuration has layers. ALBERT
-    has fewer entries than layers, since its layers share their weights; its last entry is used.
+    See `layers_or_groups` for encoders whose layers share their weights, such as ALBERT. An encoder without a list of
+    layers is one layer.
 
     Args:
         model: the model.
@@ -25,11 +26,7 @@ def last_shared_layer(model: MultitaskModel) -> list[nn.Parameter]:
     Raises:
         ValueError: if the layer has no shared weights that are trained.
     """
-    lists = [module for module in model.encoder.modules() if isinstance(module, nn.ModuleList) and len(module)]
-    number = model.config.text_config.num_hidden_layers
-    layers = next(
-        (each for each in lists if len(each) == number), lists[0] if lists else nn.ModuleList([model.encoder])
-    )
+    layers = layers_or_groups(model.encoder) or [model.encoder]
     own = [peft_adapter_name(name) for name in model.adapter_names if name != SHARED]
     of_tasks = {id(parameter) for parameter in adapter_parameters(model.encoder, own)}
     shared = [each for each in layers[-1].parameters() if each.requires_grad and id(each) not in of_tasks]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
 from datasets import DatasetDict, IterableDatasetDict
 from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers.utils import logging
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
-from mtl_nlp.data.from_python import ColumnNames, Columns, check_label_spaces, named_datasets
+from mtl_nlp.data.from_python import Columns, check_label_spaces, named_datasets, shown
 from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
+
+logger = logging.get_logger(__name__)
 
 Preprocess = Callable[[Any, Any], Any] | Mapping[str, Callable[[Any, Any], Any]]
 """`preprocess_logits_for_metrics`: a function of dicts by task, or a function for each of some tasks."""
@@ -28,6 +32,9 @@ Sets = dict[str, dict[str, EncodedDataset]]
 
 def training_arguments_of(args: TrainingArguments | None) -> MultitaskTrainingArguments:
     """Return training arguments for multitask training, with the values that plain training arguments change.
+
+    Plain arguments with `load_best_model_at_end` choose the model by `mtl_score`, unless they name a metric. The metric
+    `loss` is the default of plain arguments and counts as no name; `eval_loss` chooses by the loss.
 
     Args:
         args: the arguments of a trainer; None for the defaults of Trainer.
@@ -50,6 +57,9 @@ def training_arguments_of(args: TrainingArguments | None) -> MultitaskTrainingAr
         for field in dataclasses.fields(TrainingArguments)
         if field.init and vars(args)[field.name] != plain[field.name]
     }
+    if args.load_best_model_at_end and args.metric_for_best_model == "loss":
+        # Plain arguments fill in their default; a user who wants the loss names `eval_loss`.
+        del changed["metric_for_best_model"], changed["greater_is_better"]
     return MultitaskTrainingArguments(**{**changed, "output_dir": args.output_dir})
 
 
@@ -108,8 +118,7 @@ def columns_of(
     model: MultitaskModel,
     train_dataset: Any,
     tokenizer: PreTrainedTokenizerBase | None,
-    inputs: ColumnNames | None,
-    labels: ColumnNames | None,
+    **given: Any,
 ) -> Columns:
     """Return the columns of the raw datasets of a trainer, with the model's tasks and its tokenizer.
 
@@ -118,8 +127,7 @@ def columns_of(
         train_dataset: the training data. Columns and tokenizer that are not given are those of a mixture of raw
             datasets, and the window is that of the model, or else of encoded data.
         tokenizer: the tokenizer.
-        inputs: the columns of the inputs.
-        labels: the columns of the labels.
+        **given: further attributes of the columns; None for those of the mixture.
 
     Raises:
         ValueError: if there is no tokenizer.
@@ -135,7 +143,15 @@ def columns_of(
     window = (config.max_length, config.stride)
     if config.max_length is None:
         window = _window_of(train_dataset) or (default_max_length(tokenizer, config.text_config), config.stride)
-    return Columns(inputs or known.inputs, labels or known.labels, tuple(model.tasks.values()), tokenizer, *window)
+    changes = {key: value for key, value in given.items() if value is not None}
+    return dataclasses.replace(
+        known,
+        **changes,
+        tasks=tuple(model.tasks.values()),
+        tokenizer=tokenizer,
+        max_length=window[0],
+        stride=window[1],
+    )
 
 
 def _window_of(train_dataset: Any) -> tuple[int, int | None] | None:
@@ -176,6 +192,17 @@ def trained_tasks_of(mixture: TaskMixture | None, tasks: Mapping[str, Task]) -> 
     datasets = {} if mixture is None else mixture.datasets
     fed = {task for encoded in datasets.values() for task in encoded.feeds} or tasks.keys()
     return {name: task for name, task in tasks.items() if name in fed}
+
+
+def warn_of_missing_scale(tasks: Mapping[str, Task]) -> None:
+    """Warn of trained tasks whose loss depends on the unit of their numbers, since they have not learned a scale."""
+    for name, task in tasks.items():
+        if task.missing_statistics is not None:
+            logger.warning(
+                f"Task {name!r}: `{task.missing_statistics}` has no effect, since the model has not learned the scale "
+                f"of the training labels, like models of earlier releases. Build a new model with the `tasks` of a "
+                f"TaskMixture of raw datasets, or with mtl_nlp.data.learn_tasks(tasks, datasets)."
+            )
 
 
 def evaluation_sets(given: Any, columns: Columns, tasks: Mapping[str, Task]) -> Sets:
@@ -219,7 +246,17 @@ def _parts_of(value: Any, columns: Columns, tasks: Mapping[str, Task]) -> dict[s
         if not isinstance(dataset, EncodedDataset):
             raise DataError(f"{name}: a streamed split cannot be evaluated. Encode a datasets.Dataset.")
         check_label_spaces(name, dataset, tasks)
+        for task, labels in dataset.unknown_labels.items():
+            _warn_once(
+                f"{name}: the evaluation rows have the labels {shown(labels)}, which task {task!r} does not have. All "
+                f"predictions for these labels count as wrong."
+            )
     return encoded
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    logger.warning(text)
 
 
 def check_named_sets(sets: Sets, args: MultitaskTrainingArguments, *, has_headroom: bool) -> None:

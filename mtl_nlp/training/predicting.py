@@ -59,17 +59,14 @@ class PredictingTrainer(EvaluatingTrainer):
         """
         self._memory_tracker.start()
         started = time.time()
-        given = test_dataset.datasets if isinstance(test_dataset, TaskMixture) else named_datasets(test_dataset)
-        if not given:
-            raise DataError(f"`test_dataset` should be a dataset, or a dict of datasets. Found {test_dataset!r:.80}.")
-        datasets = {name: self.columns.for_prediction(dataset, name) for name, dataset in given.items()}
+        datasets = self._test_datasets(test_dataset)
         rows = {
             name: self._evaluate_rows(encoded, with_confidence=True, with_values=True, answers_all=True)
             for name, encoded in datasets.items()
         }
         labelled = {name: encoded for name, encoded in datasets.items() if any(rows[name].counts.task_rows.values())}
-        metrics = self._metrics_of({name: rows[name] for name in labelled}, labelled) if labelled else {}
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        found = {name: rows[name] for name in labelled}
+        metrics = self._metrics_of(found, labelled, metric_key_prefix) if labelled else {}
         metrics |= speed_metrics(metric_key_prefix, started, num_samples=sum(d.num_rows for d in datasets.values()))
         output = self._prediction_output(rows, datasets, metrics)
         self.control = self.callback_handler.on_predict(self.args, self.state, self.control, metrics)
@@ -118,9 +115,19 @@ class PredictingTrainer(EvaluatingTrainer):
         return self._loader_of(datasets)
 
     def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
-        """Return a loader of the batches of a dataset with all rows, see `predict`."""
-        given = test_dataset.datasets if isinstance(test_dataset, TaskMixture) else named_datasets(test_dataset)
-        return self._loader_of({name: self.columns.for_prediction(each, name) for name, each in (given or {}).items()})
+        """Return a loader of the batches of a dataset with all rows, see `predict`.
+
+        Raises:
+            DataError: if the value is not a dataset, or a row is invalid.
+        """
+        return self._loader_of(self._test_datasets(test_dataset))
+
+    def _test_datasets(self, given: Any) -> dict[str, EncodedDataset]:
+        """Return the encoded rows of the value that `predict` accepts, by dataset."""
+        datasets = given.datasets if isinstance(given, TaskMixture) else named_datasets(given)
+        if not datasets:
+            raise DataError(f"`test_dataset` should be a dataset, or a dict of datasets. Found {given!r:.80}.")
+        return {name: self.columns.for_prediction(dataset, name) for name, dataset in datasets.items()}
 
     def _loader_of(self, datasets: Mapping[str, EncodedDataset]) -> DataLoader:
         return DataLoader(

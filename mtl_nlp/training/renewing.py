@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -12,6 +13,7 @@ from transformers.trainer_utils import BestRun, number_of_arguments
 
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
+from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.errors import CommandError, needs_extra
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -73,6 +75,7 @@ class RenewingTrainer(DescribingTrainer):
         known_datasets: the encoded datasets for training and evaluation.
         epochs: the callback that knows the epochs of this training.
         note: a function that shows a sentence on the training to the user.
+        data_collator: the collator.
     """
 
     model_init: Callable[..., MultitaskModel] | None
@@ -81,6 +84,7 @@ class RenewingTrainer(DescribingTrainer):
     given_methods: tuple[LossWeighting | None, GradientMethod | None]
     known_datasets: list[EncodedDataset | EncodedStream]
     note: Callable[[str], None]
+    data_collator: Any
     _is_renewed = False
 
     def bind(self) -> None:
@@ -135,12 +139,13 @@ class RenewingTrainer(DescribingTrainer):
         seed_all(self.args)
         model = super().call_model_init(trial)
         check_model(model)
-        if model.tasks != self.tasks:
+        if _untuned(model.tasks) != _untuned(self.tasks):
             raise ValueError(
                 f"`model_init` should return models with the same tasks. Found {', '.join(model.tasks)} with label "
                 f"spaces that differ from the first model."
             )
         self.model = self.model_wrapped = model
+        self._take_tasks(model.tasks)
         self.optimizer = self.lr_scheduler = None
         if self.place_model_on_device:
             self._move_model_to_device(model, self.args.device)
@@ -148,6 +153,14 @@ class RenewingTrainer(DescribingTrainer):
             self.remove_callback(type(callback))
         self.bind()
         self._is_renewed = True
+
+    def _take_tasks(self, tasks: dict[str, Task]) -> None:
+        """Take over the tasks of a new model, whose thresholds a training sets."""
+        self.tasks = self.display.tasks = tasks
+        self.trained_tasks = {name: tasks[name] for name in self.trained_tasks}
+        self.columns = dataclasses.replace(self.columns, tasks=tuple(tasks.values()))
+        if type(self.data_collator) is MultitaskDataCollator:
+            self.data_collator = dataclasses.replace(self.data_collator, tasks=tasks)
 
     def call_model_init(self, trial: Any = None) -> MultitaskModel:
         """Return the model of the training that begins, or a new model outside of a training."""
@@ -205,6 +218,12 @@ class RenewingTrainer(DescribingTrainer):
         return super().hyperparameter_search(
             hp_space, compute_objective, n_trials, direction, "optuna", hp_name, **kwargs
         )
+
+
+def _untuned(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return tasks without the options that a training chooses on validation rows."""
+    unset: dict[str, dict[str, Any]] = {name: dict.fromkeys(task.tuned) for name, task in tasks.items()}
+    return {name: dataclasses.replace(task, **unset[name]) for name, task in tasks.items()}
 
 
 def _objective(direction: str | list[str]) -> Callable[[dict[str, float]], float]:

@@ -29,6 +29,7 @@ from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.streaming import MixtureStream
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.label_columns import LabelMaps
 from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.best_metric import check_best_metric
@@ -48,6 +49,7 @@ from mtl_nlp.training.inputs import (
     mixture_of,
     trained_tasks_of,
     training_arguments_of,
+    warn_of_missing_scale,
 )
 from mtl_nlp.training.optimizer import decay_by_layer, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
@@ -94,9 +96,13 @@ class MultitaskTrainer(RenewingTrainer):
         optimizers: see `Trainer`; the optimizer needs the parameters of `loss_weighting` too.
         optimizer_cls_and_kwargs: see `Trainer`. The heads have their own learning rate, see `head_learning_rate`.
         preprocess_logits_for_metrics: a function of two dicts by task, the logits and the labels of a batch, which
-            returns the values that `compute_metrics` sees; or a dict from task to a function of two tensors.
+            returns the values that `compute_metrics` sees; or a dict from task to a function of two tensors. The labels
+            are None for a dataset without labels.
         inputs: the columns of the inputs of raw datasets, see [`TaskMixture`]; those of the mixture by default.
         labels: the columns of the labels of raw datasets, see [`TaskMixture`]; those of the mixture by default.
+        label_map: the new names of labels of raw datasets, see [`TaskMixture`]; those of the mixture by default.
+        weight: the column with the weights of raw rows, see [`TaskMixture`]; that of the mixture by default. Datasets
+            for evaluation may lack the column.
         loss_weighting: the method that chooses the weights of the tasks in the joint loss, instead of
             `args.loss_weights`. The optimizer has the parameters of the method in a group without weight decay, and
             every checkpoint has the state of the method.
@@ -135,6 +141,8 @@ class MultitaskTrainer(RenewingTrainer):
         *,
         inputs: ColumnNames | None = None,
         labels: ColumnNames | None = None,
+        label_map: LabelMaps | None = None,
+        weight: str | None = None,
         loss_weighting: LossWeighting | None = None,
         gradient_method: GradientMethod | None = None,
     ) -> None:
@@ -143,7 +151,8 @@ class MultitaskTrainer(RenewingTrainer):
         by_task = {"compute_metrics": compute_metrics, "preprocess_logits_for_metrics": preprocess_logits_for_metrics}
         check_callables(model.tasks, data_collator, compute_loss_func, **by_task)
         self.tasks = model.tasks
-        self.columns = columns_of(model, train_dataset, processing_class, inputs, labels)
+        given = {"inputs": inputs, "labels": labels, "label_map": label_map, "weight": weight}
+        self.columns = columns_of(model, train_dataset, processing_class, **given)
         train_dataset = mixture_of(train_dataset, self.columns)
         sets = {} if eval_dataset is None else evaluation_sets(eval_dataset, self.columns, self.tasks)
         check_named_sets(sets, args, has_headroom=train_dataset is not None and bool(train_dataset.headroom))
@@ -174,6 +183,8 @@ class MultitaskTrainer(RenewingTrainer):
         self.show_progress()
         self.bind()
         self._warn_of_idle_devices()
+        if train_dataset is not None and self.is_world_process_zero():
+            warn_of_missing_scale(self.trained_tasks)
 
     def _warn_of_idle_devices(self) -> None:
         if self.args.world_size == 1 and not self.args.use_cpu and (devices := torch.accelerator.device_count()) > 1:

@@ -9,8 +9,8 @@ import pytest
 from datasets import Dataset
 from small_datasets import TEXT, load, write
 
-from mtl_nlp import MultiLabelClassification, Regression, Task, TextClassification, encode
-from mtl_nlp.data.learning import learn_from_splits, learn_tasks
+from mtl_nlp import MultiLabelClassification, Regression, Task, TaskMixture, TextClassification, encode
+from mtl_nlp.data.learning import learn_fed_tasks, learn_from_splits, learn_tasks
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 
@@ -72,3 +72,14 @@ def test_tasks_learn_from_encoded_data_without_a_recipe(tokenizers):
     assert found({task.name: task for task in learn_tasks(tasks, [encoded])}) == EXPECTED
     with pytest.raises(DataError, match=r"Task 'other': `normalize: true` needs training labels\. Found none"):
         learn_tasks([Regression(name="other")], [encoded])
+
+
+def test_tasks_of_a_mixture_of_raw_rows_have_learned_from_all_rows_that_were_read(tokenizers):
+    given = {"inputs": TEXT, "tokenizer": tokenizers["wordpiece"]}
+    rows, other = Dataset.from_list(ROWS), Regression(name="other")
+    mixture = TaskMixture({"a": rows, "b": rows}, labels=LABELS, tasks=[*TASKS.values(), other], **given)
+    *learned, unfed = mixture.tasks
+    assert found({task.name: task for task in learned}) == EXPECTED
+    assert unfed == other
+    stream = encode(rows.to_iterable_dataset(), labels={"score": "score"}, tasks=[SCORE], num_rows=4, **given)
+    assert learn_fed_tasks([SCORE, TOPIC], [stream, mixture.datasets["a"]]) == [SCORE, learned[1]]

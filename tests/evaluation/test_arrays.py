@@ -8,7 +8,7 @@ from datasets import Dataset
 from toy_splits import TASKS
 
 from mtl_nlp import EncodedDataset
-from mtl_nlp.evaluation.arrays import arrays_of, own_metrics, stacked
+from mtl_nlp.evaluation.arrays import arrays_of, check_names, own_metrics, stacked, with_prefix
 
 
 def split(**references) -> EncodedDataset:
@@ -67,3 +67,15 @@ def test_one_function_sees_all_tasks_and_a_dict_of_functions_single_tasks():
     found = own_metrics({"topic": accuracy, "score": accuracy}, predictions, labels)
     assert found == {"topic_accuracy": 0.5}
     assert type(found["topic_accuracy"]) is float
+
+
+def test_names_have_one_prefix_and_replace_no_other_name():
+    assert with_prefix({"f1": 0.5, "eval_f2": 0.25, "evaluator": 1.0}, "eval") == {
+        "eval_f1": 0.5,
+        "eval_f2": 0.25,
+        "eval_evaluator": 1.0,
+    }
+    check_names({"eval_own": 1.0}, {"eval_loss": 1.0}, "eval")
+    for name in ("eval_loss", "eval_runtime"):
+        with pytest.raises(ValueError, match=rf"^`compute_metrics` should return names .*Found {name}\. Rename"):
+            check_names({name: 1.0}, {"eval_loss": 1.0}, "eval")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 from adapted_models import adapted
+from torch import nn
 from toys import FAMILIES, build_model
 
 from mtl_nlp import TokenClassification
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters
-from mtl_nlp.modeling.layers_multitask import encoder_part, is_encoder_part, layers_of, parameters_by_depth
+from mtl_nlp.modeling.layers_multitask import (
+    encoder_part,
+    is_encoder_part,
+    layers_of,
+    layers_or_groups,
+    parameters_by_depth,
+)
 
 POS = TokenClassification(name="pos", labels=["a", "b"])
 
@@ -28,6 +35,15 @@ def test_every_weight_of_an_encoder_is_in_its_embeddings_a_layer_or_the_rest(fam
     assert encoder_part(encoder, "embeddings") == embeddings
     assert encoder_part(encoder, "layers 0-1") == [*layers[0], *layers[1]]
     assert encoder_part(encoder, "layers 1") == layers[1]
+
+
+def test_shared_and_grouped_layers_have_groups():
+    albert = build_model([POS], "albert").encoder
+    assert layers_or_groups(albert) == list(albert.encoder.albert_layer_groups)
+    bert = build_model([POS]).encoder
+    assert layers_or_groups(bert) == layers_of(bert)
+    bert.encoder.layer = nn.Sequential(*bert.encoder.layer)
+    assert layers_or_groups(bert) == []
 
 
 def test_adapters_are_in_no_part():

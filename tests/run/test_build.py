@@ -33,6 +33,16 @@ def test_a_run_builds_its_model_and_its_trainer(run):
         run.build_trainer(compute_loss_func=print)
 
 
+def test_a_run_trains_new_models_of_its_recipe(run):
+    trainer = run.build_trainer(model_init=run.build_model)
+    assert trainer.model_init is not None and trainer.model.tasks == run.tasks
+    first = trainer.model
+    trainer.renew()
+    assert trainer.model is not first and trainer.model.tasks == run.tasks
+    with pytest.raises(RecipeError, match=r"^training: Either `model` or `model_init` should be given"):
+        run.build_trainer(first, model_init=run.build_model)
+
+
 def test_evaluation_in_training_needs_a_validation_split(quick_recipe):
     del quick_recipe["datasets"]["sample"]["data_files"]["validation"]
     quick_recipe["training"]["eval_strategy"] = "epoch"

@@ -72,10 +72,21 @@ def test_loss_that_would_drown_another_is_named_with_its_cure(tickets):
     tickets["tasks"]["priority"]["normalize"] = False
     losses, text = described(tickets)
     assert losses["priority"] == pytest.approx(11.0, abs=4.0)
-    assert text.splitlines()[1].startswith("note: the loss of priority starts at ")
+    assert text.splitlines()[1].startswith("note: the weighted loss of priority starts at ")
     assert text.endswith("Set tasks.priority.normalize: true")
     assert "note" not in described({**tickets, "loss": {"weighting": "equal-start"}})[1]
     assert "note" not in described({**tickets, "loss": {"weights": {"priority": 0.05}}})[1]
+
+
+def test_ratio_counts_the_default_weights(run):
+    run.recipe = run.recipe.model_copy(update={"loss": run.recipe.loss.model_copy(update={"weights": {}})})
+    losses = {"pos": 1.0, "ner": 0.9, "topic": 1.0}
+    assert "note" not in describe_first_losses(run, losses)  # ner has the weight 3, topic the weight 0.6
+    text = describe_first_losses(run, {**losses, "ner": 2.0})
+    assert "note: the weighted loss of ner starts at 10 times that of topic" in text
+    assert text.endswith("or a loss.weights.ner below 3")
+    run.recipe.loss.weights["ner"] = 1.0
+    assert "note" not in describe_first_losses(run, {**losses, "ner": 2.0})
 
 
 def test_plan_prints_the_losses_unless_it_leaves_out_the_model(tickets, tmp_path, capsys):

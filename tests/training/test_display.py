@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from toy_splits import TASKS
+from toy_weightings import Uncertainty
+from trainers import build_model
 from transformers import PrinterCallback, training_args
 
 import mtl_nlp.training.display as display
@@ -79,6 +82,7 @@ def test_a_terminal_gets_a_bar_and_a_table_per_evaluation(trainer_of, disjoint, 
         trainer.train()
         trainer.answer(disjoint)
     (printed,) = found
+    assert re.search(r"loss \d\.\d{4}, pos \d\.\d{4}, [^\r]*, lr \d\.\d\de-05", printed)
     assert re.search(r"training: +100%\|█+\| 10/10 \[00:\d\d<00:00, .* loss \d\.\d{4}, pos \d\.\d{4}, ", printed)
     assert "'loss'" not in printed
     assert printed.count("evaluation at step") == 2
@@ -89,6 +93,42 @@ def test_a_terminal_gets_a_bar_and_a_table_per_evaluation(trainer_of, disjoint, 
     assert all(int(done) <= int(total) for done, total in bars)
     assert trainer.display._evaluation is None
     assert printed.endswith(" \r")
+
+
+def test_skips_and_changing_weights_are_shown_beside_a_bar(trainer_of, with_bad_row, monkeypatch):
+    with terminal(monkeypatch) as found:
+        trainer_of(
+            with_bad_row,
+            model=build_model(),
+            loss_weighting=Uncertainty(TASKS),
+            disable_tqdm=None,
+            on_nonfinite="skip",
+            per_device_train_batch_size=2,
+            logging_steps=3,
+            max_steps=6,
+        ).train()
+    (printed,) = found
+    assert re.search(r"step \d/6, epoch [\d.]+  skipped_score 1\r?\n", printed)
+    assert "weight_score " in printed
+
+
+def test_own_metrics_and_other_prefixes_are_shown(trainer_of, disjoint, capsys):
+    trainer = trainer_of(
+        disjoint,
+        disjoint,
+        given={"compute_metrics": lambda given: {"own": 0.25}},
+        metric_for_best_model="topic_macro_f1",
+        max_steps=1,
+    )
+    trainer.evaluate(metric_key_prefix="test")
+    trainer.evaluate()
+    trainer.train()
+    trainer.evaluate(metric_key_prefix="test")
+    test, start, *_, after = [line for line in capsys.readouterr().out.splitlines() if "evaluation" in line]
+    assert test.startswith("evaluation (test): pos accuracy 0.") and "*" not in test
+    assert start.startswith("evaluation: pos accuracy 0.") and "*" not in start
+    assert re.search(r"all mtl_score \d\.\d{4} loss \d\.\d{4}, own 0\.2500, topic_macro_f1 \d\.\d{4}$", start)
+    assert re.match(r"evaluation \(test\) at step 1/1, epoch [\d.]+: pos accuracy", after) and "*" not in after
 
 
 def test_ten_seconds_of_silence_are_broken(trainer_of, disjoint, capsys, monkeypatch):
@@ -106,6 +146,12 @@ def test_a_display_is_removed_as_that_of_trainer(trainer_of, disjoint, capsys):
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     assert capsys.readouterr().out == ""
+    trainer = trainer_of(disjoint, max_steps=1)
+    assert trainer.pop_callback(PrinterCallback) is trainer.display
+    assert trainer.pop_callback(PrinterCallback) is None
+    given = PrinterCallback()  # a display that the user adds is that of the user
+    trainer.add_callback(given)
+    assert trainer.pop_callback(PrinterCallback) is given
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("TERM", "dumb")])

@@ -35,6 +35,7 @@ OVERRIDDEN = {
     "init_hf_repo",
     "log",
     "num_examples",
+    "pop_callback",
     "predict",
     "prediction_step",
     "push_to_hub",

@@ -41,6 +41,10 @@ def test_plain_arguments_keep_what_they_change_and_get_the_defaults_of_multitask
     assert args.lr_scheduler_type == plain.lr_scheduler_type
     assert (args.remove_unused_columns, args.label_names) == (False, ["labels"])
     assert training_arguments_of(args) is args
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps"}
+    for given, chosen in (({}, ("mtl_score", True)), ({"metric_for_best_model": "eval_loss"}, ("eval_loss", False))):
+        args = training_arguments_of(TrainingArguments(str(tmp_path), **best, **given))
+        assert (args.metric_for_best_model, args.greater_is_better) == chosen
     with pytest.raises(ValueError, match=r"or plain TrainingArguments\. Found Seq2SeqTrainingArguments"):
         training_arguments_of(Seq2SeqTrainingArguments(str(tmp_path)))
 
@@ -66,6 +70,44 @@ def test_columns_and_tokenizer_of_a_mixture_serve_the_trainer(tokenizer, tmp_pat
     assert built.processing_class is tokenizer
     assert (built.columns.max_length, built.model.config.max_length) == (48, 48)
     assert "eval_topic_accuracy" in built.evaluate()
+
+
+def test_names_and_weights_of_a_mixture_or_a_trainer_hold_for_evaluation_sets(tokenizer, tmp_path, caplog):
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "kind": ["N", "S", "N"], "sure": [1.0, 2.0, 0.0]})
+    columns = {
+        "inputs": {"text": "text"},
+        "labels": {"topic": "kind"},
+        "label_map": {"topic": {"N": "news", "S": "sport"}},
+        "weight": "sure",
+    }
+    mixture = TaskMixture(rows, tasks=list(TASKS.values()), tokenizer=tokenizer, **columns)
+    for given in ({"train_dataset": mixture}, {"train_dataset": rows, **columns}):
+        built = trainer(tokenizer, tmp_path, eval_dataset={"d": rows, "e": rows.remove_columns("sure")}, **given)
+        assert built.train_dataset.datasets["data"].references["topic"][:] == ["news", "sport", "news"]
+        for name, weights in (("d", [1.0, 2.0, 0.0]), ("e", None)):
+            windows = built.eval_dataset[name].windows
+            assert built.eval_dataset[name].references["topic"][:] == ["news", "sport", "news"]
+            assert (windows["weight"][:] if "weight" in windows.column_names else None) == weights
+        assert built.predict({"e": rows.remove_columns("sure")}).label_ids["topic"].tolist() == [0, 1, 0]
+    assert not caplog.messages
+
+
+def test_labels_and_numbers_that_the_model_does_not_know_are_named_once(tokenizer, tmp_path, caplog):
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "kind": ["news", "travel", "news"], "number": [1.0, 2.0, 4.0]})
+    columns = {"inputs": {"text": "text"}, "labels": {"topic": "kind"}}
+    built = trainer(tokenizer, tmp_path, eval_dataset={"unseen": rows}, **columns)
+    built.evaluate()
+    (line,) = caplog.messages
+    assert line.startswith("unseen: the evaluation rows have the labels 'travel', which task 'topic' does not have.")
+    caplog.clear()
+    columns["labels"] = {"score": "number"}
+    trainer(tokenizer, tmp_path, train_dataset=rows, **columns)
+    (line,) = caplog.messages
+    assert line.startswith("Task 'score': `normalize: true` has no effect, since")
+    mixture = TaskMixture(rows, tasks=[Regression("score")], tokenizer=tokenizer, **columns)
+    caplog.clear()
+    built = trainer(tokenizer, tmp_path, model=build_model(mixture.tasks), train_dataset=mixture)
+    assert built.tasks["score"].mean == pytest.approx(7 / 3) and not caplog.messages
 
 
 @pytest.mark.parametrize(

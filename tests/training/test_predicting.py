@@ -9,6 +9,8 @@ from datasets import Dataset
 from toy_splits import TASKS, build_split
 from transformers.trainer_utils import PredictionOutput
 
+from mtl_nlp import encode
+from mtl_nlp.errors import DataError
 from mtl_nlp.evaluation.predictions import predictions_of
 
 TEXTS = Dataset.from_dict(
@@ -64,6 +66,21 @@ def test_raw_rows_without_labels_are_predicted(trainer_of):
     assert {"test_topic_accuracy", "test_loss"} <= output.metrics.keys()
     (batch,) = trainer.get_test_dataloader(TEXTS.select([0, 1]))
     assert batch["rows"]["topic"].tolist() == [0]
+    for refuses in (trainer.predict, trainer.get_test_dataloader):
+        with pytest.raises(DataError, match=r"^`test_dataset` should be a dataset, .*Found None\.$"):
+            refuses(None)
+
+
+def test_weighted_rows_have_the_same_losses_in_predictions_as_in_evaluation(trainer_of, tokenizer):
+    rows = TEXTS.add_column("sure", [3.0, 1.0, 0.5])
+    trainer = trainer_of(given={**COLUMNS, "weight": "sure"})
+    encoded = encode(rows, **COLUMNS, tasks=list(TASKS.values()), tokenizer=tokenizer, max_length=48, weight="sure")
+    unweighted = trainer.evaluate(TEXTS)["eval_topic_loss"]
+    for given in (rows, encoded):
+        scores, predicted = trainer.evaluate(given), trainer.predict(given).metrics
+        assert scores["eval_topic_loss"] != pytest.approx(unweighted, rel=1e-3)
+        for key in ("topic_loss", "loss"):
+            assert predicted[f"test_{key}"] == pytest.approx(scores[f"eval_{key}"], rel=1e-4)
 
 
 def test_own_metrics_see_logits_and_labels_in_the_form_of_trainer(trainer_of, disjoint):
@@ -82,7 +99,18 @@ def test_own_metrics_see_logits_and_labels_in_the_form_of_trainer(trainer_of, di
     assert metrics["eval_topic_own_accuracy"] == pytest.approx(metrics["eval_topic_accuracy"])
     joint = trainer_of(validation=disjoint, given={"compute_metrics": of_all})
     assert joint.evaluate()["eval_own"] == 4.0
+    prefixed = {"compute_metrics": lambda given: {"eval_f1": 0.25, "test_f1": 0.5}}
+    joint = trainer_of(validation=disjoint, given=prefixed)
+    assert {"eval_f1", "eval_test_f1"} <= joint.evaluate().keys()
+    assert {"test_eval_f1", "test_f1"} <= joint.predict(disjoint).metrics.keys()
     assert seen[0].predictions["topic"].shape == (24, 2) and seen[0].label_ids["pos"].shape == (16, 7)
+
+
+def test_own_metrics_replace_no_score_and_no_loss(trainer_of, disjoint):
+    for name in ("topic_accuracy", "eval_loss", "mtl_score", "runtime"):
+        given = {"compute_metrics": lambda given, name=name: {name: 1.0}}
+        with pytest.raises(ValueError, match=rf"Found eval_{name.removeprefix('eval_')}\. Rename"):
+            trainer_of(validation=disjoint, given=given).evaluate()
 
 
 def test_logits_can_be_preprocessed_before_they_are_kept(trainer_of, disjoint):
@@ -100,6 +128,13 @@ def test_logits_can_be_preprocessed_before_they_are_kept(trainer_of, disjoint):
         assert seen[-1].predictions["topic"].shape == (24,)
         assert seen[-1].predictions["pos"].shape == seen[-1].label_ids["pos"].shape
         assert seen[-1].predictions["score"].shape == (24, 1)
+    seen = []
+    given = {"preprocess_logits_for_metrics": lambda logits, labels: seen.append(labels) or logits}
+    trainer = trainer_of(given={**given, **COLUMNS})
+    trainer.predict(TEXTS.select([0, 1]))
+    assert sorted(seen[-1]["topic"].tolist()) == [-100, 0] and seen[-1]["pos"] is None
+    trainer.predict(TEXTS.remove_columns("kind"))
+    assert seen[-1] is None
     wrong = {"preprocess_logits_for_metrics": lambda logits, labels: logits["pos"], "compute_metrics": of_all}
     with pytest.raises(ValueError, match=r"should return such a dict\. Found Tensor\."):
         trainer_of(validation=disjoint, given=wrong).evaluate()

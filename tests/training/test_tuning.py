@@ -4,7 +4,13 @@ import pytest
 from datasets import Dataset
 from trainers import build_model
 
-from mtl_nlp import MultiLabelClassification, MultitaskModel, encode
+from mtl_nlp import (
+    MultiLabelClassification,
+    MultitaskModel,
+    MultitaskTrainer,
+    MultitaskTrainingArguments,
+    encode,
+)
 from mtl_nlp.evaluation.evaluator import score_answers
 from mtl_nlp.training.tuning import datasets_to_tune_on
 
@@ -37,6 +43,25 @@ def test_thresholds_are_chosen_after_training_and_saved(trainer_of, splits, tmp_
     assert loaded.tasks["tags"] == trainer.tasks["tags"]
     assert loaded.heads[0].kind.thresholds == tuned
     assert datasets_to_tune_on(loaded.tasks, splits) == splits
+
+
+def test_each_new_model_answers_with_its_own_thresholds(tokenizer, splits, tmp_path):
+    def new_model():
+        model = build_model([TASK])
+        model.heads[0].stock.classifier.bias.data.fill_(-2.0)
+        return model
+
+    args = MultitaskTrainingArguments(
+        str(tmp_path), disable_tqdm=True, save_strategy="no", report_to="none", max_steps=1, learning_rate=0.0
+    )
+    trainer = MultitaskTrainer(
+        args=args, model_init=new_model, train_dataset=splits, eval_dataset=splits, processing_class=tokenizer
+    )
+    for _ in range(2):  # the second model begins without the thresholds of the first
+        trainer.train()
+        assert trainer.tasks is trainer.model.tasks
+        assert trainer.evaluate()["eval_tags_macro_f1"] > 0.5
+        assert any(trainer.predict(splits["d"]).labels["tags"])
 
 
 def test_training_without_validation_rows_is_refused(trainer_of, splits):
