@@ -30,7 +30,8 @@ from mtl_nlp.data.cutting import (
     slices_of,
     take,
 )
-from mtl_nlp.data.label_reading import sort_names
+from mtl_nlp.data.formats import options_of
+from mtl_nlp.data.label_reading import order_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, load_raw
@@ -136,8 +137,11 @@ def _load_slices(
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source])
-        masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
+        trains = any(part.source == source for part in slices.get("train", ()))
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], trains=trains)
+        masks[source], lost = rows_with_text(
+            f"{name}/{label}", rows[source], recipe.inputs, refuses=recipe.on_missing_text == "error"
+        )
         notes += lost
     splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
     for split, taken in splits.items():
@@ -187,9 +191,9 @@ def _check_splits(
             raise DataError(f"datasets.{name}.{split}_size: needs a train split and no {split} split. Leave it out.")
 
 
-def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any) -> Any:
-    # Only the training split needs the column of weights, which files for evaluation often lack.
-    has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
+def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any, *, trains: bool) -> Any:
+    # Only training rows need the column of weights, which files for evaluation often lack.
+    has_weights = trains or recipe.weight in (rows.column_names or ())
     return canonical_rows(
         rows,
         name,
@@ -199,6 +203,7 @@ def _canonical(name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows
         weight=recipe.weight if has_weights else None,
         label_map=recipe.label_map,
         keeps_missing=True,
+        empty_cells="na_values" in options_of(recipe),  # as for all files that are read as CSV
     )
 
 
@@ -269,7 +274,7 @@ def _with_stream(
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS)).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream)
+    rows = _canonical(f"{name}/train", recipe, tasks, stream, trains=True)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(
@@ -284,7 +289,7 @@ def _with_stream(
                 f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}, recipe
             )
         found = counted.statistics
-        class_names = {task: class_names[task] or sort_names(found[task].names) for task in with_names}
+        class_names = {task: class_names[task] or order_names(found[task].names, tasks[task]) for task in with_names}
         num_rows, notes = counted.rows, [*notes, *counted.notes]
         if num_rows == 0:
             raise DataError(f"{name}/train: the split has no rows.")
@@ -295,7 +300,8 @@ def _with_stream(
                 f"Leave `num_rows` out, so that all rows are read before training."
             )
     class_names |= dict.fromkeys(recipe.labels.keys() - with_names)
-    stream = stream_with_text(f"{name}/train", rows, recipe)
+    refuses = recipe.on_missing_text == "error"
+    stream = stream_with_text(f"{name}/train", rows, recipe.inputs, refuses=refuses)
     return LoadedDataset(others.splits, class_names, stream, num_rows, found, notes=notes)
 
 
@@ -322,8 +328,9 @@ def _count_rows_and_labels(
 ) -> _Count:
     """Read and check all canonical rows of a stream once."""
     count, statistics, lacking = 0, {task: LabelStatistics() for task in tasks}, Counter[str]()
+    refuses = recipe.on_missing_text == "error"
     for number, row in enumerate(datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows")):
-        if (key := missing_input(name, number, row, recipe)) is not None:
+        if (key := missing_input(name, number, row, recipe.inputs, refuses=refuses)) is not None:
             lacking[key] += 1
             continue
         count += 1

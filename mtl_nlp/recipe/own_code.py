@@ -147,9 +147,13 @@ def function_of(text: str, where: str) -> Callable[..., Any]:
     return _function_in(_IMPORTED[module].module, where, function)
 
 
-def source_hash(text: str) -> str:
-    """Return the SHA-256 of the source of the module of a function of a loaded recipe."""
-    return _IMPORTED[module_and_function(text)[0]].sha256
+def source_hash() -> str:
+    """Return the SHA-256 of the sources of all modules that recipes have imported in this process.
+
+    A function may call the other modules of its recipe.
+    """
+    sources = sorted((imported.module.__name__, imported.sha256) for imported in _IMPORTED.values())
+    return hashlib.sha256(repr(sources).encode()).hexdigest()
 
 
 def _modules_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from transformers import PreTrainedConfig
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
-from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
+from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -16,8 +16,9 @@ _OF_LABELS = {
     MISALIGNED: "character spans cut a word or have no word; dropped, see `alignment_mode`",
     MOVED: "character spans cut a word; moved to borders of words",
     OVERLAPPING: "character spans overlap a longer span; dropped",
+    EMPTY: "empty cells with a `delimiter`; read as sets without names",
 }
-"""The sentences about the numbers of words and spans in `EncodedDataset.counts`."""
+"""The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`."""
 
 
 def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
