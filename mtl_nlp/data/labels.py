@@ -42,8 +42,8 @@ def unite_label_spaces(
     """Give every task the union of the label names in the datasets that feed the task.
 
     A ClassLabel column contributes its names in their order, and so do a task's `names` for a column of numbers, and
-    0/1 columns. Any other column contributes the names in the training split, see `order_names`. The names of several datasets are
-    joined in the order of the recipe.
+    0/1 columns. Any other column contributes the names in the training split, see `order_names`. The names of several
+    datasets are joined in the order of the recipe.
 
     Args:
         loaded: the datasets by name.

@@ -169,3 +169,12 @@ def test_files_without_a_recipe_are_refused(tmp_path, name, text, message):
         draft_recipe([write(tmp_path / name, text)], tmp_path / "recipe.yaml")
     with pytest.raises(DataError, match=r"^There is no file /no/file\."):
         draft_recipe(["/no/file"], tmp_path / "recipe.yaml")
+
+
+def test_names_with_line_breaks_and_control_characters_make_a_valid_recipe(tmp_path):
+    notes, label = "Notes\n(free text)", "the\tlabel\n: #"
+    rows = [f'"{TEXTS[n % 4]}, number {n}","note {n} of a person","{"xy"[n % 2]}"' for n in range(40)]
+    file = write(tmp_path / "odd.csv", "\n".join([f'body,"{notes}","{label}"', *rows]) + "\n")
+    recipe, text = drafted(tmp_path, file)
+    assert recipe.datasets["odd"].labels == {"the label : #": label}
+    assert f"# {'Notes (free text)'} has no task" in text
