@@ -12,6 +12,7 @@ import yaml
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import conceal, one_line
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 from mtl_nlp.run.draft_columns import ColumnGuesses, TaskGuess, guess_columns
 from mtl_nlp.run.draft_files import DataFiles, find_files
 
@@ -19,8 +20,6 @@ DEFAULT_ENCODER = "${MINILM:-sentence-transformers/all-MiniLM-L6-v2}"
 _VALIDATION_SIZE = 0.1
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """Control characters and line breaks."""
-_BUILDERS = {"tsv": ("csv", {"sep": "\t"}), "conllu": ("conllu", {})}
-"""Format -> the `path` in the recipe and its other keys; the name of the format itself for other formats."""
 
 
 def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAULT_ENCODER) -> str:
@@ -84,23 +83,34 @@ def _checked(text: str, datasets: str) -> str:
 
 
 def _dataset_lines(data: DataFiles, found: ColumnGuesses, labels: Mapping[str, str], folder: Path) -> list[str]:
-    path, options = _BUILDERS.get(data.format, (data.format, {}))
-    lines = [f"  {_scalar(data.name)}:", f"    path: {path}"]
-    lines += [f"    {key}: {_scalar(value)}" for key, value in options.items()]
+    lines = [f"  {_scalar(data.name)}:", *_file_lines(data, folder)]
     if found.names is not None:
         lines.append(f"    columns: {_flow(found.names)}    # the names are guesses; each column needs one")
-    lines.append("    data_files:" if data.is_named else "    data_files:    # no file name says a split")
-    for split, files in data.splits.items():
-        shown = [_relative(each, folder) for each in _as_globs(files)]
-        lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
     if "validation" not in data.splits:
         lines.append(
             f"    validation_size: {_VALIDATION_SIZE}    # no file is for validation: a share of the training rows is"
         )
     lines.append(f"    inputs: {_flow(found.inputs)}    # {_comment(found.inputs_why)}")
     lines.append("    labels:    # task: column")
-    lines += [f"      {_scalar(task)}: {_scalar(column)}" for task, column in labels.items()]
+    lines += [f"      {_scalar(task)}: {_scalar(found.tasks[column].columns)}" for task, column in labels.items()]
     lines += [f"      # {_comment(column)} has no task: {_comment(why)}" for column, why in found.left_out.items()]
+    return lines
+
+
+def _file_lines(data: DataFiles, folder: Path) -> list[str]:
+    """Return the lines with the files of a dataset: `path` alone for one file whose ending names its format."""
+    files = [file for of_split in data.splits.values() for file in of_split]
+    why = "" if data.is_named else "    # no file name says a split"
+    separator = data.separator if data.format in {"csv", "tsv"} else ","
+    if len(files) == 1 and ENDINGS.get(ending_of(files[0].name)) == data.format:
+        lines = [f"    path: {_scalar(_relative(files[0], folder))}{why}"]
+        return lines if data.format == "tsv" or separator == "," else [*lines, f"    sep: {_scalar(separator)}"]
+    lines = [f"    path: {'csv' if data.format == 'tsv' else data.format}"]
+    lines += [] if separator == "," else [f"    sep: {_scalar(separator)}"]
+    lines.append(f"    data_files:{why}")
+    for split, of_split in data.splits.items():
+        shown = [_relative(each, folder) for each in _as_globs(of_split)]
+        lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
     return lines
 
 
