@@ -68,7 +68,7 @@ class LabelReader:
         """
         kind = self.task.kind
         self.counts.clear()
-        value = self._set_of_columns(values) if self.source.one_hot else values[0]
+        value: Any = self._set_of_columns(values) if self.source.one_hot else values[0]
         if is_null(value):
             return self._without_value()
         if not kind.has_label_space or kind.label_feature.dtype != "string":
