@@ -121,7 +121,9 @@ def export(options: argparse.Namespace) -> None:
         raise ExportError("--int8, --recipe and --set need --format onnx.")
     if options.format == "transformers":
         with writing_to(output, "OUT"):
-            export_stock(model, tokenizer, options.task, output)
+            written = export_stock(model, tokenizer, options.task, output)
+        if written != model.dtype:
+            print(f"note: written in float32, since {model.dtype} cannot hold numbers with this mean and deviation")
         print(f'The task is in {output}: pipeline("{model.tasks[options.task].kind.pipeline_task}", "{output}")')
         return
     recipe = saved_recipe(Path(options.model))

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value
 from datasets.exceptions import DatasetGenerationError
 from transformers import PreTrainedTokenizerBase
 
-from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader
+from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader, is_null
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, LabelKind, check_fits_float32
@@ -30,13 +29,13 @@ from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, c
 LABEL_PREFIX = "label:"
 """The prefix of label columns, `label:<task>`, so that names of tasks and inputs never collide."""
 RENAMED_PREFIX = "renamed:"
-"""The prefix of columns with the names in the data that `label_map` renames, `renamed:<task>`."""
+"""The prefix of columns with the entries of `label_map` that rename a name in the data, `renamed:<task>`."""
 WEIGHT = "weight"
 """The column with the weight of each row in the mean loss, in a dataset that gives weights."""
 REPAIRED = "repaired"
 """The column with the number of illegal span tags per row that were repaired."""
-COUNTS = (UNLABELLED, MISALIGNED, MOVED, OVERLAPPING)
-"""The columns with the numbers of words and spans that are not used as they are; a dataset may lack any of them."""
+COUNTS = (UNLABELLED, MISALIGNED, MOVED, OVERLAPPING, EMPTY)
+"""The columns with the numbers of words, spans and cells not used as they are; a dataset may lack any of them."""
 SLOW_ROWS = 20_000
 """The number of rows from which a pass over a dataset takes more than a few seconds and shows a progress bar."""
 _AnyDataset = TypeVar("_AnyDataset", Dataset, IterableDataset)
@@ -82,6 +81,7 @@ def canonical_rows(
     label_map: LabelMaps | None = None,
     keeps_missing: bool = False,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    empty_cells: bool = False,
 ) -> _AnyDataset:
     """Check a dataset and rename its columns: inputs `tokens`, or `text` and `text_pair`; labels `label:<task>`.
 
@@ -96,11 +96,12 @@ def canonical_rows(
         labels: task -> column, or columns and options, see `LabelSource`.
         tasks: all tasks by name.
         weight: the column with the weights of the rows, if there is one.
-        label_map: task -> name in the data -> new name, see `LabelMaps`. The column `renamed:<task>` has the names of
-            the data that got a new name, in a row of each batch.
+        label_map: task -> name in the data -> new name, see `LabelMaps`. The column `renamed:<task>` has the
+            entries that were used, in a row of each batch.
         keeps_missing: whether rows without an input (null or NaN) are kept, with null as input and without any label;
             see `mtl_nlp.data.missing`.
         tokenizer: the model's tokenizer, whose added tokens are one word of a text, see `added_tokens`.
+        empty_cells: whether a missing text with names between delimiters is a set without names, as in a CSV file.
 
     Raises:
         DataError: if the labels do not fit the inputs or tasks, a column is missing, there are no rows, or a row is
@@ -126,7 +127,9 @@ def canonical_rows(
         "batched": True,
         "with_indices": True,
         "remove_columns": columns,
-        "features": _canonical_features(inputs, labels, tasks, maps, [] if weight is None else [WEIGHT]),
+        "features": _canonical_features(
+            inputs, labels, tasks, maps, [] if weight is None else [WEIGHT], empty_cells=empty_cells
+        ),
         "fn_kwargs": {
             "name": name,
             "inputs": dict(inputs),
@@ -136,12 +139,10 @@ def canonical_rows(
             "whole": [] if tokenizer is None else added_tokens(tokenizer),
             # Without label spaces, since checks do not need them and they would change the cache's key.
             "tasks": {task_name: tasks[task_name].as_given().to_dict() for task_name in labels},
-            "class_names": {
-                task_name: reader_of(tasks[task_name], given, dataset.features, maps).class_names
-                for task_name, given in labels.items()
-            },
+            "class_names": _class_names(name, labels, tasks, dataset.features, maps),
             "label_map": {task_name: dict(names) for task_name, names in maps.items()},
-            "counts": _counts(inputs, labels, tasks),
+            "counts": _counts(inputs, labels, tasks, empty_cells=empty_cells),
+            "empty_cells": empty_cells,
             "code": code_fingerprint() + outside_code(tasks[task_name] for task_name in labels),
         },
     }
@@ -154,22 +155,45 @@ def canonical_rows(
         raise DataError(f"{name}: a text is not UTF-8: {one_line(error)}. Save the data as UTF-8.") from error
 
 
-def _counts(inputs: Iterable[str], labels: Iterable[str], tasks: Mapping[str, Task]) -> list[str]:
-    """Return the columns with numbers of words and spans that a dataset's labels need."""
+def _class_names(
+    name: str,
+    labels: Mapping[str, LabelColumns],
+    tasks: Mapping[str, Task],
+    features: Mapping[str, Any] | None,
+    label_map: LabelMaps,
+) -> dict[str, Sequence[str] | None]:
+    """Return the names of each task's ClassLabel column, see `reader_of`."""
+    try:
+        return {
+            task_name: reader_of(tasks[task_name], given, features, label_map).class_names
+            for task_name, given in labels.items()
+        }
+    except ValueError as error:
+        raise DataError(f"{name}, {error}.") from error
+
+
+def _counts(
+    inputs: Iterable[str], labels: Mapping[str, LabelColumns], tasks: Mapping[str, Task], *, empty_cells: bool
+) -> list[str]:
+    """Return the columns with numbers of words, spans and cells that a dataset's labels need."""
     has_words = any(tasks[task_name].kind.labels_words for task_name in labels)
     of_spans = [MISALIGNED, MOVED, OVERLAPPING] if "text" in inputs else []
-    return [REPAIRED, UNLABELLED, *of_spans] if has_words else [REPAIRED]
+    of_words = [UNLABELLED, *of_spans] if has_words else []
+    has_cells = empty_cells and any(LabelSource.of(given).delimiter is not None for given in labels.values())
+    return [REPAIRED, *of_words, *([EMPTY] if has_cells else [])]
 
 
 def _canonical_features(
     inputs: Iterable[str],
-    labels: Iterable[str],
+    labels: Mapping[str, LabelColumns],
     tasks: Mapping[str, Task],
     label_map: LabelMaps,
     weights: Iterable[str],
+    *,
+    empty_cells: bool,
 ) -> Features:
     """Return the types of the canonical columns."""
-    counts = _counts(inputs, labels, tasks)
+    counts = _counts(inputs, labels, tasks, empty_cells=empty_cells)
     is_split = MISALIGNED in counts  # the text is split into words
     keys = ["tokens" if is_split and key == "text" else key for key in inputs]
     features = {key: Value("string") if key != "tokens" else List(Value("string")) for key in keys}
@@ -233,11 +257,12 @@ def _canonical_batch(
     counts: Sequence[str],
     keeps_missing: bool,
     whole: Sequence[str],
+    empty_cells: bool,
     code: str,
 ) -> dict[str, list]:
     columns: dict[str, list] = {key: batch[column] for key, column in inputs.items()}
     if keeps_missing:
-        columns = {key: [None if _is_null(value) else value for value in values] for key, values in columns.items()}
+        columns = {key: [None if is_null(value) else value for value in values] for key, values in columns.items()}
     missing = {n for values in columns.values() for n, value in enumerate(values) if keeps_missing and value is None}
     for key, values in columns.items():
         for index, value in zip(indices, values, strict=True):
@@ -248,7 +273,9 @@ def _canonical_batch(
     counted = {count: [0] * len(indices) for count in counts}
     for task_name, given in labels.items():
         source, kind = LabelSource.of(given), kinds[task_name].kind
-        reader = LabelReader(kinds[task_name], source, class_names[task_name], label_map.get(task_name, {}))
+        reader = LabelReader(
+            kinds[task_name], source, class_names[task_name], label_map.get(task_name, {}), empty_cells
+        )
         checked: list[Any] = []
         rows = zip(*(batch[column] for column in source.columns), strict=True)
         for position, (index, row) in enumerate(zip(indices, rows, strict=True)):
@@ -305,11 +332,6 @@ def _checked(kind: LabelKind, label: Any) -> Any:
     return canonical
 
 
-def _is_null(value: Any) -> bool:
-    """Return whether a value is null or NaN, with which pandas marks a missing text."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _read_weight(where: str, value: Any) -> float:
     """Return the weight of a row, 1 for a missing weight."""
     if value is None:
@@ -335,13 +357,38 @@ def reader_of(task: Task, given: LabelColumns, features: Mapping[str, Any] | Non
         given: the task's columns, a value of `labels`.
         features: column -> its type in `datasets`, if known.
         label_map: task -> name -> new name.
+
+    Raises:
+        ValueError: if the task's `names` do not fit the names of the column.
     """
-    source = LabelSource.of(given)
-    names = None if features is None or source.one_hot else class_names_of(features[source.column])
-    return LabelReader(task, source, names, label_map.get(task.name, {}))
+    source, maps = LabelSource.of(given), label_map.get(task.name, {})
+    if features is None or source.one_hot:
+        return LabelReader(task, source, None, maps)
+    names = class_names_of(features[source.column], task.names)
+    if names and task.names and not maps and set(names).isdisjoint(task.names.values()):
+        raise ValueError(
+            f"{source.place}: the classes have the names {', '.join(names):.60} already, so the `names` of the task "
+            f"have no effect. Leave them out, or rename the classes with `label_map`"
+        )
+    return LabelReader(task, source, names, maps)
 
 
-def class_names_of(feature: Any) -> list[str] | None:
-    """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of a different type."""
+def class_names_of(feature: Any, names: Mapping[int, str] | None = None) -> list[str] | None:
+    """Return the names of a column of ClassLabel, or of lists of ClassLabel; None for a column of a different type.
+
+    Args:
+        feature: the type of the column in `datasets`.
+        names: number -> name, for a column whose names are numbers.
+
+    Raises:
+        ValueError: if a number has no name.
+    """
     inner = feature.feature if isinstance(feature, List) else feature
-    return list(inner.names) if isinstance(inner, ClassLabel) else None
+    if not isinstance(inner, ClassLabel):
+        return None
+    own = list(inner.names)
+    if names is None or not all(name.isdecimal() for name in own):
+        return own
+    if lacking := [name for name in own if int(name) not in names]:
+        raise ValueError(f"the `names` of the task have no name for the class {lacking[0]}")
+    return [names[int(name)] for name in own]

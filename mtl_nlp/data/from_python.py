@@ -17,6 +17,7 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, encode_dataset,
 from mtl_nlp.data.labels import label_names, unite_label_spaces
 from mtl_nlp.data.learning import learn_fed_tasks
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.data.missing import with_text
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.tasks_multitask import Task, reads_words
@@ -108,11 +109,12 @@ class Columns:
         Args:
             dataset: the raw rows.
             name: the name of the dataset.
-            all_labels: whether every column of labels is needed; otherwise, missing columns are left out.
+            all_labels: whether every column of labels is needed, and rows without an input are skipped; otherwise,
+                missing columns are left out, and a row without an input is an error.
             needs_weight: whether the column of weights is needed, which files for evaluation often lack.
 
         Raises:
-            DataError: if the columns of the dataset are not given or missing, or a row is invalid.
+            DataError: if columns of the dataset are not given or missing, or a row is invalid or lacks an input.
         """
         needs_labels = all_labels or self.labels is not None
         labels = _of_dataset(self.labels, name, "labels", '{"topic": "category"}') if needs_labels else {}
@@ -128,7 +130,7 @@ class Columns:
             if task not in tasks:
                 raise DataError(f"{name}: `labels` should name tasks of the model. {did_you_mean(task, tasks)}")
         inputs = _of_dataset(self.inputs, name, "inputs", '{"text": "sentence"}')
-        return canonical_rows(
+        rows = canonical_rows(
             dataset,
             name,
             inputs=inputs,
@@ -137,7 +139,9 @@ class Columns:
             weight=self.weight if needs_weight or self.weight in present else None,
             label_map=self._maps_of(labels),
             tokenizer=self.tokenizer,
+            keeps_missing=True,
         )
+        return with_text(name, rows, inputs, for_prediction=not all_labels)
 
     def _maps_of(self, labels: Mapping[str, Any]) -> LabelMaps:
         return {task: names for task, names in (self.label_map or {}).items() if task in labels}

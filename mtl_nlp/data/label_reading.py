@@ -14,7 +14,7 @@ from datasets import ClassLabel, List, Value
 
 from mtl_nlp.data.character_spans import CharacterSpan, align_spans, read_spans
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
-from mtl_nlp.modeling.spans_multitask import map_tag, tags_from_spans
+from mtl_nlp.modeling.spans_multitask import map_key, map_tag, separated, tags_from_spans
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.modeling.words_multitask import Word
 from mtl_nlp.recipe.label_columns import LabelSource
@@ -27,6 +27,8 @@ MOVED = "moved"
 """The column with the number of character spans per row that cut a word and were moved to borders of words."""
 OVERLAPPING = "overlapping"
 """The column with the number of character spans per row that overlapped a longer span and were dropped."""
+EMPTY = "empty_cells"
+"""The column with the number of empty cells per row that were read as a set without names."""
 
 _LARGEST_EXACT = 2**53
 """The whole number from which floats cannot tell neighbouring whole numbers apart."""
@@ -41,16 +43,18 @@ class LabelReader:
     Attributes:
         task: the task; its label space is not used.
         source: the columns.
-        class_names: the names of a ClassLabel column, or None.
+        class_names: the names of a ClassLabel column, see `class_names_of`; None for other columns.
         label_map: name in the data -> new name, see `LabelMaps`.
-        met: the names in the data for which `label_map` gave a new name.
-        counts: the numbers of words and spans of the last label, by column such as `UNLABELLED`.
+        empty_cells: whether a missing text with names between delimiters is a set without names, as in a CSV file.
+        met: the entries of `label_map` that gave a name in the data a new name.
+        counts: the numbers of words, spans and cells of the last label, by column such as `UNLABELLED`.
     """
 
     task: Task
     source: LabelSource
     class_names: Sequence[str] | None = None
     label_map: Mapping[str, str | None] = field(default_factory=dict)
+    empty_cells: bool = False
     met: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -67,9 +71,9 @@ class LabelReader:
         """
         kind = self.task.kind
         self.counts.clear()
-        value = self._set_of_columns(values) if self.source.one_hot else values[0]
-        if value is None:
-            return None
+        value: Any = self._set_of_columns(values) if self.source.one_hot else values[0]
+        if is_null(value):
+            return self._without_value()
         if not kind.has_label_space or kind.label_feature.dtype != "string":
             is_missing = self.class_names is not None and not isinstance(value, list) and value < 0
             return None if is_missing else self._number_in_text(value)
@@ -80,7 +84,7 @@ class LabelReader:
         if not isinstance(value, list):
             return self._name(value)
         if kind.labels_words:
-            names = [self._name(entry) for entry in value]
+            names = self._tags(value)
             missing = names.count(None)
             self.counts[UNLABELLED] = missing
             return None if missing == len(names) > 0 else names
@@ -101,7 +105,7 @@ class LabelReader:
             inner = feature.feature if isinstance(feature, List) else feature
             is_number = isinstance(inner, Value) and re.match(r"u?int|float|bool|double", inner.dtype) is not None
             if isinstance(inner, ClassLabel):
-                names = inner.names
+                names = self.class_names or inner.names
             elif self.task.names is not None and is_number:
                 names = self.task.names.values()
             else:
@@ -111,23 +115,33 @@ class LabelReader:
 
     def renamed(self, name: str) -> str | None:
         """Return the new name of a name in the data; None for no label."""
-        new = map_tag(name, self.label_map) if self.task.kind.span_scheme else self.label_map.get(name, name)
+        is_tag = self.task.kind.span_scheme is not None
+        key = map_key(name, self.label_map) if is_tag else name
+        new = map_tag(name, self.label_map) if is_tag else self.label_map.get(name, name)
         if new != name:
-            self.met.add(name)
+            self.met.add(key)
         return new
 
     def unmet(self, met: Iterable[str]) -> list[str]:
-        """Return the entries of `label_map` that rename none of some names in the data."""
+        """Return the entries of `label_map` that give a new name and are not among some entries."""
         found = set(met)
-        return [
-            key
-            for key, new in self.label_map.items()
-            if key != new and not any(name == key or name.partition("-")[2] == key for name in found)
-        ]
+        return [key for key, new in self.label_map.items() if key != new and key not in found]
+
+    def _without_value(self) -> list[str] | None:
+        """Return the label of a row whose value is missing."""
+        if not self.empty_cells or self.source.delimiter is None:
+            return None
+        self.counts[EMPTY] = 1
+        return []
 
     def _name(self, value: Any) -> Any:
-        """Return the name of a class; None if the class is missing; other values than names and numbers unchanged."""
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        """Return the new name of a class; None if the class is missing; other values than names unchanged."""
+        name = self._own_name(value)
+        return self.renamed(name) if self.label_map and isinstance(name, str) else name
+
+    def _own_name(self, value: Any) -> Any:
+        """Return the name of a class in the data; None if it is missing; other values than names unchanged."""
+        if is_null(value):
             return None
         if isinstance(value, str) and not value:
             raise ValueError("expected label names that are not empty; found ''. For no label, give null")
@@ -137,19 +151,29 @@ class LabelReader:
                 return None
             if number >= len(self.class_names):
                 raise ValueError(f"expected a class number below {len(self.class_names)}; found {number}")
-            value = self.class_names[number]
-        elif number == IGNORED and not isinstance(value, str):
+            return self.class_names[number]
+        if number == IGNORED and not isinstance(value, str):
             return None
-        elif number is not None and self.task.names is not None:
+        if number is not None and self.task.names is not None:
             if number not in self.task.names:
                 raise ValueError(
                     f"expected a number with a name; found {number}. Name it under `tasks.{self.task.name}.names`, "
                     f"which has {', '.join(map(str, self.task.names)):.60}"
                 )
-            value = self.task.names[number]
-        elif number is not None:
-            value = number if not self.label_map or self.task.kind.labels_words else str(number)
-        return self.renamed(value) if self.label_map and isinstance(value, str) else value
+            return self.task.names[number]
+        needs_text = bool(self.label_map) and not self.task.kind.labels_words
+        if isinstance(value, bool):
+            return str(value) if needs_text else value
+        return value if number is None else str(number) if needs_text else number
+
+    def _tags(self, values: list[Any]) -> list[Any]:
+        """Return the new name of each word's label; spans with one new name stay apart."""
+        own = [self._own_name(value) for value in values]
+        scheme = self.task.kind.span_scheme
+        if not self.label_map or not all(isinstance(name, str | None) for name in own):
+            return own
+        new = [None if name is None else self.renamed(name) for name in own]
+        return new if scheme is None else separated(own, new, scheme)
 
     def _number(self, value: Any) -> int | None:
         """Return a class number as int; None for other values.
@@ -186,7 +210,7 @@ class LabelReader:
 
     def _set_of_columns(self, values: Sequence[Any]) -> list[str] | None:
         """Return the names of the columns with a 1; None for a row in which all columns are empty."""
-        flags = [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+        flags = [None if is_null(value) else value for value in values]
         if all(flag is None for flag in flags):
             return None
         names = []
@@ -216,7 +240,7 @@ class LabelReader:
         """Return a tag per word from character spans; None for the words of spans whose new name is null."""
         spans = []
         for start, end, label in read_spans(value, text):
-            name = self._name(label)
+            name = self._name_of_span(label)
             if name != "O":
                 spans.append(CharacterSpan(start, end, name if name is None else str(name)))
         aligned = align_spans(spans, words, self.source.alignment_mode or "strict")
@@ -236,6 +260,30 @@ class LabelReader:
             }
         )
         return tags
+
+    def _name_of_span(self, label: Any) -> Any:
+        """Return the new name of a span's label, which has no prefix, although it may have a hyphen."""
+        name = self._own_name(label)
+        if isinstance(name, str) and (new := self.label_map.get(name, name)) != name:
+            self.met.add(name)
+            return new
+        return name
+
+
+def is_null(value: Any) -> bool:
+    """Return whether a value is null or NaN, with which pandas marks a missing value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def order_names(names: Iterable[str], task: Task) -> list[str]:
+    """Return the label names of a column of texts: the names that the task declares in their order, then the others.
+
+    If the task declares all names that were found, its other names are labels too, as for a column of numbers.
+    """
+    declared = [] if task.names is None else list(dict.fromkeys(task.names.values()))
+    found = set(names)
+    others = sort_names(found - set(declared))
+    return [name for name in declared if (found and not others) or name in found] + others
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datasets import Dataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
-from mtl_nlp.data.label_reading import sort_names
+from mtl_nlp.data.label_reading import order_names, sort_names
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -43,16 +43,19 @@ def label_names(dataset: Dataset, task: Task) -> list[str]:
     return sort_names(found)
 
 
-def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, Task]) -> LabelSpaces:
+def unite_label_spaces(
+    loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, Task], trained: Mapping[str, Task] | None = None
+) -> LabelSpaces:
     """Give every task the union of the label names in the datasets that feed the task.
 
     A ClassLabel column contributes its names in their order, and so do a task's `names` for a column of numbers, and
-    0/1 columns. Any other column contributes the sorted names in the training split. The names of several datasets are
-    joined in the order of the recipe.
+    0/1 columns. Any other column contributes the names in the training split, see `order_names`. The names of several
+    datasets are joined in the order of the recipe.
 
     Args:
         loaded: the datasets by name.
         tasks: the tasks by name, without labels.
+        trained: trained tasks by name, whose label space is kept if it has all labels of the data.
 
     Raises:
         DataError: if a task has no label in any training split, or if a dataset has no label in common with the others.
@@ -68,14 +71,15 @@ def unite_label_spaces(loaded: Mapping[str, LoadedDataset], tasks: Mapping[str, 
             continue
         names: dict[str, list[str]] = {}
         for key, data in feeders.items():
-            known = data.class_names[name]
-            names[key] = label_names(data.splits["train"], task) if known is None else known
+            own = data.class_names[name]
+            names[key] = order_names(label_names(data.splits["train"], task), task) if own is None else own
         if not any(names.values()):  # empty lists only
             raise unlabelled
         spaces.notes += _differences(name, names)
-        united = dict.fromkeys(label for labels in names.values() for label in labels)
+        united = tuple(dict.fromkeys(label for labels in names.values() for label in labels))
         spaces.notes += _near_names(name, united)
-        spaces.tasks[name] = task.with_labels(united)
+        known = trained[name].labels if trained is not None and name in trained else ()
+        spaces.tasks[name] = task.with_labels(known if set(united) <= set(known) else united)
     return spaces
 
 

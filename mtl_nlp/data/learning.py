@@ -55,14 +55,15 @@ def learn_from_splits(
     Args:
         tasks: the tasks by name, with their label spaces.
         loaded: the datasets by name.
-        known: tasks by name that have learned before, whose learned options are kept where all other options are equal.
+        known: tasks by name that have learned before, whose learned options are kept where all other options and the
+            labels are equal.
 
     Raises:
         DataError: if a task needs the labels of a stream whose rows were not read.
     """
     learned = {}
     for name, task in tasks.items():
-        if name in known and known[name].as_given() == task.as_given():
+        if name in known and _is_same(known[name], task):
             learned[name] = task.learn_from(known[name])
         elif task.missing_statistics is None:
             learned[name] = task
@@ -83,6 +84,11 @@ def _statistics_of(name: str, data: LoadedDataset, task: Task) -> LabelStatistic
             f"Leave `num_rows` out, so that all rows are read before training, or change this option of the task."
         )
     return data.statistics[task.name]
+
+
+def _is_same(known: Task, task: Task) -> bool:
+    """Return whether a task that has learned before has the options and the labels of a task, in any order."""
+    return known.as_given() == task.as_given() and set(known.labels) == set(task.labels)
 
 
 def _learn(task: Task, statistics: LabelStatistics) -> Task:

@@ -32,7 +32,8 @@ from mtl_nlp.data.cutting import (
     slices_of,
     take,
 )
-from mtl_nlp.data.label_reading import sort_names
+from mtl_nlp.data.formats import options_of
+from mtl_nlp.data.label_reading import order_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
 from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw
@@ -159,8 +160,11 @@ def _load_slices(
     """
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer)
-        masks[source], lost = rows_with_text(f"{name}/{label}", rows[source], recipe)
+        trains = any(part.source == source for part in slices.get("train", ()))
+        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer, trains=trains)
+        masks[source], lost = rows_with_text(
+            f"{name}/{label}", rows[source], recipe.inputs, refuses=recipe.on_missing_text == "error"
+        )
         notes += lost
     splits = {split: take(rows, parts, masks) for split, parts in slices.items()}
     for split, taken in splits.items():
@@ -211,10 +215,16 @@ def _check_splits(
 
 
 def _canonical(
-    name: str, recipe: DatasetRecipe, tasks: Mapping[str, Task], rows: Any, tokenizer: PreTrainedTokenizerBase | None
+    name: str,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    rows: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    trains: bool,
 ) -> Any:
-    # Only the training split needs the column of weights, which files for evaluation often lack.
-    has_weights = name.endswith("/train") or recipe.weight in (rows.column_names or ())
+    # Only training rows need the column of weights, which files for evaluation often lack.
+    has_weights = trains or recipe.weight in (rows.column_names or ())
     return canonical_rows(
         rows,
         name,
@@ -225,6 +235,7 @@ def _canonical(
         label_map=recipe.label_map,
         keeps_missing=True,
         tokenizer=tokenizer,
+        empty_cells="na_values" in options_of(recipe),  # as for all files that are read as CSV
     )
 
 
@@ -312,7 +323,7 @@ def _with_stream(
     flaw = partial(flaw_of_split, recipe, recipe.splits.get("train", "train"))
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS), flaw).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer)
+    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer, trains=True)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(
@@ -327,7 +338,7 @@ def _with_stream(
                 f"{name}/train", rows, {task: tasks[task] for task in recipe.labels}, recipe
             )
         found = counted.statistics
-        class_names = {task: class_names[task] or sort_names(found[task].names) for task in with_names}
+        class_names = {task: class_names[task] or order_names(found[task].names, tasks[task]) for task in with_names}
         num_rows, notes = counted.rows, [*notes, *counted.notes]
         if num_rows == 0:
             raise DataError(f"{name}/train: the split has no rows.")
@@ -338,7 +349,8 @@ def _with_stream(
                 f"Leave `num_rows` out, so that all rows are read before training."
             )
     class_names |= dict.fromkeys(recipe.labels.keys() - with_names)
-    stream = stream_with_text(f"{name}/train", rows, recipe)
+    refuses = recipe.on_missing_text == "error"
+    stream = stream_with_text(f"{name}/train", rows, recipe.inputs, refuses=refuses)
     return LoadedDataset(others.splits, class_names, stream, num_rows, found, notes=notes)
 
 
@@ -365,8 +377,9 @@ def _count_rows_and_labels(
 ) -> _Count:
     """Read and check all canonical rows of a stream once."""
     count, statistics, lacking = 0, {task: LabelStatistics() for task in tasks}, Counter[str]()
+    refuses = recipe.on_missing_text == "error"
     for number, row in enumerate(datasets.utils.tqdm(rows, desc=f"Reading {name}", unit=" rows")):
-        if (key := missing_input(name, number, row, recipe)) is not None:
+        if (key := missing_input(name, number, row, recipe.inputs, refuses=refuses)) is not None:
             lacking[key] += 1
             continue
         count += 1

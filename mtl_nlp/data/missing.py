@@ -9,55 +9,92 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
+from transformers.utils import logging
 
+from mtl_nlp.data.cutting import flattened
 from mtl_nlp.errors import DataError
-from mtl_nlp.recipe.sections import DatasetRecipe
+
+logger = logging.get_logger(__name__)
 
 
-def rows_with_text(name: str, rows: Dataset, recipe: DatasetRecipe) -> tuple[np.ndarray, list[str]]:
+def rows_with_text(
+    name: str, rows: Dataset, inputs: Mapping[str, str], *, refuses: bool = False
+) -> tuple[np.ndarray, list[str]]:
     """Return a mask of the canonical rows that have all inputs, and a note for each column that lacks inputs.
 
     Args:
         name: dataset and split, for messages.
         rows: canonical rows, see `canonical_rows`.
-        recipe: the dataset's section of the recipe.
+        inputs: canonical input -> column.
+        refuses: whether a row that lacks an input is an error.
 
     Raises:
-        DataError: if a row lacks an input and the recipe refuses such rows, or if no row has all inputs.
+        DataError: if a row lacks an input and such rows are refused, or if no row has all inputs.
     """
     mask, notes = np.ones(len(rows), dtype=bool), []
-    for key, column in recipe.inputs.items():
+    for key, column in inputs.items():
         lacking = mask & _lacking(rows.data.column(_canonical(key, rows.column_names)))
         mask &= ~lacking
         if lacking.any():
-            if recipe.on_missing_text == "error":
+            if refuses:
                 raise _refused(f"{name}, row {lacking.argmax()}", key, column)
             notes.append(describe_missing(name, key, column, int(lacking.sum())))
     if not mask.any():
-        raise DataError(f"{name}: no row has {' and '.join(map(repr, recipe.inputs.values()))}, so no row can be used.")
+        raise DataError(f"{name}: no row has {' and '.join(map(repr, inputs.values()))}, so no row can be used.")
     return mask, notes
 
 
-def stream_with_text(name: str, rows: IterableDataset, recipe: DatasetRecipe) -> IterableDataset:
+def stream_with_text(
+    name: str, rows: IterableDataset, inputs: Mapping[str, str], *, refuses: bool = False
+) -> IterableDataset:
     """Return a stream of canonical rows without the rows that lack an input; see `rows_with_text`."""
-    return rows.filter(_has_text, with_indices=True, fn_kwargs={"name": name, "recipe": recipe})
+    arguments = {"name": name, "inputs": dict(inputs), "refuses": refuses}
+    return rows.filter(_has_text, with_indices=True, fn_kwargs=arguments)
 
 
-def missing_input(name: str, number: int, row: Mapping[str, Any], recipe: DatasetRecipe) -> str | None:
+def with_text(name: str, rows: Dataset | IterableDataset, inputs: Mapping[str, str], *, for_prediction: bool) -> Any:
+    """Return canonical rows without the rows that lack an input; a warning counts them for each column.
+
+    Args:
+        name: the dataset, for messages.
+        rows: canonical rows, see `canonical_rows`.
+        inputs: canonical input -> column.
+        for_prediction: whether every row gets a prediction, so that a row without an input is an error.
+
+    Raises:
+        DataError: if a row that gets a prediction lacks an input, or if no row has all inputs.
+    """
+    if isinstance(rows, IterableDataset):
+        return stream_with_text(name, rows, inputs)
+    mask, notes = rows_with_text(name, rows, inputs)
+    if notes and for_prediction:
+        raise DataError(
+            f"{name}, row {mask.argmin()}: no text, and every row gets a prediction. Leave such rows out, such as with "
+            f"dataset.filter(lambda row: row[{next(iter(inputs.values()))!r}])."
+        )
+    for note in notes:
+        logger.warning(note)
+    return flattened(rows.select(np.flatnonzero(mask))) if notes else rows
+
+
+def missing_input(
+    name: str, number: int, row: Mapping[str, Any], inputs: Mapping[str, str], *, refuses: bool
+) -> str | None:
     """Return the first input that a canonical row lacks, or None.
 
     Args:
         name: dataset and split, for messages.
         number: the number of the row.
         row: the row.
-        recipe: the dataset's section of the recipe.
+        inputs: canonical input -> column.
+        refuses: whether a row that lacks an input is an error.
 
     Raises:
-        DataError: if the row lacks an input and the recipe refuses such rows.
+        DataError: if the row lacks an input and such rows are refused.
     """
-    key = next((key for key in recipe.inputs if row[_canonical(key, row)] in (None, [])), None)
-    if key is not None and recipe.on_missing_text == "error":
-        raise _refused(f"{name}, row {number}", key, recipe.inputs[key])
+    key = next((key for key in inputs if row[_canonical(key, row)] in (None, [])), None)
+    if key is not None and refuses:
+        raise _refused(f"{name}, row {number}", key, inputs[key])
     return key
 
 
@@ -89,8 +126,8 @@ def _lacking(column: pa.ChunkedArray) -> np.ndarray:
     return lacks.to_numpy()
 
 
-def _has_text(row: Mapping[str, Any], number: int, name: str, recipe: DatasetRecipe) -> bool:
-    return missing_input(name, number, row, recipe) is None
+def _has_text(row: Mapping[str, Any], number: int, name: str, inputs: Mapping[str, str], refuses: bool) -> bool:
+    return missing_input(name, number, row, inputs, refuses=refuses) is None
 
 
 def _refused(where: str, key: str, column: str) -> DataError:

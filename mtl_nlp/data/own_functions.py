@@ -17,7 +17,8 @@ from mtl_nlp.recipe.sections import DatasetRecipe
 def apply_functions(name: str, split: str, recipe: DatasetRecipe, rows: Any) -> Any:
     """Change the raw rows of a split by the dataset's `map`, then keep the rows that its `filter` accepts.
 
-    The caches of `datasets` do not notice a change in a module, so the keys of the caches get the hash of its source.
+    The caches of `datasets` do not notice a change in a module, so the keys of the caches get the hash of the sources
+    of all modules that recipes name.
 
     Args:
         name: the dataset's name in the recipe, for messages.
@@ -65,7 +66,7 @@ def _filtering(function: Callable[[dict[str, Any]], Any]) -> Callable[[Mapping[s
 def _fingerprint(rows: Any, text: str) -> str:
     """Return the key of the changed rows in the caches of `datasets`."""
     before = rows._fingerprint if isinstance(rows, Dataset) else ""
-    return Hasher.hash([before, text, source_hash(text)])
+    return Hasher.hash([before, text, source_hash()])
 
 
 def _with_bar(rows: Any, apply: Callable[..., Any], function: Callable[..., Any], fingerprint: str, title: str) -> Any:

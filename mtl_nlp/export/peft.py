@@ -41,7 +41,7 @@ def export_peft(
 
     Raises:
         ExportError: if the task does not exist or has no adapter, a weight is not finite, or no stock class computes
-            the same logits.
+            the same logits in the precision of the model.
     """
     check_exportable(model)
     names = model.adapters_of(task_name)
@@ -50,6 +50,11 @@ def export_peft(
     plain = copy.deepcopy(model)
     plain.delete_adapter(model.adapter_names)
     stock = stock_model(plain, task_name)
+    if stock.dtype != model.dtype:
+        raise ExportError(
+            f"--task {task_name}: {model.dtype} cannot hold numbers with this mean and deviation, and the adapter is "
+            f"for a base in this precision. Export the task with --format transformers, which writes float32."
+        )
     if base is None or not _is_base_of(stock, base):
         base = str(folder / "base")
         export_stock(plain, tokenizer, task_name, Path(base))

@@ -16,6 +16,9 @@ from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.modeling.windows_multitask import default_max_length
 from mtl_nlp.run.stock import as_stock_class, check_same_logits
 
+_TOLERANCE = 0.01
+"""The largest error of half precision, as a share of the deviation of the numbers."""
+
 
 def check_exportable(model: MultitaskModel) -> None:
     """Check that the weights of a model are finite.
@@ -38,7 +41,8 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
 
     Returns:
         An instance of `…ForTokenClassification` or `…ForSequenceClassification` that computes the same logits. The
-        task's adapters are merged into its encoder, and the scale of a number into the last layer of its head.
+        task's adapters are merged into its encoder, and the scale of a number into the last layer of its head. A model
+        in half precision becomes float32 if half precision cannot hold such numbers, see `_fits`.
 
     Raises:
         ExportError: if the task does not exist, a weight is not finite, or the family's stock class does not compute
@@ -77,11 +81,34 @@ def _fold(factor: float, offset: float, stock: PreTrainedModel, task_name: str) 
             f"--task {task_name}: {type(stock).__name__} has no last layer with a bias, into which the mean and the "
             f"deviation of the numbers could be folded. Export it as ONNX: --format onnx."
         )
-    for parameter, shift in ((layers[0].weight, 0.0), (layers[0].bias, offset)):
-        parameter.copy_(parameter.float() * factor + shift)
+    weight, bias = layers[0].weight.float() * factor, layers[0].bias.float() * factor + offset
+    if not _fits(factor, offset, weight, stock.dtype):
+        stock.float()
+    layers[0].weight.copy_(weight)
+    layers[0].bias.copy_(bias)
 
 
-def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path) -> None:
+def _fits(factor: float, offset: float, weight: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return whether a type holds numbers within ten deviations of their mean to 1 % of the deviation.
+
+    The multitask model computes such numbers in float32, so float32 always fits.
+
+    Args:
+        factor: the deviation.
+        offset: the mean.
+        weight: the weights of the last layer with the deviation, float32, shape (1, hidden).
+        dtype: the type.
+    """
+    limits = torch.finfo(dtype)
+    if limits.bits >= 32:
+        return True
+    is_exact = (weight.to(dtype).float() - weight).norm() <= _TOLERANCE * weight.norm()  # NaN for infinite weights
+    return bool(is_exact) and limits.eps * abs(offset) <= _TOLERANCE * factor and abs(offset) + 10 * factor < limits.max
+
+
+def export_stock(
+    model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task_name: str, folder: Path
+) -> torch.dtype:
     """Write the model of `stock_model` and the tokenizer to a folder.
 
     Args:
@@ -89,6 +116,9 @@ def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task
         tokenizer: the tokenizer of the model.
         task_name: the task.
         folder: the folder to write.
+
+    Returns:
+        The type of the weights, which is that of the model, or float32 for numbers that it cannot hold.
 
     Raises:
         ExportError: if the task does not exist, or the family's stock class does not compute the same logits.
@@ -102,6 +132,7 @@ def export_stock(model: MultitaskModel, tokenizer: PreTrainedTokenizerBase, task
         tokenizer.model_max_length = limit
     stock.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return stock.dtype
 
 
 def _read_the_last_sub_word(stock: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

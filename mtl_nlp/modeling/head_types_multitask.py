@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
+
+from .hints_multitask import hint
 
 HEADS: dict[str, Callable[..., Any]] = {}
 """The registered heads by name."""
@@ -110,10 +111,9 @@ def check_head(task: str, head: Any, module: str | None = None) -> None:
         _check_hidden_layers(task, head)
         return
     if name not in HEADS:
-        near = get_close_matches(name, HEADS, n=1)
         advice = "first the module that registers it" if module is None else f"the module {module!r:.80} first"
-        suggestion = f" Did you mean {near[0]!r}?" if near else ""
-        raise NotRegisteredError(f"Task {task!r}: no head {name!r:.80} is registered. Import {advice}.{suggestion}")
+        message = f"Task {task!r}: no head {name!r:.80} is registered. Import {advice}. {hint(name, HEADS)}"
+        raise NotRegisteredError(message.rstrip())
     try:
         inspect.signature(HEADS[name]).bind("config", "level", **head_options(head))
     except TypeError as error:

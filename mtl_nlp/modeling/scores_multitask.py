@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, NamedTuple
+
+from .hints_multitask import hint
 
 _CLASSES = (
     *("accuracy", "balanced_accuracy", "mcc", "macro_f1", "micro_f1", "weighted_f1"),
@@ -85,11 +86,7 @@ def choose_scores(
 def _check_name(option: str, name: Any, valid: Iterable[str]) -> None:
     known = list(valid)
     if name not in known:
-        near = get_close_matches(str(name), known, n=1, cutoff=0.6)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"`{option}`: should name scores of this task. Found {name!r}.{hint} Valid: {', '.join(known)}."
-        )
+        raise ValueError(f"`{option}`: should name scores of this task. Found {name!r}. {hint(name, known)}")
 
 
 def metric_name(metric: Any) -> str | None:

@@ -53,11 +53,42 @@ def map_tag(tag: str, names: Mapping[str, str | None]) -> str | None:
         tag: the tag.
         names: tag or label -> new name. The new name `O` means no span, and None means no tag.
     """
-    prefix, hyphen, label = tag.partition("-")
-    if tag in names or not hyphen:
-        return names.get(tag, tag)
-    name = names.get(label, label)
-    return name if name is None or name == "O" else f"{prefix}-{name}"
+    key = map_key(tag, names)
+    name = names.get(key, key)
+    return name if key == tag or name is None or name == "O" else f"{tag.partition('-')[0]}-{name}"
+
+
+def map_key(tag: str, names: Mapping[str, str | None]) -> str:
+    """Return the key under which `map_tag` looks up the new name of a tag: the tag, or else its label."""
+    _, hyphen, label = tag.partition("-")
+    return tag if tag in names or not hyphen else label
+
+
+def separated(tags: Sequence[str | None], renamed: Sequence[str | None], scheme: str) -> list[str | None]:
+    """Return renamed tags that have the spans of the tags before, although neighbours may have got the same name.
+
+    Tags that have these spans already stay as they are, so that illegal tags are still counted.
+
+    Args:
+        tags: the tags before; None for a word without a label.
+        renamed: the new tag of each word.
+        scheme: the scheme of both.
+
+    Raises:
+        ValueError: if a tag is neither `O` nor a prefix, a hyphen and a label.
+    """
+    starts = {span.start for span in spans_from_tags([tag or "O" for tag in tags])}
+    spans: list[Span] = []
+    for position, tag in enumerate(renamed):
+        label = "" if tag is None else split_tag(tag)[1]
+        if label and spans and spans[-1][::2] == (label, position) and position not in starts:
+            spans[-1] = spans[-1]._replace(end=position + 1)
+        elif label:
+            spans.append(Span(label, position, position + 1))
+    if spans_from_tags([tag or "O" for tag in renamed]) == spans:
+        return list(renamed)
+    written = tags_from_spans(spans, len(tags), scheme)
+    return [None if old is None else new for old, new in zip(renamed, written, strict=True)]
 
 
 def spans_from_tags(tags: Sequence[str]) -> list[Span]:

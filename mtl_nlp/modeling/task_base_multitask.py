@@ -53,12 +53,12 @@ class Task(abc.ABC):
 
     name: str = dataclasses.field(kw_only=False)
     labels: tuple[str, ...] = dataclasses.field(default=(), kw_only=False)
-    # A recipe may also give a list, which becomes a dict.
+    # A recipe may also give the forms of `given`, which become the form of the field.
     names: dict[int, str] | None = dataclasses.field(
         default=None, compare=False, metadata={"given": dict[int, str] | list[str] | None}
     )
     head: str | dict[str, Any] | None = None
-    metrics: tuple[str, ...] | None = None
+    metrics: tuple[str, ...] | None = dataclasses.field(default=None, metadata={"given": str | list[str] | None})
     primary: str | None = None
 
     def __post_init__(self) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
 from .head_types_multitask import NotRegisteredError, check_head, registered_name
+from .hints_multitask import hint
 from .label_kinds_multitask import LabelKind
 from .options_multitask import (
     BALANCED,
@@ -347,9 +347,7 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     valid = [field.name for field in dataclasses.fields(task_type)]
     for key in fields:
         if key not in valid:
-            near = get_close_matches(str(key), valid, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Valid: {', '.join(valid)}."
-            raise ValueError(f"Task {name!r}: a {type_name} task has no option {key!r}. {hint}")
+            raise ValueError(f"Task {name!r}: a {type_name} task has no option {key!r}. {hint(key, valid)}")
     return task_type(**fields)
 
 

@@ -89,8 +89,9 @@ def located_function(text: str, folder: Path) -> str:
 def import_code(data: Mapping[str, Any], folder: Path, *, allow_code: bool) -> dict[str, str]:
     """Import the modules of a recipe, if the user allows it.
 
-    A module is imported once per process, and again after its source has changed. The folder of a module that is not
-    installed becomes the last entry of `sys.path`, so that the module can import its neighbours.
+    A module is imported once per process, and again after its source or that of a neighbour in the recipe has changed.
+    The folder of a module that is not installed becomes the last entry of `sys.path`, so that the module can import its
+    neighbours.
 
     Args:
         data: the recipe as plain data, with its variables expanded. Values of a wrong form are ignored here.
@@ -104,7 +105,8 @@ def import_code(data: Mapping[str, Any], folder: Path, *, allow_code: bool) -> d
         RecipeError: if the recipe runs code and the user has not allowed it, a module cannot be imported, or a module
             does not have the function that a dataset names.
     """
-    hashes = {}
+    hashes, places = {}, dict[str, str]()
+    before = {place: imported.sha256 for place, imported in _IMPORTED.items()}
     for where, module, function in _modules_in(data):
         if not allow_code:
             raise RecipeError(
@@ -113,10 +115,27 @@ def import_code(data: Mapping[str, Any], folder: Path, *, allow_code: bool) -> d
             )
         place = located(module, folder)
         imported = _import(where, place)
+        places.setdefault(place, where)
         hashes[imported.module.__name__] = imported.sha256
         if function is not None:
             _function_in(imported.module, where, function)
+    _import_users_again(places, before)
     return hashes
+
+
+def _import_users_again(places: Mapping[str, str], before: Mapping[str, str]) -> None:
+    """Import the unchanged modules beside a recipe again if one of them has changed, since they may use its old names.
+
+    Args:
+        places: the path or name of each module of the recipe -> the key in the recipe.
+        before: the path or name of each module that was imported before -> the SHA-256 of its source at that time.
+    """
+    own = [place for place in places if place.endswith(".py") and place in before]
+    same = [place for place in own if _IMPORTED[place].sha256 == before[place]]
+    order = list(sys.modules)  # a module that another imports comes after it
+    for place in sorted(same, key=lambda place: -order.index(_IMPORTED[place].module.__name__)):
+        if len(same) < len(own):
+            _import(places[place], place, again=True)
 
 
 def import_module(module: str) -> None:
@@ -147,9 +166,13 @@ def function_of(text: str, where: str) -> Callable[..., Any]:
     return _function_in(_IMPORTED[module].module, where, function)
 
 
-def source_hash(text: str) -> str:
-    """Return the SHA-256 of the source of the module of a function of a loaded recipe."""
-    return _IMPORTED[module_and_function(text)[0]].sha256
+def source_hash() -> str:
+    """Return the SHA-256 of the sources of all modules that recipes have imported in this process.
+
+    A function may call the other modules of its recipe.
+    """
+    sources = sorted((imported.module.__name__, imported.sha256) for imported in _IMPORTED.values())
+    return hashlib.sha256(repr(sources).encode()).hexdigest()
 
 
 def _modules_in(data: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
@@ -174,7 +197,7 @@ def _function_in(module: ModuleType, where: str, name: str) -> Callable[..., Any
     return functions[name]
 
 
-def _import(where: str, place: str) -> _Imported:
+def _import(where: str, place: str, *, again: bool = False) -> _Imported:
     """Import a module by its absolute path or its name."""
     is_path = place.endswith(".py")
     name, root = _name_and_root(Path(place)) if is_path else (place, None)
@@ -192,7 +215,7 @@ def _import(where: str, place: str) -> _Imported:
             module = importlib.import_module(name)
             sha256 = _hash_of(_file_of(module))
             known = _IMPORTED.get(place)
-            if known is not None and known.sha256 != sha256:
+            if known is not None and (again or known.sha256 != sha256):
                 module = importlib.reload(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):

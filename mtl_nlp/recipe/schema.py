@@ -225,25 +225,26 @@ class Recipe(Shown, Section):
         return hashlib.sha256(dump_yaml(data).encode()).hexdigest()
 
     @classmethod
-    def read(cls, recipe: Recipe | str | Path | Mapping[str, Any]) -> Recipe:
+    def read(cls, recipe: Recipe | str | Path | Mapping[str, Any], *, allow_code: bool = False) -> Recipe:
         """Return a recipe that is given as such, as a file, or as plain data, whose paths the current folder resolves.
 
         Args:
             recipe: the recipe, the path of its file, or its keys and values, with variables such as `${DATA}`.
+            allow_code: whether to run the Python code that the recipe names, see [`load`].
 
         Raises:
-            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, or the value has a
-                different type.
+            RecipeError: if the file cannot be read, a variable is not set, a key is not valid, the recipe names code
+                that is not allowed or cannot be imported, or the value has a different type.
         """
         if isinstance(recipe, Recipe):
             return recipe
         if isinstance(recipe, str | Path):
-            return cls.load(recipe)
+            return cls.load(recipe, allow_code=allow_code)
         if not isinstance(recipe, Mapping):
             raise RecipeError(
                 f"A recipe should be a Recipe, the path of a file, or a dict. Found {type(recipe).__name__}."
             )
-        return cls.from_written(recipe)
+        return cls.from_written(recipe, allow_code=allow_code)
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = (), *, allow_code: bool = False) -> Recipe:

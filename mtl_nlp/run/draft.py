@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mtl_nlp.messages import conceal
+from mtl_nlp.errors import DataError
+from mtl_nlp.messages import conceal, one_line
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 from mtl_nlp.run.draft_columns import ColumnGuesses, TaskGuess, guess_columns
 from mtl_nlp.run.draft_files import DataFiles, find_files
 
 DEFAULT_ENCODER = "${MINILM:-sentence-transformers/all-MiniLM-L6-v2}"
 _VALIDATION_SIZE = 0.1
-_BUILDERS = {"tsv": ("csv", {"sep": "\t"}), "conllu": ("conllu", {})}
-"""Format -> the `path` in the recipe and its other keys; the name of the format itself for other formats."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Control characters and line breaks."""
 
 
 def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAULT_ENCODER) -> str:
@@ -40,15 +43,15 @@ def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAU
     lines = [
         f"# A first recipe for {', '.join(guesses)}. Each comment gives the reason of a guess, and how to change it.",
         "#",
-        f"# check: mtl-nlp plan {output.name}",
-        f"# train: mtl-nlp train {output.name}",
+        f"# check: mtl-nlp plan {_comment(output.name)}",
+        f"# train: mtl-nlp train {_comment(output.name)}",
         "# keys:  mtl-nlp schema",
         "",
         f"encoder: {_scalar(encoder)}    # any encoder of the Hub, or a folder",
         f"output_dir: {_scalar(f'runs/{output.stem}')}    # the folder of the trained model",
         "",
         "tasks:",
-        *(f"  {_scalar(name)}: {_flow(task.options)}    # {task.why}" for name, task in tasks.items()),
+        *(f"  {_scalar(name)}: {_flow(task.options)}    # {_comment(task.why)}" for name, task in tasks.items()),
         "",
         "datasets:",
     ]
@@ -65,27 +68,49 @@ def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAU
         "  save_strategy: no    # epoch: a checkpoint after each epoch, to resume from",
         "",
     ]
-    return "\n".join(lines)
+    return _checked("\n".join(lines), ", ".join(guesses))
+
+
+def _checked(text: str, datasets: str) -> str:
+    """Return a draft that is valid YAML."""
+    try:
+        yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(
+            f"{datasets}: a name of a file or column makes the recipe invalid YAML: {one_line(error)}. Rename it."
+        ) from error
+    return text
 
 
 def _dataset_lines(data: DataFiles, found: ColumnGuesses, labels: Mapping[str, str], folder: Path) -> list[str]:
-    path, options = _BUILDERS.get(data.format, (data.format, {}))
-    lines = [f"  {_scalar(data.name)}:", f"    path: {path}"]
-    lines += [f"    {key}: {_scalar(value)}" for key, value in options.items()]
+    lines = [f"  {_scalar(data.name)}:", *_file_lines(data, folder)]
     if found.names is not None:
         lines.append(f"    columns: {_flow(found.names)}    # the names are guesses; each column needs one")
-    lines.append("    data_files:" if data.is_named else "    data_files:    # no file name says a split")
-    for split, files in data.splits.items():
-        shown = [_relative(each, folder) for each in _as_globs(files)]
-        lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
     if "validation" not in data.splits:
         lines.append(
             f"    validation_size: {_VALIDATION_SIZE}    # no file is for validation: a share of the training rows is"
         )
-    lines.append(f"    inputs: {_flow(found.inputs)}    # {found.inputs_why}")
+    lines.append(f"    inputs: {_flow(found.inputs)}    # {_comment(found.inputs_why)}")
     lines.append("    labels:    # task: column")
-    lines += [f"      {_scalar(task)}: {_scalar(column)}" for task, column in labels.items()]
+    lines += [f"      {_scalar(task)}: {_scalar(found.tasks[column].columns)}" for task, column in labels.items()]
     lines += [f"      # {_comment(column)} has no task: {_comment(why)}" for column, why in found.left_out.items()]
+    return lines
+
+
+def _file_lines(data: DataFiles, folder: Path) -> list[str]:
+    """Return the lines with the files of a dataset: `path` alone for one file whose ending names its format."""
+    files = [file for of_split in data.splits.values() for file in of_split]
+    why = "" if data.is_named else "    # no file name says a split"
+    separator = data.separator if data.format in {"csv", "tsv"} else ","
+    if len(files) == 1 and ENDINGS.get(ending_of(files[0].name)) == data.format:
+        lines = [f"    path: {_scalar(_relative(files[0], folder))}{why}"]
+        return lines if data.format == "tsv" or separator == "," else [*lines, f"    sep: {_scalar(separator)}"]
+    lines = [f"    path: {'csv' if data.format == 'tsv' else data.format}"]
+    lines += [] if separator == "," else [f"    sep: {_scalar(separator)}"]
+    lines.append(f"    data_files:{why}")
+    for split, of_split in data.splits.items():
+        shown = [_relative(each, folder) for each in _as_globs(of_split)]
+        lines.append(f"      {split}: {_scalar(shown[0]) if len(shown) == 1 else _flow(shown)}")
     return lines
 
 
@@ -99,9 +124,10 @@ def _task_names(guesses: Mapping[str, ColumnGuesses]) -> dict[tuple[str, str], s
     names = {}
     for dataset, found in guesses.items():
         for column, task in found.tasks.items():
-            known = first.setdefault(column, task)
+            name = " ".join(_CONTROL.sub(" ", column).split())  # the name of a task is one line
+            known = first.setdefault(name, task)
             is_same = known.options == task.options and bool(known.labels & task.labels) == bool(known.labels)
-            names[dataset, column] = column if is_same else f"{dataset}_{column}"
+            names[dataset, column] = name if is_same else f"{dataset}_{name}"
     return names
 
 
@@ -118,18 +144,29 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.resolve() if relative.parts[:3] == ("..", "..", "..") else relative)
 
 
+class _Dumper(yaml.SafeDumper):
+    """A dumper that writes texts with line breaks and other control characters with escapes, in one line."""
+
+    def represent_text(self, value: str) -> yaml.Node:
+        """Return the scalar of a text."""
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _CONTROL.search(value) else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def _scalar(value: Any) -> str:
-    """Return a value as a YAML scalar of one line."""
-    return yaml.safe_dump(value, allow_unicode=True, width=float("inf")).removesuffix("...\n").strip()
+    """Return a value as YAML of one line."""
+    shown = yaml.dump(
+        value, Dumper=_Dumper, allow_unicode=True, default_flow_style=True, sort_keys=False, width=float("inf")
+    )
+    return shown.removesuffix("...\n").strip()
 
 
 def _flow(value: Mapping[str, Any] | Sequence[Any]) -> str:
     """Return a mapping or list as YAML of one line."""
-    plain = dict(value) if isinstance(value, Mapping) else list(value)
-    return yaml.safe_dump(
-        plain, allow_unicode=True, default_flow_style=True, sort_keys=False, width=float("inf")
-    ).strip()
+    return _scalar(dict(value) if isinstance(value, Mapping) else list(value))
 
 
 def _comment(text: str) -> str:
-    return " ".join(conceal(text).split())
+    return " ".join(_CONTROL.sub(" ", conceal(text)).split())

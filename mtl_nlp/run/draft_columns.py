@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mtl_nlp.data.character_spans import read_spans
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.spans_multitask import SCHEMES
 
@@ -20,6 +21,9 @@ _PAIRS = (
 )
 _CLASSES = ("label", "labels", "class", "target", "category", "gold", "gold_label", "intent")
 _MOST_CLASSES = 150
+_DELIMITERS = (";", "|")
+_LEAST_FLAGS = 3
+"""The number of columns of 0 and 1 from which they are the classes of one task."""
 _UPOS = frozenset(
     (
         *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT"),
@@ -39,12 +43,19 @@ class TaskGuess:
         options: the type and the options of the task.
         why: the reason, and how to change the guess.
         labels: the labels that were found; empty for numbers.
+        source: the value of the dataset's `labels`, if it is not the column.
     """
 
     column: str
     options: dict[str, Any]
     why: str
     labels: frozenset[str] = frozenset()
+    source: dict[str, str] | list[str] | None = None
+
+    @property
+    def columns(self) -> Any:
+        """The value of the dataset's `labels`."""
+        return self.column if self.source is None else self.source
 
 
 @dataclass
@@ -91,7 +102,7 @@ def guess_columns(name: str, rows: Sequence[Mapping[str, Any]], file_format: str
         open_columns.remove(words)
     else:
         open_columns = _choose_texts(guesses, open_columns, present)
-    for column in open_columns:
+    for column in _without_flags(guesses, open_columns, present):
         _guess_task(guesses, column, present[column], columns, words)
     if not guesses.inputs:
         raise DataError(f"{name}: no column has texts or words. The columns are {', '.join(columns):.200}.")
@@ -170,7 +181,7 @@ def _choose_texts(guesses: ColumnGuesses, names: Sequence[str], present: Mapping
         column: statistics.fmean(len(value.split()) for value in present[column])
         for column in names
         if all(isinstance(value, str) for value in present[column])
-        and (column.lower() in _TEXTS or not _is_class_column(present[column]))
+        and (column.lower() in _TEXTS or not (_is_class_column(present[column]) or _delimiter_of(present[column])))
     }
     lower = {column.lower(): column for column in texts}
     pair = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), None)
@@ -196,13 +207,62 @@ def _is_class_column(values: Sequence[str]) -> bool:
     return few and statistics.fmean(len(value.split()) for value in distinct) <= 5
 
 
+def _parts(value: str, delimiter: str) -> list[str]:
+    return [name for part in value.split(delimiter) if (name := part.strip())]
+
+
+def _delimiter_of(values: Sequence[str]) -> str | None:
+    """Return the delimiter of short names that occur in several different cells, or None."""
+    cells = set(values)
+    for delimiter in _DELIMITERS:
+        of_cells = [_parts(cell, delimiter) for cell in cells]
+        names = [name for names in of_cells for name in names]
+        few = 1 < len(set(names)) <= min(_MOST_CLASSES, len(cells)) and len(names) > len(cells)
+        if few and len(set(names)) < len(names) and max(len(name.split()) for name in names) <= 5:
+            return delimiter
+    return None
+
+
+def _without_flags(guesses: ColumnGuesses, names: Sequence[str], present: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Add a task for several columns of 0 and 1, and return the other columns."""
+    flags = [
+        column
+        for column in names
+        if all(isinstance(value, int) for value in present[column])
+        and {*present[column]} == {0, 1}
+        and column.lower() not in _CLASSES
+    ]
+    if len(flags) < _LEAST_FLAGS or "tokens" in guesses.inputs:
+        return list(names)
+    task = "labels" if "labels" not in present else "labels_of_columns"
+    why = f"{len(flags)} columns of 0 and 1; for a task per column, name each column"
+    guesses.tasks[task] = TaskGuess(task, {"type": "multi-label-classification"}, why, frozenset(flags), flags)
+    return [column for column in names if column not in flags]
+
+
+def _of_spans(column: str, columns: Mapping[str, Sequence[Any]], inputs: Mapping[str, str]) -> TaskGuess | None:
+    """Return a task for a column of character spans of the text; None for another column."""
+    if "text" not in inputs or "text_pair" in inputs:
+        return None
+    rows = zip(columns[column], columns[inputs["text"]], strict=True)
+    try:
+        spans = [span for value, text in rows if value and text is not None for span in read_spans(value, text)]
+    except ValueError:
+        return None
+    labels = frozenset(str(span.label) for span in spans)
+    why = f"character spans of {len(labels)} different labels in {inputs['text']}"
+    options = {"type": "token-classification", "scheme": "iob2"}
+    return TaskGuess(column, options, why, labels) if labels else None
+
+
 def _guess_task(
     guesses: ColumnGuesses, column: str, values: Sequence[Any], columns: Mapping[str, Sequence[Any]], words: str | None
 ) -> None:
     """Add the task of a column, or the reason why it has none."""
     if all(isinstance(value, list) for value in values):
         is_beside_words = words is not None and _same_lengths(columns[words], columns[column])
-        found = _of_words(column, values) if is_beside_words else _of_sets(column, values)
+        spans = _of_spans(column, columns, guesses.inputs)
+        found = _of_words(column, values) if is_beside_words else spans or _of_sets(column, values)
     elif all(isinstance(value, bool) for value in values):
         found = TaskGuess(column, {"type": "text-classification"}, "true or false", frozenset(map(str, values)))
     elif all(isinstance(value, int | float) for value in values):
@@ -221,6 +281,11 @@ def _of_strings(column: str, values: Sequence[str]) -> TaskGuess | str:
     distinct = set(values)
     if len(distinct) == 1:
         return f"always {values[0]!r:.40}"
+    if (delimiter := _delimiter_of(values)) is not None:
+        names = frozenset(name for value in values for name in _parts(value, delimiter))
+        why = f"{len(names)} different names between {delimiter}; for one class per text, name only the column"
+        source = {"column": column, "delimiter": delimiter}
+        return TaskGuess(column, {"type": "multi-label-classification"}, why, names, source)
     if not _is_class_column(values):
         return f"{len(distinct)} different values: ids, names or texts"
     return TaskGuess(column, {"type": "text-classification"}, f"{len(distinct)} different names", frozenset(distinct))

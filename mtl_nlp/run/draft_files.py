@@ -29,6 +29,8 @@ _SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.s
 _WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
 _READ_ROWS = 20_000
 _SNIFFED_LINES = 1_000
+_SNIFFED_ROWS = 100
+_SEPARATORS = ",;\t|"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class DataFiles:
     format: str
     splits: Mapping[str, Sequence[Path]]
     is_named: bool
+
+    @property
+    def separator(self) -> str:
+        """The separator of the columns of a table: of CSV files, the one that divides the first rows evenly."""
+        return "\t" if self.format == "tsv" else separator_of(self.splits["train"][0])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the first training rows. A row of columns has a list of strings per column, `0`, `1`, …
@@ -158,7 +165,7 @@ def _split_of(path: Path) -> tuple[str, tuple[str, str]]:
 
 def _rows_of(path: Path, file_format: str) -> Iterator[dict[str, Any]]:
     if file_format in {"csv", "tsv"}:
-        return _table(path, "," if file_format == "csv" else "\t")
+        return _table(path, "\t" if file_format == "tsv" else separator_of(path))
     if file_format == "json":
         return _json(path)
     if file_format == "parquet":
@@ -176,6 +183,25 @@ def count_columns(path: Path) -> int:
     lines = (line for _, line in read_lines(path))
     first = next(line for line in lines if line.strip() and not line.startswith(("# ", "-DOCSTART-")))
     return len(first.split("\t") if "\t" in first else first.split())
+
+
+def separator_of(path: Path) -> str:
+    """Return the separator of a CSV file: the comma, or another if it alone divides the first rows evenly.
+
+    Raises:
+        DataError: if the file is not text.
+    """
+    csv.field_size_limit(sys.maxsize)
+    for separator in _SEPARATORS:
+        try:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = itertools.islice(csv.reader(file, delimiter=separator), _SNIFFED_ROWS)
+                counts = {len(row) for row in rows if row}
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path}: {one_line(error)}.") from error
+        if len(counts) == 1 and counts.pop() > 1:
+            return separator
+    return _SEPARATORS[0]
 
 
 def _table(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:

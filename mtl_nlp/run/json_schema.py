@@ -27,7 +27,11 @@ from mtl_nlp.training.ranges import RANGES
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ITEM = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: (.*(?:\n {8}.*)*)", re.MULTILINE)
-_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object", list: "array"}
+_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object", list: "array"} | {
+    tuple: "array",
+    Mapping: "object",
+}
+_TASK = {"$ref": "#/$defs/task"}
 _TRAINING = {"$ref": "#/$defs/training"}
 
 
@@ -36,8 +40,13 @@ def recipe_schema() -> dict[str, Any]:
     schema = _without_titles(Recipe.model_json_schema())
     for name, section in _sections(Recipe):
         _describe(schema if section is Recipe else schema["$defs"][name], section)
-    schema["$defs"] |= {"task": _tasks(), "training": _training()}
-    schema["properties"]["tasks"]["additionalProperties"] = {"$ref": "#/$defs/task"}
+    schema["$defs"] |= {"task": _tasks(), "own_task": _own_task(), "training": _training()}
+    # Only a recipe with `imports` can have types that this package does not have.
+    schema["properties"]["tasks"]["additionalProperties"] = {"anyOf": [_TASK, {"$ref": "#/$defs/own_task"}]}
+    schema |= {
+        "if": {"not": {"required": ["imports"]}},
+        "then": {"properties": {"tasks": {"additionalProperties": _TASK}}},
+    }
     for section in (schema, schema["$defs"]["BaselinesRecipe"], schema["$defs"]["BaselineTaskRecipe"]):
         meaning = section["properties"]["training"]["description"]
         section["properties"]["training"] = {**_TRAINING, "description": meaning, "default": {}}
@@ -92,6 +101,12 @@ def _tasks() -> dict[str, Any]:
     }
 
 
+def _own_task() -> dict[str, Any]:
+    """Return the schema of a task of a type that a module of `imports` registers."""
+    own = {"type": "string", "not": {"enum": list(TASK_TYPES)}, "description": "A type of a module of `imports`."}
+    return {"title": "own type", "type": "object", "required": ["type"], "properties": {"type": own}}
+
+
 def _task(name: str, task_type: type[Task]) -> dict[str, Any]:
     found: dict[str, str] = {}
     for base in reversed(task_type.__mro__):
@@ -117,7 +132,7 @@ def _training() -> dict[str, Any]:
     for name, own in properties.items():
         if name in RANGES:
             own |= RANGES[name].json_schema()
-        if name.endswith("_strategy") and "enum" in own:  # YAML 1.1 reads `no` as false
+        if "no" in own.get("enum", ()):  # YAML 1.1 reads `no` as false
             own["enum"].append(False)
     return {
         "description": _first_sentence(MultitaskTrainingArguments),
@@ -138,20 +153,24 @@ def _property(hint: Any, meaning: str, field: dataclasses.Field[Any]) -> dict[st
 def _schema_of(hint: Any) -> dict[str, Any]:
     """Return the schema of a type; an empty one, which allows everything, for a type that JSON does not have."""
     members = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-    names, values = [], []
+    enums = [member for member in members if isinstance(member, type) and issubclass(member, Enum)]
+    values = [each.value for member in enums for each in member]
+    names = []
     for member in members:
-        if isinstance(member, type) and issubclass(member, Enum):
-            values += [each.value for each in member]
-        elif get_origin(member) is Literal:
-            values += list(get_args(member))
+        plain = get_origin(member) or member
+        if plain is Literal:
+            values += get_args(member)
         elif member is type(None):
             names.append("null")
-        elif (get_origin(member) or member) in _TYPES:
-            names.append(_TYPES[get_origin(member) or member])
-        elif (get_origin(member) or member) in {tuple, Mapping}:
-            names.append("array" if (get_origin(member) or member) is tuple else "object")
-        else:
+        elif plain in _TYPES:
+            # An enumeration that may be given as text has only its own values.
+            names += [] if enums and plain is str else [_TYPES[plain]]
+        elif member not in enums:
             return {}
-    if values:
-        return {"enum": [*values, *([None] if "null" in names else [])]}
+    if not values or names == ["null"]:
+        return {"enum": [*values, *([None] if names else [])]} if values else _typed(names)
+    return {"anyOf": [{"enum": values}, _typed(names)]} if names else {"enum": values}
+
+
+def _typed(names: list[str]) -> dict[str, Any]:
     return {"type": names[0] if len(names) == 1 else names}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
-from mtl_nlp.data.label_reading import MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
+from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -20,8 +20,9 @@ _OF_LABELS = {
     MISALIGNED: "character spans cut a word or have no word; dropped, see `alignment_mode`",
     MOVED: "character spans cut a word; moved to borders of words",
     OVERLAPPING: "character spans overlap a longer span; dropped",
+    EMPTY: "empty cells with a `delimiter`; read as sets without names",
 }
-"""The sentences about the numbers of words and spans in `EncodedDataset.counts`."""
+"""The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`."""
 
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Letters of scripts without spaces between words, of which `split_words` reads a sequence as one word: Thai, …"""

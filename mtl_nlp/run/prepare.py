@@ -35,12 +35,15 @@ from mtl_nlp.training.restoring import read_config
 logger = logging.getLogger(__name__)
 
 
-def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | None = None) -> Run:
+def prepare(
+    recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | None = None, *, allow_code: bool = False
+) -> Run:
     """Load and tokenize the datasets of a recipe.
 
     Args:
         recipe: the recipe, its file, or its keys and values.
         checkpoint: the folder of the checkpoint to resume from, whose order of labels is kept.
+        allow_code: whether to run the Python code that the recipe names, see `Recipe.load`.
 
     Returns:
         The run, which builds the model and the trainer: `prepare("recipe.yaml").build_trainer()`.
@@ -50,7 +53,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
             of a trained model.
         DataError: if the data cannot be loaded or a row is not valid.
     """
-    recipe = Recipe.read(recipe)
+    recipe = Recipe.read(recipe, allow_code=allow_code)
     _check_formats(recipe)
     headroom = headroom_of(recipe)
     logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
@@ -61,7 +64,7 @@ def prepare(recipe: Recipe | str | Path | Mapping[str, Any], checkpoint: Path | 
     _check_task_options(recipe, trained, tasks)
     loaded = {name: load_splits(name, dataset, tasks, tokenizer=tokenizer) for name, dataset in recipe.datasets.items()}
     try:
-        spaces = unite_label_spaces(loaded, tasks)
+        spaces = unite_label_spaces(loaded, tasks, trained)
     except ValueError as error:  # an option of a task names a label that the data do not have
         raise error if isinstance(error, MtlNlpError) else RecipeError(f"tasks: {error}") from error
     _check_known_labels(recipe, trained, spaces.tasks)

@@ -72,6 +72,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    allow_code: bool = False,
     say: Say | None = None,
     watch: Watch = contextlib.nullcontext,
 ) -> TrainedRun:
@@ -84,6 +85,7 @@ def train(
         resume: whether to resume from the last complete checkpoint in the folder.
         overwrite: whether to replace the run in the folder: its checkpoints when training starts, its model when
             training ends.
+        allow_code: whether to run the Python code that the recipe names, see `Recipe.load`.
         say: a function that shows a text to the user, such as `print`: the plan, notes and scores. Only the first
             process calls the function.
         watch: a function from the trainer to a context in which the training loop runs.
@@ -94,7 +96,7 @@ def train(
         CheckpointError: if there is no checkpoint to resume from, or it does not fit the recipe.
         RunError: if the run fails, such as by a full disk, a loss that is not finite, or a lost process.
     """
-    recipe = Recipe.read(recipe)
+    recipe = Recipe.read(recipe, allow_code=allow_code)
     folder = Path(recipe.output_dir)
     arguments = training_arguments(recipe)
     check_output_folder(folder, recipe.encoder, resume=resume, overwrite=overwrite)

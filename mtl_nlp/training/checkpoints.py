@@ -43,9 +43,10 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
             f"{other}its tasks were {', '.join(theirs) or 'none'} and are now {', '.join(ours)}.{remedy}"
         )
     for name, task in ours.items():
-        # `labels` comes last, since a difference in another key can change the labels too.
+        # `labels` comes late, since a difference in an option can change the labels too, which change what is learned.
         compared = {**task, **theirs[name]}.keys() - set(model.tasks[name].tuned)  # set after training
-        for key in sorted(sorted(compared), key="labels".__eq__):
+        late = ("labels", *model.tasks[name].learned)
+        for key in [*sorted(compared - set(late)), *(key for key in late if key in compared)]:
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
                 raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")

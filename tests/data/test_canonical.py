@@ -98,11 +98,14 @@ def test_target_that_float32_cannot_hold_is_refused(tmp_path, number):
     )
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_target_that_is_not_finite_is_refused(tmp_path, number):
-    Dataset.from_dict({"text": ["a", "b"], "y": [1.0, number]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=rf"row 1, column 'y': expected a finite number; found {number}"):
-        load(tmp_path, TEXT, {"score": "y"}, path="parquet", data_files={"train": "a.parquet"})
+def test_target_that_is_not_finite_is_refused_and_nan_is_missing(tmp_path):
+    columns = {"text": ["a", "b", "c"], "y": [1.0, float("nan"), float("inf")]}
+    Dataset.from_dict(columns).to_parquet(tmp_path / "a.parquet")
+    options = {"path": "parquet", "data_files": {"train": "a.parquet"}}
+    with pytest.raises(DataError, match=r"row 2, column 'y': expected a finite number; found inf"):
+        load(tmp_path, TEXT, {"score": "y"}, **options)
+    Dataset.from_dict({key: values[:2] for key, values in columns.items()}).to_parquet(tmp_path / "a.parquet")
+    assert load(tmp_path, TEXT, {"score": "y"}, **options).splits["train"]["label:score"][:] == [1.0, None]
 
 
 def test_empty_table_is_refused(tmp_path):
@@ -314,6 +317,33 @@ def test_sets_of_classes_are_read_from_delimited_texts_and_zero_one_columns(tmp_
         load(tmp_path, TEXT, {"tags": ["toxic", "threat"]}, data_files={"train": file})
 
 
+@pytest.mark.parametrize("path", ["a.csv", "folder"])
+def test_empty_cell_with_a_delimiter_is_a_set_without_names_in_csv_and_counted(tmp_path, path):
+    (tmp_path / "folder").mkdir()
+    for name in ("a.csv", "folder/a.csv"):
+        write(tmp_path / name, "text,y", "a,x|z", "b,", "c,NA")
+    loaded = load(tmp_path, TEXT, {"tags": {"column": "y", "delimiter": "|"}}, path=path)
+    assert loaded.splits["train"]["label:tags"][:] == [["x", "z"], [], ["NA"]]
+    assert loaded.splits["train"]["empty_cells"][:] == [0, 1, 0]
+
+
+def test_names_are_those_of_class_labels_that_are_numbers(tmp_path):
+    features = Features({"text": Value("string"), "y": ClassLabel(names=["1", "0"]), "z": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"text": ["a", "b"], "y": [0, 1], "z": [0, 1]}, features=features)
+
+    def canonical(column, names, **options):
+        tasks = {"t": task_from_dict({"name": "t", "type": "text-classification", "names": names})}
+        return canonical_rows(rows, "d", inputs=TEXT, labels={"t": column}, tasks=tasks, **options)["label:t"][:]
+
+    assert canonical("y", ["neg", "pos"]) == ["pos", "neg"]
+    assert canonical("y", ["neg", "pos"], label_map={"t": {"neg": "bad"}}) == ["pos", "bad"]
+    assert canonical("z", ["b", "a"]) == ["a", "b"]
+    with pytest.raises(DataError, match=r"^d, the `names` of the task have no name for the class 1\.$"):
+        canonical("y", ["neg"])
+    with pytest.raises(DataError, match=r"^d, column 'z': the classes have the names a, b already, so the `names`"):
+        canonical("z", ["neg", "pos"])
+
+
 def test_empty_tag_is_refused_and_empty_tag_of_a_file_with_its_line(tmp_path):
     file = write(tmp_path / "a.jsonl", {"tokens": ["a", "b"], "y": ["N", ""]})
     with pytest.raises(DataError, match=r"^d/train, row 0, column 'y': expected label names that are not empty"):
@@ -357,8 +387,12 @@ def test_weights_of_rows_are_numbers_and_one_if_missing(tmp_path):
     files = {"train": file, "test": other}
     other_rows = rows_of(load(tmp_path, TEXT, {"score": "y"}, data_files=files, weight="w"), "test")
     assert other_rows[0].get("weight", 1.0) == 1.0
-    with pytest.raises(DataError, match=r"^d/train: no column 'v' \(for weight\)"):
-        load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="v")
+    for cut in ({}, {"splits": {"train": "train[:50%]", "test": "train[50%:]"}}, {"streaming": True}):
+        with pytest.raises(DataError, match=r"^d/train: no column 'v' \(for weight\)"):
+            load(tmp_path, TEXT, {"score": "y"}, data_files={"train": file}, weight="v", **cut)
+    shares = {"train": "rows[:50%]", "test": "rows[50%:]"}
+    with pytest.raises(DataError, match=r"^d/rows: no column 'v' \(for weight\)"):
+        load(tmp_path, TEXT, {"score": "y"}, data_files={"rows": file}, weight="v", splits=shares)
 
 
 @pytest.mark.parametrize("weight", [-1.0, True, "x", float("inf"), float("nan")])

@@ -117,6 +117,13 @@ def test_data_for_a_different_label_space_or_task_is_refused(tokenizer):
         check_label_spaces("d", data, {"pos": POS})
 
 
+def test_rows_without_text_are_skipped_as_in_a_recipe(tokenizer):
+    rows = {"text": ["a", None, "c"], "kind": ["news", "sport", "sport"]}
+    assert encoded(tokenizer, rows=Dataset.from_dict(rows)).references["topic"][:] == ["news", "sport"]
+    stream = encoded(tokenizer, rows=Dataset.from_dict(rows).to_iterable_dataset(), num_rows=2)
+    assert stream.num_rows == 2
+
+
 def test_for_prediction_all_rows_have_all_windows(tokenizer):
     long = Dataset.from_dict({"text": ["a", "dog " * 60, "b"], "kind": ["news", None, None]})
     columns = Columns({"text": "text"}, {"topic": "kind"}, (POS, TOPIC), tokenizer, max_length=20)

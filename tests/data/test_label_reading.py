@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import ClassLabel, List, Value
 
-from mtl_nlp.data.label_reading import LabelReader, sort_names
+from mtl_nlp.data.label_reading import LabelReader, order_names, sort_names
 from mtl_nlp.modeling.tasks_multitask import (
     MultiLabelClassification,
     Regression,
@@ -39,6 +39,8 @@ def vars_of(task: Task) -> dict[str, Any]:
     [
         (TOPIC, 1.0, 1),
         (TOPIC, NAN, None),
+        (TAGS, NAN, None),
+        (Regression(name="t"), NAN, None),
         (TOPIC, -100, None),
         (TOPIC, -1, -1),
         (TOPIC, "7", "7"),
@@ -88,10 +90,14 @@ def test_class_number_without_a_name_in_its_column_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("value", "label"), [("a; b;", ["a", "b"]), ("", []), (None, None), (3.0, ["3"]), ("a", ["a"])]
+    ("value", "label"), [("a; b;", ["a", "b"]), ("", []), (None, None), (NAN, None), (3.0, ["3"]), ("a", ["a"])]
 )
 def test_delimited_text_is_a_set_of_names(value, label):
-    assert reader(TAGS, {"column": "y", "delimiter": ";"}).read([value]) == label
+    delimited = {"column": "y", "delimiter": ";"}
+    assert reader(TAGS, delimited).read([value]) == label
+    in_csv = reader(TAGS, delimited, empty_cells=True)
+    assert in_csv.read([value]) == (label or [])
+    assert in_csv.counts == ({"empty_cells": 1} if label is None else {})
 
 
 def test_zero_one_columns_are_a_set_of_their_names():
@@ -113,7 +119,7 @@ def test_names_are_known_from_class_labels_and_from_the_names_of_numbers():
     names = ["O", "B-PERSON", "I-PERSON", "B-LOC"]
     assert renamed.known_names({"y": List(ClassLabel(names=names))}) == ["O", "B-PER", "I-PER"]
     assert renamed.unmet(renamed.met) == []
-    assert renamed.unmet(["B-PERSON"]) == ["LOC"]
+    assert renamed.unmet(["PERSON"]) == ["LOC"]
 
 
 def test_label_map_renames_names_and_null_means_no_label():
@@ -121,6 +127,25 @@ def test_label_map_renames_names_and_null_means_no_label():
     assert reader(NER, label_map=maps).read([["B-PERSON", "I-PERSON", "B-X", "O"]]) == ["B-PER", "I-PER", None, "O"]
     assert reader(TAGS, label_map=maps).read([["a", "c", "d"]]) == ["b", "d"]
     assert [reader(TOPIC, label_map=maps).read([value]) for value in ("a", "c", "d", 1)] == ["b", None, "d", "one"]
+    flags = reader(TOPIC, label_map={"True": "spam", "False": "ham"})
+    assert [flags.read([value]) for value in (True, False, None)] == ["spam", "ham", None]
+    assert flags.unmet(flags.met) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags", "renamed"),
+    [
+        ("iob1", ["I-ORG", "I-LOC", "O"], ["I-ENT", "B-ENT", "O"]),
+        ("iob1", ["I-ORG", "I-X", "I-LOC"], ["I-ENT", None, "I-ENT"]),
+        ("iob2", ["B-ORG", "B-LOC", "I-LOC"], ["B-ENT", "B-ENT", "I-ENT"]),
+        ("iob2", ["B-ORG", "I-LOC", None], ["B-ENT", "B-ENT", None]),
+        ("iob2", ["I-ORG", "I-ORG", "O"], ["I-ENT", "I-ENT", "O"]),  # illegal before and after, and counted as such
+        ("bioes", ["B-ORG", "E-LOC", "S-PER"], ["S-ENT", "S-ENT", "S-PER"]),
+    ],
+)
+def test_neighbouring_spans_stay_apart_when_label_map_gives_both_the_same_name(scheme, tags, renamed):
+    task = TokenClassification(name="t", scheme=scheme)
+    assert reader(task, label_map={"ORG": "ENT", "LOC": "ENT", "X": None}).read([tags]) == renamed
 
 
 def test_character_spans_become_tags_of_the_words():
@@ -131,6 +156,22 @@ def test_character_spans_become_tags_of_the_words():
     assert found.counts == {"moved": 1, "overlapping": 1, "unlabelled_words": 1, "misaligned": 0}
     assert found.read([[]], text, split_words(text)) == ["O"] * 5
     assert found.read([None], text, split_words(text)) is None
+
+
+def test_label_of_a_character_span_has_no_prefix():
+    text = "Ada lives here"
+    found = reader(NER, label_map={"NAME": "PER", "LAST-NAME": "PER"})
+    spans = [[0, 3, "FIRST-NAME"], [4, 9, "LAST-NAME"]]
+    assert found.read([spans], text, split_words(text)) == ["B-FIRST-NAME", "B-PER", "O"]
+    assert found.unmet(found.met) == ["NAME"]
+
+
+def test_names_that_the_task_declares_keep_their_order():
+    task = named(TOPIC, ["pos", "neg", "mixed"])
+    assert order_names(["neg", "pos"], task) == ["pos", "neg", "mixed"]
+    assert order_names(["x", "neg", "pos", "a"], task) == ["pos", "neg", "a", "x"]
+    assert order_names([], task) == []
+    assert order_names(["b", "a"], TOPIC) == ["a", "b"]
 
 
 def test_whole_numbers_sort_by_their_values():

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from datasets import Dataset
 from small_datasets import TEXT, TOKENS, load, rows_of, write
 
+from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.data.missing import with_text
 from mtl_nlp.errors import DataError
 
 PAIR = {"text": "a", "text_pair": "b"}
@@ -64,3 +67,11 @@ def test_stream_skips_rows_without_text_and_counts_them(tmp_path):
     assert counted.notes == ["d/train: 6 rows without text in column 'text'; skipped"]
     assert [row["text"] for row in counted.stream] == [row["text"] for row in given.stream] == ["0", "3", "6"]
     assert given.notes == []
+
+
+def test_raw_rows_of_python_without_text_are_skipped_unless_every_row_gets_a_prediction():
+    rows = Dataset.from_dict({"text": ["a", None, "c"]})
+    canonical = canonical_rows(rows, "d", inputs=TEXT, labels={}, tasks={}, keeps_missing=True)
+    assert with_text("d", canonical, TEXT, for_prediction=False)["text"][:] == ["a", "c"]
+    with pytest.raises(DataError, match=r"^d, row 1: no text, and every row gets a prediction\. .*row\['text'\]\)\.$"):
+        with_text("d", canonical, TEXT, for_prediction=True)

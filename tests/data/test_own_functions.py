@@ -6,6 +6,7 @@ import pytest
 from small_datasets import TEXT, rows_of, write
 
 from mtl_nlp.data.loading import load_splits
+from mtl_nlp.data.own_functions import _fingerprint
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.recipe.schema import Recipe
 
@@ -33,8 +34,9 @@ def own(tmp_path, monkeypatch, request):
     write(tmp_path / "train.jsonl", *rows)
     write(tmp_path / "test.jsonl", *rows[:6])
 
-    def load(**keys):
+    def load(imports=(), **keys):
         data = {
+            "imports": [*imports],
             "encoder": "e",
             "output_dir": "o",
             "tasks": {"topic": {"type": "text-classification"}},
@@ -75,6 +77,16 @@ def test_a_change_of_the_source_changes_rows_that_the_caches_hold(own, tmp_path)
     assert len(rows_of(load(map="repair", filter="is_long"))) == 6
     (tmp_path / f"{name}.py").write_text(CODE.replace("LEAST = 3", "LEAST = 8  # longer"))
     assert texts(rows_of(load(map="repair", filter="is_long", splits={"test": "train"}))) == ["x" * 9]
+
+
+def test_a_change_of_any_module_that_the_recipe_names_changes_the_key_of_the_caches(own, tmp_path):
+    _, load = own
+    keys = []
+    for source in ("LEAST = 3", "LEAST = 3", "LEAST = 8"):
+        (tmp_path / "limits_of_rows.py").write_text(source)
+        load(imports=["limits_of_rows"], filter="is_long")
+        keys.append(_fingerprint(None, "my_module:is_long"))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_stream_is_changed_and_filtered_while_it_is_read(own):

@@ -33,9 +33,7 @@ from transformers import (
     pipeline,
 )
 
-from mtl_nlp import (
-    MultitaskModel,
-)
+from mtl_nlp import MultitaskModel, Regression
 from mtl_nlp.errors import ExportError
 from mtl_nlp.export.onnx import export_onnx
 from mtl_nlp.export.peft import export_peft
@@ -210,6 +208,20 @@ def test_a_model_in_half_precision_keeps_its_dtype(dtype, tmp_path):
     with torch.no_grad():
         logits = stock(**tokenizer(TEXTS, SECONDS, padding=True, return_tensors="pt")).logits
     assert torch.equal(logits, logits_of(model, tokenizer, "topic", pairs=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("mean", "sd", "fits"), [(0.1, 2.0, True), (1e5, 3.0, False), (0.0, 1e5, False)])
+def test_numbers_that_half_precision_cannot_hold_are_exported_in_float32(dtype, mean, sd, fits, tmp_path):
+    fits = fits or (mean == 0.0 and dtype == torch.bfloat16)  # whose largest number is that of float32
+    model, tokenizer = lively_model([Regression("score", mean=mean, sd=sd)]).to(dtype), build_tokenizer("wordpiece")
+    assert export_stock(model, tokenizer, "score", tmp_path) == (dtype if fits else torch.float32)
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert {parameter.dtype for parameter in stock.parameters()} == {dtype if fits else torch.float32}
+    with torch.no_grad():
+        logits = stock(**tokenizer(TEXTS, SECONDS, padding=True, return_tensors="pt")).logits.float()
+    expected = logits_of(model, tokenizer, "score", pairs=True).float()
+    assert ((logits - expected).abs() / sd).max() < 0.05
 
 
 def test_export_shares_no_weights_and_does_not_change_the_model():

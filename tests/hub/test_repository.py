@@ -36,6 +36,7 @@ CODE = {
     "windows_multitask.py",
     "head_types_multitask.py",
     "heads_multitask.py",
+    "hints_multitask.py",
     "label_kinds_multitask.py",
     "layers_multitask.py",
     "lora_multitask.py",

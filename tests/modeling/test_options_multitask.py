@@ -73,6 +73,7 @@ def test_threshold_that_is_not_valid_is_refused(value):
         ),
         ({"a": -1}, "Found {'a': -1}"),
         ({"new": 1.0}, r"should name labels of the task\. Found 'new'\. Did you mean 'news'\?"),
+        ({"zzz": 1.0}, r"should name labels of the task\. Found 'zzz'\. Valid: "),
     ],
 )
 def test_weights_that_are_not_valid_are_refused(value, message):

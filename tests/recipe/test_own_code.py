@@ -96,6 +96,17 @@ def test_a_change_of_the_source_changes_the_fingerprint_and_runs_the_code_again(
     assert first.own_code != second.own_code and first.sha256() != second.sha256()
 
 
+def test_a_module_sees_the_changed_names_of_a_neighbour(tmp_path):
+    module(tmp_path, "limits_of_own", "LEAST = 3\n")
+    module(tmp_path, "user_of_limits", "from limits_of_own import LEAST\n")
+    for imports in (["user_of_limits", "limits_of_own"], ["limits_of_own", "user_of_limits"]):
+        for least in (3, 80):
+            module(tmp_path, "limits_of_own", f"LEAST = {least}\n")
+            Recipe.from_dict(changed("imports", imports), tmp_path, allow_code=True)
+            found = sys.modules["user_of_limits"].LEAST
+            assert found == least
+
+
 @pytest.mark.parametrize(
     ("imports", "text", "message"),
     [

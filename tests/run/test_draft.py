@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mtl_nlp.data.labels import unite_label_spaces
+from mtl_nlp.data.loading import load_splits
 from mtl_nlp.errors import DataError
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.draft import draft_recipe
@@ -82,7 +84,7 @@ def test_a_table_of_tickets_has_a_class_and_a_number(tmp_path):
     (dataset,) = recipe.datasets.values()
     assert (list(recipe.datasets), dataset.inputs) == (["tickets"], {"text": "body"})
     assert dataset.validation_size == 0.1
-    assert yaml.safe_load(text)["datasets"]["tickets"]["data_files"] == {"train": "tickets.csv"}
+    assert yaml.safe_load(text)["datasets"]["tickets"]["path"] == "tickets.csv"
     for line in (
         "priority: {type: regression}    # numbers from 1 to 5; for classes, write text-classification",
         "# id has no task: a different whole number in each row: an id",
@@ -146,7 +148,7 @@ def test_datasets_share_a_task_if_they_share_labels(tmp_path):
     )
     recipe, _ = drafted(tmp_path, one, other, third)
     assert set(recipe.tasks) == {"category", "priority", "third_category"}
-    assert recipe.datasets["third"].model_extra == {"sep": "\t"}
+    assert Path(recipe.datasets["third"].path).name == "third.tsv"
 
 
 @pytest.mark.parametrize(
@@ -169,3 +171,36 @@ def test_files_without_a_recipe_are_refused(tmp_path, name, text, message):
         draft_recipe([write(tmp_path / name, text)], tmp_path / "recipe.yaml")
     with pytest.raises(DataError, match=r"^There is no file /no/file\."):
         draft_recipe(["/no/file"], tmp_path / "recipe.yaml")
+
+
+def test_names_with_line_breaks_and_control_characters_make_a_valid_recipe(tmp_path):
+    notes, label = "Notes\n(free text)", "the\tlabel\n: #"
+    rows = [f'"{TEXTS[n % 4]}, number {n}","note {n} of a person","{"xy"[n % 2]}"' for n in range(40)]
+    file = write(tmp_path / "odd.csv", "\n".join([f'body,"{notes}","{label}"', *rows]) + "\n")
+    recipe, text = drafted(tmp_path, file)
+    assert recipe.datasets["odd"].labels == {"the label : #": label}
+    assert f"# {'Notes (free text)'} has no task" in text
+
+
+def test_tables_of_a_spreadsheet_sets_of_classes_and_spans_are_drafted_so_that_they_load(tmp_path):
+    topics = ["news;sport", "sport", "news", "news; travel"]
+    rows = [f'{TEXTS[n % 4]}, number {n};"{topics[n % 4]}"' for n in range(40)]
+    sheet = write(tmp_path / "sheet.csv", "\n".join(["text;topics", *rows]) + "\n")
+    flags = [f"{TEXTS[n % 4]} number {n}\t{n % 2}\t{n % 3 // 2}\t{n % 5 // 4}" for n in range(40)]
+    flagged = [write(tmp_path / f"flags_{s}.tsv", "\n".join(["text\ta\tb\tc", *flags])) for s in ("train", "test")]
+    spans = [{"text": f"Ada {n} lives here", "spans": [{"start": 0, "end": 3, "label": "PER"}]} for n in range(20)]
+    marked = write(tmp_path / "marked.jsonl", "".join(json.dumps(row) + "\n" for row in spans))
+    recipe, _ = drafted(tmp_path, sheet, *flagged, marked)
+    assert recipe.datasets["sheet"].labels == {"topics": {"column": "topics", "delimiter": ";"}}
+    assert recipe.datasets["sheet"].model_extra == {"sep": ";"}
+    assert recipe.datasets["flags"].labels == {"labels": ["a", "b", "c"]}
+    assert recipe.datasets["flags"].model_extra == {"sep": "\t"}
+    assert recipe.tasks["spans"] == {"type": "token-classification", "scheme": "iob2"}
+    tasks = {name: recipe.task(name) for name in recipe.tasks}
+    loaded = {name: load_splits(name, dataset, tasks) for name, dataset in recipe.datasets.items()}
+    spaces = unite_label_spaces(loaded, tasks).tasks
+    assert {name: set(task.labels) for name, task in spaces.items()} == {
+        "topics": {"news", "sport", "travel"},
+        "labels": {"a", "b", "c"},
+        "spans": {"O", "B-PER", "I-PER"},
+    }

@@ -47,6 +47,11 @@ def test_the_scheme_follows_from_the_tags(tags, scheme):
         (["x"] * 12, None),
         ([f"id-{n}" for n in range(12)], None),
         ([[1.5, 2.5]] * 12, None),
+        (["a;b", "b", "a"] * 4, {"type": "multi-label-classification"}),
+        (["a|c", "b|c", "a", "c"] * 3, {"type": "multi-label-classification"}),
+        (["a;b", "c;d", "e"] * 4, {"type": "text-classification"}),
+        ([[[0, 1, "X"]], [], [[2, 8, "Y"]]] * 4, {"type": "token-classification", "scheme": "iob2"}),
+        ([[[0, 99, "X"]]] * 12, None),
     ],
 )
 def test_the_type_follows_from_the_values(values, options):
@@ -67,3 +72,13 @@ def test_a_number_column_with_the_name_of_classes_has_classes():
 def test_words_are_found_beside_lists_of_tags_under_any_name():
     rows = [{"w": row["tokens"], "t": row["tags"]} for row in tagged("B-A", "O", "O", "B-A")]
     assert guess_columns("d", rows, "json").inputs == {"tokens": "w"}
+
+
+def test_three_columns_of_zero_and_one_are_the_classes_of_one_task():
+    rows = [{"text": text, "a": n % 2, "b": n % 3 // 2, "c": n % 4 // 3, "d": 0} for n, text in enumerate(TEXTS)]
+    found = guess_columns("d", rows, "csv")
+    assert list(found.tasks) == ["labels"]
+    assert found.tasks["labels"].columns == ["a", "b", "c"]
+    assert found.left_out == {"d": "always 0"}
+    two = guess_columns("d", [{key: row[key] for key in ("text", "a", "b")} for row in rows], "csv")
+    assert [task.columns for task in two.tasks.values()] == ["a", "b"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_nlp.run.draft_files import count_columns, find_files
+from mtl_nlp.run.draft_files import count_columns, find_files, separator_of
 
 
 def touch(folder: Path, *names: str, text: str = "text,label\na b,x\n") -> list[Path]:
@@ -56,3 +56,19 @@ def test_rows_have_the_values_that_datasets_reads(tmp_path):
     (data,) = find_files([words])
     assert data.rows() == [{"id": "1", "0": ["New", "York"], "1": ["B-LOC", "I-LOC"]}]
     assert count_columns(words) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "separator"),
+    [
+        ("a,b\n1,2\n", ","),
+        ("a;b\n1,5;2\n", ";"),
+        ("a\tb\n1\t2\n", "\t"),
+        ("a|b\n1|2\n", "|"),
+        ("text\nx; y\n", ","),
+        ('a,b\n"x;y\n;",2\n', ","),
+    ],
+)
+def test_the_separator_divides_all_rows_evenly(tmp_path, text, separator):
+    (path,) = touch(tmp_path, "a.csv", text=text)
+    assert separator_of(path) == separator

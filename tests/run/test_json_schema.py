@@ -54,6 +54,7 @@ def test_tasks_and_training_have_their_options(schema):
     assert training["learning_rate"]["type"] == "number"
     assert training["head_learning_rate"]["description"].startswith("the learning rate of the new layers")
     assert {"no", "steps", "epoch", False} <= set(training["eval_strategy"]["enum"])
+    assert False not in training["hub_strategy"]["enum"]
     assert not RESERVED.keys() & training.keys()
 
 
@@ -85,6 +86,36 @@ def test_mistakes_do_not_fit_the_schema(schema, change):
     recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text(encoding="utf-8"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**recipe, **change}, schema)
+
+
+OWN_TYPE = {"tasks": {"own": {"type": "topic", "size": 3}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({"tasks": {"t": {"type": "text-classification", "metrics": "accuracy"}}}, True),
+        ({"tasks": {"t": {"type": "text-classification", "metrics": ["accuracy"]}}}, True),
+        ({"tasks": {"t": {"type": "text-classification", "metrics": 1}}}, False),
+        ({"tasks": {"t": {"type": "text-classification", "names": {0: "a"}}}}, True),
+        ({"tasks": {"t": {"type": "multi-label-classification", "threshold": "tuned"}}}, True),
+        ({"tasks": {"t": {"type": "multi-label-classification", "threshold": 0.3}}}, True),
+        ({"training": {"trackio_static_space_id": "me/space"}}, True),
+        ({"training": {"trackio_static_space_id": False}}, True),
+        ({"training": {"trackio_static_space_id": 3}}, False),
+        ({"training": {"eval_strategy": False, "save_strategy": "no"}}, True),
+        ({"training": {"eval_strategy": "sometimes"}}, False),
+        ({"training": {"hub_strategy": False}}, False),
+        ({"imports": ["my_module"], **OWN_TYPE}, True),
+        (OWN_TYPE, False),
+        ({"imports": ["my_module"], "tasks": {"t": {"type": "regression", "normalise": True}}}, False),
+    ],
+)
+def test_the_schema_accepts_the_forms_that_the_program_accepts(schema, change, fits):
+    jsonschema = pytest.importorskip("jsonschema")
+    recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text(encoding="utf-8"))
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors({**recipe, **change}))
+    assert (errors == []) is fits, [error.message for error in errors]
 
 
 def test_meanings_are_read_from_docstrings():

@@ -7,13 +7,14 @@ import yaml
 from datasets import Dataset
 
 import mtl_nlp
-from mtl_nlp.errors import RecipeError
+from mtl_nlp.errors import CheckpointError, RecipeError
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.prepare import _pair_tasks, prepare, prepare_evaluation
+from mtl_nlp.training.checkpoints import check_same_model
 
 
 def test_a_recipe_can_be_an_object_a_file_or_a_dict(quick_recipe, tmp_path):
@@ -24,6 +25,17 @@ def test_a_recipe_can_be_an_object_a_file_or_a_dict(quick_recipe, tmp_path):
         RecipeError, match=r"^A recipe should be a Recipe, the path of a file, or a dict\. Found list\.$"
     ):
         mtl_nlp.prepare([quick_recipe])
+
+
+def test_a_recipe_with_own_code_is_prepared_and_trained_only_if_the_code_is_allowed(quick_recipe, tmp_path):
+    (tmp_path / "code_to_allow.py").write_text("LOADED = True\n")
+    quick_recipe |= {"imports": ["code_to_allow"], "encoder": "/nowhere/at/all"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(quick_recipe, sort_keys=False), encoding="utf-8")
+    for run in (mtl_nlp.prepare, mtl_nlp.train):
+        with pytest.raises(RecipeError, match=r"allow it: --allow-code .*, allow_code=True in Python\.$"):
+            run(tmp_path / "recipe.yaml")
+        with pytest.raises(RecipeError, match=r"^encoder: /nowhere/at/all"):
+            run(tmp_path / "recipe.yaml", allow_code=True)
 
 
 def test_a_recipe_becomes_tasks_with_labels_and_encoded_splits(run):
@@ -186,3 +198,22 @@ def test_a_resumed_run_keeps_the_order_of_the_checkpoints_labels(quick_recipe, t
     run.config.tasks = [run.tasks["y"].with_labels(["0", "1"]).to_dict()]
     run.config.save_pretrained(tmp_path / "checkpoint-1")
     assert prepare(recipe, tmp_path / "checkpoint-1").tasks["y"].labels == ("0", "1", "2", "10")
+
+
+@pytest.mark.parametrize("weights", ["balanced", {"a": 1.0, "b": 2.0}])
+def test_trained_head_keeps_its_labels_and_weights_with_data_that_lack_a_class(quick_recipe, tmp_path, weights):
+    rows = [json.dumps({"text": "a", "y": label}) + "\n" for label in "aab"]
+    (tmp_path / "a.jsonl").write_text("".join(rows))
+    (tmp_path / "less.jsonl").write_text("".join(rows[:2]))
+    quick_recipe["tasks"] = {"y": {"type": "text-classification", "class_weights": weights}}
+    dataset = {"path": str(tmp_path / "a.jsonl"), "inputs": {"text": "text"}, "labels": {"y": "y"}}
+    run = prepare(Recipe.from_dict({**quick_recipe, "datasets": {"d": dataset}}))
+    build_model(run).save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    less = {**quick_recipe, "datasets": {"d": {**dataset, "path": str(tmp_path / "less.jsonl")}}}
+    assert prepare(Recipe.from_dict({**less, "encoder": str(tmp_path / "saved")})).tasks["y"] == run.tasks["y"]
+    if weights == "balanced":  # with other labels, a resumed run learns its weights anew, and is then refused
+        resumed = prepare(Recipe.from_dict(less), tmp_path / "saved")
+        assert (resumed.tasks["y"].labels, resumed.tasks["y"].balanced_weights) == (("a",), {"a": 1.0})
+        with pytest.raises(CheckpointError, match=r"`labels` of task 'y' was \['a', 'b'\] and is now \['a'\]"):
+            check_same_model(tmp_path / "saved", build_model(resumed))
