@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import LABEL_PREFIX, WEIGHT
+from mtl_nlp.data.rows import SOURCE, Column, Rows, columns_of
 from mtl_nlp.errors import DataError
+from mtl_nlp.modeling.ragged_multitask import Ragged
 from mtl_nlp.modeling.tasks_multitask import Task
 
-SOURCE = "source"
-"""The column of a mixture's rows with the number of the row's dataset."""
+_NO_ROWS = Column(np.array([], dtype=np.int64), Ragged.of([]))
 
 
 @dataclass
@@ -49,29 +49,30 @@ class MultitaskDataCollator:
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of rows with the columns of [`EncodedDataset`]'s windows."""
-        lengths = [len(feature["input_ids"]) for feature in features]
-        length = max(lengths)
+        columns = columns_of(features)
+        input_ids = Ragged.of(columns["input_ids"].values)
+        length = int(input_ids.sizes.max())
         if self.pad_to_multiple_of is not None:
             length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
-        present = np.arange(length) < np.array(lengths)[:, None]
+        present = np.arange(length) < input_ids.sizes[:, None]
         batch: dict[str, Any] = {
-            "input_ids": _pad([feature["input_ids"] for feature in features], present, self.tokenizer.pad_token_id),
+            "input_ids": _pad(input_ids.values, present, self.tokenizer.pad_token_id),
             "attention_mask": torch.from_numpy(present.astype(np.int64)),
         }
         if "token_type_ids" in self.tokenizer.model_input_names:
-            type_ids = [feature["token_type_ids"] for feature in features]
+            type_ids = Ragged.of(columns["token_type_ids"].values).values
             batch["token_type_ids"] = _pad(type_ids, present, self.tokenizer.pad_token_type_id)
-        if any(WEIGHT in feature for feature in features):
-            weights = [feature.get(WEIGHT, 1.0) for feature in features]
-            batch["weights"] = torch.tensor(weights, dtype=torch.float32)
+        if WEIGHT in columns:
+            weights = np.ones(len(features), dtype=np.float32)
+            weights[columns[WEIGHT].rows] = columns[WEIGHT].values
+            batch["weights"] = torch.from_numpy(weights)
+        positions = Ragged.of(columns["positions"].values)
         batch["rows"], batch["labels"] = {}, {}
         for name, task in self.tasks.items():
-            column = LABEL_PREFIX + name
-            rows = [row for row, feature in enumerate(features) if feature.get(column) is not None]
-            batch["rows"][name] = torch.tensor(rows, dtype=torch.long)
-            targets = [features[row][column] for row in rows]
-            positions = [features[row]["positions"] for row in rows]
-            batch["labels"][name] = torch.from_numpy(task.kind.pad(targets, positions, length))
+            rows, targets = columns.get(LABEL_PREFIX + name, _NO_ROWS)
+            of_rows = positions if len(rows) == len(features) else positions.take(rows)
+            batch["rows"][name] = torch.from_numpy(rows)
+            batch["labels"][name] = torch.from_numpy(task.kind.pad(targets, of_rows, length))
         return batch
 
 
@@ -110,10 +111,9 @@ class WithSources:
         self.collator = collator
         self.datasets = datasets
 
-    def __call__(self, features: list[dict[str, Any]]) -> SourcedBatch:
-        drawn = [0] * self.datasets
-        for feature in features:
-            drawn[feature[SOURCE]] += 1
+    def __call__(self, features: Sequence[dict[str, Any]]) -> SourcedBatch:
+        sources = features.sources if isinstance(features, Rows) else [feature[SOURCE] for feature in features]
+        drawn = np.bincount(sources, minlength=self.datasets).tolist()
         return SourcedBatch(checked_batch(self.collator(features)), drawn)
 
 
@@ -123,7 +123,7 @@ class WithFeatures:
     def __init__(self, collator: MultitaskDataCollator) -> None:
         self.collator = collator
 
-    def __call__(self, features: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    def __call__(self, features: Sequence[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
         return features, checked_batch(self.collator(features))
 
 
@@ -142,14 +142,14 @@ def checked_batch(batch: Any) -> dict[str, Any]:
     return dict(batch)
 
 
-def _pad(sequences: Sequence[Sequence[int]], present: np.ndarray, value: int) -> torch.Tensor:
-    """Return the sequences in one tensor, shape (B, L), padded on the right.
+def _pad(values: np.ndarray, present: np.ndarray, value: int) -> torch.Tensor:
+    """Return sequences in one tensor, shape (B, L), padded on the right.
 
     Args:
-        sequences: B rows of numbers.
+        values: the numbers of all sequences, one after the other.
         present: True where the tensor has a number of a row, shape (B, L).
         value: the number at all other positions.
     """
     padded = np.full(present.shape, value, dtype=np.int64)
-    padded[present] = np.fromiter(itertools.chain.from_iterable(sequences), dtype=np.int64)
+    padded[present] = values
     return torch.from_numpy(padded)

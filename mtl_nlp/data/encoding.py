@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from mtl_nlp.data.canonical import (
     progress_bars_from,
     reading,
 )
+from mtl_nlp.data.rows import FlatRows
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
@@ -104,6 +106,11 @@ class EncodedDataset(Shown):
     def missing(self, task: str) -> int:
         """Return the number of source rows without a label for the task."""
         return sum(reference is None for reference in self.references[task])
+
+    @cached_property
+    def rows(self) -> FlatRows:
+        """The windows as columns of flat arrays, from which batches are gathered."""
+        return FlatRows(self.windows)
 
     @property
     def lengths(self) -> np.ndarray:

@@ -182,7 +182,7 @@ def score_model(
         fed = {task: tasks[task] for task in encoded.references}
         pieces = []
         (share,) = deal_batches(encoded, rows_per_batch)
-        for features, batch in DataLoader(encoded.windows, batch_sampler=share.batches, collate_fn=collate):
+        for features, batch in DataLoader(encoded.rows, batch_sampler=share.batches, collate_fn=collate):
             rows = batch.pop("rows")
             del batch["labels"]
             batch.pop("weights", None)

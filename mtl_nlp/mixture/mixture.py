@@ -11,9 +11,9 @@ from datasets import Dataset, DatasetDict
 from torch.utils.data import Dataset as TorchDataset
 from transformers import PreTrainedTokenizerBase
 
-from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.from_python import ColumnNames, Columns, check_training_labels, named_datasets
+from mtl_nlp.data.rows import FlatRows, Rows
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown, table
 from mtl_nlp.mixture.probabilities import temperature_probabilities
@@ -196,15 +196,13 @@ class TaskMixture(Shown, TorchDataset):
         """Return the row at a position; positions count through all datasets in order."""
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Return the rows at several positions, with one read per dataset; `source` is the number of the dataset."""
+    def __getitems__(self, indices: Sequence[int]) -> Rows:
+        """Return the rows at several positions; `source` is the number of the dataset."""
         positions = np.asarray(indices)
-        which = np.searchsorted(self.offsets, positions, side="right") - 1
-        rows: list[dict[str, Any]] = [{}] * len(positions)
-        datasets = list(self.datasets.values())
-        for number in np.unique(which):
-            slots = np.flatnonzero(which == number)
-            fetched = datasets[number].windows[(positions[slots] - self.offsets[number]).tolist()]
-            for slot, values in zip(slots, zip(*fetched.values(), strict=True), strict=True):
-                rows[slot] = {**dict(zip(fetched, values, strict=True)), SOURCE: int(number)}
-        return rows
+        sources = np.searchsorted(self.offsets, positions, side="right") - 1
+        return Rows(self._flat, sources, positions - self.offsets[sources])
+
+    @cached_property
+    def _flat(self) -> list[FlatRows | None]:
+        """The rows of each dataset; None for a stream."""
+        return [dataset.rows if isinstance(dataset, EncodedDataset) else None for dataset in self.datasets.values()]

@@ -12,8 +12,8 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
 from mtl_nlp.data.canonical import reading
-from mtl_nlp.data.collator import SOURCE
 from mtl_nlp.data.encoding import EncodedStream
+from mtl_nlp.data.rows import SOURCE
 from mtl_nlp.errors import DataError
 from mtl_nlp.mixture.sampler import LengthWindow, MixtureBatchSampler
 from mtl_nlp.mixture.step_size import FixedRows
@@ -212,7 +212,7 @@ class MixtureStream(TorchIterableDataset):
                 rows = [{**row, SOURCE: number} for row in readers[number].take(len(own))]
             else:
                 walked = sampler.walk(number, int(window.drawn[number]), count)[own]
-                rows = mixture.__getitems__(walked + mixture.offsets[number])
+                rows = [*mixture.__getitems__(walked + mixture.offsets[number])]
             if mixture.batching == "homogeneous" or not pools:
                 pools.append(rows)
                 totals.append(count)

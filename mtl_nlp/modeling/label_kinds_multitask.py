@@ -16,11 +16,11 @@ import abc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 
+from .ragged_multitask import Ragged
 from .scores_multitask import ChosenScores
 from .words_multitask import Word
 
@@ -168,8 +168,9 @@ class LabelKind(abc.ABC):
         """Return the targets of a batch in one array, int64 or float32.
 
         Args:
-            targets: the stored target of each labelled row.
-            positions: for each labelled row, the positions of the first sub-words of its window's words.
+            targets: the stored target of each labelled row, as an array or a [`Ragged`]; or as a list.
+            positions: for each labelled row, the positions of the first sub-words of its window's words, as a
+                [`Ragged`] or a list.
             length: L, the number of sub-words per row of the padded batch.
         """
 
@@ -301,15 +302,13 @@ class WordKind(LabelKind):
         """
         dtype, missing = _IN_BATCH[self.target_feature.dtype]
         padded: np.ndarray = np.full((len(targets), length), missing, dtype=dtype)
-        sizes = [len(row) for row in positions]
-        if sizes != [len(row) for row in targets]:
+        of_words, places = Ragged.of(targets, dtype), Ragged.of(positions)
+        if not np.array_equal(of_words.sizes, places.sizes):
             raise ValueError(
                 f"Task {self.name!r}: each row should have one target per word. "
-                f"Found {[len(row) for row in targets]} targets for {sizes} words."
+                f"Found {of_words.sizes.tolist()} targets for {places.sizes.tolist()} words."
             )
-        rows = np.repeat(np.arange(len(sizes)), sizes)
-        columns = np.fromiter(chain.from_iterable(positions), dtype=np.int64, count=len(rows))
-        padded[rows, columns] = np.fromiter(chain.from_iterable(targets), dtype=dtype, count=len(rows))
+        padded[places.numbers, places.values] = of_words.values
         return padded
 
     def logits_shape(self, length: int) -> tuple[int, ...]:
@@ -346,7 +345,8 @@ class TextKind(LabelKind):
         """Return the targets in shape (rows,), or (rows, outputs) for kinds whose targets are lists."""
         dtype, _ = _IN_BATCH[self.target_feature.dtype]
         shape = (len(self.output_names),) if self.target_feature.is_list else ()
-        return np.array(targets, dtype=dtype).reshape(len(targets), *shape)
+        values = targets.values if isinstance(targets, Ragged) else targets
+        return np.array(values, dtype=dtype).reshape(len(targets), *shape)
 
     def logits_shape(self, length: int) -> tuple[int, ...]:
         """Return the shape (outputs,)."""

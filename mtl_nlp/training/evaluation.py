@@ -210,7 +210,7 @@ class EvaluatingTrainer(HubTrainer):
             equal_passes=self.is_fsdp_enabled or self.is_deepspeed_enabled,
         )
         batches, repeated = shares[self.args.process_index]
-        loader = data_loader(encoded.windows, batches, WithFeatures(self.data_collator), self.args)
+        loader = data_loader(encoded.rows, batches, WithFeatures(self.data_collator), self.args)
         self.callback_handler.eval_dataloader = loader
         answered = {name: self.tasks[name] for name in (self.tasks if answers_all else encoded.references)}
         self._ready_for_evaluation()

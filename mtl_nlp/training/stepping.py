@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -100,10 +100,8 @@ class SteppingTrainer(StoppableTrainer):
         positions = sum(batch["attention_mask"].numel() for batch in batches)
         work = self.progress.count(batches, self.model)
         numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values(), *work]
-        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
         numbers.append(self.stop.is_requested)
-        total = self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
+        total = self._summed_over_processes(numbers, device)
         self.stop.is_agreed = total.pop() > 0
         sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
         units, work = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
@@ -120,6 +118,14 @@ class SteppingTrainer(StoppableTrainer):
         progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
         self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
+
+    def _summed_over_processes(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        """Return the sums of numbers over all processes. One process does not wait for its device."""
+        if self.args.world_size == 1:
+            return list(numbers)
+        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        return self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
 
     @property
     def _combines_gradients(self) -> bool:

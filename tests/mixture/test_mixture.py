@@ -48,7 +48,7 @@ def test_positions_count_through_all_datasets():
 def test_rows_are_returned_in_the_requested_order():
     mixed = mixture(3, 2)
     order = [4, 0, 3, 0, 2]
-    assert mixed.__getitems__(order) == [mixed[index] for index in order]
+    assert [*mixed.__getitems__(order)] == [mixed[index] for index in order]
 
 
 def test_size_cap_limits_the_number_of_rows():

@@ -1,0 +1,86 @@
+"""Sequences of numbers of different lengths in one flat array, so that a batch needs no Python object per number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Any, overload
+
+import numpy as np
+
+
+class Ragged(Sequence[np.ndarray]):
+    """Sequences of numbers, one after the other in one array.
+
+    Args:
+        data: the numbers of all sequences, shape (numbers,).
+        offsets: the start of each sequence in `data` and the end of the last one, shape (sequences + 1,). The first
+            offset may be greater than zero, as in a slice of an Arrow column.
+
+    Examples:
+        >>> ragged = Ragged.of([[3, 4], [], [5]])
+        >>> ragged.values, ragged.sizes
+        (array([3, 4, 5]), array([2, 0, 1]))
+    """
+
+    def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
+        self._data = data
+        self._offsets = offsets
+
+    @classmethod
+    def of(cls, sequences: Sequence[Iterable[float]], dtype: Any = np.int64) -> Ragged:
+        """Return sequences of numbers in one array; a [`Ragged`] stays as it is."""
+        if isinstance(sequences, Ragged):
+            return sequences
+        lists = [list(sequence) for sequence in sequences]
+        sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        return cls(np.fromiter(chain.from_iterable(lists), dtype=dtype, count=offsets[-1]), offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Return the sequences of several parts, one after the other."""
+        sizes = np.concatenate([part.sizes for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(sizes)]))
+
+    def __len__(self) -> int:
+        """Return the number of sequences."""
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ragged: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | Ragged:
+        """Return a sequence, or some of the sequences."""
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        place = range(len(self))[index]
+        return self._data[self._offsets[place] : self._offsets[place + 1]]
+
+    @property
+    def values(self) -> np.ndarray:
+        """The numbers of all sequences, shape (numbers,)."""
+        return self._data[self._offsets[0] : self._offsets[-1]]
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """The length of each sequence, shape (sequences,)."""
+        return np.diff(self._offsets)
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """The index of the sequence of each value, shape (numbers,)."""
+        return np.repeat(np.arange(len(self)), self.sizes)
+
+    def take(self, indices: np.ndarray) -> Ragged:
+        """Return the sequences at some indices, in their order.
+
+        Args:
+            indices: shape (chosen,).
+        """
+        starts, sizes = self._offsets[indices], self.sizes[indices]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+        return Ragged(self._data[places], offsets)
