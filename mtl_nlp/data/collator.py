@@ -69,7 +69,8 @@ class MultitaskDataCollator:
         positions = Ragged.of(columns["positions"].values)
         batch["rows"], batch["labels"] = {}, {}
         for name, task in self.tasks.items():
-            rows, targets = columns.get(LABEL_PREFIX + name, _NO_ROWS)
+            column = columns.get(LABEL_PREFIX + name, _NO_ROWS)
+            rows, targets = column.rows, column.values
             of_rows = positions if len(rows) == len(features) else positions.take(rows)
             batch["rows"][name] = torch.from_numpy(rows)
             batch["labels"][name] = torch.from_numpy(task.kind.pad(targets, of_rows, length))

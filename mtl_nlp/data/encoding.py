@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -205,7 +204,13 @@ def encode_dataset(
     fed = _fed_by(rows, tasks)
     read_by = tasks if for_prediction else fed
     arguments = _encoding_map(
-        rows, fed, tokenizer, reads_words, max_length, stride, labels_words=_labels_words(read_by)
+        rows,
+        fed,
+        tokenizer,
+        reads_words,
+        max_length,
+        stride,
+        labels_words=any(task.kind.labels_words for task in read_by.values()),
     )
     arguments["fn_kwargs"]["keeps_unlabelled"] = for_prediction
     with progress_bars_from(len(rows)):
@@ -263,7 +268,15 @@ def encode_stream(
         DataError: if no row has a label, or if one of the first rows is invalid or cannot be read.
     """
     fed = _fed_by(rows, tasks)
-    arguments = _encoding_map(rows, fed, tokenizer, reads_words, max_length, stride, labels_words=_labels_words(fed))
+    arguments = _encoding_map(
+        rows,
+        fed,
+        tokenizer,
+        reads_words,
+        max_length,
+        stride,
+        labels_words=any(task.kind.labels_words for task in fed.values()),
+    )
     windows = rows.map(**arguments)
     with reading(name):
         lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
@@ -280,10 +293,6 @@ def _fed_by(rows: Dataset | IterableDataset, tasks: Mapping[str, Task]) -> dict[
 
 def _label_spaces(fed: Mapping[str, Task]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(task.labels) for name, task in fed.items() if task.kind.has_label_space}
-
-
-def _labels_words(tasks: Mapping[str, Task]) -> bool:
-    return any(task.kind.labels_words for task in tasks.values())
 
 
 def _encoding_map(
@@ -387,18 +396,3 @@ def _first_only(windows: list[Window]) -> list[Window]:
     first = windows[0]
     first.lost += sum(len(window.input_ids) for window in windows[1:])
     return [first]
-
-
-def count_unseen(encoded: EncodedDataset, task: Task) -> Counter[str]:
-    """Return the labels in a split that are not in the task's label space, with their numbers of words or texts.
-
-    Predictions for these labels always count as wrong.
-    """
-    known = set(task.labels)
-    return Counter(
-        name
-        for value in encoded.references[task.name]
-        if value is not None
-        for name in task.kind.names_in(value)
-        if name not in known
-    )

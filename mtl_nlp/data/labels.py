@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from datasets import Dataset
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
+from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.label_reading import order_names, sort_names
 from mtl_nlp.data.loading import LoadedDataset
 from mtl_nlp.errors import DataError
@@ -120,3 +122,18 @@ def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:
         for dataset, labels in names.items()
         if united - set(labels)
     ]
+
+
+def count_unseen(encoded: EncodedDataset, task: Task) -> Counter[str]:
+    """Return the labels in a split that are not in the task's label space, with their numbers of words or texts.
+
+    Predictions for these labels always count as wrong.
+    """
+    known = set(task.labels)
+    return Counter(
+        name
+        for value in encoded.references[task.name]
+        if value is not None
+        for name in task.kind.names_in(value)
+        if name not in known
+    )

@@ -32,11 +32,10 @@ from mtl_nlp.data.cutting import (
     slices_of,
     take,
 )
-from mtl_nlp.data.formats import options_of
 from mtl_nlp.data.label_reading import order_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
-from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw
+from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw, reads_csv
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
@@ -235,7 +234,7 @@ def _canonical(
         label_map=recipe.label_map,
         keeps_missing=True,
         tokenizer=tokenizer,
-        empty_cells="na_values" in options_of(recipe),  # as for all files that are read as CSV
+        empty_cells=reads_csv(name, recipe),
     )
 
 

@@ -91,6 +91,11 @@ def flaw_of_split(recipe: DatasetRecipe, split: str) -> DataError | None:
     return flaw_of_files(_builder_of(recipe), files, recipe.model_extra or {})
 
 
+def reads_csv(name: str, recipe: DatasetRecipe) -> bool:
+    """Return whether the rows of a dataset come from CSV files, whose empty cells may be texts or missing values."""
+    return format_of(recipe).read is None and "na_values" in _source_of(name, recipe).options
+
+
 def expected_rows(recipe: DatasetRecipe) -> int:
     """Return a rough number of rows in a dataset's local files, or `SLOW_ROWS` for a dataset without local files."""
     patterns = [pattern for patterns in recipe.files.values() for pattern in patterns]

@@ -80,7 +80,7 @@ class FlatRows:
 
     def __getitems__(self, indices: Sequence[int]) -> Rows:
         """Return the rows at some indices."""
-        return Rows([self], np.zeros(len(indices), dtype=np.int64), np.asarray(indices))
+        return Rows({0: self}, np.zeros(len(indices), dtype=np.int64), np.asarray(indices))
 
     @cached_property
     def _chunks(self) -> list[_Chunk]:
@@ -120,12 +120,12 @@ class Rows(Sequence[dict[str, Any]]):
     """Rows of several datasets, which a collator reads as columns or, like a list, as dicts.
 
     Args:
-        datasets: the datasets.
+        datasets: the datasets by number.
         sources: the number of the dataset of each row, shape (rows,).
         indices: the index of each row in its dataset, shape (rows,).
     """
 
-    def __init__(self, datasets: Sequence[FlatRows], sources: np.ndarray, indices: np.ndarray) -> None:
+    def __init__(self, datasets: Mapping[int, FlatRows], sources: np.ndarray, indices: np.ndarray) -> None:
         self._datasets = datasets
         self.sources = sources
         self.indices = indices
@@ -199,9 +199,7 @@ def _merged(parts: Sequence[tuple[np.ndarray, dict[str, Column]]]) -> dict[str, 
         rows = np.concatenate([places for places, _ in found])
         order = np.argsort(rows)
         values = [part for _, part in found]
-        if isinstance(values[0], Ragged):
-            joined = Ragged.joined([part for part in values if isinstance(part, Ragged)])
-        else:
-            joined = np.concatenate(values)
+        lists = [part for part in values if isinstance(part, Ragged)]
+        joined = Ragged.joined(lists) if lists else np.concatenate([np.asarray(part) for part in values])
         merged[name] = Column(rows[order], joined.take(order))
     return merged

@@ -203,6 +203,10 @@ class TaskMixture(Shown, TorchDataset):
         return Rows(self._flat, sources, positions - self.offsets[sources])
 
     @cached_property
-    def _flat(self) -> list[FlatRows | None]:
-        """The rows of each dataset; None for a stream."""
-        return [dataset.rows if isinstance(dataset, EncodedDataset) else None for dataset in self.datasets.values()]
+    def _flat(self) -> dict[int, FlatRows]:
+        """The rows of each dataset that is not a stream, by its number."""
+        return {
+            number: dataset.rows
+            for number, dataset in enumerate(self.datasets.values())
+            if isinstance(dataset, EncodedDataset)
+        }

@@ -164,7 +164,7 @@ class LabelKind(abc.ABC):
         """
 
     @abc.abstractmethod
-    def pad(self, targets: Sequence[Any], positions: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    def pad(self, targets: Sequence[Any] | np.ndarray, positions: Sequence[Any], length: int) -> np.ndarray:
         """Return the targets of a batch in one array, int64 or float32.
 
         Args:
@@ -294,7 +294,7 @@ class WordKind(LabelKind):
         """Return the targets of the window's words."""
         return self.target_of([label[word] for word in words])
 
-    def pad(self, targets: Sequence[Any], positions: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    def pad(self, targets: Sequence[Any] | np.ndarray, positions: Sequence[Any], length: int) -> np.ndarray:
         """Return the targets in shape (rows, L); only first sub-words have a label.
 
         Raises:
@@ -341,7 +341,7 @@ class TextKind(LabelKind):
         """Return the text's target for the first window, and None for later windows."""
         return self.target_of(label) if number == 0 else None
 
-    def pad(self, targets: Sequence[Any], positions: Sequence[Sequence[int]], length: int) -> np.ndarray:
+    def pad(self, targets: Sequence[Any] | np.ndarray, positions: Sequence[Any], length: int) -> np.ndarray:
         """Return the targets in shape (rows,), or (rows, outputs) for kinds whose targets are lists."""
         dtype, _ = _IN_BATCH[self.target_feature.dtype]
         shape = (len(self.output_names),) if self.target_feature.is_list else ()

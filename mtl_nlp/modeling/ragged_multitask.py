@@ -29,7 +29,7 @@ class Ragged(Sequence[np.ndarray]):
         self._offsets = offsets
 
     @classmethod
-    def of(cls, sequences: Sequence[Iterable[float]], dtype: Any = np.int64) -> Ragged:
+    def of(cls, sequences: Sequence[Iterable[float]] | np.ndarray, dtype: Any = np.int64) -> Ragged:
         """Return sequences of numbers in one array; a [`Ragged`] stays as it is."""
         if isinstance(sequences, Ragged):
             return sequences

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from mtl_nlp.data.encoding import EncodedDataset, EncodedStream, count_unseen
+from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
+from mtl_nlp.data.labels import count_unseen
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task

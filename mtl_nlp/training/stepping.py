@@ -104,11 +104,11 @@ class SteppingTrainer(StoppableTrainer):
         total = self._summed_over_processes(numbers, device)
         self.stop.is_agreed = total.pop() > 0
         sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
-        units, work = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
+        units, done = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
         counts = StepCounts(
             rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
         )
-        self.progress.add(rows, work)
+        self.progress.add(rows, done)
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]

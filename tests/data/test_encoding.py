@@ -9,7 +9,8 @@ from datasets import Dataset, Features, List, Value, load_from_disk
 
 from mtl_nlp import encode as encode_raw
 from mtl_nlp.data.canonical import canonical_rows
-from mtl_nlp.data.encoding import EncodedDataset, count_unseen, encode_dataset
+from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
+from mtl_nlp.data.labels import count_unseen
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict

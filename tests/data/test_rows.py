@@ -74,7 +74,7 @@ def test_selected_rows_are_read_at_their_places():
 
 
 def test_rows_of_several_datasets_keep_their_order():
-    datasets = [FlatRows(dataset(6)), FlatRows(dataset(4, 20).remove_columns("label:topic"))]
+    datasets = {0: FlatRows(dataset(6)), 1: FlatRows(dataset(4, 20).remove_columns("label:topic"))}
     rows = Rows(datasets, np.array([1, 0, 1, 0]), np.array([3, 1, 0, 5]))
     assert [row["source"] for row in rows] == [1, 0, 1, 0]
     assert plain(rows.columns) == expected(list(rows))
