@@ -25,7 +25,7 @@ the contacts of proteins (ESM), the masks of pretraining (XLNet), and entities (
 def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
     """Build the encoder of a configuration with new weights.
 
-    Of an encoder-decoder, only the encoder is built: the family's class for encoding texts if transformers has one
+    Only the encoder of an encoder-decoder is built: the family's class for encoding texts if transformers has one
     (T5), the result of `get_encoder` otherwise (BART). Weights that no head reads, and those that the family does not
     train (sines of positions), are buffers, see `as_buffers`.
 

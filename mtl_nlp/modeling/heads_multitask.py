@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
 )
 
 from .encoders_multitask import (
@@ -252,11 +253,14 @@ def has_stock_class(task: Task, text_config: PreTrainedConfig) -> bool:
 
     The stock classes of encoder-decoders for texts (T5, BART) also run the decoder.
     """
-    auto_class, mapping = _STOCK[task.kind.auto_class]
-    if type(text_config) not in mapping or not is_part_of_encoder_decoder(text_config):
-        return type(text_config) in mapping
+    exists = type(text_config) in _STOCK[task.kind.auto_class][1]
+    return exists and (not is_part_of_encoder_decoder(text_config) or _runs_the_encoder(task, text_config))
+
+
+def _runs_the_encoder(task: Task, text_config: PreTrainedConfig) -> bool:
+    """Return whether the family's stock class has an encoder of the same class as the multitask model."""
     with torch.device("meta"):
-        stock = auto_class.from_config(copy.deepcopy(text_config))
+        stock = _STOCK[task.kind.auto_class][0].from_config(copy.deepcopy(text_config))
         return type(stock.base_model) is type(build_encoder(copy.deepcopy(text_config)))
 
 
@@ -280,6 +284,8 @@ def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None
     if not has_stock_class(task, text_config):
         of_encoder = " that runs the encoder alone" if is_part_of_encoder_decoder(text_config) else ""
         return f"transformers has no {family} class for {task.type}{of_encoder}"
+    if isinstance(MODEL_MAPPING.get(type(text_config), None), tuple) and not _runs_the_encoder(task, text_config):
+        return f"the {family} class of transformers for {task.type} has a different encoder"  # Funnel for texts
     pooling = fit_to_encoder(task, text_config).pooled_by
     if pooling is None:
         if has_global_attention(text_config):
@@ -303,15 +309,16 @@ def _without_encoder(auto_class: Any, config: PreTrainedConfig) -> PreTrainedMod
         stock = auto_class.from_config(config)
         stand_in = HiddenStatesAsEncoder(stock.base_model)
         setattr(stock, stock.base_model_prefix, stand_in)
-        if stand_in.pooler is not None and [*stand_in.pooler.parameters()] and not _reads_pooler(stock):
-            as_buffers(stand_in.pooler, [name for name, _ in stand_in.pooler.named_parameters()])
+        pooler = stand_in.pooler
+        if pooler is not None and [*pooler.parameters()] and not _reads_pooler(stock, pooler):
+            as_buffers(pooler, [name for name, _ in pooler.named_parameters()])
     # The weights stay uninitialised here. The multitask model's post_init calls the stock class's own _init_weights.
     return stock.to_empty(device=device)
 
 
-def _reads_pooler(stock: PreTrainedModel) -> bool:
+def _reads_pooler(stock: PreTrainedModel, pooler: nn.Module) -> bool:
     """Return whether the logits of a stock class without its encoder depend on the pooler."""
-    parameters = list(stock.base_model.pooler.parameters())
+    parameters = list(pooler.parameters())
     hidden = torch.zeros(1, 1, stock.config.hidden_size, dtype=parameters[0].dtype)
     logits = stock(inputs_embeds=hidden, attention_mask=torch.ones(1, 1, dtype=torch.long)).logits
     return any(each is not None for each in torch.autograd.grad(logits.sum(), parameters, allow_unused=True))

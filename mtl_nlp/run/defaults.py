@@ -42,7 +42,7 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     has_first = default_pooling(text_config) == "cls"
     of_family = f"no first sub-word stands for a text in a {text_config.model_type} encoder"
     found = [
-        Default(f"tasks.{name}.pooling", task.pooled_by, beside_words if has_first else of_family)
+        Default(f"tasks.{name}.pooling", f"{task.pooled_by}", beside_words if has_first else of_family)
         for name, task in trained.items()
         if task.pooled_by not in {None, "cls", recipe.task(name).pooled_by} and name not in run.trained_heads
     ]

@@ -22,7 +22,7 @@ from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.encoders_multitask import default_pooling
 from mtl_nlp.modeling.heads_multitask import fit_to_encoder
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.tasks_multitask import Task, reads_words
+from mtl_nlp.modeling.tasks_multitask import POOLINGS, Task, reads_words
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
@@ -123,13 +123,13 @@ def _with_default_options(
         RecipeError: if an option does not fit the encoder.
     """
     tasks = {name: recipe.task(name) for name in recipe.tasks}
-    has_words, own = reads_words(tasks.values()), default_pooling(text_config)
+    own = default_pooling(text_config)
+    usual = "mean" if own == "cls" and reads_words(tasks.values()) else own
     for name, task in tasks.items():
-        beside_words = task.with_default_pooling("mean" if own == "cls" else own)
-        is_beside_words = _same_head(trained[name], beside_words) if name in trained else has_words
+        possible = [task.with_default_pooling(pooling) for pooling in (usual, *POOLINGS)]
+        kept = [each for each in possible if name in trained and _same_head(trained[name], each)]
         try:
-            tasks[name] = beside_words if is_beside_words else fit_to_encoder(task, text_config)
-            fit_to_encoder(tasks[name], text_config)
+            tasks[name] = fit_to_encoder((kept or possible)[0], text_config)
         except ValueError as error:
             raise RecipeError(f"tasks: {error}") from error
     return tasks

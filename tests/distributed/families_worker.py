@@ -24,7 +24,7 @@ def main(folder: str) -> None:
             "find_unused_parameters": run["find_unused_parameters"],
             "losses": [entry["loss"] for entry in run["logs"]],
             "without_gradient": without,
-            "weights": run["weights"][-1],
+            "weights": {name: run["weights"][-1][name] for name in run["gradients"][0]},  # without I-BERT's ranges
             "moved": any(not torch.equal(run["start"][name], weight) for name, weight in run["weights"][-1].items()),
         }
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
