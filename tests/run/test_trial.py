@@ -258,5 +258,5 @@ def test_a_family_works_or_is_refused_in_one_line(family):
 @pytest.mark.timeout(3600)
 def test_every_family_works_or_is_refused_in_one_line():
     found = {family: outcome(family) for family in MODEL_MAPPING_NAMES if family != "vits"}  # speaks, and takes 9 GB
-    assert sum(each == "works" for each in found.values()) >= 30
+    assert sum(each == "works" for each in found.values()) >= 100
     assert sum(not each.startswith("not built") for each in found.values()) >= 100
