@@ -50,7 +50,7 @@ class Run:
             only the adapters of the trained model that the recipe starts from.
         splits: split -> dataset -> its encoded rows.
         streams: dataset -> its training split, if that is streamed.
-        notes: sentences for the user about the data.
+        notes: sentences for the user about the data and the encoder.
         headroom: the value of `TaskMixture.headroom`; False for an evaluation.
         trained_heads: the tasks whose heads a trained model has, from which the recipe starts.
     """

@@ -55,8 +55,8 @@ def test_families_that_read_padding_get_a_note(family):
 
 
 def test_tasks_that_cannot_be_exported_get_a_note():
-    different = "the encoder of FunnelForSequenceClassification is not that of FunnelModel"
-    assert f"topic: cannot be exported to a stock class: {different}" in trial(build_family_config("funnel"))
+    different = "CanineForSequenceClassification computes other logits than the model"
+    assert f"topic: cannot be exported to a stock class: {different}" in trial(build_family_config("canine"))
 
 
 @pytest.mark.parametrize("family", ["vit", "reformer"])
@@ -176,8 +176,6 @@ def test_plan_and_train_refuse_a_family_that_does_not_run(recipe_of, tmp_path, c
     for command in ("plan", "train"):
         assert "a multitask model with an encoder of the family vit does not run" in fails(capsys, command, recipe)
     assert not list((tmp_path / "run").glob("checkpoint-*"))
-    assert main(["plan", recipe, "--no-model"]) == 0
-    capsys.readouterr()
 
 
 def test_notes_of_the_trial_are_in_the_plan(recipe_of, capsys):
@@ -258,5 +256,5 @@ def test_a_family_works_or_is_refused_in_one_line(family):
 @pytest.mark.timeout(3600)
 def test_every_family_works_or_is_refused_in_one_line():
     found = {family: outcome(family) for family in MODEL_MAPPING_NAMES if family != "vits"}  # speaks, and takes 9 GB
-    assert sum(each == "works" for each in found.values()) >= 30
+    assert sum(each == "works" for each in found.values()) >= 100
     assert sum(not each.startswith("not built") for each in found.values()) >= 100
