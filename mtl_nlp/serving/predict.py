@@ -103,8 +103,11 @@ def _answers(
         inputs = [item for item in block if isinstance(item, Input)]
         answers = iter(_answer_block(pipeline, inputs, batch_size=batch_size, **options))
         for item in block:
-            answer = item if isinstance(item, DataError) else next(answers)
-            yield answer if isinstance(item, DataError) or isinstance(answer, DataError) else (item, answer)
+            if isinstance(item, DataError):
+                yield item
+                continue
+            answer = next(answers)
+            yield answer if isinstance(answer, DataError) else (item, answer)
     raise failure
 
 
