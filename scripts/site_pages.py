@@ -75,7 +75,9 @@ def recipe_page(schema: Mapping[str, Any]) -> str:
     parts = ["# Recipe\n", "`mtl-nlp schema` prints these keys as a JSON schema, with the types of all values.\n"]
     parts += ["## Top level\n", _table(schema)]
     named = {
-        key: inner if isinstance(inner := value.get("additionalProperties"), dict) and "$ref" in inner else value
+        key: inner
+        if isinstance(inner := value.get("additionalProperties"), dict) and {"$ref", "anyOf"} & {*inner}
+        else value
         for key, value in schema["properties"].items()
     }
     for key, value in named.items():

@@ -19,9 +19,10 @@ class Ragged(Sequence[np.ndarray]):
             offset may be greater than zero, as in a slice of an Arrow column.
 
     Examples:
+        >>> from mtl_nlp.modeling.ragged_multitask import Ragged
         >>> ragged = Ragged.of([[3, 4], [], [5]])
-        >>> ragged.values, ragged.sizes
-        (array([3, 4, 5]), array([2, 0, 1]))
+        >>> ragged.values.tolist(), ragged.sizes.tolist()
+        ([3, 4, 5], [2, 0, 1])
     """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
