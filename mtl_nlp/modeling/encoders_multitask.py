@@ -104,9 +104,9 @@ def reads_left_context(text_config: PreTrainedConfig) -> bool:
 def has_global_attention(text_config: PreTrainedConfig) -> bool:
     """Return whether the family can give single sub-words global attention, see `encoder_inputs`."""
     model_class = MODEL_MAPPING.get(type(text_config), None)
-    return (
-        isinstance(model_class, type) and "global_attention_mask" in inspect.signature(model_class.forward).parameters
-    )
+    if model_class is None or isinstance(model_class, tuple):
+        return False
+    return "global_attention_mask" in inspect.signature(model_class.forward).parameters
 
 
 def default_pooling(text_config: PreTrainedConfig) -> str:
@@ -149,6 +149,7 @@ def _encodes_texts(text_config: PreTrainedConfig) -> bool:
 def _no_pooler(text_config: PreTrainedConfig) -> dict[str, bool]:
     """Return the argument that builds the encoder without a pooler, if the family has one: the heads have poolers."""
     model_class = MODEL_MAPPING.get(type(text_config), None)
-    if isinstance(model_class, type) and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
-        return {"add_pooling_layer": False}
-    return {}
+    if model_class is None or isinstance(model_class, tuple):  # Funnel has a class with and one without a decoder
+        return {}
+    has_option = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if has_option else {}

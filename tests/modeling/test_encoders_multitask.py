@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from families import TEXTS, WORDS, a_family_batch, build_family, build_family_config, measure
+from peft import LoraConfig
+from toys import liven_adapters
 from transformers import AutoModel, BertGenerationConfig, Gemma3TextConfig, GPTNeoXConfig
+from transformers.pytorch_utils import Conv1D
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification
+from mtl_nlp.modeling.adapters_multitask import routed_layers
 from mtl_nlp.modeling.encoders_multitask import build_encoder, default_pooling, reads_left_context
 from mtl_nlp.modeling.heads_multitask import fit_to_encoder, pool, stock_class_problem
 
@@ -40,6 +44,16 @@ def test_layers_that_no_head_reads_are_saved_and_not_trained(family, tmp_path):
     loaded = MultitaskModel.from_pretrained(tmp_path)
     assert unread.isdisjoint(name for name, _ in loaded.named_parameters())
     assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_adapters_of_transposed_layers_can_be_merged():
+    model, batch = build_family("gpt2"), a_family_batch()
+    model.add_adapter(LoraConfig(r=2), "texts")
+    assert {type(layer.get_base_layer()) for layer in routed_layers(model.encoder).values()} == {Conv1D}
+    liven_adapters(model)
+    merged = model.merge_and_unload("texts")
+    assert not torch.allclose(model(**batch).logits["texts"], build_family("gpt2")(**batch).logits["texts"])
+    torch.testing.assert_close(merged(**batch).logits["texts"], model(**batch).logits["texts"], rtol=0, atol=1e-4)
 
 
 def test_options_decide_whether_a_family_reads_only_the_left():
