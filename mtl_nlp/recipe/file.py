@@ -62,20 +62,34 @@ def parse_yaml(text: str) -> dict[str, Any]:
         data = load_yaml(text)
     except yaml.MarkedYAMLError as error:
         # The complete message quotes the line, which may hold a secret, and `problem` quotes aliases and tags.
-        problem = _QUOTED.sub("…", str(error.problem))
-        where = "" if error.problem_mark is None else f" in line {error.problem_mark.line + 1}"
-        advice = " (indent with spaces instead of tabs)" if "'\\t'" in problem else ""
-        raise ValueError(f"is not valid YAML: {problem}{advice}{where}.") from None
+        problem, mark = _QUOTED.sub("…", str(error.problem)), error.problem_mark
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        lines = [] if mark is None else text.splitlines()[mark.line : mark.line + 1]
+        raise ValueError(f"is not valid YAML: {problem}{_advice(str(error.problem), lines)}{where}.") from None
     except (
         yaml.YAMLError,
         ValueError,
         RecursionError,
-    ) as error:  # ValueError: a tag that does not fit its value, such as `!!int x`
+    ) as error:  # ValueError: a tag of a different type than its value
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")
     _check_values(data)
     return data
+
+
+def _advice(problem: str, lines: list[str]) -> str:
+    """Return a remedy for a frequent problem; empty for any other.
+
+    Args:
+        problem: the problem that PyYAML names.
+        lines: the line with the problem, if it is known.
+    """
+    if "'\\t'" in problem:
+        return " (indent with spaces instead of tabs)"
+    if problem.startswith("expected ',' or") and any("${" in line for line in lines):
+        return " (a variable inside {} or [] needs quotes)"
+    return ""
 
 
 def _check_values(data: Any) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, IntervalStrategy, TrainerCallback
-from transformers.trainer_callback import CallbackHandler, TrainerControl, TrainerState
+from transformers.trainer_callback import CallbackHandler, ExportableState, TrainerControl, TrainerState
 
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -46,7 +46,10 @@ class CurrentArguments(TrainerCallback):
             key = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
             best = (entry for entry in state.log_history if entry.get("step") == state.best_global_step)
             state.best_metric = next((entry[key] for entry in best if entry.get(key) is not None), state.best_metric)
+        saved = cast("dict[str, Any]", state.stateful_callbacks)
         for callback in self.handler.callbacks:
+            if isinstance(callback, ExportableState):  # Trainer fails to save a callback that the checkpoint lacks
+                saved.setdefault(type(callback).__name__, callback.state())
             if isinstance(callback, EarlyStoppingCallback) and args.early_stopping_patience is not None:
                 callback.early_stopping_patience = args.early_stopping_patience
 

@@ -82,6 +82,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         ("a: !!int x", "is not valid YAML"),
         ("encoder: x\nencoder: y", r"is not valid YAML: the key `encoder` of line 1 is given again in line 2\.$"),
         ("a:\n\tb: 1", r"\(indent with spaces instead of tabs\) in line 2\.$"),
+        ("a: {b: ${X:-1}}", r"\(a variable inside \{\} or \[\] needs quotes\) in line 1\.$"),
         ("a: 1\n---\na: 2", r"is not valid YAML: but found another document in line 2\.$"),
     ],
 )

@@ -111,7 +111,7 @@ def test_checkpoint_at_the_end_of_an_epoch_has_the_evaluation_of_the_epoch(train
 @pytest.mark.parametrize(("metric", "best"), [("loss", 0.3), ("eval_mtl_score", 0.8), ("pos_accuracy", 0.3)])
 def test_a_resumed_run_compares_values_of_its_current_metric(trainer_of, disjoint, metric, best):
     settings = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
-    trainer = trainer_of(disjoint, disjoint, metric_for_best_model=metric, **settings)
+    trainer = trainer_of(disjoint, disjoint, metric_for_best_model=metric, early_stopping_patience=2, **settings)
     history = [
         {"step": 1, "eval_loss": 0.4},
         {"step": 2, "loss": 1.0},
@@ -120,3 +120,4 @@ def test_a_resumed_run_compares_values_of_its_current_metric(trainer_of, disjoin
     state = TrainerState(best_global_step=2, best_metric=0.3, log_history=history, max_steps=4)
     CurrentArguments(trainer.callback_handler).on_train_begin(trainer.args, state, trainer.control)
     assert state.best_metric == best
+    assert "EarlyStoppingCallback" in state.stateful_callbacks  # the checkpoint had no patience
