@@ -19,7 +19,7 @@ from typing import Any
 
 from mtl_nlp.data.opening import has_several_files, opened, undecodable
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.messages import conceal, did_you_mean, one_line
 
 _OPTIONS = {"sep", "delimiter", "names", "column_names", "quotechar", "quoting", "escapechar", "doublequote"} | {
     *("skipinitialspace", "encoding", "encoding_errors", "index_col", "decimal", "float_precision", "chunksize"),
@@ -165,7 +165,7 @@ def _check_file(
         raise DataError(f"{path}: the file is empty.")
     _check_header(path, header, options, wanted)
     notes = [
-        f"{name}: {path} has several columns {column!r}; the first one is used"
+        f"{name}: {conceal(path)} has several columns {column!r}; the first one is used"
         for column in dict.fromkeys(wanted)
         if header.count(column) > 1
     ]
@@ -203,7 +203,7 @@ class _Lines:
 
 
 def _notes_on_rows(name: str, path: str, short: _Lines, long: _Lines) -> list[str]:
-    notes = []
+    notes, path = [], conceal(path)
     if short.count:
         notes.append(
             f"{name}: {short.count} rows of {path} have fewer fields than there are columns (the first in line "
