@@ -119,6 +119,6 @@ def best_threshold(scores: Sequence[float], is_positive: Sequence[bool]) -> floa
 
 
 def is_finite_number(value: Any) -> bool:
-    """Return whether a value is a finite number. A boolean and an integer that no float can hold are none."""
+    """Return whether a value is a finite number. A boolean does not count, nor does an integer beyond every float."""
     # A comparison, since `math.isfinite` fails for such an integer.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
