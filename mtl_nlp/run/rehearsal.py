@@ -117,13 +117,15 @@ def _without_memory(model: MultitaskModel) -> MultitaskModel:
 
 
 @contextlib.contextmanager
-def failures_reported(trainer: MultitaskTrainer, run: Run, folder: Path) -> Iterator[None]:
+def failures_reported(trainer: MultitaskTrainer, run: Run, folder: Path, *, is_resumed: bool = False) -> Iterator[None]:
     """Turn an error of the libraries in training into an error for users, unless the recipe runs code of its own.
 
     Args:
         trainer: the trainer.
         run: the run.
         folder: the folder of the run.
+        is_resumed: whether the run resumes. The trainer checks the files of its checkpoint, and an error that no check
+            has found is not one of the arguments.
 
     Raises:
         RecipeError: if the training fails before the end of its first step.
@@ -134,7 +136,7 @@ def failures_reported(trainer: MultitaskTrainer, run: Run, folder: Path) -> Iter
         yield
     except REFUSALS as error:
         # The command line reports errors of files itself, such as a closed pipe.
-        if isinstance(error, MtlNlpError | OSError) or run.recipe.own_code:
+        if isinstance(error, MtlNlpError | OSError) or run.recipe.own_code or is_resumed:
             raise
         if trainer.state.global_step == before:
             raise refused(error) from error

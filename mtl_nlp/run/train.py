@@ -107,7 +107,7 @@ def train(
         if checkpoint is None and is_first:
             with writing_to(folder):
                 remove_checkpoints(folder)
-        with watch(trainer), failures_reported(trainer, run, folder):
+        with watch(trainer), failures_reported(trainer, run, folder, is_resumed=checkpoint is not None):
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint.path))
         if trainer.is_stopped:
             raise RunError(f"{folder}: training was stopped before its end. {describe_last_checkpoint(folder)}")

@@ -108,6 +108,8 @@ def test_an_error_in_training_is_one_line_except_from_own_code(run):
     with later, failures_reported(trainer, run, folder):
         trainer.state.global_step = 1
         raise RuntimeError("bad")
+    with pytest.raises(KeyError), failures_reported(trainer, run, folder, is_resumed=True):
+        raise KeyError("x")
     own = dataclasses.replace(run, recipe=run.recipe.model_copy())
     own.recipe._own_code = {"mine": "sha"}
     with pytest.raises(KeyError), failures_reported(trainer, own, folder):
