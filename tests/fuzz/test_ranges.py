@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from originals import recipe as plain_recipe
@@ -51,7 +51,7 @@ def kinds_in(annotation: Any) -> Iterator[type]:
     """Yield the classes in a type, such as `dict` and `int` for `dict[str, int] | None`."""
     if isinstance(annotation, type):
         yield annotation
-    for part in (getattr(annotation, "__origin__", None), *get_args(annotation)):
+    for part in (get_origin(annotation), *get_args(annotation)):
         if part is not None and part is not annotation:
             yield from kinds_in(part)
 
