@@ -52,13 +52,10 @@ def init(options: argparse.Namespace) -> None:
     print(conceal(f"The recipe is in {options.output}. Check its comments, then: mtl-nlp train {options.output}"))
     if not options.no_plan:
         print("", flush=True)
-        from mtl_nlp.cli.training import plan
+        from mtl_nlp.cli.training import print_plan
+        from mtl_nlp.recipe.schema import Recipe
 
-        plan(
-            argparse.Namespace(
-                recipe=options.output, set=[], from_model=None, debug=options.debug, allow_code=False, no_model=False
-            )
-        )
+        print_plan(Recipe.load(options.output), tries_model=True)
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -81,7 +81,16 @@ def add_commands(commands: Any) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Check a recipe, load its data and encoder, and print a description of the training."""
-    recipe = _training_recipe(options)
+    print_plan(_training_recipe(options), tries_model=not options.no_model)
+
+
+def print_plan(recipe: Recipe, *, tries_model: bool) -> None:
+    """Load the data and the encoder of a recipe, and print a description of the training.
+
+    Args:
+        recipe: the recipe.
+        tries_model: whether to try a small model, and to print the losses with which the tasks start.
+    """
     quiet_libraries()
     from mtl_nlp.run.arguments import training_arguments
     from mtl_nlp.run.build import check_splits
@@ -91,13 +100,13 @@ def plan(options: argparse.Namespace) -> None:
 
     arguments = training_arguments(recipe)
     run = prepare(recipe)
-    if not options.no_model:
+    if tries_model:
         run.try_model()
     text = describe_plan(run, arguments)
     if arguments.process_index == 0:
         print(text, flush=True)
     check_splits(run, arguments)
-    if arguments.process_index == 0 and not options.no_model:
+    if arguments.process_index == 0 and tries_model:
         print("\n" + describe_first_losses(run, first_losses(run)))
 
 

@@ -66,12 +66,12 @@ class MultitaskDataCollator:
             weights = np.ones(len(features), dtype=np.float32)
             weights[columns[WEIGHT].rows] = columns[WEIGHT].values
             batch["weights"] = torch.from_numpy(weights)
-        positions = Ragged.of(columns["positions"].values)
+        positions = columns.get("positions", _NO_ROWS)
         batch["rows"], batch["labels"] = {}, {}
         for name, task in self.tasks.items():
             column = columns.get(LABEL_PREFIX + name, _NO_ROWS)
             rows, targets = column.rows, column.values
-            of_rows = positions if len(rows) == len(features) else positions.take(rows)
+            of_rows = Ragged.of(positions.values).take(np.searchsorted(positions.rows, rows))
             batch["rows"][name] = torch.from_numpy(rows)
             batch["labels"][name] = torch.from_numpy(task.kind.pad(targets, of_rows, length))
         return batch

@@ -43,7 +43,7 @@ def word(number: str, form: str, tag: str = "X") -> str:
         "-DOCSTART-\tO\n\nAda\tB-PER\nruns\tO\n\nHi\tO\n",
         "-DOCSTART- -X- -X- O\nAda\tB-PER\nruns\tO\n-DOCSTART-\nHi\tO\n",
         "Ada\tB-PER\rruns\tO\r\rHi\tO\r",
-        gzip.compress(b"Ada\tB-PER\nruns\tO\n\nHi\tO\n"),
+        gzip.compress(b"Ada\tB-PER\nruns\tO\n\nHi\tO\n", mtime=0),
         lzma.compress(b"Ada\tB-PER\rruns\tO\r\rHi\tO\r"),
     ],
     ids=[

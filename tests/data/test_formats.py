@@ -144,7 +144,7 @@ def test_column_file_is_cached_until_it_changes(tmp_path):
 def test_ending_of_a_file_is_its_format(tmp_path, file, lines, options):
     write(tmp_path / file, *lines)
     if file.endswith(".gz"):
-        (tmp_path / file).write_bytes(gzip.compress((tmp_path / file).read_bytes()))
+        (tmp_path / file).write_bytes(gzip.compress((tmp_path / file).read_bytes(), mtime=0))
     loaded = load(tmp_path, {"text": "text"}, {"topic": "y"}, **{"path": file, **options})
     assert rows_of(loaded) == [{"text": "one", "label:topic": "x", "repaired": 0}]
     Dataset.from_list([{"text": "one", "y": "x"}]).to_parquet(tmp_path / "a.parquet")
@@ -154,7 +154,7 @@ def test_ending_of_a_file_is_its_format(tmp_path, file, lines, options):
 def test_endings_of_column_files(tmp_path):
     line = "1\tAda\tada\tPROPN" + "\t_" * 6
     write(tmp_path / "a.conllu", line)
-    (tmp_path / "b.conllu.gz").write_bytes(gzip.compress(f"{line}\n".encode()))
+    (tmp_path / "b.conllu.gz").write_bytes(gzip.compress(f"{line}\n".encode(), mtime=0))
     for file in ("train.txt", "train.conll"):
         write(tmp_path / file, "Ada PROPN")
     for path, columns in (

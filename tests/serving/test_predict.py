@@ -145,7 +145,7 @@ def test_answers_before_and_after_a_bad_line_are_written_and_it_is_refused_unles
 
 
 def test_answers_before_the_end_of_a_damaged_file_are_written(answer, tmp_path):
-    content = gzip.compress("".join(f"text {number * 7919}\n" for number in range(3000)).encode())
+    content = gzip.compress("".join(f"text {number * 7919}\n" for number in range(3000)).encode(), mtime=0)
     (tmp_path / "a.txt.gz").write_bytes(content[: len(content) // 20])
     target = io.StringIO()
     with pytest.raises(DataError, match=r"a\.txt\.gz"):
