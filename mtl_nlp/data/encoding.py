@@ -92,10 +92,9 @@ class EncodedDataset(Shown):
     @property
     def feeds(self) -> tuple[str, ...]:
         """The tasks that the split has labels for, in at least one row."""
-        columns = self.windows.data
-        return tuple(
-            task for task in self.references if columns.column(LABEL_PREFIX + task).null_count < columns.num_rows
-        )
+        data = self.windows.data
+        labelled = {name for name in data.column_names if data.column(name).null_count < data.num_rows}
+        return tuple(task for task in self.references if LABEL_PREFIX + task in labelled)
 
     @property
     def num_windows(self) -> int:

@@ -42,7 +42,11 @@ def test_compressed_files_are_read_whatever_their_names_say(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.gz", gzip.compress(b"text" * 99, mtime=0)[:-9], r"a\.gz: the compressed file is damaged: .*Copy the file again\.$"),
+        (
+            "a.gz",
+            gzip.compress(b"text" * 99, mtime=0)[:-9],
+            r"a\.gz: the compressed file is damaged: .*Copy the file again\.$",
+        ),
         ("a.xz", lzma.compress(b"text" * 99)[:-9], "a.xz: the compressed file is damaged"),
         ("a.gz", b"text", r"a\.gz: the file is not compressed, although its name ends in \.gz"),
         ("a.zip", archive(a="1", b="2"), r"a\.zip: expected an archive of one file\. Found 2 files\."),
