@@ -49,7 +49,8 @@ class MultitaskDataCollator:
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of rows with the columns of [`EncodedDataset`]'s windows."""
-        columns = columns_of(features)
+        labels = {LABEL_PREFIX + name for name in self.tasks}
+        columns = columns_of(features, {"input_ids", "token_type_ids", "positions", WEIGHT} | labels)
         input_ids = Ragged.of(columns["input_ids"].values)
         length = int(input_ids.sizes.max())
         if self.pad_to_multiple_of is not None:
@@ -115,7 +116,7 @@ class WithSources:
     def __call__(self, features: Sequence[dict[str, Any]]) -> SourcedBatch:
         sources = features.sources if isinstance(features, Rows) else [feature[SOURCE] for feature in features]
         drawn = np.bincount(sources, minlength=self.datasets).tolist()
-        return SourcedBatch(checked_batch(self.collator(features)), drawn)
+        return SourcedBatch(checked_batch(self.collator(_rows_for(self.collator, features))), drawn)
 
 
 class WithFeatures:
@@ -125,7 +126,12 @@ class WithFeatures:
         self.collator = collator
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
-        return features, checked_batch(self.collator(features))
+        return features, checked_batch(self.collator(_rows_for(self.collator, features)))
+
+
+def _rows_for(collator: Callable[[Any], Any], rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """Return rows as a collator expects them: as a list of dicts, which a user's own collator may change."""
+    return rows if type(collator) is MultitaskDataCollator else [*rows]
 
 
 def checked_batch(batch: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from typing import Any, NamedTuple, overload
 
@@ -15,7 +15,7 @@ from mtl_nlp.modeling.ragged_multitask import Ragged
 SOURCE = "source"
 """The column of a mixture's rows with the number of the row's dataset."""
 
-_COPIED_BYTES = 256 * 2**20
+_COPIED_BYTES = 64 * 2**20
 """The size up to which the chunks of a table are copied to one chunk, from which a batch is gathered at once."""
 
 
@@ -37,11 +37,12 @@ class _Chunk:
     def __init__(self, batch: pa.RecordBatch) -> None:
         self.columns = {name: _as_arrays(batch.column(name)) for name in batch.schema.names}
 
-    def read(self, indices: np.ndarray) -> dict[str, Column]:
-        """Return the columns of the rows at some indices."""
+    def read(self, indices: np.ndarray, names: Set[str]) -> dict[str, Column]:
+        """Return the named columns, as far as they exist, of the rows at some indices."""
         found = {}
         every = np.arange(len(indices))
-        for name, (values, valid) in self.columns.items():
+        for name in names & self.columns.keys():
+            values, valid = self.columns[name]
             rows = every if valid is None else np.flatnonzero(valid[indices])
             chosen = indices if valid is None else indices[rows]
             found[name] = Column(rows, values.take(chosen))
@@ -102,17 +103,17 @@ class FlatRows:
         indices = self.dataset._indices
         return None if indices is None else indices.column(0).to_numpy()
 
-    def read(self, indices: np.ndarray) -> dict[str, Column]:
-        """Return the columns of the rows at some indices, shape (rows,)."""
+    def read(self, indices: np.ndarray, names: Set[str]) -> dict[str, Column]:
+        """Return the named columns, as far as they exist, of the rows at some indices, shape (rows,)."""
         places = indices if self._order is None else self._order[indices]
         if len(self._chunks) == 1:
-            return self._chunks[0].read(places)
+            return self._chunks[0].read(places, names)
         which = np.searchsorted(self._ends, places, side="right")
         parts = []
         for number in np.unique(which):
             slots = np.flatnonzero(which == number)
             start = self._ends[number - 1] if number else 0
-            parts.append((slots, self._chunks[number].read(places[slots] - start)))
+            parts.append((slots, self._chunks[number].read(places[slots] - start, names)))
         return _merged(parts)
 
 
@@ -129,6 +130,9 @@ class Rows(Sequence[dict[str, Any]]):
         self._datasets = datasets
         self.sources = sources
         self.indices = indices
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, ([*self],)  # a worker sends the rows instead of their datasets
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -155,10 +159,11 @@ class Rows(Sequence[dict[str, Any]]):
                 rows[slot] = {**dict(zip(fetched, values, strict=True)), SOURCE: number}
         return rows
 
-    @cached_property
-    def columns(self) -> dict[str, Column]:
-        """The columns of the datasets."""
-        return _merged([(slots, self._datasets[number].read(self.indices[slots])) for number, slots in self._parts()])
+    def read(self, names: Set[str]) -> dict[str, Column]:
+        """Return the named columns that a dataset of the rows has."""
+        return _merged(
+            [(slots, self._datasets[number].read(self.indices[slots], names)) for number, slots in self._parts()]
+        )
 
     def _parts(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the number of each dataset with rows, and the places of these rows."""
@@ -166,23 +171,20 @@ class Rows(Sequence[dict[str, Any]]):
             yield number, np.flatnonzero(self.sources == number)
 
 
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """Return rows, which may be dicts, as columns. A value of None is a missing value."""
+def columns_of(rows: Sequence[Mapping[str, Any]], names: Set[str]) -> dict[str, Column]:
+    """Return the named columns of rows, which may be dicts. A value of None is a missing value."""
     if isinstance(rows, Rows):
-        return rows.columns
+        return rows.read(names)
     columns = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
+    for name in names & {name for row in rows for name in row}:
         present = [number for number, row in enumerate(rows) if row.get(name) is not None]
-        values = [rows[number][name] for number in present]
-        of_lists = bool(values) and not isinstance(values[0], int | float)
-        dtype = np.float64 if any(isinstance(value, float) for value in _numbers(values, of_lists)) else np.int64
-        array = Ragged.of(values, dtype) if of_lists else np.array(values, dtype=dtype)
-        columns[name] = Column(np.array(present, dtype=np.int64), array)
+        arrays = [np.asarray(rows[number][name]) for number in present]
+        # An empty list would make integers floats.
+        dtype = np.result_type(np.int64, *(array.dtype for array in arrays if array.size))
+        is_list = any(array.ndim for array in arrays)
+        values = Ragged.of(arrays, dtype) if is_list else np.array(arrays, dtype=dtype)
+        columns[name] = Column(np.array(present, dtype=np.int64), values)
     return columns
-
-
-def _numbers(values: Sequence[Any], of_lists: bool) -> Iterator[float]:
-    return (number for value in values for number in value) if of_lists else iter(values)
 
 
 def _merged(parts: Sequence[tuple[np.ndarray, dict[str, Column]]]) -> dict[str, Column]:

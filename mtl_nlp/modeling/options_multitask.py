@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Final
 
 import numpy as np
 
+from .hints_multitask import hint
 from .text_kinds_multitask import THRESHOLD
 
 BALANCED: Final = "balanced"
@@ -75,9 +75,8 @@ def weights_option(
         raise ValueError(f"Task {task!r}: `{key}` should be {rule}. Found {value!r:.80}.")
     found = {str(label): float(each) for label, each in value.items()}
     if labels and (unknown := next((label for label in found if label not in labels), None)) is not None:
-        nearest = get_close_matches(unknown, labels, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"Task {task!r}: `{key}` should name labels of the task. Found {unknown!r:.80}. Did you mean {nearest!r}?"
+            f"Task {task!r}: `{key}` should name labels of the task. Found {unknown!r:.80}. {hint(unknown, labels)}"
         )
     return found
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
 from typing import Any, overload
 
 import numpy as np
@@ -30,14 +29,13 @@ class Ragged(Sequence[np.ndarray]):
         self._offsets = offsets
 
     @classmethod
-    def of(cls, sequences: Sequence[Iterable[float]] | np.ndarray, dtype: Any = np.int64) -> Ragged:
+    def of(cls, sequences: Sequence[Any] | np.ndarray, dtype: Any = np.int64) -> Ragged:
         """Return sequences of numbers in one array; a [`Ragged`] stays as it is."""
         if isinstance(sequences, Ragged):
             return sequences
-        lists = [list(sequence) for sequence in sequences]
-        sizes = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        return cls(np.fromiter(chain.from_iterable(lists), dtype=dtype, count=offsets[-1]), offsets)
+        arrays = [np.asarray(sequence, dtype=dtype) for sequence in sequences]
+        offsets = np.cumsum([0, *map(len, arrays)])
+        return cls(np.concatenate([np.empty(0, dtype=dtype), *arrays]), offsets)
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:

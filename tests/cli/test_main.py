@@ -99,13 +99,13 @@ def test_a_missing_recipe_is_refused_in_one_line(capsys):
     ("file", "content", "task", "message"),
     [
         ("a.jsonl", '{"tokens": ["a", "b"], "y": ["X"]}', "token-classification", "row 0, column 'y': 2 tokens but 1"),
-        ("a.jsonl", "", "token-classification", "a file is empty"),
+        ("a.jsonl", "", "token-classification", "the file is empty"),
         ("a.jsonl", '{"tokens": ["a"], "z": 1}', "regression", "no column 'y' (for t). Valid: tokens, z"),
         ("a.jsonl", '{"tokens": ["a"], "y": [1]}', "token-classification", "expected a list of label names"),
         ("a.jsonl", '{"tokens": ["a"], "y": "x"}', "regression", "expected a finite number; found 'x'"),
-        ("a.jsonl", '{"tokens": ["a"], "y": NaN}', "regression", "expected a finite number; found nan"),
+        ("a.jsonl", '{"tokens": ["a"], "y": NaN}', "regression", "no training row of d has a label"),
         ("a.jsonl", '{"tokens": ["a"], "y": null}', "regression", "no training row of d has a label"),
-        ("a.jsonl", '{"tokens": ["a"', "regression", "datasets.d: cannot be read"),
+        ("a.jsonl", '{"tokens": ["a"', "regression", "a.jsonl, line 1: not valid JSON"),
         ("a.conll", "a X\nb", "token-classification", "a.conll, line 2: expected 2 columns"),
         ("a.conll", "", "token-classification", "the split has no rows"),
     ],
@@ -143,9 +143,13 @@ def test_truncated_weights_are_refused_in_one_line(trained, tmp_path, capsys):
         ('{"text": 3}\n', 'line 1: "text" should be a string'),
     ],
 )
-def test_a_bad_input_line_is_refused_in_one_line(trained, tmp_path, capsys, content, message):
+def test_a_bad_input_line_is_named_and_the_other_lines_are_answered(trained, tmp_path, capsys, content, message):
     source = write(tmp_path / "a.jsonl", content)
-    assert message in fails(capsys, "predict", str(trained / "run"), source)
+    assert main(["predict", str(trained / "run"), source]) == 2
+    named, answered, error = capsys.readouterr().err.splitlines()[-3:]
+    assert message in named
+    assert answered == f"{content.count(chr(10)) - 1} texts answered."
+    assert error.endswith(f"1 of {content.count(chr(10))} texts have no answer.")
 
 
 def test_missing_files_are_refused_in_one_line(trained, tmp_path, capsys):

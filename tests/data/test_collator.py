@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 
 from mtl_nlp.data.collator import SOURCE, MultitaskDataCollator, WithFeatures, WithSources, checked_batch
+from mtl_nlp.data.rows import FlatRows
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
 from mtl_nlp.modeling.tasks_multitask import task_from_dict
@@ -120,3 +122,17 @@ def test_batch_has_weights_if_a_row_has_one(collator):
     assert "weights" not in collator([row(4, topic=1)])
     batch = collator([row(4, topic=1), {**row(3, score=0.5), "weight": 2.5}])
     assert (batch["weights"].tolist(), batch["weights"].dtype) == ([1.0, 2.5], torch.float32)
+
+
+def test_own_collator_gets_a_list_of_rows_that_it_may_change(collator):
+    class Masking(MultitaskDataCollator):
+        def __call__(self, features):
+            assert isinstance(features, list)
+            for feature in features:
+                feature["input_ids"] = [9] * len(feature["input_ids"])
+            return super().__call__(features)
+
+    split = Dataset.from_list([row(4, topic=1), row(6, topic=0)])
+    rows = FlatRows(split).__getitems__([0, 1])
+    masking = Masking(collator.tokenizer, collator.tasks)
+    assert set(WithSources(masking, 1)(rows)["input_ids"][1].tolist()) == {9}

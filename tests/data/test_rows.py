@@ -21,6 +21,8 @@ FEATURES = Features(
     }
 )
 
+NAMES = set(FEATURES)
+
 
 def dataset(number: int, start: int = 0) -> Dataset:
     """Return rows of different lengths, every third without a label."""
@@ -62,41 +64,55 @@ def test_columns_are_those_of_the_dicts(monkeypatch, copied_bytes):
     for indices in ([0, 14, 3, 3, 6, 11], [4], list(range(15))):
         rows = flat.__getitems__(indices)
         assert [row["length"] for row in rows] == [flat[index]["length"] for index in indices]
-        assert plain(rows.columns) == expected(list(rows))
+        assert plain(rows.read(NAMES)) == expected(list(rows))
         without_source = [{k: v for k, v in row.items() if k != "source"} for row in rows]
-        assert plain(columns_of(without_source)) == plain(rows.columns)
+        assert plain(columns_of(without_source, NAMES)) == plain(rows.read(NAMES))
 
 
 def test_selected_rows_are_read_at_their_places():
     selected = dataset(10).select([7, 2, 5])
     rows = FlatRows(selected).__getitems__([2, 0])
-    assert plain(rows.columns) == expected([selected[2], selected[0]])
+    assert plain(rows.read(NAMES)) == expected([selected[2], selected[0]])
 
 
 def test_rows_of_several_datasets_keep_their_order():
     datasets = {0: FlatRows(dataset(6)), 1: FlatRows(dataset(4, 20).remove_columns("label:topic"))}
     rows = Rows(datasets, np.array([1, 0, 1, 0]), np.array([3, 1, 0, 5]))
     assert [row["source"] for row in rows] == [1, 0, 1, 0]
-    assert plain(rows.columns) == expected(list(rows))
-    assert rows.columns["label:topic"].rows.tolist() == [1, 3]
+    assert plain(rows.read(NAMES)) == expected(list(rows))
+    assert rows.read(NAMES)["label:topic"].rows.tolist() == [1, 3]
 
 
 def test_a_column_without_any_value_is_empty():
     rows = FlatRows(dataset(4)).__getitems__([0, 3])
-    assert rows.columns["label:topic"].rows.tolist() == []
-    assert columns_of([dict(row) for row in rows])["label:topic"].rows.tolist() == []
+    assert rows.read(NAMES)["label:topic"].rows.tolist() == []
+    assert columns_of([dict(row) for row in rows], NAMES)["label:topic"].rows.tolist() == []
 
 
 def test_a_worker_gets_the_dataset_without_arrays():
     flat = FlatRows(dataset(6))
-    wanted = plain(flat.__getitems__([5, 1]).columns)
+    wanted = plain(flat.__getitems__([5, 1]).read(NAMES))
     copied = pickle.loads(pickle.dumps(flat))
     assert "_chunks" not in vars(copied)
-    assert plain(copied.__getitems__([5, 1]).columns) == wanted
+    assert plain(copied.__getitems__([5, 1]).read(NAMES)) == wanted
 
 
 def test_lists_of_floats_stay_floats():
-    columns = columns_of([{"label:tags": [0.0, 1.0]}, {"label:tags": None}, {"label:tags": [0.5, 0.0]}])
+    rows = [{"label:tags": [0.0, 1.0]}, {"label:tags": None}, {"label:tags": [0.5, 0.0]}]
+    columns = columns_of(rows, {"label:tags"})
     values = columns["label:tags"].values
     assert isinstance(values, Ragged) and values.values.tolist() == [0.0, 1.0, 0.5, 0.0]
     assert columns["label:tags"].rows.tolist() == [0, 2]
+
+
+def test_numbers_of_numpy_and_columns_that_are_not_asked_for_are_accepted():
+    rows = [{"label:topic": np.int64(1), "text": "hello", "input_ids": np.array([4, 5])}, {"input_ids": []}]
+    columns = columns_of(rows, {"label:topic", "input_ids"})
+    assert plain(columns) == {"label:topic": {0: 1}, "input_ids": {0: [4, 5], 1: []}}
+    assert columns["input_ids"].values.values.dtype == np.int64
+
+
+def test_a_worker_sends_rows_without_their_datasets():
+    rows = FlatRows(dataset(500)).__getitems__([3, 1])
+    sent = pickle.dumps(rows)
+    assert len(sent) < 1000 and pickle.loads(sent) == [*rows]

@@ -228,7 +228,7 @@ def test_tasks_scores_and_training_are_tables(card):
         ["topic", "text-classification, pooling mean", "news, sport"],
     ]
     assert tasks[3][2].endswith("t198, t199 and 3 more")
-    assert tasks[4] == ["score", "regression, pooling cls, normalize True", "a number"]
+    assert tasks[4] == ["score", "regression, normalize True", "a number"]
     scores = table_of(card, "Scores")
     assert scores[0] == ["task", "test score", "value"]
     assert ["score", "pearson", "-0.5000"] in scores

@@ -40,6 +40,7 @@ CODE = {
     "label_kinds_multitask.py",
     "layers_multitask.py",
     "lora_multitask.py",
+    "ragged_multitask.py",
     "loss_multitask.py",
     "modeling_multitask.py",
     "options_multitask.py",

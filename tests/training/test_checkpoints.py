@@ -327,7 +327,6 @@ def resume(folder: Path, *overrides: str) -> int:
         (["adapters.tasks=all"], "model: its adapters were pos, ner and are now pos, ner, topic."),
         (["adapters.tasks=[ner, pos]"], "model: its adapters were pos, ner and are now ner, pos."),
         (["adapters.shared=true"], "model: its adapters were pos, ner and are now shared, pos, ner."),
-        (["adapters=null"], "model: its adapters were pos, ner and are now none."),
         (["freeze=[topic]"], "optimizer: freeze (was not given, is ['topic']). Set it back"),
         (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is False). Set"),
         (

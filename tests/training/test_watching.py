@@ -73,7 +73,7 @@ def test_learning_rate_that_is_too_high_ends_the_command(recipe, tmp_path, capsy
     overrides = ["--set", f"training.learning_rate={rate}"]
     assert main(["train", write(tmp_path / "recipe.yaml", recipe), *overrides]) == (1 if rate == "1e30" else 2)
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "Training has diverged" in line if rate == "1e30" else "`learning_rate` should be" in line
+    assert "Training has diverged" in line if rate == "1e30" else "training.learning_rate: should be" in line
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
