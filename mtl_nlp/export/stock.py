@@ -125,7 +125,7 @@ def export_stock(
     """
     stock = stock_model(model, task_name)
     tokenizer = copy.deepcopy(tokenizer)
-    if model.heads_by_task[task_name].own_pooling == "last":
+    if model.heads_by_task[task_name].stock_pooling == "last":
         _read_the_last_sub_word(stock, tokenizer)
     limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
     if limit is not None:  # the only limit that stock pipelines read

@@ -98,6 +98,23 @@ def test_a_head_that_does_not_see_the_text_is_refused(monkeypatch):
         trial(build_config("bert"), TOPIC)
 
 
+def test_a_head_of_the_user_that_ignores_the_text_gets_a_note(monkeypatch):
+    class ReadsFirst(nn.Module):
+        def __init__(self, config, level):
+            super().__init__()
+            self.output = nn.Linear(config.hidden_size, config.num_labels)
+
+        def forward(self, hidden_states, attention_mask):
+            return self.output(hidden_states[:, 0])
+
+    monkeypatch.setitem(HEADS, "reads-first", ReadsFirst)
+    register_head("reads-first")(ReadsFirst)
+    task = dataclasses.replace(TEXTS, head="reads-first")
+    (note,) = trial(build_family_config("gpt2"), task)
+    assert note == "texts: its head does not read the text: different words give the same answer"
+    assert trial(build_config("bert"), task) == []
+
+
 def test_errors_of_the_users_own_code_are_not_hidden(monkeypatch):
     class Fails(nn.Module):
         def __init__(self, config, level):
