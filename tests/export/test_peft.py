@@ -146,6 +146,7 @@ def test_written_base_has_the_labels_of_the_task(as_adapters, by_peft, name):
     assert by_peft[name]["problem_type"] == task.kind.problem_type
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of PEFT
 def test_the_adapter_of_an_untrained_decoder_has_a_base_with_the_padding_id(tmp_path):
     task, tokenizer = TextClassification(name="topic", labels=["a", "b"]), build_tokenizer("wordpiece")
     build_family("gpt2", [task]).encoder.save_pretrained(tmp_path / "plain")
