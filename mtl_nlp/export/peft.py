@@ -15,7 +15,13 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from mtl_nlp.errors import ExportError
-from mtl_nlp.export.stock import check_exportable, export_stock, stock_model
+from mtl_nlp.export.stock import (
+    check_exportable,
+    export_stock,
+    reads_last_sub_word,
+    stock_model,
+    stock_tokenizer,
+)
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors, peft_adapter_name
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
@@ -36,8 +42,8 @@ def export_peft(
         base: the Hub id or folder of the pretrained encoder.
 
     Returns:
-        The base model: `base` if the model's encoder has the same weights as `base`. Otherwise the encoder was trained,
-        and is written to `folder/base`, which is returned.
+        The base model: `base` if the model's encoder has the same weights as `base`, and the configuration of `base`
+        has all that the stock class reads. Otherwise the encoder is written to `folder/base`, which is returned.
 
     Raises:
         ExportError: if the task does not exist or has no adapter, a weight is not finite, or no stock class computes
@@ -49,13 +55,13 @@ def export_peft(
         raise ExportError(f"--task {task_name}: this task has no adapter. Export it with --format transformers.")
     plain = copy.deepcopy(model)
     plain.delete_adapter(model.adapter_names)
-    stock = stock_model(plain, task_name)
+    stock = stock_model(plain, task_name, tokenizer)
     if stock.dtype != model.dtype:
         raise ExportError(
             f"--task {task_name}: {model.dtype} cannot hold numbers with this mean and deviation, and the adapter is "
             f"for a base in this precision. Export the task with --format transformers, which writes float32."
         )
-    if base is None or not _is_base_of(stock, base):
+    if base is None or not _is_base_of(stock, base, needs_padding=reads_last_sub_word(plain, task_name)):
         base = str(folder / "base")
         export_stock(plain, tokenizer, task_name, Path(base))
     prefix = stock.base_model_prefix
@@ -88,7 +94,7 @@ def export_peft(
     adapted.peft_config["default"].base_model_name_or_path = base
     with _silent_about_a_deprecated_name():
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    tokenizer.save_pretrained(folder)
+    stock_tokenizer(plain, task_name, tokenizer).save_pretrained(folder)
     return base
 
 
@@ -110,20 +116,27 @@ def _head_modules(stock: PreTrainedModel) -> list[str]:
     return [name for name in own if name not in {"classifier", "score"}]
 
 
-def _is_base_of(stock: PreTrainedModel, base: str) -> bool:
-    """Return whether a pretrained encoder is bit-equal to the encoder of a stock model."""
+def _is_base_of(stock: PreTrainedModel, base: str, *, needs_padding: bool) -> bool:
+    """Return whether a pretrained encoder is bit-equal to the encoder of a stock model, with the same configuration.
+
+    Args:
+        stock: the stock model.
+        base: the Hub id or folder of the encoder.
+        needs_padding: whether the stock class reads the padding id, which the configurations of decoders often lack.
+    """
     try:
         pretrained = AutoModel.from_pretrained(base, dtype=stock.dtype, trust_remote_code=False)
     except (OSError, ValueError):
         return False
     # PEFT does not store the pooling of ModernBERT's head (first sub-word or mean): it comes from the base's config.
-    poolings = [config.to_dict().get("classifier_pooling") for config in (pretrained.config, stock.config)]
+    read = ["classifier_pooling", *(["pad_token_id"] if needs_padding else [])]
+    options = [[config.to_dict().get(key) for key in read] for config in (pretrained.config, stock.config)]
     own, theirs = (
         {name: tensor for name, tensor in encoder.state_dict().items() if not name.startswith("pooler.")}
         for encoder in (stock.base_model, pretrained)
     )
     return (
-        poolings[0] == poolings[1]
+        options[0] == options[1]
         and own.keys() == theirs.keys()
         and all(torch.equal(own[name], theirs[name]) for name in own)
     )

@@ -18,6 +18,8 @@ from mtl_nlp.run.stock import as_stock_class, check_same_logits
 
 _TOLERANCE = 0.01
 """The largest error of half precision, as a share of the deviation of the numbers."""
+_TEXTS = ["a b c d e", "a"]
+"""Texts of different lengths, so that the second text is padded."""
 
 
 def check_exportable(model: MultitaskModel) -> None:
@@ -32,12 +34,16 @@ def check_exportable(model: MultitaskModel) -> None:
         raise ExportError(f"The model cannot be exported. {error}") from error
 
 
-def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
+def stock_model(
+    model: MultitaskModel, task_name: str, tokenizer: PreTrainedTokenizerBase | None = None
+) -> PreTrainedModel:
     """Build the stock model of the encoder's family with the encoder and the head of one task.
 
     Args:
         model: the multitask model.
         task_name: the task.
+        tokenizer: the tokenizer of the model, whose padding the stock class should recognise; None for the logits of
+            texts without padding.
 
     Returns:
         An instance of `…ForTokenClassification` or `…ForSequenceClassification` that computes the same logits. The
@@ -56,6 +62,8 @@ def stock_model(model: MultitaskModel, task_name: str) -> PreTrainedModel:
     try:
         stock = as_stock_class(model, task_name)
         check_same_logits(model, stock, task_name)
+        if tokenizer is not None:
+            _check_with_padding(model, stock, task_name, tokenizer)
     except ValueError as error:
         raise ExportError(f"--task {task_name}: {error}. Export it as ONNX: --format onnx.") from error
     if (scale := model.tasks[task_name].kind.scale) is not None:
@@ -123,10 +131,8 @@ def export_stock(
     Raises:
         ExportError: if the task does not exist, or the family's stock class does not compute the same logits.
     """
-    stock = stock_model(model, task_name)
-    tokenizer = copy.deepcopy(tokenizer)
-    if model.heads_by_task[task_name].own_pooling == "last":
-        _read_the_last_sub_word(stock, tokenizer)
+    stock = stock_model(model, task_name, tokenizer)
+    tokenizer = stock_tokenizer(model, task_name, tokenizer)
     limit = model.config.max_length or default_max_length(tokenizer, model.config.text_config)
     if limit is not None:  # the only limit that stock pipelines read
         tokenizer.model_max_length = limit
@@ -135,8 +141,37 @@ def export_stock(
     return stock.dtype
 
 
-def _read_the_last_sub_word(stock: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a stock class find the last sub-word before the padding: by the padding id, or at the end (XLNet)."""
-    stock.config.pad_token_id = tokenizer.pad_token_id
-    if stock.config.to_dict().get("summary_type") == "last":
+def reads_last_sub_word(model: MultitaskModel, task_name: str) -> bool:
+    """Return whether the stock class of a task reads the last sub-word of a text, which it must find itself."""
+    head = model.heads_by_task[task_name]
+    return head.pooled_by is not None and head.stock_pooling == "last"
+
+
+def stock_tokenizer(
+    model: MultitaskModel, task_name: str, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer that pads on the left if the stock class of a task reads the end (XLNet)."""
+    tokenizer = copy.deepcopy(tokenizer)
+    if reads_last_sub_word(model, task_name) and model.config.text_config.to_dict().get("summary_type") == "last":
         tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _check_with_padding(
+    model: MultitaskModel, stock: PreTrainedModel, task_name: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Check that a stock model computes the logits of real texts with padding, and give the model the padding id.
+
+    Raises:
+        ValueError: if the logits differ. Decoders look for the last sub-word that is not the padding token, so that a
+            tokenizer whose texts end in that token gives them a different sub-word.
+    """
+    if reads_last_sub_word(model, task_name):
+        if tokenizer.pad_token_id in tokenizer(_TEXTS[0])["input_ids"]:
+            raise ValueError(
+                f"{type(stock).__name__} reads the last sub-word that is not padding, and the tokenizer adds its "
+                f"padding token {tokenizer.pad_token!r} to every text"
+            )
+        stock.config.pad_token_id = tokenizer.pad_token_id
+    batch = stock_tokenizer(model, task_name, tokenizer)(_TEXTS, padding=True, return_tensors="pt")
+    check_same_logits(model, stock, task_name, batch)

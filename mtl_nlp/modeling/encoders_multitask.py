@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
 )
@@ -89,16 +91,23 @@ def is_part_of_encoder_decoder(text_config: PreTrainedConfig) -> bool:
 def reads_left_context(text_config: PreTrainedConfig) -> bool:
     """Return whether a sub-word reads only the sub-words on its left, as in decoders such as GPT-2 and Llama.
 
-    transformers has a class for causal language models of the family and none for masked language models, and no
-    option makes the attention bidirectional.
+    No option of the family makes the attention of a decoder bidirectional.
     """
-    family, options = type(text_config), text_config.to_dict()
-    if is_part_of_encoder_decoder(text_config) or family not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    options = text_config.to_dict()
+    if is_part_of_encoder_decoder(text_config):
         return False
-    if family in MODEL_FOR_MASKED_LM_MAPPING:
-        return bool(options.get("is_decoder"))
-    is_bidirectional = options.get("use_bidirectional_attention") is True or options.get("attn_type") == "bi"
-    return not is_bidirectional and not MODEL_MAPPING[family].__name__.endswith("Encoder")
+    if not _is_decoder(text_config):
+        return bool(options.get("is_decoder")) and type(text_config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    return options.get("use_bidirectional_attention") is not True and options.get("attn_type") != "bi"
+
+
+def stock_pooling(text_config: PreTrainedConfig) -> str:
+    """Return the sub-word that the family's stock class for texts reads, `cls` or `last`.
+
+    The class of a decoder reads the last sub-word, also where an option makes the attention bidirectional (Gemma).
+    """
+    is_last = _is_decoder(text_config) or text_config.to_dict().get("summary_type") == "last"
+    return "last" if is_last else "cls"
 
 
 def has_global_attention(text_config: PreTrainedConfig) -> bool:
@@ -117,8 +126,7 @@ def default_pooling(text_config: PreTrainedConfig) -> str:
     """
     if is_part_of_encoder_decoder(text_config):
         return "mean"
-    is_last = reads_left_context(text_config) or text_config.to_dict().get("summary_type") == "last"
-    return "last" if is_last else "cls"
+    return "last" if reads_left_context(text_config) else stock_pooling(text_config)
 
 
 def as_buffers(module: nn.Module, names: Iterable[str]) -> None:
@@ -136,6 +144,20 @@ def as_buffers(module: nn.Module, names: Iterable[str]) -> None:
         parent = module.get_submodule(parent_name)
         delattr(parent, own_name)
         parent.register_buffer(own_name, parameter.detach())
+
+
+def _is_decoder(text_config: PreTrainedConfig) -> bool:
+    """Return whether the family is one of decoders.
+
+    The class for texts is that of all decoders, or transformers has a class for causal language models of the family
+    and none for masked language models.
+    """
+    family = type(text_config)
+    of_texts = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(family, None)
+    if of_texts is not None and issubclass(of_texts, GenericForSequenceClassification):
+        return True
+    is_causal = family in MODEL_FOR_CAUSAL_LM_MAPPING and family not in MODEL_FOR_MASKED_LM_MAPPING
+    return is_causal and not MODEL_MAPPING[family].__name__.endswith("Encoder")
 
 
 def _encodes_texts(text_config: PreTrainedConfig) -> bool:

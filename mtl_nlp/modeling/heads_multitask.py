@@ -35,6 +35,7 @@ from .encoders_multitask import (
     has_global_attention,
     is_part_of_encoder_decoder,
     reads_left_context,
+    stock_pooling,
 )
 from .head_types_multitask import HEADS, head_options, registered_name
 from .tasks_multitask import Task
@@ -134,7 +135,7 @@ class TaskHead(nn.Module):
         super().__init__()
         self.kind = task.kind
         self.pooled_by = fit_to_encoder(task, text_config).pooled_by
-        self.own_pooling = default_pooling(text_config)
+        self.stock_pooling = stock_pooling(text_config)
         self.label_smoothing = 0.0
         config = stock_config(task, text_config)
         self.own_type = registered_name(task.head)
@@ -170,7 +171,9 @@ class TaskHead(nn.Module):
         Raises:
             ValueError: if a head from outside of this package returns logits of a different shape.
         """
-        if self.pooled_by is not None and (self.pooled_by != "cls" or self.own_pooling != "cls"):
+        # A registered head gets all sub-words, unless its task asks for their mean or the last one.
+        reads_first = self.pooled_by == "cls" and (self.own_type is not None or self.stock_pooling == "cls")
+        if self.pooled_by is not None and not reads_first:
             # The result becomes the only sub-word of the text, so every family's head reads the result.
             hidden_states = pool(hidden_states, attention_mask, self.pooled_by)[:, None]
             attention_mask = torch.ones_like(attention_mask[:, :1])
@@ -184,7 +187,7 @@ class TaskHead(nn.Module):
 
     def _stock_outputs(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         read: dict[str, torch.Tensor] = {"attention_mask": attention_mask}
-        if self.pooled_by is not None and self.own_pooling == "last":  # the class counts the ids to find the last one
+        if self.pooled_by is not None and self.stock_pooling == "last":  # the class counts the ids to find the last one
             read["input_ids"] = attention_mask
         if "global_attention_mask" in self._arguments:  # the class would make one from the ids
             read["global_attention_mask"] = attention_mask
@@ -293,7 +296,7 @@ def stock_class_problem(task: Task, text_config: PreTrainedConfig) -> str | None
         return None
     if pooling == "mean" and "classifier_pooling" not in text_config.to_dict():
         return f"no {family} class of transformers supports mean pooling (`pooling: mean`)"
-    if pooling != "mean" and pooling != default_pooling(text_config):
+    if pooling != "mean" and pooling != stock_pooling(text_config):
         return f"no {family} class of transformers reads this sub-word (`pooling: {pooling}`)"
     return None
 

@@ -63,6 +63,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     headroom: bool | dict[str, float] = False
     trained_heads: Collection[str] = ()
+    _is_tried: bool = field(default=False, init=False, repr=False)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -111,12 +112,14 @@ class Run:
         return training_arguments(self.recipe)
 
     def try_model(self) -> None:
-        """Run a small random model of the run's form, and add what it shows to the notes, see `trial.try_model`.
+        """Run a small random model of the run's form once, and add what it shows to the notes, see `trial.try_model`.
 
         Raises:
             RecipeError: if the encoder's family does not work with the tasks or the adapters.
         """
-        self.notes += try_model(self.recipe, self.tokenizer, self.config)
+        if not self._is_tried:
+            self.notes += try_model(self.recipe, self.tokenizer, self.config)
+            self._is_tried = True
 
     def build_model(self) -> MultitaskModel:
         """Build the model: an encoder or a trained model, with new heads and adapters, see `build_model`.

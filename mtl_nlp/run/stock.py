@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from transformers import PreTrainedModel
 
+from mtl_nlp.modeling.encoders_multitask import encoder_arguments
 from mtl_nlp.modeling.heads_multitask import stock_class_problem, stock_config
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 
@@ -44,22 +47,32 @@ def as_stock_class(model: MultitaskModel, task_name: str, *, shares_weights: boo
 
 
 @torch.no_grad()
-def check_same_logits(model: MultitaskModel, stock: PreTrainedModel, task_name: str) -> None:
-    """Check that a model of a stock class computes the logits of a task, on a short text without padding.
+def check_same_logits(
+    model: MultitaskModel,
+    stock: PreTrainedModel,
+    task_name: str,
+    batch: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Check that a model of a stock class computes the logits of a task.
 
     Args:
         model: the multitask model.
         stock: the result of `as_stock_class`.
         task_name: the task.
+        batch: `input_ids` and the other inputs of texts, shape (rows, length); None for one short text.
 
     Raises:
         ValueError: if the logits differ, as for texts in CANINE, whose class reads states of the encoder's middle.
     """
-    ids, was_training = torch.tensor([_TEXT], device=model.device), model.training
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    was_training, device = model.training, stock.device
+    if batch is None:
+        batch = {"input_ids": torch.tensor([_TEXT]), "attention_mask": torch.ones(1, len(_TEXT), dtype=torch.long)}
+    read = encoder_arguments(model.encoder) & encoder_arguments(stock) | {"input_ids", "attention_mask"}
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name in read}
     ours = model.eval()(**inputs, tasks=[task_name]).logits[task_name].float()
     model.train(was_training)
-    theirs = model.tasks[task_name].kind.in_units(stock(**inputs).logits).float()
+    theirs = model.tasks[task_name].kind.in_units(stock.to(model.device)(**inputs).logits).float()
+    stock.to(device)
     equal = _EQUAL.get(model.dtype, _EQUAL_IN_HALF) * float(ours.abs().max())
     if ours.shape != theirs.shape or float((ours - theirs).abs().max()) > equal:
         raise ValueError(f"{type(stock).__name__} computes other logits than the model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import random
 import traceback
 import warnings
@@ -32,6 +33,8 @@ _MOST_PARAMETERS = 500_000_000
 """The number of weights that fit into the memory of a small machine together with their gradients."""
 _DEPENDS = 0.01
 """The effect of padding, relative to that of different words, from which a note names it."""
+_MISTAKES = (AttributeError, KeyError, TypeError)
+"""The errors that a mistake in this package raises, and input that is not valid does not."""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -54,11 +57,12 @@ def try_model(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: Multit
         config: the configuration of the model with its tasks, without the adapters of the recipe.
 
     Returns:
-        Sentences about tasks whose answers depend on padding, and about stock classes that differ from a head.
+        Sentences about tasks whose answers depend on padding, stock classes that differ from a head, and weights that
+        no task trains.
 
     Raises:
-        RecipeError: if the model does not run, or a head on texts reads padding or does not read the text. The message
-            names the family of the encoder.
+        RecipeError: if the model does not run, a head on texts reads padding or does not read the text, or a run on
+            several processes has weights that no task trains. The message names the family of the encoder.
     """
     with _own_randomness(), warnings.catch_warnings(action="ignore"):  # the training shows them
         try:
@@ -84,11 +88,23 @@ def _findings_of_whole(
             error = second
     if isinstance(error, MtlNlpError) or _is_of_own_code(error, config):
         raise error
-    reason = one_line(error).rstrip(".") or "no reason given"
+    reason, family = one_line(error).rstrip(".") or "no reason given", config.text_config.model_type
+    other = f"an encoder of a different family, such as {'roberta' if family == 'bert' else 'bert'}"
+    is_of_package = isinstance(error, _MISTAKES) and _innermost_module(error).startswith("mtl_nlp.")
+    remedy = (
+        f"This can be a fault of mtl_nlp: please report it; --debug shows the traceback. Until then, choose {other}."
+        if is_of_package
+        else f"Choose {other}."
+    )
     raise RecipeError(
-        f"encoder: {recipe.encoder}: a multitask model with an encoder of the family {config.text_config.model_type} "
-        f"does not run ({type(error).__name__}: {reason}). Choose an encoder of a different family, such as bert."
+        f"encoder: {recipe.encoder}: a multitask model with an encoder of the family {family} does not run "
+        f"({type(error).__name__}: {reason}). {remedy}"
     ) from error
+
+
+def _innermost_module(error: Exception) -> str:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__"))
 
 
 def _is_of_own_code(error: Exception, config: MultitaskConfig) -> bool:
@@ -138,7 +154,27 @@ def _findings(
             add_adapters(model, recipe)
             outputs = model.train()(**inputs).logits
             sum(logits.float().square().sum() for logits in outputs.values()).backward()
+            _find_untrained(model, recipe, found)
     return found
+
+
+def _find_untrained(model: MultitaskModel, recipe: Recipe, found: _Findings) -> None:
+    """Find the weights that got no gradient, for which a distributed run would wait."""
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
+    if not without:
+        return
+    family = model.config.text_config.model_type
+    fact = f"no task trains {len(without)} weights of an encoder of the family {family}, such as {without[0]}"
+    is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if is_distributed and recipe.training.get("ddp_find_unused_parameters") is not True:
+        found.faults.append(
+            f"encoder: {recipe.encoder}: {fact}, and each process would wait for their gradients. Set "
+            f"training.ddp_find_unused_parameters: true, or train in one process."
+        )
+    else:
+        found.notes.append(fact)
 
 
 def trial_rows(tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig) -> list[dict[str, list[int]]]:
@@ -184,7 +220,9 @@ def _compare(model: MultitaskModel, inputs: Mapping[str, torch.Tensor], length: 
         if not answers.are_clear:
             continue
         is_own = model.heads_by_task[name].own_type is not None
-        if answers.ignore_text and not is_own:
+        if answers.ignore_text and is_own:
+            found.notes.append(f"{name}: its head does not read the text: different words give the same answer")
+        elif answers.ignore_text:
             found.faults.append(
                 f"tasks.{name}: with an encoder of the family {family}, the head reads a sub-word that knows only the "
                 f"start of the text. {_advice(name)}"

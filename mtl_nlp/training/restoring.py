@@ -197,9 +197,16 @@ def check_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
         state: the state, see `torch.optim.Optimizer.state_dict`.
 
     Raises:
+        CheckpointError: if the state belongs to more weights than the optimizer has.
         Exception: if the state is damaged, or belongs to a different optimizer. torch raises errors of many classes.
     """
     before, groups = optimizer.state, optimizer.param_groups
+    was, now = (sum(len(group["params"]) for group in each) for each in (state["param_groups"], groups))
+    if was > now:
+        raise CheckpointError(
+            f"The checkpoint trained {was} weights, and this run trains {now}: an earlier version of mtl_nlp also "
+            f"trained weights that no task reads. Resume with that version, or train again with --overwrite."
+        )
     try:
         optimizer.load_state_dict(state)
         for number, (group, loaded) in enumerate(zip(groups, optimizer.param_groups, strict=True)):

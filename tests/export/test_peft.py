@@ -12,9 +12,15 @@ from exports import (
     found_by,
     tokenizer_for,
 )
+from families import build_family
 from interpreter import WITHOUT_MTL_NLP
+from peft import AutoPeftModelForSequenceClassification, LoraConfig
 from safetensors.torch import load_file
+from toys import build_tokenizer
+from transformers import AutoConfig
 
+from mtl_nlp import MultitaskModel, TextClassification
+from mtl_nlp.export.peft import export_peft
 from mtl_nlp.export.stock import stock_model
 from mtl_nlp.modeling.adapters_multitask import low_rank_factors, peft_adapter_name
 
@@ -138,3 +144,19 @@ def test_written_base_has_the_labels_of_the_task(as_adapters, by_peft, name):
     task = as_adapters[name][0].tasks[AS_ADAPTERS[name].task]
     assert by_peft[name]["labels"] == list(task.labels)
     assert by_peft[name]["problem_type"] == task.kind.problem_type
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of PEFT
+def test_the_adapter_of_an_untrained_decoder_has_a_base_with_the_padding_id(tmp_path):
+    task, tokenizer = TextClassification(name="topic", labels=["a", "b"]), build_tokenizer("wordpiece")
+    build_family("gpt2", [task]).encoder.save_pretrained(tmp_path / "plain")
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    (tmp_path / "plain" / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    model = MultitaskModel.from_encoder(str(tmp_path / "plain"), [task]).eval()
+    model.add_adapter(LoraConfig(r=2), "topic")
+    base = export_peft(model, tokenizer, "topic", tmp_path / "out", str(tmp_path / "plain"))
+    assert base == str(tmp_path / "out" / "base")
+    assert AutoConfig.from_pretrained(base).pad_token_id == tokenizer.pad_token_id
+    stock = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    torch.testing.assert_close(stock(**batch).logits, model(**batch).logits["topic"], rtol=0, atol=1e-5)

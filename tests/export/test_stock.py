@@ -23,7 +23,9 @@ from exports import (
     found_by,
     tokenizer_for,
 )
+from families import build_family
 from interpreter import WITHOUT_MTL_NLP
+from peft import LoraConfig
 from toys import FAMILIES, build_model, build_tokenizer, lively_model
 from transformers import (
     AutoModelForSequenceClassification,
@@ -191,6 +193,33 @@ def test_a_family_without_a_stock_class_is_refused(task):
         ExportError, match=rf"^--task {task.name}: its head is not that of a transformers class \(`head`\)"
     ):
         stock_model(build_model([deep]), task.name)
+
+
+def test_a_tokenizer_that_ends_texts_in_its_padding_token_is_refused(tmp_path):
+    model, tokenizer = build_family("llama", [TOPIC]), build_tokenizer("wordpiece")
+    export_stock(model, tokenizer, "topic", tmp_path / "whole")
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").eval()
+    batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False))
+    torch.testing.assert_close(stock(**batch).logits, model(**batch).logits["topic"], rtol=0, atol=1e-5)
+    tokenizer.pad_token = tokenizer.sep_token
+    message = (
+        r"^--task topic: LlamaForS\w+ reads the last .* adds its padding token '\[SEP\]' to every text\. Export it"
+    )
+    for export in (export_stock, export_peft):
+        adapted = copy.deepcopy(model)
+        if export is export_peft:
+            adapted.add_adapter(LoraConfig(r=2), "topic")
+        with pytest.raises(ExportError, match=message):
+            export(adapted, tokenizer, "topic", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_model_on_a_gpu_is_exported(tmp_path):
+    model = build_model([TOPIC]).to("cuda")
+    export_stock(model, build_tokenizer("wordpiece"), "topic", tmp_path)
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path).device.type == "cpu"
+    assert model.device.type == "cuda"
 
 
 def test_unknown_task_is_refused_with_the_valid_ones(tmp_path):

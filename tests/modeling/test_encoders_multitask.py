@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from families import TEXTS, WORDS, a_family_batch, build_family, build_family_config, measure
@@ -12,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TextClassification
 from mtl_nlp.modeling.adapters_multitask import routed_layers
-from mtl_nlp.modeling.encoders_multitask import build_encoder, default_pooling, reads_left_context
+from mtl_nlp.modeling.encoders_multitask import build_encoder, default_pooling, reads_left_context, stock_pooling
 from mtl_nlp.modeling.heads_multitask import fit_to_encoder, pool, stock_class_problem
 
 
@@ -64,6 +66,22 @@ def test_options_decide_whether_a_family_reads_only_the_left():
     assert [default_pooling(build_family_config(family)) for family in ("bert", "xlnet", "llama", "mt5")] == [
         *("cls", "last", "last", "mean")
     ]
+
+
+@pytest.mark.parametrize("family", ["gemma", "gemma2", "gemma3_text"])
+def test_a_decoder_with_bidirectional_attention_reads_the_last_sub_word_like_its_stock_class(family):
+    config = build_family_config(family, use_bidirectional_attention=True)
+    assert (default_pooling(config), stock_pooling(config)) == ("last", "last")
+    first = dataclasses.replace(TEXTS, name="first", pooling="cls")
+    torch.manual_seed(0)
+    model = MultitaskModel(MultitaskConfig(text_config=config, tasks=[TEXTS, first])).eval()
+    batch = a_family_batch()
+    hidden, logits = model.encoder(**batch).last_hidden_state, model(**batch).logits
+    last = model.heads[0].stock.score(hidden[[0, 1, 2], [8, 5, 2]])
+    torch.testing.assert_close(logits["texts"], last)
+    torch.testing.assert_close(logits["first"], model.heads[1].stock.score(hidden[:, 0]))
+    assert stock_class_problem(TEXTS, config) is None
+    assert f"no {family} class of transformers reads this sub-word" in stock_class_problem(first, config)
 
 
 def test_the_encoder_has_no_pooler_and_keeps_the_configuration():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from families import a_family_batch, build_family
 from torch import nn
 from toys import FAMILIES, build_config, build_model
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
@@ -18,7 +19,7 @@ from mtl_nlp import (
     register_head,
 )
 from mtl_nlp.modeling.head_types_multitask import HEADS
-from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, stock_class_problem, stock_config
+from mtl_nlp.modeling.heads_multitask import PlainHead, TaskHead, pool, stock_class_problem, stock_config
 
 POS = TokenClassification(name="pos", labels=["a", "b", "c"])
 TOPIC = TextClassification(name="topic", labels=["a", "b", "c"])
@@ -279,6 +280,18 @@ def test_own_heads_survive_a_save_and_are_never_imported(own_heads, tmp_path):
     del own_heads["attention"]
     with pytest.raises(ValueError, match=rf"no head 'attention' is registered\. Import the module '{__name__}' first"):
         MultitaskModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5", "xlnet"])
+def test_own_heads_read_all_sub_words_of_every_family(own_heads, family):
+    task = dataclasses.replace(TOPIC, head="attention", pooling=None)
+    model, batch = build_family(family, [task]), a_family_batch(family)
+    (head,), mask = model.heads, batch["attention_mask"]
+    hidden = torch.randn(3, 9, 32)
+    assert torch.equal(head(hidden, mask), head.own(hidden, mask))
+    mean = build_family(family, [dataclasses.replace(task, pooling="mean")]).heads[0]
+    expected = mean.own(pool(hidden, mask, "mean")[:, None], torch.ones(3, 1))
+    assert torch.equal(mean(hidden, mask), expected)
 
 
 def test_logits_of_a_wrong_shape_are_refused_in_one_line(own_heads):

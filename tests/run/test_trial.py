@@ -16,11 +16,12 @@ from toys import build_config, build_tokenizer
 from transformers import AutoConfig, AutoModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
-from mtl_nlp import MultitaskConfig, Recipe, TextClassification, TokenClassification, register_head
+from mtl_nlp import MultitaskConfig, MultitaskModel, Recipe, TextClassification, TokenClassification, register_head
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.head_types_multitask import HEADS
 from mtl_nlp.modeling.heads_multitask import TaskHead
+from mtl_nlp.run import trial as trial_module
 from mtl_nlp.run.prepare import prepare
 from mtl_nlp.run.trial import trial_rows, try_model
 
@@ -98,6 +99,23 @@ def test_a_head_that_does_not_see_the_text_is_refused(monkeypatch):
         trial(build_config("bert"), TOPIC)
 
 
+def test_a_head_of_the_user_that_ignores_the_text_gets_a_note(monkeypatch):
+    class ReadsFirst(nn.Module):
+        def __init__(self, config, level):
+            super().__init__()
+            self.output = nn.Linear(config.hidden_size, config.num_labels)
+
+        def forward(self, hidden_states, attention_mask):
+            return self.output(hidden_states[:, 0])
+
+    monkeypatch.setitem(HEADS, "reads-first", ReadsFirst)
+    register_head("reads-first")(ReadsFirst)
+    task = dataclasses.replace(TEXTS, head="reads-first")
+    (note,) = trial(build_family_config("gpt2"), task)
+    assert note == "texts: its head does not read the text: different words give the same answer"
+    assert trial(build_config("bert"), task) == []
+
+
 def test_errors_of_the_users_own_code_are_not_hidden(monkeypatch):
     class Fails(nn.Module):
         def __init__(self, config, level):
@@ -109,6 +127,37 @@ def test_errors_of_the_users_own_code_are_not_hidden(monkeypatch):
     monkeypatch.setitem(HEADS, "fails", Fails)
     with pytest.raises(RuntimeError, match=r"^my own mistake$"):
         trial(build_config("bert"), dataclasses.replace(TOPIC, head="fails"))
+
+
+def test_a_fault_of_this_package_is_named_as_one(monkeypatch):
+    def batch(self, rows):
+        return {}["positions"]
+
+    monkeypatch.setattr(trial_module.MultitaskDataCollator, "__call__", batch)
+    with pytest.raises(RecipeError, match=r"\(KeyError: 'positions'\)\. Choose an encoder of .*, such as roberta\.$"):
+        trial(build_config("bert"), POS)  # the innermost code is that of this test
+    monkeypatch.setitem(batch.__globals__, "__name__", "mtl_nlp.data.collator")
+    with pytest.raises(
+        RecipeError,
+        match=r"'positions'\)\. This can be a fault of mtl_nlp: please report it; --debug shows .* roberta\.$",
+    ):
+        trial(build_config("bert"), POS)
+
+
+def test_weights_that_no_task_trains_get_a_note_and_stop_a_distributed_run(monkeypatch):
+    init = MultitaskModel.__init__
+
+    def with_more(self, config):
+        init(self, config)
+        self.encoder.more = nn.Linear(2, 2)
+
+    monkeypatch.setattr(MultitaskModel, "__init__", with_more)
+    fact = "no task trains 2 weights of an encoder of the family bert, such as encoder.more.weight"
+    assert fact in trial(build_config("bert"), POS)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RecipeError, match=rf"^encoder: folder: {fact}, and each .* Set training\.ddp_find_unused_p"):
+        trial(build_config("bert"), POS)
+    assert fact in trial(build_config("bert"), POS, training={"ddp_find_unused_parameters": True})
 
 
 def test_an_encoder_that_is_too_large_for_a_trial_gets_a_note(monkeypatch):
@@ -200,6 +249,12 @@ def test_a_model_in_python_is_tried_too(quick_recipe, monkeypatch):
     before = list(run.notes)
     run.build_model()
     assert run.notes == before
+    tried = prepare(Recipe.from_dict(quick_recipe))
+    monkeypatch.setattr("mtl_nlp.run.build.try_model", lambda *_: ["a note"])
+    for _ in range(2):
+        tried.try_model()
+    assert tried.notes == [*before, "a note"]
+    monkeypatch.undo()
     monkeypatch.setattr(TaskHead, "forward", lambda self, hidden, mask: hidden)
     with pytest.raises(RecipeError, match="a multitask model with an encoder of the family bert does not run"):
         prepare(Recipe.from_dict(quick_recipe)).build_model()

@@ -29,6 +29,7 @@ from mtl_nlp.run.build import build_model, build_trainer
 from mtl_nlp.run.prepare import Run, prepare
 from mtl_nlp.training.checkpoints import describe_changes
 from mtl_nlp.training.restoring import (
+    check_optimizer,
     check_scaler,
     check_schedule,
     read_settings,
@@ -404,3 +405,11 @@ def test_damaged_position_in_a_stream_is_refused(tmp_path, state):
     (tmp_path / "streams.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match=r"streams\.json cannot be loaded"):
         read_stream_position(tmp_path / "streams.json")
+
+
+def test_the_state_of_an_optimizer_with_more_weights_names_the_cause():
+    weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    state = torch.optim.AdamW(weights).state_dict()
+    message = r"^The checkpoint trained 3 weights, and this run trains 2: an earlier version of mtl_nlp also trained"
+    with pytest.raises(CheckpointError, match=message):
+        check_optimizer(torch.optim.AdamW(weights[:2]), state)
