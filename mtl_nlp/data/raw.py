@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, IterableDatasetDict, List, load_dataset
 
 from mtl_nlp.data.canonical import SLOW_ROWS, progress_bars_from
-from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none
+from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none, why_unchecked
 from mtl_nlp.data.faults import LOADING_ERRORS, explain, flaw_of_files
 from mtl_nlp.data.files import check_files_exist, files_of, files_of_folder, literal_start, saved_files
 from mtl_nlp.data.formats import BYTES_PER_ROW, FORMATS, Format, format_name, format_of, read_files
@@ -182,15 +182,27 @@ def _checked(name: str, recipe: DatasetRecipe, source: _Source, options: Mapping
     wanted = [] if recipe.map is not None else [*recipe.inputs.values(), *labels]
     findings = CsvFindings()
     for split, files in source.local.items():
-        if source.builder == "csv" and can_check(options):
+        if source.builder == "csv" and files and not can_check(options):
+            reason = why_unchecked(options)
+            findings.notes.append(f"{name}/{split}: the CSV files are not checked, because of `{reason}`")
+        elif source.builder == "csv":
             most_rows = None if recipe.num_rows is None else _CHECKED_ROWS
             found = check_csv(f"{name}/{split}", files, options, wanted=wanted, labels=labels, most_rows=most_rows)
             findings.add(found)
-        elif source.builder == "json" and not options.get("encoding") and recipe.num_rows is None:
+        elif source.builder == "json" and not _has_encoding(options) and recipe.num_rows is None:
             for path in files:
                 if not has_several_files(path):
                     check_utf8(path)
     return findings
+
+
+def _has_encoding(options: Mapping[str, Any]) -> bool:
+    """Return whether a dataset sets its encoding, or how bytes outside of the encoding are read.
+
+    `datasets` reads an object per line of UTF-8 without regard to `encoding_errors`.
+    """
+    ignores_errors = options.get("field") is not None and options.get("encoding_errors") not in {None, "strict"}
+    return bool(options.get("encoding")) or ignores_errors
 
 
 def _converters(

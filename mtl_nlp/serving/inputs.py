@@ -154,10 +154,19 @@ class Source:
         return DataError(f"{self.name}, {lines}: {flaw}.")
 
     def _table(self, report: Report) -> Iterator[tuple[int, Input | DataError]]:
-        rows = self._rows(report)
+        header: list[str] | DataError = []
+        flaws: list[DataError] = []
+
+        def report_row(number: int, flaw: DataError) -> None:
+            if header:
+                report(number, flaw)
+            else:
+                flaws.append(flaw)
+
+        rows = self._rows(report_row)
         _, _, header = next(rows, (0, 0, list[str]()))
-        if isinstance(header, DataError):
-            raise header
+        if flaws or isinstance(header, DataError):  # the names of the columns
+            raise header if isinstance(header, DataError) else flaws[0]
         if not header:
             return
         columns = self._columns(header)

@@ -38,7 +38,15 @@ def test_compressed_files_are_read_whatever_their_names_say(tmp_path):
     }.items():
         with opened(write(tmp_path, name, content)) as file:
             assert file.read() == {"f.bz2": b"", "g.csv": content}.get(name, b"text")
-    assert [compression_of(path) for path in sorted(tmp_path.iterdir())] == ["", ".gz", ".bz2", ".xz", ".zip", ".bz2", ""]
+    assert [compression_of(path) for path in sorted(tmp_path.iterdir())] == [
+        "",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zip",
+        ".bz2",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(

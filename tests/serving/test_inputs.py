@@ -98,6 +98,12 @@ def test_a_table_without_the_column_is_refused(tmp_path, columns, line, message)
         list(Source(write(tmp_path / "a.csv", "id,text", line), "csv", *columns))
 
 
+def test_a_header_that_is_not_utf8_is_refused_and_no_row_is_lost(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,catégorie\nAda,1\nMax,2\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a\.csv, line 1: not UTF-8"):
+        list(Source(tmp_path / "a.csv", "csv").items())
+
+
 def test_json_lines_have_named_columns_too(tmp_path):
     source = write(tmp_path / "a.jsonl", '{"premise": "a", "hypothesis": "b", "tokens": ["x"]}')
     (item,) = Source(source, "jsonl", "premise", "hypothesis")
