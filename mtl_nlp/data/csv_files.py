@@ -200,7 +200,7 @@ def _check_file(
                 texts[column].add(row[place])
         if len(row) < len(header):
             short.add(start)
-        if lines > 1 and _swallows_rows(layout, lines, row):
+        if lines > 1 and swallows_rows(row, lines, len(header), layout.separator):
             long.add(start, lines)
     for column, found in texts.items():
         findings.classes[column] |= _whole_numbers(found)
@@ -266,17 +266,19 @@ def _check_row(layout: _Layout, line: int, row: Sequence[str]) -> None:
         )
 
 
-def _swallows_rows(layout: _Layout, lines: int, row: Sequence[str]) -> bool:
-    """Return whether a row of several lines has probably swallowed rows because of a stray quote."""
+def swallows_rows(row: Sequence[str], lines: int, columns: int, separator: str) -> bool:
+    """Return whether a row of several lines has probably swallowed rows because of a stray quote.
+
+    Args:
+        row: the cells of the row.
+        lines: the number of lines of the row.
+        columns: the number of columns of the file.
+        separator: the text between two cells.
+    """
     if lines >= _LONG_ROW:
         return True
     inner = [line for cell in row if "\n" in cell for line in cell.splitlines()[1:-1]]
-    separators = len(layout.columns) - 1
-    return (
-        separators > 0
-        and len(inner) >= _FEWEST_INNER
-        and all(line.count(layout.separator) == separators for line in inner)
-    )
+    return columns > 1 and len(inner) >= _FEWEST_INNER and all(line.count(separator) == columns - 1 for line in inner)
 
 
 def _rows(path: str, reader: Any) -> Iterator[tuple[int, int, list[str]]]:
