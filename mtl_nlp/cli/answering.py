@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file
 from mtl_nlp.data.conll import STANDARD_INPUT
 from mtl_nlp.errors import CommandError, DataError, needs_extra, writing_to
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import conceal, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ def predict(options: argparse.Namespace) -> None:
     unanswered = _Unanswered()
     with _opened(options.output) as target:
         count = answer_file(answer, source, target, options.output_format, batch_size, unanswered, **chosen)
+    for note in source.notes:
+        print(f"note: {conceal(note)}", file=sys.stderr)
     print(f"{count} texts answered.", file=sys.stderr)
     if unanswered.count:
         raise DataError(f"{source.name}: {unanswered.count} of {unanswered.count + count} texts have no answer.")

@@ -21,12 +21,13 @@ from mtl_nlp.data.opening import has_several_files, opened, undecodable
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import conceal, did_you_mean, one_line
 
-_OPTIONS = {"sep", "delimiter", "names", "column_names", "quotechar", "quoting", "escapechar", "doublequote"} | {
-    *("skipinitialspace", "encoding", "encoding_errors", "index_col", "decimal", "float_precision", "chunksize"),
-    *("keep_default_na", "na_values", "na_filter", "true_values", "false_values", "on_bad_lines", "engine"),
-    *("memory_map", "download_mode", "verification_mode", "keep_in_memory", "num_proc", "streaming", "storage_options"),
-}
-"""The options with which these checks read a file as pandas does; files with any other option are not checked."""
+_OTHER_ROWS = frozenset(
+    {
+        *("usecols", "prefix", "converters", "skiprows", "nrows", "thousands", "lineterminator", "comment", "dialect"),
+        *("skipfooter", "skip_blank_lines", "features", "date_format", "error_bad_lines", "mangle_dupe_cols"),
+    }
+)
+"""The options with which pandas reads other rows, columns or types than these checks; such files are not checked."""
 
 _SEPARATORS = ("\t", ";", ",", "|")
 
@@ -38,6 +39,8 @@ _LONG_ROW, _FEWEST_INNER = 10, 2
 
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
+"""A whole number as pandas writes a column of whole numbers with gaps."""
 _TRUTH = {"True", "TRUE", "true", "False", "FALSE", "false"}
 _EXACT = 2**53
 """The largest whole number below which float64, the type of numbers with gaps in pandas, holds every whole number."""
@@ -85,11 +88,21 @@ class _Layout:
 
 def can_check(options: Mapping[str, Any]) -> bool:
     """Return whether the checks read a file with some options of `load_dataset` exactly as pandas does."""
+    header, names = options.get("header", "infer"), options.get("names") or options.get("column_names")
     return (
-        {key for key, value in options.items() if value is not None} <= _OPTIONS
+        not any(key in _OTHER_ROWS for key, value in options.items() if value is not None)
+        and (header == "infer" or (header is None if names else header == 0))
         and len(_separator(options)) == 1
         and options.get("engine") != "pyarrow"
     )
+
+
+def why_unchecked(options: Mapping[str, Any]) -> str:
+    """Return the option because of which `can_check` is false, for a note."""
+    header = ["header"] if "header" in options else []
+    found = [key for key, value in options.items() if key in _OTHER_ROWS and value is not None]
+    of_separator = ["delimiter" if options.get("delimiter") else "sep"] if len(_separator(options)) != 1 else []
+    return [*found, *of_separator, *(["engine"] if options.get("engine") == "pyarrow" else []), *header][0]
 
 
 def text_or_none(cell: str) -> str | None:
@@ -138,11 +151,16 @@ def check_csv(
         layout, count = _check_file(name, path, options, wanted, findings, most_rows)
         rows += count
         first = first or layout
-        if set(layout.columns) != set(first.columns):
+        if not set(layout.columns) <= set(first.columns):
             raise DataError(
-                f"{path}: all files of a split should have the same columns. This file has "
+                f"{path}: all files of a split should have the columns of the first file. This file has "
                 f"{_shown(layout.columns)}, and {first.path} has {_shown(first.columns)}."
             )
+        findings.notes += [
+            f"{name}: {conceal(path)} has no column {column!r}; its rows lack this label"
+            for column in first.labels
+            if column not in layout.labels
+        ]
     if first is not None and not rows:
         raise DataError(f"{first.path}: the file has column names and no rows, so the split has no rows.")
     return findings
@@ -173,16 +191,19 @@ def _check_file(
     checks_fields = options.get("index_col") is None and options.get("on_bad_lines", "error") == "error"
     layout = _Layout(path, header, _separator(options), places, checks_fields)
     count, short, long = 0, _Lines(), _Lines()
+    texts: dict[str, set[str]] = {column: set() for column in places}
     for start, lines, row in itertools.islice(rows, most_rows):
         count += 1
         _check_row(layout, start, row)
         for column, place in places.items():
-            if place < len(row) and len(findings.classes[column]) <= _MOST_CLASSES and row[place]:
-                findings.classes[column].add(row[place])
+            if place < len(row) and len(texts[column]) <= _MOST_CLASSES and row[place]:
+                texts[column].add(row[place])
         if len(row) < len(header):
             short.add(start)
-        if lines > 1 and _swallows_rows(layout, lines, row):
+        if lines > 1 and swallows_rows(row, lines, len(header), layout.separator):
             long.add(start, lines)
+    for column, found in texts.items():
+        findings.classes[column] |= _whole_numbers(found)
     findings.notes += notes + _notes_on_rows(name, path, short, long)
     return layout, count
 
@@ -245,17 +266,19 @@ def _check_row(layout: _Layout, line: int, row: Sequence[str]) -> None:
         )
 
 
-def _swallows_rows(layout: _Layout, lines: int, row: Sequence[str]) -> bool:
-    """Return whether a row of several lines has probably swallowed rows because of a stray quote."""
+def swallows_rows(row: Sequence[str], lines: int, columns: int, separator: str) -> bool:
+    """Return whether a row of several lines has probably swallowed rows because of a stray quote.
+
+    Args:
+        row: the cells of the row.
+        lines: the number of lines of the row.
+        columns: the number of columns of the file.
+        separator: the text between two cells.
+    """
     if lines >= _LONG_ROW:
         return True
     inner = [line for cell in row if "\n" in cell for line in cell.splitlines()[1:-1]]
-    separators = len(layout.columns) - 1
-    return (
-        separators > 0
-        and len(inner) >= _FEWEST_INNER
-        and all(line.count(layout.separator) == separators for line in inner)
-    )
+    return columns > 1 and len(inner) >= _FEWEST_INNER and all(line.count(separator) == columns - 1 for line in inner)
 
 
 def _rows(path: str, reader: Any) -> Iterator[tuple[int, int, list[str]]]:
@@ -320,6 +343,16 @@ def _reader(path: str, options: Mapping[str, Any]) -> Any:
 
 def _separator(options: Mapping[str, Any]) -> str:
     return str(options.get("delimiter") or options.get("sep") or ",")
+
+
+def _whole_numbers(texts: set[str]) -> set[str]:
+    """Return the whole numbers of a column that has only numbers such as `1.0`, else the texts as they stand.
+
+    pandas has written such a column because of its empty cells, and the same classes may be `1` in other files.
+    """
+    found = [_WHOLE.fullmatch(text.strip()) for text in texts]
+    whole = {match[1] for match in found if match is not None}
+    return whole if len(whole) == len(texts) else texts
 
 
 def _are_kept_by_numbers(texts: Iterable[str]) -> bool:

@@ -31,7 +31,7 @@ def flaw_in_json(files: Iterable[str], options: Mapping[str, Any]) -> DataError 
 
     Args:
         files: the files of a split.
-        options: the arguments of `load_dataset`, of which `encoding` and `field` matter.
+        options: the arguments of `load_dataset`, of which `encoding`, `encoding_errors` and `field` matter.
     """
     single = [path for path in files if not has_several_files(path)]
     try:
@@ -73,13 +73,14 @@ def _rows(path: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         DataError: if the file has a flaw.
     """
     encoding, key = options.get("encoding") or "utf-8", options.get("field")
+    errors = options.get("encoding_errors") or "strict"
     encoding = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
     try:
-        whole = _whole(path, encoding, key)
+        whole = _whole(path, encoding, errors, key)
         if whole is not None:
             yield from _rows_of_whole(path, whole, key)
             return
-        with _text(path, encoding) as lines:
+        with _text(path, encoding, errors) as lines:
             for number, line in enumerate(lines, start=1):
                 yield from _rows_of_line(f"{path}, line {number}", line)
     except UnicodeDecodeError as error:
@@ -89,24 +90,24 @@ def _rows(path: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _text(path: str, encoding: str) -> Iterator[io.TextIOWrapper]:
-    with opened(path) as file, io.TextIOWrapper(file, encoding) as text:
+def _text(path: str, encoding: str, errors: str) -> Iterator[io.TextIOWrapper]:
+    with opened(path) as file, io.TextIOWrapper(file, encoding, errors) as text:
         yield text
 
 
-def _whole(path: str, encoding: str, key: str | None) -> Any:
+def _whole(path: str, encoding: str, errors: str, key: str | None) -> Any:
     """Return the content of a file with one list or object; None for a file with an object per line.
 
     Raises:
         DataError: if the file is empty, or a list or object that is not valid JSON.
     """
-    with _text(path, encoding) as lines:
+    with _text(path, encoding, errors) as lines:
         first = next((line for line in lines if line.strip()), None)
         if first is None:
             raise DataError(f"{path}: the file is empty.")
         if key is None and not first.lstrip().startswith("[") and _is_json(first):
             return None
-    with _text(path, encoding) as file:
+    with _text(path, encoding, errors) as file:
         text = file.read()
     try:
         return json.loads(text)

@@ -33,7 +33,12 @@ EMPTY = "empty_cells"
 _LARGEST_EXACT = 2**53
 """The whole number from which floats cannot tell neighbouring whole numbers apart."""
 
-_TRUTH: Mapping[Any, bool] = {0: False, 1: True, "0": False, "1": True, "false": False, "true": True}
+_TRUTH: Mapping[Any, bool] = {0: False, 1: True, "false": False, "true": True}
+
+_WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?")
+"""A text that is a whole number, also as pandas writes it in a column with empty cells."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,11 @@ class LabelReader:
                     f"which has {', '.join(map(str, self.task.names)):.60}"
                 )
             return self.task.names[number]
+        if self._is_number_without_name(value):
+            raise ValueError(
+                f"expected a whole number or a name of `tasks.{self.task.name}.names`; found {value!r:.80}. Write a "
+                f"number of `names`, which has {', '.join(map(str, self.task.names or ())):.60}"
+            )
         needs_text = bool(self.label_map) and not self.task.kind.labels_words
         if isinstance(value, bool):
             return str(value) if needs_text else value
@@ -185,10 +195,21 @@ class LabelReader:
         if isinstance(value, bool):
             return int(value) if has_names else None
         if isinstance(value, str):
-            return int(value) if has_names and re.fullmatch(r"-?\d+", value) else None
+            whole = _WHOLE.fullmatch(value.strip()) if has_names else None
+            return None if whole is None else int(whole[1])
         if isinstance(value, float):
             return int(value) if value.is_integer() and abs(value) < _LARGEST_EXACT else None
         return int(value) if isinstance(value, int | np.integer) else None
+
+    def _is_number_without_name(self, value: Any) -> bool:
+        """Return whether a text is a number such as `1.5`, and the task names other numbers."""
+        names = self.task.names
+        return (
+            names is not None
+            and isinstance(value, str)
+            and value not in names.values()
+            and _NUMBER.fullmatch(value.strip()) is not None
+        )
 
     def _number_in_text(self, value: Any) -> Any:
         """Return the number that a text such as `2.5` is, for a task of numbers; other values unchanged."""
@@ -215,7 +236,8 @@ class LabelReader:
             return None
         names = []
         for name, flag in zip(self.source.one_hot, flags, strict=True):
-            key = flag.lower() if isinstance(flag, str) else flag
+            key = flag.strip().lower() if isinstance(flag, str) else flag
+            key = float(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
             if not isinstance(key, str | int | float) or key not in _TRUTH:
                 raise ValueError(f"expected 0, 1, true or false in column {name!r}; found {flag!r:.80}")
             if _TRUTH[key]:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from datasets import Dataset
 
@@ -103,7 +104,7 @@ def _near_names(task: str, names: Iterable[str]) -> list[str]:
 def _plain(name: str) -> str:
     """Return a label name in the form that nearly equal names share."""
     text = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    return f"{float(text):g}" if _NUMBER.fullmatch(text) else text
+    return str(Decimal(text).normalize()) if _NUMBER.fullmatch(text) else text
 
 
 def _differences(task: str, names: Mapping[str, list[str]]) -> list[str]:

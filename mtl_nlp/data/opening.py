@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,11 +20,11 @@ from mtl_nlp.messages import one_line
 
 UTF_8 = "utf-8"
 
-_STARTS: dict[str, bytes] = {
-    ".gz": b"\x1f\x8b",
-    ".bz2": b"BZh",
-    ".xz": b"\xfd7zXZ\x00",
-    ".zip": b"PK\x03\x04",
+_STARTS: dict[str, re.Pattern[bytes]] = {
+    ".gz": re.compile(rb"\x1f\x8b"),
+    ".bz2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"),  # a text may start with `BZh` too
+    ".xz": re.compile(rb"\xfd7zXZ\x00"),
+    ".zip": re.compile(rb"PK\x03\x04"),
 }
 """The ending of a compressed file -> its first bytes."""
 
@@ -40,8 +41,8 @@ def compression_of(path: str | Path) -> str:
     if not Path(path).is_file():  # a pipe, whose bytes can be read only once
         return ""
     with open(path, "rb") as file:
-        head = file.read(8)
-    return next((ending for ending, start in _STARTS.items() if head.startswith(start)), "")
+        head = file.read(10)
+    return next((ending for ending, start in _STARTS.items() if start.match(head)), "")
 
 
 @contextlib.contextmanager
@@ -65,7 +66,9 @@ def opened(path: str | Path) -> Iterator[io.BufferedReader]:
         else:
             with _OPEN.get(found, open)(path, "rb") as file:
                 yield file
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and (not found or error.errno is not None):  # not of the decompressor
+            raise
         raise DataError(f"{path}: the compressed file is damaged: {one_line(error)}. Copy the file again.") from error
 
 

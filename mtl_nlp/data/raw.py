@@ -8,18 +8,21 @@ import glob
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDatasetDict, List, load_dataset
 
 from mtl_nlp.data.canonical import SLOW_ROWS, progress_bars_from
-from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none
+from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none, why_unchecked
 from mtl_nlp.data.faults import LOADING_ERRORS, explain, flaw_of_files
 from mtl_nlp.data.files import check_files_exist, files_of, files_of_folder, literal_start, saved_files
 from mtl_nlp.data.formats import BYTES_PER_ROW, FORMATS, Format, format_name, format_of, read_files
 from mtl_nlp.data.opening import check_utf8, has_several_files
+from mtl_nlp.data.remembered import remembered
 from mtl_nlp.errors import DataError
+from mtl_nlp.messages import conceal
 from mtl_nlp.recipe.label_columns import columns_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
@@ -178,19 +181,51 @@ def _are_local(patterns: Iterable[str]) -> bool:
 
 def _checked(name: str, recipe: DatasetRecipe, source: _Source, options: Mapping[str, Any]) -> CsvFindings:
     """Check the files that `datasets` would misread, or whose flaws it would not name."""
-    labels = columns_of(recipe.labels)
-    wanted = [] if recipe.map is not None else [*recipe.inputs.values(), *labels]
     findings = CsvFindings()
     for split, files in source.local.items():
-        if source.builder == "csv" and can_check(options):
-            most_rows = None if recipe.num_rows is None else _CHECKED_ROWS
-            found = check_csv(f"{name}/{split}", files, options, wanted=wanted, labels=labels, most_rows=most_rows)
-            findings.add(found)
-        elif source.builder == "json" and not options.get("encoding") and recipe.num_rows is None:
-            for path in files:
-                if not has_several_files(path):
-                    check_utf8(path)
+        if source.builder == "csv" and files and not can_check(options):
+            reason = why_unchecked(options)
+            findings.notes.append(f"{name}/{split}: the CSV files are not checked, because of `{reason}`")
+        elif source.builder == "csv":
+            findings.add(_checked_csv(f"{name}/{split}", recipe, files, options))
+        elif source.builder == "json" and not _has_encoding(options) and recipe.num_rows is None:
+            remembered(files, "UTF-8", partial(_check_utf8, files))
     return findings
+
+
+def _checked_csv(name: str, recipe: DatasetRecipe, files: Sequence[str], options: Mapping[str, Any]) -> CsvFindings:
+    """Return the findings of the CSV files of a split, which are read only if they have changed."""
+    labels = columns_of(recipe.labels)
+    arguments: dict[str, Any] = {
+        "wanted": [] if recipe.map is not None else [*recipe.inputs.values(), *labels],
+        "labels": labels,
+        "most_rows": None if recipe.num_rows is None else _CHECKED_ROWS,
+    }
+
+    def check() -> dict[str, Any]:
+        found = check_csv(name, files, options, **arguments)
+        return {"notes": found.notes, "classes": {column: sorted(texts) for column, texts in found.classes.items()}}
+
+    found = remembered(files, [name, dict(options), arguments], check)
+    return CsvFindings(
+        [conceal(note) for note in found["notes"]],
+        {column: set(texts) for column, texts in found["classes"].items()},
+    )
+
+
+def _check_utf8(files: Iterable[str]) -> None:
+    for path in files:
+        if not has_several_files(path):
+            check_utf8(path)
+
+
+def _has_encoding(options: Mapping[str, Any]) -> bool:
+    """Return whether a dataset sets its encoding, or how bytes outside of the encoding are read.
+
+    `datasets` reads an object per line of UTF-8 without regard to `encoding_errors`.
+    """
+    ignores_errors = options.get("field") is not None and options.get("encoding_errors") not in {None, "strict"}
+    return bool(options.get("encoding")) or ignores_errors
 
 
 def _converters(

@@ -38,7 +38,7 @@ from mtl_nlp.recipe.sections import (
     DatasetRecipe,
     MixtureRecipe,
 )
-from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_with_variables, with_texts
+from mtl_nlp.recipe.variables import Place, expand, put_texts, texts_of_typed, texts_with_variables, with_texts
 
 _MOST_LINES = 60
 """The number of lines of a recipe that are shown in Python."""
@@ -91,6 +91,9 @@ class Recipe(Shown, Section):
 
     _texts: dict[Place, str] = PrivateAttr(default_factory=dict)
     """The texts with variables, by the place of the expanded value."""
+
+    _typed: dict[Place, str] = PrivateAttr(default_factory=dict)
+    """The texts of the environment that became numbers or booleans in training arguments, by place."""
 
     @field_validator("tasks")
     @classmethod
@@ -198,6 +201,14 @@ class Recipe(Shown, Section):
         """Return a task as an object without a label space."""
         return task_from_dict({**self.tasks[name], "name": name})
 
+    def text_of(self, *place: str) -> str | None:
+        """Return the text of the environment that became a number or boolean in a training argument, or None.
+
+        Args:
+            place: the keys that lead to the value, such as `("training", "run_name")`.
+        """
+        return self._typed.get(place)
+
     def as_written(self) -> dict[str, Any]:
         """Return the resolved recipe as plain data, in which variables such as `${DATA}` stay as they are."""
         data = self.model_dump(exclude_defaults=True)
@@ -278,6 +289,7 @@ class Recipe(Shown, Section):
         expanded = expand(data)
         recipe = cls._checked(expanded, data, Path(folder), allow_code=allow_code)
         recipe._texts = texts_with_variables(data, recipe.model_dump(), expanded, Path(folder))
+        recipe._typed = texts_of_typed(data, expanded)
         return recipe
 
     @classmethod

@@ -21,6 +21,19 @@ Place = tuple[str | int, ...]
 """The keys and indexes that lead to a value, such as `("datasets", "ewt", "data_files", "train", 0)`."""
 
 
+_TEXT_ARGUMENTS = frozenset(
+    {
+        *("name", "revision", "data_dir", "sep", "delimiter", "quotechar", "escapechar", "lineterminator", "comment"),
+        *("encoding", "encoding_errors", "field", "names", "column_names", "decimal", "thousands", "date_format"),
+        *("cache_dir", "split"),
+    }
+)
+"""Arguments of `datasets.load_dataset` that are texts, whatever the value of a variable looks like.
+
+A configuration may be called `no`, and a revision may have digits only.
+"""
+
+
 def has_variable(value: Any) -> bool:
     """Return whether a value of a recipe is a text with a variable."""
     return isinstance(value, str) and VARIABLE.search(value) is not None
@@ -30,7 +43,8 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the variables in all texts of a recipe, except in the section `card`, which is published.
 
     A value that is one variable without quotes in YAML is typed like YAML, so that `${BF16:-false}` is false. A secret
-    and a value of `storage_options` are always texts, and so is a longer text with a variable.
+    and a value of `storage_options` are always texts, and so is a longer text with a variable. An argument of a dataset
+    such as `name` is a text or null.
 
     Args:
         data: the recipe as plain data.
@@ -43,14 +57,24 @@ def expand(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expand(value: Any, key: str, *, is_text: bool = False) -> Any:
     if isinstance(value, dict):
-        are_texts = {name: is_text or name == "storage_options" or is_secret_key(name) for name in value}
-        return {name: _expand(item, f"{key}.{name}", is_text=are_texts[name]) for name, item in value.items()}
+        return {
+            name: _text_or_null(item, f"{key}.{name}")
+            if key.startswith("datasets.") and name in _TEXT_ARGUMENTS
+            else _expand(item, f"{key}.{name}", is_text=is_text or name == "storage_options" or is_secret_key(name))
+            for name, item in value.items()
+        }
     if isinstance(value, list):
         return [_expand(item, f"{key}[{index}]", is_text=is_text) for index, item in enumerate(value)]
     if not isinstance(value, str):
         return value
     text = _with_values(value, key)
     return typed(text) if isinstance(value, Unquoted) and not is_text else text
+
+
+def _text_or_null(value: Any, key: str) -> Any:
+    """Return the value of an argument that is a text, or null for a variable that is empty or null."""
+    found = _expand(value, key, is_text=True)
+    return None if isinstance(value, Unquoted) and typed(found) is None else found
 
 
 def with_texts(expanded: Any, data: Any, places: Iterable[Place]) -> Any:
@@ -65,6 +89,24 @@ def with_texts(expanded: Any, data: Any, places: Iterable[Place]) -> Any:
     for place in places:
         value_at(expanded, place[:-1])[place[-1]] = _with_values(value_at(data, place), ".".join(map(str, place)))
     return expanded
+
+
+def texts_of_typed(data: Mapping[str, Any], expanded: Mapping[str, Any]) -> dict[Place, str]:
+    """Return the texts of the environment that became numbers, booleans or null, by their place.
+
+    Only training arguments are looked at: the schema of a recipe does not know their types.
+
+    Args:
+        data: the recipe as plain data, as it stands in its file.
+        expanded: the result of [`expand`].
+    """
+    return {
+        place: _with_values(text, ".".join(map(str, place)))
+        for place, text in _places(data)
+        if place[0] in {"training", "baselines"}
+        and isinstance(text, Unquoted)
+        and not isinstance(value_at(expanded, place), str)
+    }
 
 
 def _with_values(text: str, key: str) -> str:

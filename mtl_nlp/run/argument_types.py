@@ -13,15 +13,16 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 _WORDS = {str: "a text", bool: "true or false", list: "a list of texts", dict: "a section with keys and values"}
 
 
-def convert(value: Any, hint: Any) -> Any:
+def convert(value: Any, hint: Any, text: str | None = None) -> Any:
     """Return the value of a training argument in the type of its field.
 
     A text from the environment may stand for a boolean or a number, `2e4` is a text in YAML, and a number may stand for
-    a text, such as the name of a run.
+    a text, such as the name of a run. The text `1.10` of the environment is then not `1.1`.
 
     Args:
         value: the value of the recipe.
         hint: the type of the field.
+        text: the text of the environment from which the value was made, if there is one.
 
     Raises:
         ValueError: if the value is of a different type. The message continues the name of the argument.
@@ -36,6 +37,8 @@ def convert(value: Any, hint: Any) -> Any:
         return _boolean(value)
     if not wanted <= _WORDS.keys():  # objects of other libraries, which only Python has
         return value
+    if isinstance(value, int | float) and str in wanted and bool not in wanted and text is not None:
+        return text
     if isinstance(value, int | float) and not isinstance(value, bool) and str in wanted:
         return str(value)
     is_list = isinstance(value, list | tuple) and list in wanted and all(isinstance(each, str) for each in value)

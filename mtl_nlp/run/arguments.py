@@ -52,13 +52,15 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
-    _checked_values(recipe.training, "training")  # before the loss weighting, which has the seed of the training
+    _checked_values(
+        recipe, recipe.training, "training"
+    )  # before the loss weighting, which has the seed of the training
     check_weighting(recipe)
     gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.
-    _checked_values(recipe.baselines.training, "baselines.training")
+    _checked_values(recipe, recipe.baselines.training, "baselines", "training")
     for task, own in recipe.baselines.tasks.items():
-        _checked_values(own.training, f"baselines.tasks.{task}.training")
+        _checked_values(recipe, own.training, "baselines", "tasks", task, "training")
     arguments = _arguments(recipe, recipe.training, recipe.output_dir)
     check_weighting_arguments(recipe, arguments)
     return arguments
@@ -81,7 +83,7 @@ def _arguments(
     recipe: Recipe, training: Mapping[str, Any], output_dir: str, *, is_evaluation: bool = False
 ) -> MultitaskTrainingArguments:
     # Trainer would decide by the level of the log messages, which the command line silences.
-    values = {"disable_tqdm": not shows_bars(), **_checked_values(training, "training")}
+    values = {"disable_tqdm": not shows_bars(), **_checked_values(recipe, training, "training")}
     freeze = recipe.loss.freeze_when_overfit
     if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
         raise RecipeError(
@@ -110,13 +112,15 @@ _WIDER = {"fsdp": bool | str | None}
 """Field -> a type that Trainer accepts and does not declare."""
 
 
-def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _checked_values(recipe: Recipe, training: Mapping[str, Any], *place: str) -> dict[str, Any]:
     """Return training arguments with each value converted to the type of its field, see `convert`.
 
     Args:
+        recipe: the recipe.
         training: the training arguments.
-        where: the path of the section in the recipe, for messages.
+        place: the keys that lead to the section in the recipe.
     """
+    where = ".".join(place)
     valid = {field.name: field.metadata for field in dataclasses.fields(MultitaskTrainingArguments) if field.init}
     types = get_type_hints(MultitaskTrainingArguments) | _WIDER
     values: dict[str, Any] = {}
@@ -133,7 +137,7 @@ def _checked_values(training: Mapping[str, Any], where: str) -> dict[str, Any]:
         if value is False and key.endswith("_strategy"):  # an unquoted `no` in YAML
             value = "no"
         try:
-            values[key] = convert(value, types[key])
+            values[key] = convert(value, types[key], recipe.text_of(*place, key))
         except ValueError as error:
             raise RecipeError(f"{where}.{key}: {error}") from None
         choices = _CHOICES.get(key) or valid[key].get("choices")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Collection
+
 from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.messages import one_line
 
@@ -26,6 +29,20 @@ def refused(error: BaseException) -> MtlNlpError:
     if isinstance(error, MtlNlpError):
         return error
     reason = one_line(error)
-    if not isinstance(error, _CLEAR) or not reason:  # the message of a KeyError is a key
-        reason = f"the libraries do not accept these arguments ({type(error).__name__}: {reason})"
-    return RecipeError(f"training: {reason}")
+    if isinstance(error, _CLEAR) and reason:
+        return RecipeError(f"training: {reason}")
+    return RecipeError(  # the message of a KeyError is a key
+        f"training: {type(error).__name__}: {reason or 'no reason given'}. The libraries may not accept these "
+        f"arguments; `mtl-nlp --debug` shows where the error comes from."
+    )
+
+
+def is_of_own_code(error: BaseException, own_code: Collection[str]) -> bool:
+    """Return whether a module of the recipe had a part in an error.
+
+    Args:
+        error: the error.
+        own_code: the names or paths of the modules, see `Recipe.own_code`.
+    """
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") in own_code or frame.f_code.co_filename in own_code for frame in frames)

@@ -20,7 +20,7 @@ from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.build import Run, build_trainer
-from mtl_nlp.run.refusal import REFUSALS, refused
+from mtl_nlp.run.refusal import REFUSALS, is_of_own_code, refused
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.completeness import describe_last_checkpoint
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -57,6 +57,8 @@ def rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArgume
             if arguments.fsdp_plugin_args is None and arguments.deepspeed_plugin is None:
                 _rehearse(run, _without_memory(model), _in_folder(arguments, folder), steps)
         except REFUSALS as error:
+            if is_of_own_code(error, run.recipe.own_code):
+                raise
             raise refused(error) from error
 
 

@@ -8,11 +8,12 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtl_nlp.data.conll import STANDARD_INPUT, Report, read_lines, read_words
+from mtl_nlp.data.csv_files import swallows_rows
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
 
@@ -44,12 +45,15 @@ class Source:
             column) or `conllu`.
         text_column: the column of the texts in a table or in JSONL; by default `text`, or the only column of a table.
         text_pair_column: the column of the second texts of pairs; by default `text_pair` if the file has it.
+        notes: sentences about rows of a table that may have been read in a different way than the user expects, after
+            the inputs have been read.
     """
 
     path: Path
     format: str = "text"
     text_column: str | None = None
     text_pair_column: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_stream(self) -> bool:
@@ -133,7 +137,7 @@ class Source:
             for _, last in read_lines(self.path, report):
                 yield f"{last}\n"
 
-        reader = csv.reader(lines(), delimiter="\t" if self.format == "tsv" else ",")
+        reader = csv.reader(lines(), delimiter=self._separator)
         while True:
             first = reader.line_num + 1
             try:
@@ -145,7 +149,9 @@ class Source:
                 continue
             # In a cell with an open quotation mark, the reader keeps the end of the last line.
             if cells and cells[-1].endswith("\n") and not last.endswith('"'):
-                yield first, reader.line_num, self._flaw(first, reader.line_num, "a quotation mark is not closed")
+                lost = reader.line_num - first + 1
+                flaw = f"a quotation mark is not closed, so that {lost} lines have no answer"
+                yield first, reader.line_num, self._flaw(first, reader.line_num, flaw)
             elif cells:
                 yield first, reader.line_num, cells
 
@@ -154,13 +160,22 @@ class Source:
         return DataError(f"{self.name}, {lines}: {flaw}.")
 
     def _table(self, report: Report) -> Iterator[tuple[int, Input | DataError]]:
-        rows = self._rows(report)
+        header: list[str] | DataError = []
+        flaws: list[DataError] = []
+
+        def report_row(number: int, flaw: DataError) -> None:
+            if header:
+                report(number, flaw)
+            else:
+                flaws.append(flaw)
+
+        rows = self._rows(report_row)
         _, _, header = next(rows, (0, 0, list[str]()))
-        if isinstance(header, DataError):
-            raise header
+        if flaws or isinstance(header, DataError):  # the names of the columns
+            raise header if isinstance(header, DataError) else flaws[0]
         if not header:
             return
-        columns = self._columns(header)
+        columns, long = self._columns(header), []
         for first, last, cells in rows:
             if isinstance(cells, DataError):
                 yield last, cells
@@ -168,8 +183,21 @@ class Source:
                 expected = f"expected {len(header)} columns ({', '.join(header):.100}), found {len(cells)}"
                 yield last, self._flaw(first, last, expected)
             else:
+                if last > first and swallows_rows(cells, last - first + 1, len(header), self._separator):
+                    long.append((first, last))
                 row = dict(zip(header, cells, strict=True))
                 yield last, self._input(last, row, {key: row[column] for key, column in columns.items()})
+
+        if long:
+            self.notes.append(
+                f"{self.name}: {len(long)} rows span many lines between quotes (the first in lines {long[0][0]} to "
+                f"{long[0][1]}), and have one answer each; if quotes are ordinary characters in this file, double them "
+                f"and put each text between quotes"
+            )
+
+    @property
+    def _separator(self) -> str:
+        return "\t" if self.format == "tsv" else ","
 
     def _columns(self, header: Sequence[str]) -> dict[str, str]:
         """Return the column of each input of the pipeline."""

@@ -115,7 +115,8 @@ def test_file_that_would_be_misread_is_refused_with_file_and_line(tmp_path, cont
 def test_file_that_can_be_read_is_read(tmp_path, content, more):
     loaded = load_csv(tmp_path, content, **more)
     assert loaded.splits["train"]["text"][:] == ["one", "two"]
-    assert labels_of(loaded) == ["a", "b"] and not loaded.notes
+    notes = ["d/train: the CSV files are not checked, because of `skiprows`"] if "skiprows" in more else []
+    assert labels_of(loaded) == ["a", "b"] and loaded.notes == notes
 
 
 @pytest.mark.parametrize(
@@ -137,10 +138,37 @@ def test_rows_that_may_have_been_misread_get_a_note(tmp_path, content, note):
     assert all(re.search(note, found) for found in notes)
 
 
-def test_files_of_a_split_have_the_same_columns(tmp_path):
+def test_whole_numbers_of_a_file_with_gaps_are_those_of_other_files(tmp_path):
+    (tmp_path / "a.csv").write_text("text,y\none,0\ntwo,1\n")
+    (tmp_path / "b.csv").write_text("text,y\none,0.0\ntwo,\nthree,1.0\n")
+    for files in ({"train": "a.csv", "validation": "b.csv"}, {"train": "b.csv", "validation": "a.csv"}):
+        loaded = load(tmp_path, TEXT, {"topic": "y"}, path="csv", data_files=files)
+        found = [labels_of(loaded, split=split) for split in files]
+        assert sorted(found, key=len) == [["0", "1"], ["0", None, "1"]]
+
+
+def test_zero_one_columns_may_have_several_forms(tmp_path):
+    (tmp_path / "d.csv").write_text("text,a,b\none,1, 1\ntwo,1.0,0\nthree,0,01\n")
+    loaded = load(tmp_path, TEXT, {"tags": ["a", "b"]}, path="d.csv")
+    assert labels_of(loaded, "tags") == [["a", "b"], ["a"], ["b"]]
+
+
+def test_later_files_may_lack_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("id,text,y\n1,one,a\n2,two,b\n")
+    (tmp_path / "b.csv").write_text("text,y\nthree,a\nthree,a\n")
+    (tmp_path / "c.csv").write_text("text\nfour\nfour\n")
+    loaded = load(tmp_path, TEXT, {"topic": "y"}, path="csv", data_files=["a.csv", "b.csv", "c.csv"])
+    assert labels_of(loaded) == ["a", "b", "a", "a", None, None]
+    assert [note for note in loaded.notes if "c.csv has no column 'y'; its rows lack this label" in note]
+    assert not any("b.csv" in note for note in loaded.notes)
+
+
+def test_files_of_a_split_have_the_columns_of_the_first_file(tmp_path):
     (tmp_path / "a.csv").write_text(GOOD)
     (tmp_path / "b.csv").write_text(GOOD.replace("text,y", "text,z"))
-    with pytest.raises(DataError, match=r"/b\.csv: all files of a split .* has text, z, and .*/a\.csv has text, y"):
+    with pytest.raises(
+        DataError, match=r"/b\.csv: all files of a split .* first file.* has text, z, and .*/a\.csv has text, y"
+    ):
         load(tmp_path, TEXT, {"topic": "y"}, path="csv", data_files=["a.csv", "b.csv"])
 
 
@@ -156,6 +184,8 @@ def test_only_the_first_rows_of_a_stream_of_known_length_are_checked(tmp_path):
 def test_files_with_options_that_change_the_rows_are_not_checked():
     assert can_check({"sep": ";", "encoding": "utf-8", "skiprows": None})
     assert not any(can_check({key: 1}) for key in ("skiprows", "header", "comment", "usecols"))
+    assert can_check({"cache_dir": "x", "token": "y", "header": 0})
+    assert not can_check({"header": 0, "names": ["a"]}) and not can_check({"header": None})
     assert not can_check({"sep": r"\s+"}) and not can_check({"engine": "pyarrow"})
     assert keeps_texts({"keep_default_na": False, "na_values": [""]})
     assert not keeps_texts({"keep_default_na": False, "na_values": ["-"]}) and not keeps_texts({})

@@ -84,6 +84,13 @@ def test_wrong_field_is_explained(tmp_path, content, field, message):
         texts_of(tmp_path, content, field=field)
 
 
+def test_bytes_that_are_no_text_are_read_as_the_dataset_says(tmp_path):
+    (tmp_path / "d.json").write_bytes(b'{"rows": [{"text": "caf\xe9", "y": "a"}, {"text": "caf\xe9", "y": "a"}]}')
+    options = {"path": "d.json", "field": "rows", "encoding_errors": "replace"}
+    assert load(tmp_path, TEXT, {"topic": "y"}, **options).splits["train"]["text"][:] == ["caf\ufffd"] * 2
+    assert flaw_in_json([str(tmp_path / "d.json")], options) is None
+
+
 def test_first_file_with_other_columns_or_types_is_named(tmp_path):
     for name, row in (
         ("a.jsonl", {"text": "one", "y": 1}),

@@ -50,6 +50,9 @@ def vars_of(task: Task) -> dict[str, Any]:
         (named(TOPIC, {1: "yes", 0: "no"}), False, "no"),
         (named(TOPIC, ["no", "yes"]), "1", "yes"),
         (named(TOPIC, ["no", "yes"]), "yes", "yes"),
+        (named(TOPIC, ["no", "yes"]), " 1", "yes"),
+        (named(TOPIC, ["no", "yes"]), "1.0", "yes"),
+        (named(TOPIC, ["1.5", "yes"]), "1.5", "1.5"),
         (named(POS, NAMES), [1, 2, 0, None, -100], ["B-PER", "I-PER", "O", None, None]),
         (named(POS, NAMES), [1.0, NAN], ["B-PER", None]),
         (POS, ["N", None], ["N", None]),
@@ -73,6 +76,7 @@ def test_numbers_become_names_and_missing_labels_become_none(task, value, label)
     ("task", "value", "message"),
     [
         (named(TOPIC, ["no", "yes"]), 2, r"found 2\. Name it under `tasks\.t\.names`, which has 0, 1"),
+        (named(TOPIC, ["no", "yes"]), "0.5", r"expected a whole number or a name of .*; found '0\.5'"),
         (named(POS, NAMES), [-1], "expected a number with a name; found -1"),
         (named(TAGS, ["a", "b", "c"]), [0, 1, 0, 1], "one number for each of the 3 names"),
         (TOPIC, "", "not empty"),
@@ -102,8 +106,8 @@ def test_delimited_text_is_a_set_of_names(value, label):
 
 def test_zero_one_columns_are_a_set_of_their_names():
     columns = reader(TAGS, ["toxic", "insult"])
-    rows = [(0, 1), (1.0, True), ("true", "0"), (None, NAN)]
-    assert [columns.read(row) for row in rows] == [["insult"], ["toxic", "insult"], ["toxic"], None]
+    rows = [(0, 1), (1.0, True), ("true", "0"), (" 1.0", "0.0"), (None, NAN)]
+    assert [columns.read(row) for row in rows] == [["insult"], ["toxic", "insult"], ["toxic"], ["toxic"], None]
     assert columns.known_names({}) == ["toxic", "insult"]
     for row in ((0, 2), (None, 1), ("x", 0), ([], 0)):
         with pytest.raises(ValueError, match="expected 0, 1, true or false in column"):

@@ -46,7 +46,8 @@ def test_nearly_equal_names_get_a_note():
     assert unite(TOPIC, (["01", "1", "1.0", "2"], None)).notes == [note.format("'01' and '1' and '1.0'")]
     assert unite(NER, ([["B-PER", "B-per"]], None)).notes[0].startswith("Task t: the labels 'B-PER' and 'B-per'")
     assert len(unite(TOPIC, ([letter + case for letter in "abcde" for case in ("", " ")], None)).notes[0]) < 200
-    assert unite(TOPIC, (["a", "b", "1", "2", "1.5"], None)).notes == []
+    assert unite(TOPIC, (["a", "b", "1", "2", "1.5", "1234567", "1234568"], None)).notes == []
+    assert unite(TOPIC, (["1234567", "1234567.0"], None)).notes != []
 
 
 def test_whole_numbers_are_in_the_order_of_their_values():

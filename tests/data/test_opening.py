@@ -33,10 +33,20 @@ def test_compressed_files_are_read_whatever_their_names_say(tmp_path):
         "c.csv": bz2.compress(b"text"),
         "d.txt.xz": lzma.compress(b"text"),
         "e.zip": archive(a="text"),
+        "f.bz2": bz2.compress(b""),
+        "g.csv": b"BZh9 is a text",
     }.items():
         with opened(write(tmp_path, name, content)) as file:
-            assert file.read() == b"text"
-    assert [compression_of(path) for path in sorted(tmp_path.iterdir())] == ["", ".gz", ".bz2", ".xz", ".zip"]
+            assert file.read() == {"f.bz2": b"", "g.csv": content}.get(name, b"text")
+    assert [compression_of(path) for path in sorted(tmp_path.iterdir())] == [
+        "",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zip",
+        ".bz2",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,7 @@ def test_compressed_files_are_read_whatever_their_names_say(tmp_path):
             r"a\.gz: the compressed file is damaged: .*Copy the file again\.$",
         ),
         ("a.xz", lzma.compress(b"text" * 99)[:-9], "a.xz: the compressed file is damaged"),
+        ("a.bz2", bz2.compress(b"text" * 99)[:20] + b"x" * 40, r"a\.bz2: the compressed file is damaged"),
         ("a.gz", b"text", r"a\.gz: the file is not compressed, although its name ends in \.gz"),
         ("a.zip", archive(a="1", b="2"), r"a\.zip: expected an archive of one file\. Found 2 files\."),
         ("a.zip", archive(a="1")[:-9], r"a\.zip: the compressed file is damaged"),

@@ -144,6 +144,10 @@ def test_the_card_refuses_variables(tmp_path, card):
         ("training.hub_token", "${MTL_NUMBER}", "64"),
         ("datasets.ewt.storage_options.key", "${MTL_NUMBER}", "64"),
         ("datasets.ewt.header", "${MTL_UNSET:-}", None),
+        ("datasets.ewt.name", "${MTL_UNSET:-no}", "no"),
+        ("datasets.ewt.revision", "${MTL_NUMBER}", "64"),
+        ("datasets.ewt.name", "${MTL_UNSET:-}", None),
+        ("datasets.ewt.skiprows", "${MTL_NUMBER}", 64),
         ("datasets.ewt.labels.genre", "${MTL_NUMBER}", "64"),  # the name of a column
         ("output_dir", "${MTL_NUMBER}", None),
         ("mixture.headroom", "${MTL_UNSET:-no}", False),

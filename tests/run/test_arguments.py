@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mtl_nlp.errors import RecipeError
+from mtl_nlp.recipe.plain_yaml import Unquoted
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
 
@@ -33,7 +34,7 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"debug": ["x"]}, r"^training: x is not a valid DebugOption"),
         ({"include_num_input_tokens_seen": "x"}, r"^training\.include_num_input_tokens_seen: no such value 'x'"),
         ({"load_best_model_at_end": True}, r"^training: `load_best_model_at_end` needs evaluations during training"),
-        ({"accelerator_config": {"x": 1}}, r"^training: the libraries do not accept .*TypeError: .*'x'"),
+        ({"accelerator_config": {"x": 1}}, r"^training: TypeError: .*'x'"),
         ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
         ({"freeze_patience": 2}, r"^training\.freeze_patience: set the recipe key `loss\.freeze_when_overfit`"),
@@ -47,6 +48,16 @@ def test_a_bad_training_argument_is_named(quick_recipe, training, message):
     quick_recipe["training"] |= training
     with pytest.raises(RecipeError, match=message):
         training_arguments(Recipe.from_dict(quick_recipe))
+
+
+def test_a_text_keeps_the_form_that_the_environment_gives_it(quick_recipe, monkeypatch):
+    monkeypatch.setenv("MTL_VERSION", "1.10")
+    monkeypatch.setenv("MTL_ANSWER", "no")
+    names = {"run_name": Unquoted("${MTL_VERSION}"), "hub_revision": Unquoted("${MTL_ANSWER}")}
+    quick_recipe["training"] |= {**names, "max_grad_norm": Unquoted("${MTL_VERSION}")}
+    quick_recipe["baselines"] = {"training": {"run_name": Unquoted("${MTL_ANSWER}")}}
+    found = training_arguments(Recipe.from_written(quick_recipe))
+    assert (found.run_name, found.hub_revision, found.max_grad_norm) == ("1.10", "no", 1.1)
 
 
 @pytest.mark.parametrize(

@@ -44,10 +44,10 @@ def planned(run, recipe, training):
     [
         ({"optim": "adamw_8bit"}, "^training: .*bitsandbytes"),
         ({"optim": "sgd", "optim_args": "nesterov=True"}, "^training: Nesterov momentum requires a momentum"),
-        ({"lr_scheduler_kwargs": {"nonsense": 1}}, "^training: the libraries do not accept .*TypeError: .*'nonsense'"),
+        ({"lr_scheduler_kwargs": {"nonsense": 1}}, "^training: TypeError: .*'nonsense'"),
         (
             {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": "x"}, **EVERY_STEP},
-            r"^training: the libraries do not accept these arguments \(TypeError: ",
+            r"^training: TypeError: ",
         ),
         ({"report_to": ["nonsense"]}, "^training: nonsense is not supported, only "),
         ({"dataloader_persistent_workers": True}, "^training: persistent_workers option needs num_workers > 0$"),
@@ -101,7 +101,7 @@ def test_each_of_many_unusual_arguments_trains_or_is_refused_by_the_plan(run, qu
 def test_an_error_in_training_is_one_line_except_from_own_code(run):
     trainer = build_trainer(run, build_model(run), training_arguments(run.recipe))
     folder = Path(run.recipe.output_dir)
-    before = pytest.raises(RecipeError, match=r"^training: the libraries do not accept .*KeyError: 'x'")
+    before = pytest.raises(RecipeError, match=r"^training: KeyError: 'x'")
     with before, failures_reported(trainer, run, folder):
         raise KeyError("x")
     later = pytest.raises(RunError, match=r"^training: step 2: RuntimeError: bad There is no complete checkpoint")

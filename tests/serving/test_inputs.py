@@ -98,6 +98,24 @@ def test_a_table_without_the_column_is_refused(tmp_path, columns, line, message)
         list(Source(write(tmp_path / "a.csv", "id,text", line), "csv", *columns))
 
 
+def test_a_header_that_is_not_utf8_is_refused_and_no_row_is_lost(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text,catégorie\nAda,1\nMax,2\n".encode("cp1252"))
+    with pytest.raises(DataError, match=r"a\.csv, line 1: not UTF-8"):
+        list(Source(tmp_path / "a.csv", "csv").items())
+
+
+def test_rows_that_a_stray_quote_has_swallowed_get_a_note(tmp_path):
+    rows = ['"one,1', "two,2", "three,3", 'four",4', "five,5"]
+    source = Source(write(tmp_path / "a.csv", "text,id", *rows), "csv")
+    assert len(list(source)) == 2
+    assert (
+        len(source.notes) == 1
+        and "1 rows span many lines between quotes (the first in lines 2 to 5)" in source.notes[0]
+    )
+    calm = Source(write(tmp_path / "b.csv", "text,id", '"one', 'two",1'), "csv")
+    assert len(list(calm)) == 1 and not calm.notes
+
+
 def test_json_lines_have_named_columns_too(tmp_path):
     source = write(tmp_path / "a.jsonl", '{"premise": "a", "hypothesis": "b", "tokens": ["x"]}')
     (item,) = Source(source, "jsonl", "premise", "hypothesis")
@@ -120,7 +138,7 @@ MIXED = {
             "line 3: expected 2 columns (text, id), found 3",
             "line 5: not UTF-8",
             "line 7: cannot be read: new-line character",
-            "lines 9 to 10: a quotation mark is not closed",
+            "lines 9 to 10: a quotation mark is not closed, so that 2 lines have no answer",
         ],
     ),
     "tsv": (
