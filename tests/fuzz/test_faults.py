@@ -124,7 +124,7 @@ FAULTS: dict[str, Fault] = {
         _json(CONFIG, "text_config", "num_hidden_layers", value=10**9),
         [PREDICT],
         _CHECKS_OF_SIZE + "shorten_hangs()",
-        "hang: signal 24 in modeling/modeling_multitask.py:__init__",
+        "hang: signal 24 in modeling/encoders_multitask.py:build_encoder",
     ),
     "a large vocabulary": Fault(
         _json(CONFIG, "text_config", "vocab_size", value=10**12),
@@ -164,7 +164,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "a missing tokenizer": Fault(
         _without_tokenizer,
-        [["plan", RECIPE]],
+        [["plan", RECIPE, "--no-model"]],
         "take_out('modeling.checks_multitask.check_tokenizer')",
         f"accepted: a folder without {VOCABULARY}",
     ),
@@ -176,7 +176,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "weights that are not finite": Fault(
         _weights_of_nan,
-        [PREDICT],
+        [MODEL_COMMANDS["drop"]],
         "take_out('modeling.weights_multitask.check_finite', 'modeling.saving_multitask.check_weights')",
         "accepted: not finite: weights",
     ),

@@ -22,6 +22,7 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.head_types_multitask import HEADS
 from mtl_nlp.modeling.heads_multitask import TaskHead
 from mtl_nlp.run import trial as trial_module
+from mtl_nlp.run.answers import LIBRARY_ERRORS
 from mtl_nlp.run.prepare import prepare
 from mtl_nlp.run.trial import trial_rows, try_model
 
@@ -273,7 +274,7 @@ def outcome(family: str) -> str:
         config = build_family_config(family)
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in AutoModel.from_config(config).parameters())
-    except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except LIBRARY_ERRORS as error:
         return f"not built: {type(error).__name__}"
     if size > LARGE:
         return "not built: large"
