@@ -38,7 +38,8 @@ _LONG_ROW, _FEWEST_INNER = 10, 2
 """The number of lines of a row that is probably too long, and the fewest lines inside of a row that look like rows."""
 
 _LEADING_ZERO = re.compile(r"[+-]?0\d")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+"""A text that pandas reads as a number."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0+")
 """A whole number as pandas writes a column of whole numbers with gaps."""
 _TRUTH = {"True", "TRUE", "true", "False", "FALSE", "false"}
@@ -362,7 +363,7 @@ def _are_kept_by_numbers(texts: Iterable[str]) -> bool:
         return False
     if found <= _TRUTH:
         return len({text.lower() for text in found}) == len(found)
-    if not all(map(_NUMBER.fullmatch, found)) or any(map(_LEADING_ZERO.match, found)):
+    if not all(map(NUMBER.fullmatch, found)) or any(map(_LEADING_ZERO.match, found)):
         return False
     values = {float(text) for text in found}
     return len(values) == len(found) and all(abs(value) < _EXACT for value in values)

@@ -202,15 +202,7 @@ def encode_dataset(
     """
     fed = _fed_by(rows, tasks)
     read_by = tasks if for_prediction else fed
-    arguments = _encoding_map(
-        rows,
-        fed,
-        tokenizer,
-        reads_words,
-        max_length,
-        stride,
-        labels_words=any(task.kind.labels_words for task in read_by.values()),
-    )
+    arguments = _encoding_map(rows, fed, tokenizer, reads_words, max_length, stride, read_by)
     arguments["fn_kwargs"]["keeps_unlabelled"] = for_prediction
     with progress_bars_from(len(rows)):
         windows = rows.map(**arguments, desc=f"Tokenizing {name}")
@@ -267,15 +259,7 @@ def encode_stream(
         DataError: if no row has a label, or if one of the first rows is invalid or cannot be read.
     """
     fed = _fed_by(rows, tasks)
-    arguments = _encoding_map(
-        rows,
-        fed,
-        tokenizer,
-        reads_words,
-        max_length,
-        stride,
-        labels_words=any(task.kind.labels_words for task in fed.values()),
-    )
+    arguments = _encoding_map(rows, fed, tokenizer, reads_words, max_length, stride, fed)
     windows = rows.map(**arguments)
     with reading(name):
         lengths = np.array([window["length"] for window in itertools.islice(windows, _SAMPLED_WINDOWS)])
@@ -301,10 +285,9 @@ def _encoding_map(
     reads_words: bool,
     max_length: int | None,
     stride: int | None,
-    *,
-    labels_words: bool,
+    read_by: Mapping[str, Task],
 ) -> dict[str, Any]:
-    """Return the arguments of `map` that turn canonical rows into windows."""
+    """Return the arguments of `map` that turn canonical rows into windows, which the tasks `read_by` read."""
     features = {
         "input_ids": List(Value("int32")),
         "row": Value("int32"),
@@ -332,7 +315,7 @@ def _encoding_map(
             "reads_words": reads_words,
             "max_length": max_length,
             "stride": stride,
-            "labels_words": labels_words,
+            "labels_words": any(task.kind.labels_words for task in read_by.values()),
             "code": code_fingerprint() + outside_code(fed.values()),
         },
     }

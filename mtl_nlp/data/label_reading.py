@@ -13,6 +13,7 @@ import numpy as np
 from datasets import ClassLabel, List, Value
 
 from mtl_nlp.data.character_spans import CharacterSpan, align_spans, read_spans
+from mtl_nlp.data.csv_files import NUMBER
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
 from mtl_nlp.modeling.spans_multitask import map_key, map_tag, separated, tags_from_spans
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -37,8 +38,6 @@ _TRUTH: Mapping[Any, bool] = {0: False, 1: True, "false": False, "true": True}
 
 _WHOLE = re.compile(r"([+-]?\d+)(?:\.0*)?")
 """A text that is a whole number, also as pandas writes it in a column with empty cells."""
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class LabelReader:
             names is not None
             and isinstance(value, str)
             and value not in names.values()
-            and _NUMBER.fullmatch(value.strip()) is not None
+            and NUMBER.fullmatch(value.strip()) is not None
         )
 
     def _number_in_text(self, value: Any) -> Any:
@@ -237,7 +236,7 @@ class LabelReader:
         names = []
         for name, flag in zip(self.source.one_hot, flags, strict=True):
             key = flag.strip().lower() if isinstance(flag, str) else flag
-            key = float(key) if isinstance(key, str) and _NUMBER.fullmatch(key) else key
+            key = float(key) if isinstance(key, str) and NUMBER.fullmatch(key) else key
             if not isinstance(key, str | int | float) or key not in _TRUTH:
                 raise ValueError(f"expected 0, 1, true or false in column {name!r}; found {flag!r:.80}")
             if _TRUTH[key]:

@@ -35,7 +35,7 @@ from mtl_nlp.data.cutting import (
 from mtl_nlp.data.label_reading import order_names
 from mtl_nlp.data.missing import describe_missing, missing_input, rows_with_text, stream_with_text
 from mtl_nlp.data.own_functions import apply_functions
-from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw, reads_csv
+from mtl_nlp.data.raw import expected_rows, flaw_of_split, load_raw
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
@@ -47,6 +47,10 @@ logger = logging.getLogger(__name__)
 _SCHEMA_ROWS = 10_000
 """Number of first rows from which a stream's types are inferred, as many as `datasets` reads from CSV at once."""
 _DRAW_SEED = 0
+
+
+_Canonical = Callable[..., Any]
+"""A function of a split's name in messages, its raw rows and `trains`, which returns the canonical rows."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,8 @@ def load_splits(
         raise DataError(f"datasets.{name}.streaming: a streamed split cannot be evaluated. Leave out `streaming`.")
     logger.info("loading dataset %s", name)
     raw = load_raw(name, recipe)
-    loaded = _load_stored(name, recipe, tasks, raw.splits, only, tokenizer)
+    canonical = partial(_canonical, recipe=recipe, tasks=tasks, tokenizer=tokenizer, empty_cells=raw.is_csv)
+    loaded = _load_stored(name, recipe, tasks, raw.splits, only, canonical)
     return _draw(replace(loaded, notes=[*raw.notes, *loaded.notes]), recipe.max_rows)
 
 
@@ -115,12 +120,12 @@ def _load_stored(
     tasks: Mapping[str, Task],
     stored: DatasetDict | IterableDatasetDict,
     only: str | None,
-    tokenizer: PreTrainedTokenizerBase | None,
+    canonical: _Canonical,
 ) -> LoadedDataset:
     """Apply the dataset's own functions to its stored splits, and bring the splits into canonical form."""
     if isinstance(stored, IterableDatasetDict):
         stored = IterableDatasetDict(_apply(name, recipe, stored, stored))
-        return _load_streamed(name, recipe, tasks, stored, only, tokenizer)
+        return _load_streamed(name, recipe, tasks, stored, only, canonical)
     slices = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
     _check_splits(name, recipe, slices, stored, only)
     overlaps = describe_overlaps(name, slices)
@@ -132,7 +137,7 @@ def _load_stored(
         # The slices are shares of the rows that are left.
         cut = slices_of(name, recipe, {split: len(rows) for split, rows in stored.items()})
         slices = {split: cut[split] for split in slices}
-    loaded = _load_slices(name, recipe, tasks, stored, slices, tokenizer, is_whole=only is None)
+    loaded = _load_slices(name, recipe, tasks, stored, slices, canonical, is_whole=only is None)
     kept = {split: rows for split, rows in loaded.splits.items() if only in {None, split}}
     return replace(loaded, splits=kept, notes=[*loaded.notes, *overlaps])
 
@@ -148,7 +153,7 @@ def _load_slices(
     tasks: Mapping[str, Task],
     stored: DatasetDict,
     slices: Mapping[str, list[Slice]],
-    tokenizer: PreTrainedTokenizerBase | None,
+    canonical: _Canonical,
     *,
     is_whole: bool,
 ) -> LoadedDataset:
@@ -160,7 +165,7 @@ def _load_slices(
     rows, masks, notes = {}, {}, []
     for source, label in _labels_of(slices, stored).items():
         trains = any(part.source == source for part in slices.get("train", ()))
-        rows[source] = _canonical(f"{name}/{label}", recipe, tasks, stored[source], tokenizer, trains=trains)
+        rows[source] = canonical(f"{name}/{label}", stored[source], trains=trains)
         masks[source], lost = rows_with_text(
             f"{name}/{label}", rows[source], recipe.inputs, refuses=recipe.on_missing_text == "error"
         )
@@ -215,12 +220,13 @@ def _check_splits(
 
 def _canonical(
     name: str,
-    recipe: DatasetRecipe,
-    tasks: Mapping[str, Task],
     rows: Any,
-    tokenizer: PreTrainedTokenizerBase | None,
     *,
     trains: bool,
+    recipe: DatasetRecipe,
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase | None,
+    empty_cells: bool,
 ) -> Any:
     # Only training rows need the column of weights, which files for evaluation often lack.
     has_weights = trains or recipe.weight in (rows.column_names or ())
@@ -234,7 +240,7 @@ def _canonical(
         label_map=recipe.label_map,
         keeps_missing=True,
         tokenizer=tokenizer,
-        empty_cells=reads_csv(name, recipe),
+        empty_cells=empty_cells,
     )
 
 
@@ -282,7 +288,7 @@ def _load_streamed(
     tasks: Mapping[str, Task],
     stored: IterableDatasetDict,
     only: str | None,
-    tokenizer: PreTrainedTokenizerBase | None,
+    canonical: _Canonical,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split, whose other splits are read."""
     for split, own in recipe.splits.items():
@@ -304,10 +310,10 @@ def _load_streamed(
         tasks,
         raw,
         {split: [Slice(split, 0, len(raw[split]))] for split in raw},
-        tokenizer,
+        canonical,
         is_whole=False,
     )
-    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others, tokenizer)
+    return others if only is not None else _with_stream(name, recipe, tasks, found["train"], others, canonical)
 
 
 def _with_stream(
@@ -316,13 +322,13 @@ def _with_stream(
     tasks: Mapping[str, Task],
     stream: IterableDataset,
     others: LoadedDataset,
-    tokenizer: PreTrainedTokenizerBase | None,
+    canonical: _Canonical,
 ) -> LoadedDataset:
     """Return a dataset with a streamed training split; the stream is read once unless its number of rows is given."""
     flaw = partial(flaw_of_split, recipe, recipe.splits.get("train", "train"))
     if stream.features is None:  # for files without a schema, types are inferred from rows
         stream = stream.cast(_read_all(f"{name}/train", stream.take(_SCHEMA_ROWS), flaw).features)
-    rows = _canonical(f"{name}/train", recipe, tasks, stream, tokenizer, trains=True)
+    rows = canonical(f"{name}/train", stream, trains=True)
     with_names = {task: tasks[task] for task in recipe.labels if tasks[task].kind.has_label_space}
     class_names = {
         task: reader_of(tasks[task], recipe.labels[task], stream.features, recipe.label_map).known_names(

@@ -37,10 +37,12 @@ class RawDataset:
     Attributes:
         splits: split -> rows.
         notes: sentences about rows of files that may have been read in a different way than the user expects.
+        is_csv: whether the rows come from CSV files, whose empty cells may be texts or missing values.
     """
 
     splits: DatasetDict | IterableDatasetDict
     notes: list[str] = field(default_factory=list)
+    is_csv: bool = False
 
 
 def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
@@ -67,7 +69,7 @@ def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
     options |= _converters(recipe, source, findings, options)
     with progress_bars_from(expected_rows(recipe)):
         loaded = _load(name, recipe, source, options)
-    return RawDataset(_flattened(name, recipe, loaded), findings.notes)
+    return RawDataset(_flattened(name, recipe, loaded), findings.notes, is_csv="na_values" in source.options)
 
 
 def _read_columns(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict:
@@ -92,11 +94,6 @@ def flaw_of_split(recipe: DatasetRecipe, split: str) -> DataError | None:
         return None
     files = [path for pattern in recipe.files[split] for path in files_of(pattern)]
     return flaw_of_files(_builder_of(recipe), files, recipe.model_extra or {})
-
-
-def reads_csv(name: str, recipe: DatasetRecipe) -> bool:
-    """Return whether the rows of a dataset come from CSV files, whose empty cells may be texts or missing values."""
-    return format_of(recipe).read is None and "na_values" in _source_of(name, recipe).options
 
 
 def expected_rows(recipe: DatasetRecipe) -> int:

@@ -211,20 +211,23 @@ class MultitaskPipeline(ChunkPipeline):
             chosen = [number for number, second in enumerate(seconds) if (second is not None) == is_pair]
             if chosen:
                 second = [seconds[number] for number in chosen] if is_pair else None
-                windows |= zip(chosen, self._tokenize([parsed[number] for number in chosen], second), strict=True)
+                windows |= zip(
+                    chosen, self._tokenize([parsed[number] for number in chosen], second, whole), strict=True
+                )
         return [
             _Text(text, words, windows[number], seconds[number] is not None)
             for number, (text, words) in enumerate(parsed)
         ]
 
-    def _tokenize(self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None) -> list[list[Window]]:
+    def _tokenize(
+        self, texts: Sequence[tuple[str, list[Word]]], pairs: Sequence[Any] | None, whole: Sequence[str]
+    ) -> list[list[Window]]:
         config = self.model.config
         limit = config.max_length or default_max_length(self.tokenizer, config.text_config)
         with _TOKENIZING:
             if not config.reads_words:
                 return tokenize_texts(self.tokenizer, [text for text, _ in texts], pairs, max_length=limit)
             tokens = [[word.text for word in words] for _, words in texts]
-            whole = added_tokens(self.tokenizer)
             seconds = None if pairs is None else [[word.text for word in split_words(pair, whole)] for pair in pairs]
             return tokenize_words(self.tokenizer, tokens, seconds, max_length=limit, stride=config.stride)
 

@@ -66,11 +66,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
         where = "" if mark is None else f" in line {mark.line + 1}"
         lines = [] if mark is None else text.splitlines()[mark.line : mark.line + 1]
         raise ValueError(f"is not valid YAML: {problem}{_advice(str(error.problem), lines)}{where}.") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: a tag of a different type than its value
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a tag that does not fit its value
         raise ValueError(f"is not valid YAML: {one_line(error)}.") from error
     if not isinstance(data, dict):
         raise ValueError(f"should be a mapping of keys. Found {type(data).__name__}.")

@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         return Unquoted(text) if node.style is None and VARIABLE.fullmatch(text) else text
 
 
-class _Dumper(yaml.SafeDumper):
+class PlainDumper(yaml.SafeDumper):
     """PyYAML's dumper, which quotes all texts that [`_Loader`] would read as something else."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
@@ -72,12 +72,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if tag not in _replaced]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-for _class in (_Loader, _Dumper):
+for _class in (_Loader, PlainDumper):
     _class.add_implicit_resolver(f"{_TAG}float", re.compile(rf"(?:{_FLOAT.pattern})$"), list("-+0123456789."))
 _Loader.add_implicit_resolver(f"{_TAG}int", re.compile(rf"(?:{_INTEGER.pattern})$"), list("-+0123456789"))
 _Loader.add_constructor(f"{_TAG}str", _Loader.construct_text)
-_Dumper.add_representer(str, _Dumper.represent_text)
-_Dumper.add_representer(Unquoted, _Dumper.represent_text)
+PlainDumper.add_representer(str, PlainDumper.represent_text)
+PlainDumper.add_representer(Unquoted, PlainDumper.represent_text)
 
 
 def load_yaml(text: str) -> Any:
@@ -92,7 +92,7 @@ def load_yaml(text: str) -> Any:
 
 def dump_yaml(data: Any) -> str:
     """Return plain data as YAML, in the order of its keys."""
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(data, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
 
 
 def typed(text: str) -> Any:

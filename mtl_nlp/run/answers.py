@@ -13,20 +13,10 @@ from transformers.initialization import no_init_weights
 from mtl_nlp.messages import one_line
 from mtl_nlp.modeling.heads_multitask import TaskHead, stock_class_problem
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.run.refusal import REFUSALS
 from mtl_nlp.run.stock import as_stock_class
 
-LIBRARY_ERRORS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
+LIBRARY_ERRORS = (*REFUSALS, StrictDataclassError)
 """The errors that classes of transformers raise for inputs and configurations that they do not support."""
 
 _ROUNDING = 1e-5

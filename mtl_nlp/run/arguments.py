@@ -52,9 +52,8 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     Raises:
         RecipeError: if a field is unknown or a value is not valid.
     """
-    _checked_values(
-        recipe, recipe.training, "training"
-    )  # before the loss weighting, which has the seed of the training
+    # Before the loss weighting, which has the seed of the training.
+    _checked_values(recipe, recipe.training, "training")
     check_weighting(recipe)
     gradient_method_of(recipe, recipe.tasks)
     # `TrainingArguments` for the baselines would change this process, such as its precision in the environment.

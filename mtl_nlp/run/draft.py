@@ -13,6 +13,7 @@ import yaml
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import conceal, one_line
 from mtl_nlp.recipe.files import ENDINGS, ending_of
+from mtl_nlp.recipe.plain_yaml import PlainDumper, load_yaml
 from mtl_nlp.run.draft_columns import ColumnGuesses, TaskGuess, guess_columns
 from mtl_nlp.run.draft_files import DataFiles, find_files
 
@@ -74,7 +75,7 @@ def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAU
 def _checked(text: str, datasets: str) -> str:
     """Return a draft that is valid YAML."""
     try:
-        yaml.safe_load(text)
+        load_yaml(text)
     except yaml.YAMLError as error:
         raise DataError(
             f"{datasets}: a name of a file or column makes the recipe invalid YAML: {one_line(error)}. Rename it."
@@ -144,12 +145,12 @@ def _relative(path: Path, folder: Path) -> str:
     return str(path.resolve() if relative.parts[:3] == ("..", "..", "..") else relative)
 
 
-class _Dumper(yaml.SafeDumper):
-    """A dumper that writes texts with line breaks and other control characters with escapes, in one line."""
+class _Dumper(PlainDumper):
+    """The dumper of recipes, which escapes line breaks and other control characters, so that a text is one line."""
 
-    def represent_text(self, value: str) -> yaml.Node:
+    def represent_text(self, text: str) -> yaml.ScalarNode:
         """Return the scalar of a text."""
-        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _CONTROL.search(value) else None)
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _CONTROL.search(text) else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)

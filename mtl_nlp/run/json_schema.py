@@ -27,9 +27,15 @@ from mtl_nlp.training.ranges import RANGES
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _ITEM = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: (.*(?:\n {8}.*)*)", re.MULTILINE)
-_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string", dict: "object", list: "array"} | {
-    tuple: "array",
+_TYPES: dict[Any, str] = {
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    str: "string",
+    dict: "object",
     Mapping: "object",
+    list: "array",
+    tuple: "array",
 }
 _TASK = {"$ref": "#/$defs/task"}
 _TRAINING = {"$ref": "#/$defs/training"}

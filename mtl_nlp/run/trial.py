@@ -25,6 +25,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.adapters import add_adapters
 from mtl_nlp.run.answers import LIBRARY_ERRORS, answers_of, stock_problem
+from mtl_nlp.run.refusal import is_of_own_code
 from mtl_nlp.run.shallow import randomize, shallow_config, special_ids, vocabulary_tables
 
 _LONG, _SHORT = 12, 5
@@ -80,13 +81,14 @@ def _findings_of_whole(
     recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: MultitaskConfig, error: Exception
 ) -> _Findings:
     """Return the findings of a model with all layers after an error of the model with two layers."""
-    if not _is_of_own_code(error, config):
+    own = _own_modules(config)
+    if not is_of_own_code(error, own):
         try:
             if (found := _findings(recipe, tokenizer, config, is_shallow=False)) is not None:
                 return found
         except LIBRARY_ERRORS as second:
             error = second
-    if isinstance(error, MtlNlpError) or _is_of_own_code(error, config):
+    if isinstance(error, MtlNlpError) or is_of_own_code(error, own):
         raise error
     reason, family = one_line(error).rstrip(".") or "no reason given", config.text_config.model_type
     other = f"an encoder of a different family, such as {'roberta' if family == 'bert' else 'bert'}"
@@ -107,10 +109,9 @@ def _innermost_module(error: Exception) -> str:
     return str(frames[-1].f_globals.get("__name__"))
 
 
-def _is_of_own_code(error: Exception, config: MultitaskConfig) -> bool:
-    """Return whether code of the user raised an error: a head or a task type from outside of this package."""
-    own = {task[key] for task in config.tasks or () for key in ("module", "head_module") if key in task}
-    return any(frame.f_globals.get("__name__") in own for frame, _ in traceback.walk_tb(error.__traceback__))
+def _own_modules(config: MultitaskConfig) -> set[str]:
+    """Return the modules of the user that define heads or task types of a model."""
+    return {task[key] for task in config.tasks or () for key in ("module", "head_module") if key in task}
 
 
 @contextlib.contextmanager

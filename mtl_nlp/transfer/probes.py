@@ -183,6 +183,7 @@ def _examples(
     """Return the features of each layer, shape (units, hidden), and the targets of each task's chosen windows."""
     states: dict[str, list[list[np.ndarray]]] = {name: [] for name in windows}
     targets: dict[str, list[Any]] = {name: [] for name in windows}
+    fitted = {name: fit_to_encoder(tasks[name], model.config.text_config) for name in windows}
     for batch in tqdm(batches, desc="Hidden states", unit=" batches", disable=None):
         chosen = {
             name: [row for row, window in enumerate(batch.windows) if window in of_task.get(batch.dataset, ())]
@@ -193,8 +194,7 @@ def _examples(
         hidden = hidden_states(model, adapters, batch.inputs)
         for name, rows in chosen.items():
             if rows:
-                task = fit_to_encoder(tasks[name], model.config.text_config)
-                states[name].append(read_features(task, batch, rows, hidden))
+                states[name].append(read_features(fitted[name], batch, rows, hidden))
                 labels = [batch.features[row][LABEL_PREFIX + name] for row in rows]
                 targets[name] += (
                     [each for label in labels for each in label] if tasks[name].kind.labels_words else labels
@@ -234,13 +234,13 @@ def _scores(
     """Return the score of each probe."""
     pieces: dict[int, list[tuple[str, Piece]]] = {}
     groups = groups_of(model, probes)
+    fitted = {name: fit_to_encoder(texts.tasks[name], model.config.text_config) for name in probes}
     for batch in tqdm(texts.batches, desc="Probing", unit=" batches", disable=None):
         for adapters, names in groups.items():
             rows = {name: found for name in names if (found := batch.rows[name].tolist())}
             hidden = hidden_states(model, adapters, batch.inputs) if rows else ()
             for name, labelled in rows.items():
-                task = fit_to_encoder(texts.tasks[name], model.config.text_config)
-                features = read_features(task, batch, labelled, hidden)
+                features = read_features(fitted[name], batch, labelled, hidden)
                 for layer, (probe, states) in enumerate(zip(probes[name], features, strict=True)):
                     found = _pieces(texts.tasks[name], batch, labelled, probe.logits(states))
                     pieces.setdefault(layer, []).extend((batch.dataset, piece) for piece in found)
