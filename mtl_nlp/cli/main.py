@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from mtl_nlp._version import __version__
 from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, starting, training
 from mtl_nlp.cli.options import report_progress
-from mtl_nlp.cli.signals import EndingSignals, Interrupted
+from mtl_nlp.cli.signals import EndingSignals, Interrupted, end_process_group
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import one_line
 from mtl_nlp.recipe.own_code import import_module
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for module in options.modules:
                 import_module(module)
             options.command(options)
+            end_process_group()
     except KeyboardInterrupt as error:
         if options.debug:
             traceback.print_exc()

@@ -137,10 +137,25 @@ def sigterm_stops(trainer: StoppableTrainer) -> Iterator[None]:
         if signal.getsignal(signal.SIGTERM) == stop:  # a signal that ends the command has set a different handler
             _handle(signal.SIGTERM, previous)
     if trainer.is_stopped:
+        end_process_group()  # all processes have agreed to stop
         error = Interrupted(signal.SIGTERM)
         if trainer.args.save_only_model:
             error.advice = "Under `save_only_model` no checkpoint was saved, since no run could resume from it."
         raise error
+
+
+def end_process_group() -> None:
+    """Join the threads of torch's process group, if the command has one.
+
+    A thread that frees the tensors of its last collective operation needs the interpreter. An interpreter that shuts
+    down ends such a thread inside C++, which aborts the process with "terminate called without an active exception".
+    """
+    if "torch.distributed" not in sys.modules:
+        return
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch.distributed as dist
 import yaml
 from command_line import fails, write
 from toys import sample_recipe
@@ -217,3 +218,13 @@ def test_output_without_unicode_ends_no_command(trained, tmp_path):
     shutil.copy(trained / "recipe.yaml", tmp_path / "東京.yaml")
     finished = subprocess.run(command, capture_output=True, env={**os.environ, **variables})
     assert finished.returncode == 0, finished.stderr
+
+
+def test_command_ends_the_process_group_of_a_launcher(tmp_path, capsys):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert main(["schema"]) == 0
+        assert not dist.is_initialized()
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
