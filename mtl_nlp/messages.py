@@ -45,6 +45,12 @@ def one_line(error: BaseException) -> str:
     return f"{' '.join(conceal(str(error)).split()):.300}"
 
 
+def shortened(value: object) -> str:
+    """Return the `repr` of a value in at most 300 characters."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return `Did you mean 'x'?` with the nearest valid name if it is near, and the list of at most 12 valid names."""
     names = sorted(map(str, valid))

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 
 from mtl_nlp.errors import MtlNlpError
-from mtl_nlp.messages import Shown, conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded
+from mtl_nlp.messages import Shown, conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded, shortened
 
 
 def test_error_message_is_one_line_of_bounded_length():
     assert one_line(ValueError("first\n\n  second\tthird")) == "first second third"
     assert one_line(ValueError("word " * 1000)) == ("word " * 60)
     assert one_line(ValueError()) == ""
+
+
+def test_a_value_is_shown_in_at_most_300_characters():
+    assert shortened(["a", 1]) == "['a', 1]"
+    assert shortened("a" * 298) == f"'{'a' * 298}'"
+    assert shortened("a" * 299) == f"'{'a' * 298}…"
 
 
 def test_nearest_name_is_shown_with_all_names_if_there_are_few():

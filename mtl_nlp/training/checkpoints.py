@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 
 from mtl_nlp.errors import CheckpointError
-from mtl_nlp.messages import conceal
+from mtl_nlp.messages import conceal, shortened
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
 from mtl_nlp.recipe.resume import OnResume
@@ -49,7 +49,9 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
         for key in [*sorted(compared - set(late)), *(key for key in late if key in compared)]:
             was, now = theirs[name].get(key), task.get(key)
             if was != now:
-                raise CheckpointError(f"{other}`{key}` of task {name!r} was {was!r} and is now {now!r}.{remedy}")
+                raise CheckpointError(
+                    f"{other}`{key}` of task {name!r} was {shortened(was)} and is now {shortened(now)}.{remedy}"
+                )
     if flaw := _other_adapters(config.adapters or [], model.config.adapters or []):
         raise CheckpointError(f"{other}{flaw}.{remedy}")
     state = model.state_dict()
@@ -76,13 +78,14 @@ def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:
 
 def _other_adapters(theirs: Sequence[Mapping[str, Any]], ours: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the first difference that changes the weights of two lists of adapters, or None without a difference."""
-    was, now = ([options["name"] for options in adapters] for adapters in (theirs, ours))
-    if was != now:  # the order counts too, since the optimizer's state has the same order
-        return f"its adapters were {', '.join(was) or 'none'} and are now {', '.join(now) or 'none'}"
+    names, other_names = ([options["name"] for options in adapters] for adapters in (theirs, ours))
+    if names != other_names:  # the order counts too, since the optimizer's state has the same order
+        return f"its adapters were {', '.join(names) or 'none'} and are now {', '.join(other_names) or 'none'}"
     for old, new in zip(theirs, ours, strict=True):
         for key in _SHAPES_OF_ADAPTERS:
             if old[key] != new[key]:
-                return f"`{key}` of the adapter of {old['name']} was {old[key]!r} and is now {new[key]!r}"
+                was, now = shortened(old[key]), shortened(new[key])
+                return f"`{key}` of the adapter of {old['name']} was {was} and is now {now}"
     return None
 
 
@@ -149,7 +152,7 @@ def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
 def _was_and_is(key: str, old: Any, new: Any) -> str:
     if any(map(is_secret_key, key.split("."))) or "storage_options" in key.split("."):
         return f"{key} (changed)"
-    was, now = ("not given" if value is None else conceal(str(value)) for value in (old, new))
+    was, now = ("not given" if value is None else f"{conceal(str(value)):.300}" for value in (old, new))
     return f"{key} (was {was}, is {now})"
 
 
