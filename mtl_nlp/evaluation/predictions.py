@@ -213,7 +213,9 @@ def read_predictions(path: Path) -> dict[str, list[Prediction]]:
                 if problem is None and text in texts:
                     problem = f"a line above has task {text[0]!r}, dataset {text[1]!r} and row {text[2]} too"
                 if problem is not None:
-                    raise DataError(f"{where}: {problem}. Write the file again: mtl-nlp evaluate … --predictions FILE.")
+                    raise DataError(
+                        f"{where}: {problem:.300}. Write the file again: mtl-nlp evaluate … --predictions FILE."
+                    )
                 texts.add(text)
                 of_task.append(prediction)
     except OSError as error:

@@ -23,6 +23,13 @@ _CONFIG, _STATE, _SCHEDULER, _SCALER = "config.json", "trainer_state.json", "sch
 _SHARDED = ("pytorch_model_fsdp_*", "optimizer_*")
 """The folders of FSDP's sharded state."""
 
+_WEIGHTS = tuple(
+    f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
+)
+_HAVE_WEIGHTS = (*_WEIGHTS, "pytorch_model_fsdp*", "global_step*")
+_HAVE_OPTIMIZER = ("optimizer.pt", "optimizer.bin", "optimizer_*", "global_step*")
+"""The names from which Trainer loads weights and the optimizer's state, of which a checkpoint has at least one each."""
+
 _LONGEST_NAME = 255
 """The length of a name in bytes that file systems allow."""
 
@@ -116,9 +123,9 @@ def _problems(checkpoint: Path) -> Iterator[str]:
     unreadable = (_unreadable(file) for file in sorted(checkpoint.rglob("*")) if file.is_file())
     yield from (flaw for flaw in unreadable if flaw is not None)
     # FSDP and DeepSpeed write weights and optimizer states into folders.
-    if not _has(checkpoint, "model*", "pytorch_model*", "global_step*"):
+    if not _has(checkpoint, *_HAVE_WEIGHTS):
         yield "it has no weights"
-    if not _has(checkpoint, "optimizer*", "global_step*"):
+    if not _has(checkpoint, *_HAVE_OPTIMIZER):
         yield "it has no optimizer state; was it saved with save_only_model?"
     yield from _problems_of_names(checkpoint)
 

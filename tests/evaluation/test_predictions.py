@@ -253,3 +253,9 @@ def test_nothing_is_written_through_a_link(tmp_path):
     (tmp_path / "p.jsonl").symlink_to(tmp_path / "other")
     with pytest.raises(ModelError, match="symbolic link"):
         write_predictions(tmp_path / "p.jsonl", [])
+
+
+def test_a_message_about_a_long_value_is_short(tmp_path):
+    message = refused(tmp_path / "p.jsonl", line(), line(row=4, split="v" * 5000))
+    assert message.startswith("line 2: all lines should be of one split. Found 'test' and 'vvv")
+    assert len(message) < 400

@@ -113,8 +113,10 @@ def test_checkpoint_with_a_truncated_file_is_skipped(run, file, keep):
         ("recipe.yaml", "recipe.yaml is missing"),
     ],
 )
-def test_checkpoint_with_a_missing_file_is_skipped(run, file, flaw):
-    (run / "checkpoint-6" / file).unlink()
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_checkpoint_with_a_missing_file_is_skipped(run, file, flaw, is_renamed):
+    path = run / "checkpoint-6" / file
+    path.rename(path.with_name(f"{file}.old")) if is_renamed else path.unlink()
     assert last_checkpoint(run) == (run / "checkpoint-4", [f"checkpoint-6 is incomplete ({flaw})"])
 
 
