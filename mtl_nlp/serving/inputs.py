@@ -225,7 +225,9 @@ class Source:
         other = next((mark for mark in ("\t", ";") if len(header) == 1 and mark in header[0]), None)
         if other is not None and self.text_column is None:
             remedy = "Add --input-format tsv." if other == "\t" else "Write commas between the cells."
-            raise DataError(f"{self.name}, line 1: expected commas between the columns, found {header[0]!r:.80}. {remedy}")
+            raise DataError(
+                f"{self.name}, line 1: expected commas between the columns, found {header[0]!r:.80}. {remedy}"
+            )
         text = self.text_column or ("text" if "text" in header or len(header) > 1 else header[0])
         pair = self.text_pair_column or ("text_pair" if "text_pair" in header else None)
         for option, column in (("--text-column", text), ("--text-pair-column", pair)):
