@@ -13,8 +13,8 @@ from toys import sample_recipe
 
 from mtl_nlp import __version__
 from mtl_nlp.cli.main import main
-from mtl_nlp.messages import counted
 from mtl_nlp.errors import DataError, RecipeError
+from mtl_nlp.messages import counted
 
 COMMANDS = ("init", "schema", "plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
 
