@@ -50,7 +50,7 @@ def test_a_model_of_an_earlier_release_with_adapters_on_layers_that_no_head_read
         liven_adapters(model)
         model.save_pretrained(tmp_path)
         weights = load_file(tmp_path / "model.safetensors")
-        for name in [name for name in weights if ".pooler.dense." in name]:
+        for name in [name for name in weights if name.startswith("encoder.pooler.dense.")]:
             weights[name.replace(".dense.", ".dense.base_layer.")] = weights.pop(name)
         weights |= {f"encoder.pooler.dense.lora_{part}.shared.weight": torch.ones(4, 4) for part in "AB"}
         save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
