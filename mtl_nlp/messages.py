@@ -63,6 +63,17 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     return hint if nearest and len(names) == 1 else f"{hint} Valid: {', '.join(names)}.".lstrip()
 
 
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a number with the words that agree with the number, such as `1 row has` and `2 rows have`.
+
+    Args:
+        count: the number.
+        one: the words for one thing.
+        many: the words for another number of things; by default, `one` with an `s`.
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def in_terminal() -> bool:
     """Return whether stderr is a terminal that can redraw a line, and no log of a CI job."""
     is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}

@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 
 from mtl_nlp.errors import MtlNlpError
-from mtl_nlp.messages import Shown, conceal, did_you_mean, is_finite, json_text, one_line, remember_expanded, shortened
+from mtl_nlp.messages import (
+    Shown,
+    conceal,
+    counted,
+    did_you_mean,
+    is_finite,
+    json_text,
+    one_line,
+    remember_expanded,
+    shortened,
+)
 
 
 def test_error_message_is_one_line_of_bounded_length():
@@ -69,3 +79,8 @@ class Sharp(Shown):
 
 def test_a_shown_object_is_escaped_in_a_notebook():
     assert Sharp()._repr_html_() == "<pre>&lt;b&gt; &amp; &#x27;c&#x27;</pre>"
+
+
+def test_words_agree_with_their_number():
+    assert [counted(n, "row has", "rows have") for n in (0, 1, 2)] == ["0 rows have", "1 row has", "2 rows have"]
+    assert [counted(n, "step") for n in (1, 20)] == ["1 step", "20 steps"]

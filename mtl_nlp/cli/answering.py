@@ -14,19 +14,21 @@ from typing import Any, TextIO
 from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet_libraries, writable_file
 from mtl_nlp.data.conll import STANDARD_INPUT
 from mtl_nlp.errors import CommandError, DataError, needs_extra, writing_to
-from mtl_nlp.messages import conceal, one_line
+from mtl_nlp.messages import conceal, counted, one_line
+from mtl_nlp.recipe.files import ending_of
 
 logger = logging.getLogger(__name__)
 
 INPUT_FORMATS = {
     ".jsonl": "jsonl",
     ".json": "jsonl",
+    ".ndjson": "jsonl",
     ".csv": "csv",
     ".tsv": "tsv",
     ".conll": "conll",
     ".conllu": "conllu",
 }
-"""The input format of `predict` for each file suffix; `text` for any other suffix."""
+"""The input format of `predict` for each ending of a file, also before `.gz`; `text` for any other ending."""
 
 
 _SHOWN_FLAWS = 20
@@ -53,7 +55,8 @@ def _add_predict(commands: Any) -> None:
         "answer a file of texts",
         "mtl-nlp predict runs/quickstart texts.txt --output answers.jsonl\n"
         "  mtl-nlp predict runs/quickstart tickets.csv --text-column body --tasks topic --top-k 3\n"
-        "  mtl-nlp predict runs/quickstart - < texts.txt",
+        "  mtl-nlp predict runs/quickstart - < texts.txt\n"
+        "  mtl-nlp predict runs/quickstart - --input-format csv --text-column body < tickets.csv",
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument(
@@ -64,7 +67,7 @@ def _add_predict(commands: Any) -> None:
     parser.add_argument(
         "--input-format",
         choices=tuple(dict.fromkeys(["text", *INPUT_FORMATS.values()])),
-        help="default: as the file's suffix says; text for standard input",
+        help="default: as the file's ending says; text for standard input, so give csv for a table there",
     )
     parser.add_argument("--text-column", metavar="NAME", help="column of the texts (default: text)")
     parser.add_argument(
@@ -97,9 +100,11 @@ def predict(options: argparse.Namespace) -> None:
         raise DataError(f"There is no file {options.file}.")
     if options.output is not None:
         writable_file(options.output, options.file, options.model)
-    input_format = options.input_format or INPUT_FORMATS.get(Path(options.file).suffix.lower(), "text")
+    input_format = options.input_format or INPUT_FORMATS.get(ending_of(options.file), "text")
     if input_format not in {"csv", "tsv", "jsonl"} and (options.text_column or options.text_pair_column):
-        raise CommandError(f"--text-column: a file in the format {input_format} has no named columns. Leave it out.")
+        remedy = "Leave it out" if options.input_format else "Add --input-format csv, tsv or jsonl"
+        name = "standard input" if is_stream else options.file
+        raise CommandError(f"--text-column: {name} is read as {input_format}, which has no named columns. {remedy}.")
     if "top_k" in options and options.output_format == "conll":
         raise CommandError("--top-k: columns hold one label per word. Leave it out, or choose --output-format jsonl.")
     quiet_libraries()
@@ -108,7 +113,8 @@ def predict(options: argparse.Namespace) -> None:
 
     logger.info("loading the model from %s", options.model)
     answer = load_pipeline(options.model, options.device)
-    source = Source(Path(options.file), input_format, options.text_column, options.text_pair_column)
+    is_guess = options.input_format is None
+    source = Source(Path(options.file), input_format, options.text_column, options.text_pair_column, is_guess)
     chosen = {} if options.tasks is None else {"tasks": task_names(options.tasks, list(answer.model.tasks))}
     chosen |= {"top_k": options.top_k} if "top_k" in options else {}
     batch_size = options.batch_size or (1 if is_stream else 32)
@@ -117,9 +123,10 @@ def predict(options: argparse.Namespace) -> None:
         count = answer_file(answer, source, target, options.output_format, batch_size, unanswered, **chosen)
     for note in source.notes:
         print(f"note: {conceal(note)}", file=sys.stderr)
-    print(f"{count} texts answered.", file=sys.stderr)
+    print(f"{counted(count, 'text')} answered.", file=sys.stderr)
     if unanswered.count:
-        raise DataError(f"{source.name}: {unanswered.count} of {unanswered.count + count} texts have no answer.")
+        total = counted(unanswered.count + count, "text has", "texts have")
+        raise DataError(f"{source.name}: {unanswered.count} of {total} no answer.")
 
 
 class _Unanswered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, new_folder, quiet_libraries
 from mtl_nlp.errors import ExportError, ModelError, needs_extra, writing_to
-from mtl_nlp.messages import table
+from mtl_nlp.messages import counted, table
 from mtl_nlp.recipe.sections import SPLITS
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def push(options: argparse.Namespace) -> None:
         revision=options.revision,
         create_pr=options.create_pr,
     )
-    print(f"Pushed {len(files)} files: {pushed.pr_url or pushed.commit_url}")
+    print(f"Pushed {counted(len(files), 'file')}: {pushed.pr_url or pushed.commit_url}")
 
 
 def _shared_report(folder: Path, repo_id: str) -> dict[str, Path | bytes]:

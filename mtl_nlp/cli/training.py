@@ -64,7 +64,11 @@ def add_commands(commands: Any) -> None:
     )
     parser.add_argument("model", help="folder or Hub id of a trained model")
     parser.add_argument("--recipe", required=True, help="the recipe that names the data")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="default: test")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        help="default: test, or validation if test lacks labels for a task, as after training",
+    )
     parser.add_argument(
         "--output", help="the file to write (default: results.json in the model's folder; none for a Hub id)"
     )
@@ -176,23 +180,24 @@ def evaluate(options: argparse.Namespace) -> None:
     if arguments.process_index == 0:
         print(describe_notes(run), end="\n" if run.notes else "")
     trainer = build_trainer(run, model, arguments)
-    split = run.splits[options.split]
+    name = options.split or run.held_out
+    split = run.splits[name]
     with lost_processes_reported(None):
         answers = trainer.answer(split)
     if arguments.process_index != 0:
         return
     evaluation = score_answers(answers, split, run.tasks)
-    print("\n" + describe_scores(evaluation, options.split))
+    print("\n" + describe_scores(evaluation, name))
     details = details_of(answers, split, run.tasks) if options.details else {}
     if details:
         print("\n" + describe_details(details))
     if predictions is not None:
         with writing_to(predictions, "--predictions"):
-            write_predictions(predictions, predictions_of(answers, split, options.split))
+            write_predictions(predictions, predictions_of(answers, split, name))
         print(conceal(f"The predictions are in {predictions}."))
     if output is None:
         return
-    content = results(options.split, evaluation, split, recipe.sha256(), training_in(output), recipe.own_code)
+    content = results(name, evaluation, split, recipe.sha256(), training_in(output), recipe.own_code)
     if details:
         content["details"] = details
     with writing_to(output, "--output"):

@@ -19,7 +19,7 @@ from typing import Any
 
 from mtl_nlp.data.opening import has_several_files, opened, undecodable
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import conceal, did_you_mean, one_line
+from mtl_nlp.messages import conceal, counted, did_you_mean, one_line
 
 _OTHER_ROWS = frozenset(
     {
@@ -226,14 +226,15 @@ class _Lines:
 
 def _notes_on_rows(name: str, path: str, short: _Lines, long: _Lines) -> list[str]:
     notes, path = [], conceal(path)
+    has, spans = (f"row of {path} has", f"rows of {path} have"), (f"row of {path} spans", f"rows of {path} span")
     if short.count:
         notes.append(
-            f"{name}: {short.count} rows of {path} have fewer fields than there are columns (the first in line "
+            f"{name}: {counted(short.count, *has)} fewer fields than there are columns (the first in line "
             f"{short.first}); the missing cells are empty"
         )
     if long.count:
         notes.append(
-            f"{name}: {long.count} rows of {path} span many lines between quotes (the first has {long.length} lines "
+            f"{name}: {counted(long.count, *spans)} many lines between quotes (the first has {long.length} lines "
             f"from line {long.first}); if quotes are ordinary characters in this file, set `quoting: 3`"
         )
     return notes

@@ -12,7 +12,7 @@ from datasets import Dataset, ReadInstruction, concatenate_datasets
 
 from mtl_nlp.data.canonical import progress_bars_from
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.messages import counted, did_you_mean, one_line
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.files import names_in
 from mtl_nlp.recipe.label_columns import LabelSource
@@ -67,7 +67,7 @@ def _read_slices(key: str, spec: str, sizes: Mapping[str, int]) -> list[Slice]:
         raise DataError(f"{key}: expected a slice such as train[:80%]. Found {spec!r}: {one_line(error)}.") from error
     slices = [Slice(part.splitname, part.from_, max(part.from_, part.to)) for part in parts]
     if not any(part.stop > part.start for part in slices):
-        rows = ", ".join(f"{part.source}: {sizes[part.source]} rows" for part in slices)
+        rows = ", ".join(f"{part.source}: {counted(sizes[part.source], 'row')}" for part in slices)
         raise DataError(f"{key}: {spec!r} has no rows ({rows}).")
     return slices
 
@@ -84,9 +84,8 @@ def describe_overlaps(name: str, slices: Mapping[str, Sequence[Slice]]) -> list[
             if one.source == other.source
         )
         if shared:
-            notes.append(
-                f"{name}: {shared} rows are in both {first} and {second}; scores on {second} overstate the model"
-            )
+            rows = counted(shared, "row is", "rows are")
+            notes.append(f"{name}: {rows} in both {first} and {second}; scores on {second} overstate the model")
     return notes
 
 
@@ -192,8 +191,8 @@ def set_aside(
     if sum(counts.values()) >= len(rows):
         keys = " and ".join(f"{split}_size" for split in sizes)
         raise DataError(
-            f"datasets.{name}.{keys}: {sum(counts.values())} of {len(rows)} rows would be set aside, and none be left "
-            f"for training. Choose less."
+            f"datasets.{name}.{keys}: {sum(counts.values())} of {counted(len(rows), 'row')} would be set aside, and "
+            f"none be left for training. Choose less."
         )
     order = _spread(np.zeros(len(rows), dtype=np.int64) if classes is None else classes)
     first, last = counts.get("validation", 0), len(rows) - counts.get("test", 0)

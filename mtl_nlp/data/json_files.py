@@ -11,7 +11,7 @@ from typing import Any
 
 from mtl_nlp.data.opening import has_several_files, opened, undecodable
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean
+from mtl_nlp.messages import did_you_mean, one_line
 
 _COMPARED_ROWS = 10_000
 """Number of first rows of a file whose types are compared with those of the other files."""
@@ -44,6 +44,30 @@ def flaw_in_json(files: Iterable[str], options: Mapping[str, Any]) -> DataError 
     return None
 
 
+def check_lists(files: Iterable[str], options: Mapping[str, Any]) -> None:
+    """Check the JSON files that are one list or object, in which `datasets` finds no key that is given twice.
+
+    Args:
+        files: the files of a split.
+        options: the arguments of `load_dataset`, see `flaw_in_json`.
+
+    Raises:
+        DataError: if an object has a key twice, or a file is empty or not valid JSON.
+    """
+    for path in files:
+        # Other checks name bytes that are no text, and too many levels.
+        with contextlib.suppress(UnicodeDecodeError, RecursionError):
+            if not has_several_files(path):
+                _whole(path, *_reading(options), options.get("field"))
+
+
+def _reading(options: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the encoding of files, and the treatment of bytes outside of the encoding."""
+    encoding = options.get("encoding") or "utf-8"
+    encoding = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
+    return encoding, options.get("encoding_errors") or "strict"
+
+
 def _check_types(files: Iterable[str], options: Mapping[str, Any]) -> None:
     """Check that the columns and types of files are those of the first file."""
     types: dict[str, tuple[str, str]] = {}
@@ -72,9 +96,7 @@ def _rows(path: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: if the file has a flaw.
     """
-    encoding, key = options.get("encoding") or "utf-8", options.get("field")
-    errors = options.get("encoding_errors") or "strict"
-    encoding = "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
+    (encoding, errors), key = _reading(options), options.get("field")
     try:
         whole = _whole(path, encoding, errors, key)
         if whole is not None:
@@ -99,7 +121,7 @@ def _whole(path: str, encoding: str, errors: str, key: str | None) -> Any:
     """Return the content of a file with one list or object; None for a file with an object per line.
 
     Raises:
-        DataError: if the file is empty, or a list or object that is not valid JSON.
+        DataError: if the file is empty, or a list or object that is not valid JSON or has a key twice.
     """
     with _text(path, encoding, errors) as lines:
         first = next((line for line in lines if line.strip()), None)
@@ -110,7 +132,7 @@ def _whole(path: str, encoding: str, errors: str, key: str | None) -> Any:
     with _text(path, encoding, errors) as file:
         text = file.read()
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_repetition)
     except json.JSONDecodeError as error:
         if key is None and not first.lstrip().startswith("["):
             return None
@@ -118,6 +140,8 @@ def _whole(path: str, encoding: str, errors: str, key: str | None) -> Any:
         raise DataError(
             f"{path}, line {error.lineno}: not valid JSON: {error.msg} (character {error.colno} of the line).{remedy}"
         ) from error
+    except ValueError as error:  # a key that is given twice, or an integer of thousands of digits
+        raise DataError(f"{path}: {one_line(error).rstrip('.')}.") from error
 
 
 def _is_json(line: str) -> bool:
@@ -169,7 +193,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in row if keys.count(key) > 1)
-        raise ValueError(f"the key {repeated!r} is given twice")
+        raise ValueError(f"the key {repeated!r} is given twice in {row!r:.80}")
     return row
 
 

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from mtl_nlp.data.cutting import flattened
 from mtl_nlp.errors import DataError
+from mtl_nlp.messages import counted
 
 logger = logging.get_logger(__name__)
 
@@ -107,7 +108,7 @@ def describe_missing(name: str, key: str, column: str, count: int) -> str:
         column: the column of the input.
         count: number of rows.
     """
-    return f"{name}: {count} rows without {_what(key)} in column {column!r}; skipped"
+    return f"{name}: {counted(count, 'row')} without {_what(key)} in column {column!r}; skipped"
 
 
 def _canonical(key: str, columns: Container[str]) -> str:

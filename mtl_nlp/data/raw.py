@@ -19,6 +19,7 @@ from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_text
 from mtl_nlp.data.faults import LOADING_ERRORS, explain, flaw_of_files
 from mtl_nlp.data.files import check_files_exist, files_of, files_of_folder, literal_start, saved_files
 from mtl_nlp.data.formats import BYTES_PER_ROW, FORMATS, Format, format_name, format_of, read_files
+from mtl_nlp.data.json_files import check_lists
 from mtl_nlp.data.opening import check_utf8, has_several_files
 from mtl_nlp.data.remembered import remembered
 from mtl_nlp.errors import DataError
@@ -185,8 +186,11 @@ def _checked(name: str, recipe: DatasetRecipe, source: _Source, options: Mapping
             findings.notes.append(f"{name}/{split}: the CSV files are not checked, because of `{reason}`")
         elif source.builder == "csv":
             findings.add(_checked_csv(f"{name}/{split}", recipe, files, options))
-        elif source.builder == "json" and not _has_encoding(options) and recipe.num_rows is None:
-            remembered(files, "UTF-8", partial(_check_utf8, files))
+        elif source.builder == "json" and recipe.num_rows is None:
+            if not _has_encoding(options):
+                remembered(files, "UTF-8", partial(_check_utf8, files))
+            reading = {key: options.get(key) for key in ("encoding", "encoding_errors", "field")}
+            remembered(files, ["lists", reading], partial(check_lists, files, reading))
     return findings
 
 

@@ -204,7 +204,7 @@ def _usage(source: _Source) -> str:
     name = json.dumps(source.name, ensure_ascii=False)
     call = 'print(answer("Ada Lovelace was born in London."))'
     snippet = f"""```python
-import mtl_nlp
+import mtl_nlp  # registers the model and the pipeline
 from transformers import pipeline
 
 answer = pipeline("multitask", model={name})

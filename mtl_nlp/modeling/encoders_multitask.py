@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
-_UNREAD = re.compile(r"(.+\.)?(pooler|contact_head|mask_emb|entity_embeddings|[ew]2[ew]_query)(\..+)?")
+UNREAD = re.compile(r"(.+\.)?(pooler|contact_head|mask_emb|entity_embeddings|[ew]2[ew]_query)(\..+)?")
 """The parameters of encoders that the last hidden states of a text do not depend on: poolers, which the heads replace,
 the contacts of proteins (ESM), the masks of pretraining (XLNet), and entities (LUKE)."""
 
@@ -46,7 +46,7 @@ def build_encoder(text_config: PreTrainedConfig) -> PreTrainedModel:
         encoder = type(whole.get_encoder())._from_config(text_config)
     else:
         encoder = AutoModel.from_config(text_config, **_no_pooler(text_config))
-    untrained = [name for name, p in encoder.named_parameters() if _UNREAD.fullmatch(name) or not p.requires_grad]
+    untrained = [name for name, p in encoder.named_parameters() if UNREAD.fullmatch(name) or not p.requires_grad]
     as_buffers(encoder, untrained)
     return encoder
 

@@ -19,6 +19,7 @@ from transformers.utils.peft_utils import check_peft_version
 
 from .adapters_multitask import RoutedLayer, routed_layers
 from .configuration_multitask import ADAPTER_OPTIONS
+from .encoders_multitask import UNREAD
 from .loss_multitask import ZeroGradients
 from .routing_multitask import Route, current_route
 
@@ -158,6 +159,7 @@ def adapter_options(encoder: nn.Module, adapter_config: LoraConfig) -> dict[str,
             )
     elif isinstance(targets, str) and targets != "all-linear":  # a regular expression
         targets = [name for name in _linear_layers(encoder) if re.fullmatch(targets, name)]
+    _check_targets(_linear_layers(encoder), targets)
     options["target_modules"] = targets if isinstance(targets, str) else sorted(targets)
     return options
 
@@ -221,20 +223,26 @@ def _last_names(names: Iterable[str]) -> list[str]:
 def _target_layers(encoder: nn.Module, targets: str | Sequence[str]) -> dict[str, Any]:
     """Return the linear layers that `target_modules` selects by PEFT's rules, by full name.
 
+    Adapters of earlier releases may also name layers that no head reads, which are left out.
+
     Raises:
-        ValueError: if a target selects no linear layer, or no target is given.
+        ValueError: if a target selects no layer, or no target is given.
     """
     linear = _linear_layers(encoder)
     if targets == "all-linear":
         return linear
-    found: set[str] = set()
-    for target in targets:
-        matching = {name for name in linear if name == target or name.endswith(f".{target}")}
-        if not matching:
-            names = ", ".join(_last_names(linear))
-            raise ValueError(f"`target_modules` should name linear layers of the encoder ({names}). Found {target!r}.")
-        found |= matching
-    if not found:
-        names = ", ".join(_last_names(linear))
-        raise ValueError(f"`target_modules` should name linear layers of the encoder ({names}). Found none.")
-    return {name: linear[name] for name in linear if name in found}
+    _check_targets(linear, targets, [name for name, _ in encoder.named_modules() if UNREAD.fullmatch(name)])
+    return {name: layer for name, layer in linear.items() if any(_is_target(name, target) for target in targets)}
+
+
+def _check_targets(linear: Iterable[str], targets: str | Sequence[str], unread: Iterable[str] = ()) -> None:
+    """Check that each of some targets selects a linear layer or an unread layer, and that there are targets."""
+    names = [*linear, *unread]
+    missing = [target for target in targets if not any(_is_target(name, target) for name in names)]
+    if targets != "all-linear" and (missing or not targets):
+        shown, found = ", ".join(_last_names(linear)), repr(missing[0]) if missing else "none"
+        raise ValueError(f"`target_modules` should name linear layers of the encoder ({shown}). Found {found}.")
+
+
+def _is_target(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

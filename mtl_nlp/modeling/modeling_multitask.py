@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from .adapters_multitask import (
     supports_mixed_batches,
 )
 from .configuration_multitask import MultitaskConfig
-from .encoders_multitask import build_encoder, encoder_arguments, encoder_inputs, encoder_state
+from .encoders_multitask import UNREAD, build_encoder, encoder_arguments, encoder_inputs, encoder_state
 from .heads_multitask import PlainHead, TaskHead
 from .loss_multitask import count_step, joint_loss, unit_weights, zero_loss
 from .parts_multitask import ModelParts, check_labels
@@ -79,6 +79,8 @@ class MultitaskModel(ModelParts):
     _supports_attention_backend = True
     # The loss is a mean over the batch, so Trainer must divide the loss by the number of accumulation steps.
     accepts_loss_kwargs = False
+    # Earlier releases had adapters on such layers, and saved the weights of these layers under other names.
+    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [rf"^encoder\.{UNREAD.pattern}$"]
 
     def __init__(self, config: MultitaskConfig) -> None:
         super().__init__(config)

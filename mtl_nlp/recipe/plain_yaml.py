@@ -95,6 +95,29 @@ def dump_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=PlainDumper, sort_keys=False, allow_unicode=True)
 
 
+def as_yaml(value: Any, key: str = "") -> str:
+    """Return a value of a recipe as YAML has it, on one line, for messages; a text has no quotes.
+
+    Args:
+        value: the value.
+        key: the key of the value. YAML 1.1 reads `no` without quotes as false, also under `save_strategy`.
+    """
+    value = _without_false(value, key)
+    if isinstance(value, str) or type(value) in {int, float}:
+        return str(value)
+    shown = yaml.dump(value, Dumper=PlainDumper, default_flow_style=True, sort_keys=False, width=float("inf"))
+    return shown.removesuffix("...\n").strip()
+
+
+def is_same(value: Any, other: Any, key: str) -> bool:
+    """Return whether two values of a key of a recipe mean the same, such as `no` with and without quotes."""
+    return bool(_without_false(value, key) == _without_false(other, key))
+
+
+def _without_false(value: Any, key: str) -> Any:
+    return "no" if value is False and key.endswith("_strategy") else value
+
+
 def typed(text: str) -> Any:
     """Return the boolean, number or null that a text without quotes is in YAML, or the text itself."""
     loader = _Loader("")

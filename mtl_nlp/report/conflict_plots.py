@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from mtl_nlp.balancing.verdicts import verdict_of
+from mtl_nlp.messages import counted
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
 from mtl_nlp.report.heat_maps import heat_map, rows_plot, signed, without_diagonal
 from mtl_nlp.report.insight_files import Conflict
@@ -51,7 +52,7 @@ def conflict_blocks(run: RunFiles, prefix: str, tasks: Sequence[str]) -> list[ob
         (key_plot(f"{prefix}-pair-key-{number}", _name(found, pair), number), _name(found, pair))
         for number, pair in enumerate(drawn, start=1)
     ]
-    note = f"{len(found.measurements)} measurements, one every {found.every} steps."
+    note = f"{counted(len(found.measurements), 'measurement')}, one every {counted(found.every, 'step')}."
     if len(drawn) < len(pairs):
         note += f" The layers and curves are those of the {len(drawn)} pairs with the lowest cosines."
     return [Text(_READING), _verdicts(found, pairs), Plots(plots, legend if len(plots) > 2 else (), note)]

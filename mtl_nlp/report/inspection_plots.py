@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from mtl_nlp.hub.comparison import unit_of
+from mtl_nlp.messages import counted
 from mtl_nlp.modeling.adapters_multitask import SHARED
 from mtl_nlp.report.blocks import Plot, Plots, Table, Text
 from mtl_nlp.report.heat_maps import heat_map, matrix_plot, rows_plot, shaded_table, signed, without_diagonal
@@ -64,7 +65,7 @@ def inspection_blocks(run: RunFiles, prefix: str, tasks: Sequence[str]) -> list[
     own, inspected = None if run.config is None else run.config.weights_sha256, found.provenance.weights_sha256
     if own is not None and inspected is not None and own != inspected:
         return [Text("inspection.json is about different weights than those in the folder. Run mtl-nlp inspect again.")]
-    texts = ", ".join(f"{count:,} texts of {name}" for name, count in found.rows.items())
+    texts = ", ".join(f"{counted(count, 'text')} of {name}" for name, count in found.rows.items())
     blocks: list[object] = [Text(f"Measured on {found.split}: {texts}."), *_movement(found.movement, found.layers)]
     if found.need is not None:
         blocks += _need(found.need, found.layers, shown, found.split)

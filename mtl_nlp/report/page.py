@@ -11,6 +11,7 @@ import jinja2
 
 from mtl_nlp.hub.comparison import difference_of, joint_sides
 from mtl_nlp.hub.sharing_words import HELPED, HURT, UNCLEAR, Statement, caveats, task_statements, whole_statement
+from mtl_nlp.messages import counted
 from mtl_nlp.report.advice import advice
 from mtl_nlp.report.blocks import Code, Fold, Section, Table, Text, short
 from mtl_nlp.report.curves import training_section
@@ -112,19 +113,15 @@ def _page(material: Material, limits: Limits) -> str:
 def _subtitle(material: Material) -> str:
     comparison = material.comparison
     if comparison is None:
-        return f"{_count(len(material.tasks), 'task')}, one encoder, no comparison with single-task runs yet"
+        return f"{counted(len(material.tasks), 'task')}, one encoder, no comparison with single-task runs yet"
     sides = comparison["sides"]
     titles = ", ".join(f"{side} ({sides[side]['title']})" for side in joint_sides(comparison))
     reference = sides[comparison["reference"]]["title"]
     matched = {"passes": ", equal passes over each task's rows", "compute": ", equal encoder passes in training"}
     return (
-        f"{titles} against {reference} on {comparison['split']}: {_count(len(comparison['tasks']), 'task')}, "
-        f"{_count(len(comparison['seeds']), 'seed')}{matched.get(comparison['match'], '')}"
+        f"{titles} against {reference} on {comparison['split']}: {counted(len(comparison['tasks']), 'task')}, "
+        f"{counted(len(comparison['seeds']), 'seed')}{matched.get(comparison['match'], '')}"
     )
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _verdicts(material: Material) -> Iterator[Verdict]:
@@ -150,7 +147,7 @@ def _first_of(statements: list[Statement]) -> tuple[list[Statement], dict[str, l
     shown = [each for word, group in groups.items() for each in group[: _SHOWN[word]]]
     rest = {word: group[_SHOWN[word] :] for word, group in groups.items() if len(group) > _SHOWN[word]}
     return shown, {
-        f"{_count(len(group), 'further task')}: {word or 'no verdict'}": group for word, group in rest.items()
+        f"{counted(len(group), 'further task')}: {word or 'no verdict'}": group for word, group in rest.items()
     }
 
 
@@ -158,7 +155,7 @@ def _caveats(material: Material) -> list[str]:
     found = [] if material.comparison is None else caveats(material.comparison)
     if material.missing:
         found.append(
-            f"The folders of {_count(material.missing, 'run')} are missing: their curves and predictions are left out."
+            f"The folders of {counted(material.missing, 'run')} are missing: their curves and predictions are left out."
         )
     return found
 

@@ -27,6 +27,7 @@ from mtl_nlp.run.adapters import adapt
 from mtl_nlp.run.argument_types import seed_of
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
+from mtl_nlp.run.notes import held_out_split
 from mtl_nlp.run.refusal import REFUSALS, refused
 from mtl_nlp.run.trial import try_model
 from mtl_nlp.run.weighting import loss_weighting
@@ -93,15 +94,8 @@ class Run:
 
     @property
     def held_out(self) -> str:
-        """The split to report scores on: the first of `test` and `validation` with labels for all tasks of the recipe.
-
-        If neither split has labels for all tasks, the first existing one of the two is used.
-        """
-        present = [split for split in ("test", "validation") if split in self.splits]
-        for split in present:
-            if all(any(task in rows.feeds for rows in self.splits[split].values()) for task in self.recipe.tasks):
-                return split
-        return present[0]
+        """The split to report scores on, see `held_out_split`."""
+        return held_out_split(self.recipe.tasks, self.splits)
 
     def training_arguments(self) -> MultitaskTrainingArguments:
         """Return the training arguments of the recipe.

@@ -16,7 +16,7 @@ class Default(NamedTuple):
     Attributes:
         key: the key of the recipe that changes the setting.
         value: the value.
-        reason: the reason.
+        reason: the reason, in sentences.
     """
 
     key: str
@@ -25,7 +25,7 @@ class Default(NamedTuple):
 
     def describe(self) -> str:
         """Return the setting and its reason in one line."""
-        return f"{self.key} is {self.value}: {self.reason}"
+        return f"{self.key} is {self.value}. {self.reason}"
 
 
 def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Default]:
@@ -37,12 +37,12 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     """
     recipe = run.recipe
     trained = {name: task for name, task in run.tasks.items() if name in recipe.tasks}
-    beside_words = "the task labels texts beside tasks that label words"
     text_config = run.config.text_config
     has_first = default_pooling(text_config) == "cls"
-    of_family = f"no first sub-word stands for a text in a {text_config.model_type} encoder"
+    of_words = "Other tasks label words, and beside such tasks a text is learned better from all of its sub-words."
+    of_family = f"In a {text_config.model_type} encoder, no first sub-word stands for the text."
     found = [
-        Default(f"tasks.{name}.pooling", f"{task.pooled_by}", beside_words if has_first else of_family)
+        Default(f"tasks.{name}.pooling", f"{task.pooled_by}", of_words if has_first else of_family)
         for name, task in trained.items()
         if task.pooled_by not in {None, "cls", recipe.task(name).pooled_by} and name not in run.trained_heads
     ]
@@ -50,12 +50,14 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     if arguments.head_learning_rate is None and len(trained) > 1 and new:
         of = f", of the new heads ({', '.join(new)})" if len(new) < len(trained) else ""
         rate = f"{head_learning_rate(arguments, trained):g}, {HEAD_FACTOR:g} times learning_rate{of}"
-        reason = "slow heads of several tasks mislead the encoder that the tasks share"
+        reason = (
+            "A head starts from random weights, and misleads the encoder that the tasks share until it has learned."
+        )
         found.append(Default("training.head_learning_rate", rate, reason))
     if recipe.loss.weighting == "static":
         reasons = {
-            True: "the task finds spans beside tasks that label every word, whose losses are larger",
-            False: f"{beside_words}, and overfits before they have learned",
+            True: "Most words are outside of all spans, so the loss is small beside that of tasks on every word.",
+            False: "A text has one label and many words, so the task overfits before the tasks on words have learned.",
         }
         found += [
             Default(f"loss.weights.{task}", f"{weight:g}", reasons[trained[task].finds_spans])

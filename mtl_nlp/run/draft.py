@@ -66,7 +66,7 @@ def draft_recipe(files: Iterable[str | Path], output: Path, encoder: str = DEFAU
         "  learning_rate: 1.0e-4    # for encoders of the size of BERT base and above, 2.0e-5 to 5.0e-5",
         "  per_device_train_batch_size: 16",
         "  eval_strategy: epoch    # the scores on validation after each epoch",
-        "  save_strategy: no    # epoch: a checkpoint after each epoch, to resume from",
+        '  save_strategy: "no"    # epoch: a checkpoint after each epoch, to resume from',
         "",
     ]
     return _checked("\n".join(lines), ", ".join(guesses))

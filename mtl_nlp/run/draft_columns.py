@@ -145,7 +145,7 @@ def _name_of(items: Sequence[str], *, is_first: bool) -> str:
         return "pos"
     if is_first and not all(item.isdigit() for item in list(distinct)[:100]):
         return "tokens"
-    return "column"
+    return "tags"
 
 
 def _items(values: Iterable[Any]) -> list[Any]:

@@ -17,7 +17,6 @@ from mtl_nlp.messages import is_finite
 from mtl_nlp.modeling.loss_multitask import count_step
 from mtl_nlp.run.build import build_model
 from mtl_nlp.run.prepare import Run
-from mtl_nlp.training.defaults import default_loss_weights
 
 _ROWS = 16
 """The number of rows of the batch, if there are fewer datasets."""
@@ -61,12 +60,17 @@ def _some_rows(encoded: EncodedDataset | EncodedStream, count: int) -> list[dict
 def describe_first_losses(run: Run, losses: Mapping[str, float]) -> str:
     """Return a line with the losses at the start, and a line of advice if one is far above another.
 
+    Only the weights of the recipe count: the default weights were chosen for losses whose sizes are known, and the
+    loss of a class is bounded by the number of classes. A far larger loss is that of raw numbers or of a large weight.
+
     Args:
         run: the run.
         losses: the losses by task.
     """
     shown = ", ".join(f"{task} {loss:.4g}" for task, loss in losses.items())
-    lines = [f"loss at the start: {shown}"]
+    scaled = [task for task in losses if run.tasks[task].kind.scale is not None]
+    unit = f" ({', '.join(scaled)}: of standardised numbers, whose mean as the answer has the loss 1)" if scaled else ""
+    lines = [f"loss at the start: {shown}{unit}"]
     weighted = {task: loss * _first_weight(run, task) for task, loss in losses.items()}
     compared = {task: loss for task, loss in weighted.items() if is_finite(loss) and loss > 0.0}
     if bad := [task for task, loss in losses.items() if not math.isfinite(loss)]:
@@ -76,22 +80,22 @@ def describe_first_losses(run: Run, losses: Mapping[str, float]) -> str:
         ratio = compared[high] / compared[low]
         if ratio > _FAR:
             lines.append(
-                f"note: the weighted loss of {high} starts at {ratio:.3g} times that of {low}, which may hardly be "
-                f"learned. Set {_cure(run, high)}"
+                f"note: the weighted loss of {high} starts at {ratio:.3g} times that of {low}, so that {low} may "
+                f"hardly be learned. {_cure(run, high, ratio)}"
             )
     return "\n".join(lines)
 
 
 def _first_weight(run: Run, task: str) -> float:
-    """Return the weight of a task at the start: that of the recipe, or the default."""
-    defaults = default_loss_weights({name: run.tasks[name] for name in run.recipe.tasks})
-    weight = {**defaults, **run.recipe.loss.weights}.get(task, 1.0)
+    """Return the weight of a task at the start in the recipe; 1 if it has none."""
+    weight = run.recipe.loss.weights.get(task, 1.0)
     return weight[0] if isinstance(weight, list) else weight
 
 
-def _cure(run: Run, task: str) -> str:
+def _cure(run: Run, task: str, ratio: float) -> str:
     """Return the key of the recipe that brings the loss of a task near those of the others."""
     option = run.tasks[task].scale_option
     if option is not None and run.tasks[task].kind.scale is None:
-        return f"tasks.{task}.{option}: true"
-    return f"loss.weighting: equal-start, or a loss.weights.{task} below {_first_weight(run, task):g}"
+        return f"Set tasks.{task}.{option}: true"
+    near = _first_weight(run, task) / ratio
+    return f"With loss.weights.{task}: {near:.1g}, both start about equal; mtl-nlp compare shows whether that helps"

@@ -13,6 +13,7 @@ from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
+from mtl_nlp.recipe.plain_yaml import as_yaml
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.task_gradients import check_gradient_method, check_kept_graph, check_task_gradients
@@ -105,7 +106,7 @@ def describe_gradients(
         times = 1.0 + ((1.0 + _BACKWARD * backward) / (1.0 + _BACKWARD) - 1.0) / loss.every
         size = sum(parameter.numel() for parameter in shared_parameters(model))
         count = len(model.tasks)
-        given = ", ".join(f"{key} {value}" for key, value in loss.gradients_kwargs.items())
+        given = ", ".join(f"{key} {as_yaml(value)}" for key, value in loss.gradients_kwargs.items())
         method = f"{loss.gradients} ({given})" if given else loss.gradients
         lines.append(
             f"gradients: {method} in {_each(loss.every)}: a backward pass over each row per label, "

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED
 from mtl_nlp.data.labels import count_unseen
+from mtl_nlp.messages import counted
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
 from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -17,13 +18,28 @@ from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import split_words
 
 _OF_LABELS = {
-    UNLABELLED: "words have no label; not trained on and not scored",
-    MISALIGNED: "character spans cut a word or have no word; dropped, see `alignment_mode`",
-    MOVED: "character spans cut a word; moved to borders of words",
-    OVERLAPPING: "character spans overlap a longer span; dropped",
-    EMPTY: "empty cells with a `delimiter`; read as sets without names",
+    UNLABELLED: (
+        "word has no label; not trained on and not scored",
+        "words have no label; not trained on and not scored",
+    ),
+    MISALIGNED: (
+        "character span cuts a word or has no word; dropped, see `alignment_mode`",
+        "character spans cut a word or have no word; dropped, see `alignment_mode`",
+    ),
+    MOVED: (
+        "character span cuts a word; moved to borders of words",
+        "character spans cut a word; moved to borders of words",
+    ),
+    OVERLAPPING: (
+        "character span overlaps a longer span; dropped",
+        "character spans overlap a longer span; dropped",
+    ),
+    EMPTY: (
+        "empty cell with a `delimiter`; read as a set without names",
+        "empty cells with a `delimiter`; read as sets without names",
+    ),
 }
-"""The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`."""
+"""The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`, for one and for several."""
 
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Letters of scripts without spaces between words, of which `split_words` reads a sequence as one word: Thai, …"""
@@ -95,30 +111,33 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
         max_length: the largest number of sub-words that the encoder reads at once.
     """
     notes = []
-    for key, what in _OF_LABELS.items():
+    for key, words in _OF_LABELS.items():
         if encoded.counts.get(key):
-            notes.append(f"{encoded.name}: {encoded.counts[key]} {what}")
+            notes.append(f"{encoded.name}: {counted(encoded.counts[key], *words)}")
     if encoded.repaired:
-        notes.append(f"{encoded.name}: {encoded.repaired} illegal span tags; repaired as in seqeval")
+        tags = counted(encoded.repaired, "illegal span tag", "illegal span tags")
+        notes.append(f"{encoded.name}: {tags}; repaired as in seqeval")
     for name in encoded.references:
         missing = encoded.missing(name) - encoded.unlabelled
         if missing:
-            notes.append(f"{encoded.name}: {missing} rows have no label for {name}; their remaining labels are used")
+            rows = counted(missing, "row has", "rows have")
+            notes.append(f"{encoded.name}: {rows} no label for {name}; the other labels are used")
         unseen = count_unseen(encoded, tasks[name])
         if unseen:
             shown = ", ".join(label for label, _ in unseen.most_common(5)) + (", …" if len(unseen) > 5 else "")
+            labels = counted(unseen.total(), f"label of {name} does", f"labels of {name} do")
             notes.append(
-                f"{encoded.name}: {unseen.total()} labels of {name} do not occur in training ({shown}); every "
-                f"prediction for them counts as wrong"
+                f"{encoded.name}: {labels} not occur in training ({shown}); every prediction there counts as wrong"
             )
-    for count, what in (
-        (encoded.empty, "empty texts; used with their labels"),
-        (encoded.unlabelled, "rows without any label; not used"),
-        (encoded.extra_windows, f"additional windows of up to {max_length} sub-words, since long texts are split"),
-        (encoded.truncated, f"texts truncated to {max_length} sub-words"),
+    windows = f"of up to {max_length} sub-words, since long texts are split"
+    for count, one, many in (
+        (encoded.empty, "empty text; used with its labels", "empty texts; used with their labels"),
+        (encoded.unlabelled, "row without any label; not used", "rows without any label; not used"),
+        (encoded.extra_windows, f"additional window {windows}", f"additional windows {windows}"),
+        (encoded.truncated, f"text truncated to {max_length} sub-words", f"texts truncated to {max_length} sub-words"),
     ):
         if count:
-            notes.append(f"{encoded.name}: {count} {what}")
+            notes.append(f"{encoded.name}: {counted(count, one, many)}")
     return notes
 
 
@@ -131,7 +150,8 @@ def describe_draw(name: str, split: str, drawn: int, total: int) -> str:
         drawn: number of rows that are used.
         total: number of rows in the split.
     """
-    return f"{name}: {drawn} of {total} {'training' if split == 'train' else split} rows drawn"
+    kind = "training" if split == "train" else split
+    return f"{name}: {drawn} of {counted(total, f'{kind} row')} drawn"
 
 
 def describe_stream(stream: EncodedStream, *, is_counted: bool) -> str:
@@ -142,7 +162,31 @@ def describe_stream(stream: EncodedStream, *, is_counted: bool) -> str:
         is_counted: whether the rows were counted, instead of given as `num_rows` in the recipe.
     """
     how = "counted; set `num_rows` to skip the count" if is_counted else "from `num_rows`"
-    return f"{stream.name}: streamed, {stream.num_rows} rows ({how})"
+    return f"{stream.name}: streamed, {counted(stream.num_rows, 'row')} ({how})"
+
+
+HELD_OUT = ("test", "validation")
+"""The splits to report scores on, the preferred one first."""
+
+
+def held_out_split(tasks: Iterable[str], splits: Mapping[str, Mapping[str, EncodedDataset]]) -> str:
+    """Return the split to report scores on: the first of `HELD_OUT` with labels for all tasks.
+
+    If neither split has labels for all tasks, the first existing one of the two is used.
+
+    Args:
+        tasks: the recipe's tasks.
+        splits: split -> dataset -> its encoded rows, with at least one split of `HELD_OUT`.
+    """
+    present = [split for split in HELD_OUT if split in splits]
+    complete = (split for split in present if not _unlabelled_tasks(tasks, splits[split].values()))
+    return next(complete, present[0])
+
+
+def _unlabelled_tasks(tasks: Iterable[str], datasets: Iterable[EncodedDataset | EncodedStream]) -> list[str]:
+    """Return the tasks without labels in any of some datasets."""
+    fed = {task for encoded in datasets for task in encoded.feeds}
+    return [task for task in tasks if task not in fed]
 
 
 def describe_unscored_tasks(
@@ -150,17 +194,20 @@ def describe_unscored_tasks(
     splits: Mapping[str, Mapping[str, EncodedDataset]],
     streams: Mapping[str, EncodedStream],
 ) -> list[str]:
-    """Return a sentence per split in which a task has no labels.
+    """Return a sentence per split in which a task has no labels, about the scores of this split.
 
     Args:
         tasks: the recipe's tasks.
         splits: split -> dataset -> its encoded rows.
         streams: dataset -> its training split, if that is streamed.
     """
-    notes = []
+    notes, tasks = [], list(tasks)
     for split, datasets in splits.items():
-        feeders = [*datasets.values(), *(streams.values() if split == "train" else ())]
-        unscored = [task for task in tasks if not any(task in encoded.feeds for encoded in feeders)]
-        if unscored:
-            notes.append(f"{split}: no dataset has labels for {', '.join(unscored)}; mtl_score excludes these tasks")
+        unscored = _unlabelled_tasks(tasks, [*datasets.values(), *(streams.values() if split == "train" else ())])
+        names = ", ".join(unscored)
+        if unscored and split == "test" and held_out_split(tasks, splits) == "validation":
+            notes.append(f"scored on validation, because test has no labels for {names}")
+        elif unscored:
+            which = "this task" if len(unscored) == 1 else "these tasks"
+            notes.append(f"{split}: no dataset has labels for {names}; mtl_score excludes {which}")
     return notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from transformers.trainer_utils import SaveStrategy
 
 from mtl_nlp.errors import RecipeError
-from mtl_nlp.messages import table
+from mtl_nlp.messages import counted, table
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.modeling.adapters_multitask import (
@@ -29,6 +30,9 @@ from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
 
 _MEASURED_ROWS = 200_000
+
+_STARTED_ALONE = {"ACCELERATE_USE_CPU", "MASTER_ADDR", "MASTER_PORT"}
+"""The environment of the one process that `accelerate launch --cpu` starts if it is asked for several."""
 
 
 def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
@@ -73,8 +77,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         describe_weighting(run.recipe, arguments),
         describe_gradients(model, mixture, run.recipe, arguments),
         "\n".join(
-            f"note: {encoded.name}: fewer rows ({encoded.num_windows}) than processes; some processes have no row of "
-            f"this dataset in a step"
+            f"note: {encoded.name}: there are fewer rows ({encoded.num_windows}) than processes, so some processes "
+            f"have no row of this dataset in a step"
             for encoded in mixture.datasets.values()
             if encoded.num_windows < sampler.num_processes
         ),
@@ -139,15 +143,15 @@ def _steps_of(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArgument
 
 def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
     batches = arguments.gradient_accumulation_steps * arguments.world_size
-    size = f"{arguments.per_device_train_batch_size * batches} rows"
+    size = counted(arguments.per_device_train_batch_size * batches, "row")
     if arguments.max_tokens_per_batch is not None:
         size = f"at most {arguments.max_tokens_per_batch * batches} sub-words"
     per_epoch, total = _steps_of(sampler, arguments)
-    return f"{per_epoch} steps per epoch with {size} each, {total} steps in total."
+    return f"{counted(per_epoch, 'step')} per epoch with {size} each, {counted(total, 'step')} in total."
 
 
 def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
-    """Return a note if nothing is saved before the end of training."""
+    """Return a note if no checkpoint comes before the last step of training."""
     per_epoch, total = _steps_of(sampler, arguments)
     strategy, every = arguments.save_strategy, arguments.save_steps
     if strategy == SaveStrategy.BEST:  # the first evaluation is the best so far
@@ -157,10 +161,16 @@ def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTraining
     first = {"steps": every, "epoch": per_epoch}.get(strategy.value)
     if first is not None and first < total:
         return ""
-    return (
-        "note: nothing is saved before the end of training, so a run that is killed has to start again. To save "
-        "checkpoints, set training.save_strategy and training.save_steps"
-    )
+    if first is None:
+        when = f"no checkpoint is saved (training.save_strategy is {arguments.save_strategy.value})"
+    else:
+        how = " and".join(
+            [f"training.save_strategy is {arguments.save_strategy.value}"]
+            + [f" training.save_steps is {arguments.save_steps:g}"] * (arguments.save_strategy == SaveStrategy.STEPS)
+        )
+        when = f"the first checkpoint comes at the end of training, with step {total} ({how})"
+    earlier = f"training.save_strategy: steps, and training.save_steps to a number below {total}"
+    return f"note: {when}, so a run that is killed has to start again. To save checkpoints before, set {earlier}"
 
 
 def _warmup(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
@@ -169,7 +179,7 @@ def _warmup(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments)
     if arguments.warmup_steps <= total:
         return ""
     return (
-        f"note: training.warmup_steps: {arguments.warmup_steps:g} steps are more than the {total} steps of the "
+        f"note: training.warmup_steps: {arguments.warmup_steps:g} is more than the {counted(total, 'step')} of the "
         f"training, so the learning rate ends at {total / arguments.warmup_steps:.1%} of learning_rate. A number below "
         f"1 is a share of all steps"
     )
@@ -183,6 +193,11 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
         return (
             f"1 process, on one of {devices} devices. To use all devices: "
             f"accelerate launch --num_processes {devices} -m mtl_nlp train RECIPE."
+        )
+    if os.environ.keys() >= _STARTED_ALONE and os.environ["ACCELERATE_USE_CPU"].lower() == "true":
+        return (
+            "1 process, since accelerate launch --cpu starts only one, whatever --num_processes says. For several: "
+            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m mtl_nlp train RECIPE."
         )
     return "1 process."
 

@@ -14,7 +14,8 @@ from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.formats import check_format
 from mtl_nlp.data.labels import unite_label_spaces
 from mtl_nlp.data.learning import learn_from_splits
-from mtl_nlp.data.loading import load_splits
+from mtl_nlp.data.loading import LoadedDataset, has_labels, load_splits
+from mtl_nlp.data.repeated import describe_repeated_texts
 from mtl_nlp.errors import MtlNlpError, RecipeError
 from mtl_nlp.hub.loading import load_model_tokenizer
 from mtl_nlp.messages import conceal
@@ -28,7 +29,7 @@ from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import describe_code, load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
-from mtl_nlp.run.notes import describe_context, describe_export, describe_padding
+from mtl_nlp.run.notes import HELD_OUT, describe_context, describe_export, describe_padding
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
 
@@ -77,18 +78,19 @@ def prepare(
     notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
     _check_tuning(learned, data.splits.get("validation", {}))
-    notes += data.notes
+    notes += [*data.notes, *describe_repeated_texts(loaded)]
     return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys())
 
 
-def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str) -> Run:
+def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str | None = None) -> Run:
     """Load and tokenize one split of a recipe with the label spaces of a trained model.
 
     Args:
         recipe: the recipe; the model must have its tasks.
         model: the model.
         folder: the model's folder or Hub id, from which the tokenizer is loaded.
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation` or `test`; by default `test`, and also `validation` if `test` lacks labels of a
+            task. `Run.held_out` is then the split to score, as after a training.
 
     Raises:
         RecipeError: if the model does not have the recipe's tasks, or no dataset has the split.
@@ -104,14 +106,43 @@ def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split
     tokenizer = load_model_tokenizer(folder, model.config)
     # The names of numbers belong to the recipe's data.
     tasks = {name: replace(model.tasks[name], names=recipe.task(name).names) for name in recipe.tasks}
-    found = {name: load_splits(name, dataset, tasks, split, tokenizer) for name, dataset in recipe.datasets.items()}
-    loaded = {name: data for name, data in found.items() if data.splits}
+    wanted = HELD_OUT if split is None else (split,)
+    loaded: dict[str, LoadedDataset] = {}
+    for each in wanted:
+        found = {name: load_splits(name, dataset, tasks, each, tokenizer) for name, dataset in recipe.datasets.items()}
+        loaded = {
+            name: _united(loaded.get(name), data) for name, data in found.items() if data.splits or name in loaded
+        }
+        if all(any(_is_labelled(data, each, task) for data in loaded.values()) for task in recipe.tasks):
+            break
+    names = " or ".join(map(repr, wanted))
+    remedy = "Choose a different --split" if split else "Name a split: --split train"
     if not loaded:
-        raise RecipeError(f"datasets: no dataset has a split {split!r}. Choose a different --split.")
+        raise RecipeError(f"datasets: no dataset has a split {names}. {remedy}.")
     data = tokenize_datasets(recipe, tokenizer, model.config, loaded)
-    if split not in data.splits:
-        raise RecipeError(f"datasets: no row of the split {split!r} has a label. Choose a different --split.")
-    return Run(recipe, tokenizer, model.config, data.splits, data.streams, data.notes)
+    if not data.splits:
+        raise RecipeError(f"datasets: no row of the split {names} has a label. {remedy}.")
+    notes = list(dict.fromkeys(data.notes))
+    if split is None and "test" not in data.splits:
+        notes.append("scored on validation, because there is no test split with labels")
+    return Run(recipe, tokenizer, model.config, data.splits, data.streams, notes)
+
+
+def _united(first: LoadedDataset | None, other: LoadedDataset) -> LoadedDataset:
+    """Return a dataset with the splits and notes of two loads of the same dataset."""
+    if first is None:
+        return other
+    return replace(
+        other,
+        splits=first.splits | other.splits,
+        drawn_from=first.drawn_from | other.drawn_from,
+        notes=[*first.notes, *other.notes],
+    )
+
+
+def _is_labelled(data: LoadedDataset, split: str, task: str) -> bool:
+    """Return whether any row of a split has a label for a task."""
+    return split in data.splits and task in data.class_names and has_labels(data.splits[split], task)
 
 
 def _with_default_options(

@@ -11,6 +11,7 @@ from mtl_nlp.balancing.registry import WEIGHTINGS, build_weighting, own_paramete
 from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.recipe.plain_yaml import as_yaml
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.argument_types import seed_of
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -122,7 +123,7 @@ def _method(recipe: Recipe, arguments: MultitaskTrainingArguments) -> str:
     assert weighting is not None  # since the weighting is not `static`
     name = recipe.loss.weighting
     values = {**own_parameters(name), **_parameters(recipe)}
-    parameters = ", ".join(f"{key} {value}" for key, value in values.items())
+    parameters = ", ".join(f"{key} {as_yaml(value)}" for key, value in values.items())
     line = f"loss weighting: {name}{f' ({parameters})' if parameters else ''}; cost: {_cost(weighting, arguments)}."
     if isinstance(weighting, DynamicWeightAverage) and arguments.max_steps <= 0 and arguments.num_train_epochs <= 2:
         line += (

@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 from mtl_nlp.data.conll import STANDARD_INPUT, Report, read_lines, read_words
 from mtl_nlp.data.csv_files import swallows_rows
 from mtl_nlp.errors import DataError
-from mtl_nlp.messages import did_you_mean, one_line
+from mtl_nlp.messages import counted, did_you_mean, one_line
+
+_COLUMN_NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+){0,2}")
+"""The name of a column, which is at most three words and has no blank beside a comma, unlike most sentences."""
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -45,14 +48,16 @@ class Source:
             column) or `conllu`.
         text_column: the column of the texts in a table or in JSONL; by default `text`, or the only column of a table.
         text_pair_column: the column of the second texts of pairs; by default `text_pair` if the file has it.
-        notes: sentences about rows of a table that may have been read in a different way than the user expects, after
-            the inputs have been read.
+        is_guess: whether the format was not given. A first line that does not look like a text then gets a note.
+        notes: sentences about lines that may have been read in a different way than the user expects, after the inputs
+            have been read.
     """
 
     path: Path
     format: str = "text"
     text_column: str | None = None
     text_pair_column: str | None = None
+    is_guess: bool = False
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -117,6 +122,11 @@ class Source:
         else:
             for number, line in read_lines(self.path, report):
                 if self.format == "text":
+                    if number == 1 and self.is_guess and (likely := likely_format(line)) is not None:
+                        self.notes.append(
+                            f"{self.name} was read as one text per line, and its first line looks like {likely}: "
+                            f"{line!r:.80}. If it is, add --input-format {likely}"
+                        )
                     yield number, self._input(number, line)
                 elif line.strip():
                     try:
@@ -175,7 +185,7 @@ class Source:
             raise header if isinstance(header, DataError) else flaws[0]
         if not header:
             return
-        columns, long = self._columns(header), []
+        columns, long = self._columns(header), list[tuple[int, int]]()
         for first, last, cells in rows:
             if isinstance(cells, DataError):
                 yield last, cells
@@ -186,13 +196,20 @@ class Source:
                 if last > first and swallows_rows(cells, last - first + 1, len(header), self._separator):
                     long.append((first, last))
                 row = dict(zip(header, cells, strict=True))
-                yield last, self._input(last, row, {key: row[column] for key, column in columns.items()})
+                empty = [column for column in columns.values() if not row[column].strip()]
+                if empty:
+                    yield last, self._flaw(first, last, f"no text in column {empty[0]!r}")
+                else:
+                    yield last, self._input(last, row, {key: row[column] for key, column in columns.items()})
+        self._note_long_rows(long)
 
-        if long:
+    def _note_long_rows(self, rows: Sequence[tuple[int, int]]) -> None:
+        """Add a note about rows that span many lines, from their first and last lines."""
+        if rows:
             self.notes.append(
-                f"{self.name}: {len(long)} rows span many lines between quotes (the first in lines {long[0][0]} to "
-                f"{long[0][1]}), and have one answer each; if quotes are ordinary characters in this file, double them "
-                f"and put each text between quotes"
+                f"{self.name}: {counted(len(rows), 'row spans', 'rows span')} many lines between quotes (the first in "
+                f"lines {rows[0][0]} to {rows[0][1]}), with one answer per row; if quotes are ordinary characters in "
+                f"this file, double them and put each text between quotes"
             )
 
     @property
@@ -200,7 +217,17 @@ class Source:
         return "\t" if self.format == "tsv" else ","
 
     def _columns(self, header: Sequence[str]) -> dict[str, str]:
-        """Return the column of each input of the pipeline."""
+        """Return the column of each input of the pipeline.
+
+        Raises:
+            DataError: if there is no such column, or the cells of the table have a different separator.
+        """
+        other = next((mark for mark in ("\t", ";") if len(header) == 1 and mark in header[0]), None)
+        if other is not None and self.text_column is None:
+            remedy = "Add --input-format tsv." if other == "\t" else "Write commas between the cells."
+            raise DataError(
+                f"{self.name}, line 1: expected commas between the columns, found {header[0]!r:.80}. {remedy}"
+            )
         text = self.text_column or ("text" if "text" in header or len(header) > 1 else header[0])
         pair = self.text_pair_column or ("text_pair" if "text_pair" in header else None)
         for option, column in (("--text-column", text), ("--text-pair-column", pair)):
@@ -217,7 +244,11 @@ class Source:
         if "tokens" in content and self.text_column is None:
             if not isinstance(content["tokens"], list) or not all(isinstance(word, str) for word in content["tokens"]):
                 raise DataError(f'{where}: "tokens" should be a list of strings. Found {line.strip():.80}.')
+            if not content["tokens"]:
+                raise DataError(f'{where}: no words in "tokens".')
             return self._input(number, content, {"tokens": content["tokens"]})
+        if content.get(text, "") is None:
+            raise DataError(f'{where}: no text in "{text}".')
         if not isinstance(content.get(text), str):
             raise DataError(f'{where}: "{text}" should be a string. Found {line.strip():.80}.')
         second = content.get(pair)
@@ -225,6 +256,20 @@ class Source:
             raise DataError(f'{where}: "{pair}" should be a string. Found {line.strip():.80}.')
         question = {"text": content[text]}
         return self._input(number, content, question if second is None else {**question, "text_pair": second})
+
+
+def likely_format(line: str) -> str | None:
+    """Return the format that the first line of a file suggests, `csv`, `tsv` or `jsonl`; None for an ordinary text."""
+    if line.lstrip().startswith(("{", "[")):
+        try:
+            return "jsonl" if isinstance(json.loads(line), dict) else None
+        except (ValueError, RecursionError):
+            return None
+    for name, separator in (("tsv", "\t"), ("csv", ",")):
+        cells = [cell.strip('"') for cell in line.split(separator)]
+        if len(cells) > 1 and len(set(cells)) == len(cells) and all(map(_COLUMN_NAME.fullmatch, cells)):
+            return name
+    return None
 
 
 def _parsed(where: str, line: str) -> Any:

@@ -13,6 +13,7 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.messages import conceal, shortened
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.weights_multitask import NotFiniteError, check_finite
+from mtl_nlp.recipe.plain_yaml import as_yaml, is_same
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.secret_keys import is_secret_key
@@ -145,14 +146,14 @@ def _changed(checkpoint: Path, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) not in (new.get(key), values.get(key))
+        if not any(is_same(old.get(key), now.get(key), key) for now in (new, values))
     }
 
 
 def _was_and_is(key: str, old: Any, new: Any) -> str:
     if any(map(is_secret_key, key.split("."))) or "storage_options" in key.split("."):
         return f"{key} (changed)"
-    was, now = ("not given" if value is None else f"{conceal(str(value)):.300}" for value in (old, new))
+    was, now = ("not given" if value is None else f"{conceal(as_yaml(value, key)):.300}" for value in (old, new))
     return f"{key} (was {was}, is {now})"
 
 

@@ -25,7 +25,7 @@ class DescribingTrainer(SteppingTrainer):
         self.display = TrainingDisplay(
             self.tasks,
             lambda: self.progress.rows,
-            lambda: self._log.so_far() if self.args.world_size == 1 else {},
+            lambda: self._log.so_far(),
             lambda: self.own_keys,
             with_bars=not self.args.disable_tqdm,
         )

@@ -12,7 +12,7 @@ from transformers.trainer_callback import PrinterCallback, TrainerState
 from transformers.trainer_utils import has_length
 from transformers.utils.import_utils import is_in_notebook
 
-from mtl_nlp.messages import in_terminal, is_finite, table
+from mtl_nlp.messages import counted, in_terminal, is_finite, table
 from mtl_nlp.modeling.tasks_multitask import Task
 
 STOCK_DISPLAYS = (PrinterCallback, ProgressCallback)
@@ -36,8 +36,7 @@ class TrainingDisplay(TrainerCallback):
     Args:
         tasks: all tasks by name.
         rows: a function that returns the number of rows trained on so far, over all processes.
-        losses: a function that returns the loss of each task since the last log, or nothing if the processes would have
-            to exchange their losses first.
+        losses: a function that returns the loss of each task since the last log, over the rows of this process.
         own_metrics: a function that returns the keys of the last evaluation's metrics of `compute_metrics`.
         with_bars: whether to show bars on stderr, instead of plain lines on stdout.
     """
@@ -77,7 +76,7 @@ class TrainingDisplay(TrainerCallback):
                 total=state.max_steps, initial=state.global_step, desc="training", unit=" steps", dynamic_ncols=True
             )
         else:
-            self._print(f"training: {state.max_steps - state.global_step} steps of {state.max_steps}")
+            self._print(f"training: {_steps_text(state.global_step, state.max_steps)}")
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Move the bar, and give a sign of life after ten seconds without one."""
@@ -169,7 +168,8 @@ class TrainingDisplay(TrainerCallback):
             return
         if "train_runtime" in logs:
             self.close()
-            self._print(f"trained {state.global_step} steps in {tqdm.format_interval(logs['train_runtime'])}")
+            steps = _steps_text(self._first_step, state.global_step)
+            self._print(f"trained {steps} in {tqdm.format_interval(logs['train_runtime'])}")
         elif "loss" not in logs:
             shown = "  ".join(f"{key} {_number(value)}" for key, value in logs.items() if key != "epoch")
             self._print(f"{_position(state)}  {shown}")
@@ -256,6 +256,14 @@ def _title(prefix: str, state: TrainerState) -> str:
 def _position(state: TrainerState) -> str:
     epoch = "" if state.epoch is None else f", epoch {state.epoch:.4g}"
     return f"step {state.global_step}/{state.max_steps}{epoch}"
+
+
+def _steps_text(before: int, last: int) -> str:
+    """Return the steps of a training after those of an earlier run that it resumes."""
+    if before == 0:
+        return counted(last, "step")
+    number = counted(last - before, "step")
+    return f"steps {before + 1} to {last} ({number})" if last > before else f"no step after step {before}"
 
 
 def _number(value: Any, is_best: bool = False) -> str:

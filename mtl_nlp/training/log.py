@@ -28,11 +28,23 @@ class TrainingLog:
         self._skipped: dict[str, int] = {}
         self._pull: torch.Tensor | None = None
         self._weights: dict[str, torch.Tensor] = {}
+        self._units: dict[str, float] = {}  # of this process
         self._counts = StepCounts(0, {}, {})  # of all processes, like the following
         self._steps = self._sub_words = self._positions = 0
 
-    def add_step(self, counts: StepCounts, sub_words: int, positions: int) -> None:
-        """Add the counts, sub-words and padded positions of a step, summed over all processes."""
+    def add_step(
+        self, counts: StepCounts, sub_words: int, positions: int, own_units: Mapping[str, float] | None = None
+    ) -> None:
+        """Add a step.
+
+        Args:
+            counts: the counts over all processes.
+            sub_words: the number of sub-words over all processes.
+            positions: the number of positions with padding over all processes.
+            own_units: the labelled units of this process by task; by default those of `counts`.
+        """
+        for task, units in (counts.units if own_units is None else own_units).items():
+            self._units[task] = self._units.get(task, 0) + units
         self._counts += counts
         self._steps += 1
         self._sub_words += sub_words
@@ -62,9 +74,9 @@ class TrainingLog:
         self._pull = pull.detach() if self._pull is None else self._pull + pull.detach()
 
     def so_far(self) -> dict[str, float]:
-        """Return the mean loss over the labelled units since the last log by task. Valid if there is one process."""
+        """Return the mean loss over the labelled units of this process since the last log, by task."""
         sums, left_out = self._sums.tolist(), self._left_out.tolist()
-        units = [self._counts.units.get(task, 0) - left for task, left in zip(self.tasks, left_out, strict=True)]
+        units = [self._units.get(task, 0) - left for task, left in zip(self.tasks, left_out, strict=True)]
         return {task: one / count for task, one, count in zip(self.tasks, sums, units, strict=True) if count > 0}
 
     def take(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:

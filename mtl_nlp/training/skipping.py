@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 
+from mtl_nlp.messages import counted
 from mtl_nlp.modeling.loss_multitask import count_step, zero_loss
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.training.divergence import has_wrong_gradient
@@ -36,18 +37,14 @@ def describe_skips(skipped: Mapping[str, int], tasks: Sequence[str]) -> list[str
         tasks: the names of all tasks.
     """
     return [
-        f"the loss of {name} was infinite or NaN in {_steps(count)}, and its share of these steps was skipped "
+        f"the loss of {name} was infinite or NaN in {counted(count, 'step')}, and its share of these steps was skipped "
         f"(loss.on_nonfinite)"
         if name in tasks
-        else f"the gradient was infinite or NaN in {_steps(count)} with finite losses, and these steps were skipped "
-        f"(loss.on_nonfinite)"
+        else f"the gradient was infinite or NaN in {counted(count, 'step')} with finite losses, and these steps were "
+        f"skipped (loss.on_nonfinite)"
         for name, count in skipped.items()
         if count
     ]
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'' if count == 1 else 's'}"
 
 
 class EndedStep(NamedTuple):

@@ -109,7 +109,7 @@ class SteppingTrainer(StoppableTrainer):
             rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
         )
         self.progress.add(rows, done)
-        self._log.add_step(counts, sub_words=sub_words, positions=positions)
+        self._log.add_step(counts, sub_words=sub_words, positions=positions, own_units=own.units)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
         number = self.state.global_step

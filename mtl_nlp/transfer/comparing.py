@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.hub.model_card import write_model_card
-from mtl_nlp.messages import one_line, table
+from mtl_nlp.messages import counted, one_line, table
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run_folder import (
     COMPARISON_NAME,
@@ -245,11 +245,14 @@ def describe_runs(
         for job in jobs
     ]
     total = (
-        f"{len(missing)} of {len(jobs)} runs are missing; training them takes about "
-        f"{_minutes(sum(seconds.values()))}, without start and scoring."
+        f"{len(missing)} of {counted(len(jobs), 'run')} {'is' if len(missing) == 1 else 'are'} missing; training them "
+        f"takes about {_minutes(sum(seconds.values()))}, without start and scoring."
     )
     notes = _lines(plan.notes, plan.differs, plan.warnings)
-    parts = [table(("run", "state", "rows", "training"), rows), total if missing else f"All {len(jobs)} runs are done."]
+    parts = [
+        table(("run", "state", "rows", "training"), rows),
+        total if missing else f"{counted(len(jobs), 'run is', 'runs are')} done.",
+    ]
     return "\n\n".join([*(["\n".join(notes)] if notes else []), *parts])
 
 

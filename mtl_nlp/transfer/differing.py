@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mtl_nlp.recipe.plain_yaml import as_yaml, is_same
+
 
 def name_of_model(side: str, tasks: Sequence[str], models: int) -> str:
     """Return the name of a model of a side: that of the side, with the first task if the side has several models."""
@@ -26,9 +28,9 @@ def describe_differences(recipes: Sequence[tuple[str, Mapping[str, Any]]]) -> li
         own = dict(_settings(recipe))
         changed = [f"trained on {name} too" for name in recipe["datasets"] if name not in first["datasets"]]
         changed += [
-            f"{key} {_value(reference.get(key))} → {_value(own.get(key))}"
+            f"{key} {_value(reference.get(key), key)} → {_value(own.get(key), key)}"
             for key in {**reference, **own}
-            if reference.get(key) != own.get(key)
+            if not is_same(reference.get(key), own.get(key), key)
         ]
         if changed:
             found.append(f"{who} differs from {first_name}: {', '.join(changed)}")
@@ -45,5 +47,5 @@ def _settings(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value
 
 
-def _value(value: Any) -> str:
-    return "not set" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+def _value(value: Any, key: str) -> str:
+    return "not set" if value is None else f"{value:.4g}" if isinstance(value, float) else as_yaml(value, key)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtl_nlp.balancing.verdicts import cosine_text
 from mtl_nlp.hub.comparison import unit_of
-from mtl_nlp.messages import table
+from mtl_nlp.messages import counted, table
 
 
 def describe_inspection(content: Mapping[str, Any]) -> str:
@@ -16,7 +16,7 @@ def describe_inspection(content: Mapping[str, Any]) -> str:
     Args:
         content: the content of `inspection.json`.
     """
-    texts = ", ".join(f"{count} texts of {name}" for name, count in content["rows"].items())
+    texts = ", ".join(f"{counted(count, 'text')} of {name}" for name, count in content["rows"].items())
     parts = [f"Inspected on {content['split']}: {texts}.", _movement(content)]
     builders: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
         ("need", _need),

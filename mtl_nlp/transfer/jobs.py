@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mtl_nlp.errors import CommandError, RunError
-from mtl_nlp.messages import conceal
+from mtl_nlp.messages import conceal, counted
 from mtl_nlp.recipe.own_code import uses_code
 from mtl_nlp.recipe.plain_yaml import dump_yaml
 from mtl_nlp.run_folder import PREDICTIONS_NAME, RESULTS_NAME, checkpoint_folders, read_results
@@ -124,7 +124,7 @@ class JobRunner:
         distinct = {job.key: job for job in jobs}.values()  # a group of one task may equal the run of the task alone
         missing = [job for job in distinct if not is_complete(self.output, job, self.split)]
         if 0 < len(missing) < len(distinct):
-            self.report(f"{len(distinct) - len(missing)} of {len(distinct)} runs are done")
+            self.report(f"{len(distinct) - len(missing)} of {counted(len(distinct), 'run')} done")
         with ThreadPoolExecutor(self.number) as pool:
             futures: list[Future[None]] = []
             is_done = False

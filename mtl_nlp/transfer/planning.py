@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mtl_nlp.errors import RecipeError
+from mtl_nlp.recipe.plain_yaml import as_yaml
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model, check_splits
@@ -198,7 +199,7 @@ def _check_same_tasks(sides: Sequence[RecipeSide]) -> None:
 
 
 def _shown(options: Mapping[str, Any] | None) -> str:
-    return "missing" if options is None else ", ".join(f"{key} {value}" for key, value in options.items())
+    return "missing" if options is None else ", ".join(f"{key} {as_yaml(value)}" for key, value in options.items())
 
 
 def _common_split(run: Run) -> tuple[str, list[str]]:

@@ -69,6 +69,25 @@ def test_standard_input_is_answered_line_by_line(trained):
     assert (process.returncode, output, error) == (0, b"", b"2 texts answered.\n")
 
 
+def test_a_table_on_standard_input_needs_its_format_and_a_note_says_so(trained):
+    command = [sys.executable, "-m", "mtl_nlp", "predict", str(trained / "run"), "-", "--tasks", "topic"]
+    table = "id,body\n1,Ada lives in Paris.\n2,\n"
+    read_as_text = subprocess.run(command, input=table, capture_output=True, text=True, check=True)
+    assert read_as_text.stderr == (
+        "note: standard input was read as one text per line, and its first line looks like csv: 'id,body'. If it is, "
+        "add --input-format csv\n3 texts answered.\n"
+    )
+    done = subprocess.run(
+        [*command, "--input-format", "csv", "--text-column", "body"], input=table, capture_output=True, text=True
+    )
+    assert (done.returncode, json.loads(done.stdout)["body"]) == (2, "Ada lives in Paris.")
+    assert done.stderr.splitlines() == [
+        "no answer: standard input, line 3: no text in column 'body'.",
+        "1 text answered.",
+        "mtl-nlp: error: standard input: 1 of 2 texts have no answer.",
+    ]
+
+
 def test_bad_lines_are_counted_and_named_and_the_rest_is_answered(trained, tmp_path, capsys):
     lines = ["{" if number % 30 == 0 else json.dumps({"text": f"text {number}"}) for number in range(1, 1001)]
     source, output = write(tmp_path / "a.jsonl", "\n".join(lines)), tmp_path / "out.jsonl"
@@ -99,7 +118,7 @@ def test_a_table_is_answered_with_the_tasks_that_are_asked_for(trained, tmp_path
         (["--tasks", "tpoic"], "--tasks tpoic: no such task. Did you mean 'topic'?"),
         (["--device", "nowhere"], "--device nowhere: cannot be used"),
         (["--top-k", "2", "--output-format", "conll"], "--top-k: columns hold one label per word"),
-        (["--input-format", "text"], "--text-column: a file in the format text has no named columns"),
+        (["--input-format", "text"], "is read as text, which has no named columns. Leave it out."),
         (["--text-pair-column", "reply"], "a.csv: no column 'reply' (--text-pair-column)"),
     ]:
         assert message in fails(capsys, *predict, *more)

@@ -14,6 +14,7 @@ from toys import sample_recipe
 from mtl_nlp import __version__
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import DataError, RecipeError
+from mtl_nlp.messages import counted
 
 COMMANDS = ("init", "schema", "plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
 
@@ -149,8 +150,8 @@ def test_a_bad_input_line_is_named_and_the_other_lines_are_answered(trained, tmp
     assert main(["predict", str(trained / "run"), source]) == 2
     named, answered, error = capsys.readouterr().err.splitlines()[-3:]
     assert message in named
-    assert answered == f"{content.count(chr(10)) - 1} texts answered."
-    assert error.endswith(f"1 of {content.count(chr(10))} texts have no answer.")
+    assert answered == f"{counted(content.count(chr(10)) - 1, 'text')} answered."
+    assert error.endswith(f"1 of {counted(content.count(chr(10)), 'text has', 'texts have')} no answer.")
 
 
 def test_missing_files_are_refused_in_one_line(trained, tmp_path, capsys):

@@ -204,8 +204,8 @@ def test_a_training_in_a_pipe_says_what_it_does(trained, tmp_path, capsys):
         "tokenizing sample/train: 504 rows",
         "encoder: ",
         "building the model from ",
-        "training: 1 steps of 1",
-        "trained 1 steps in ",
+        "training: 1 step",
+        "trained 1 step in ",
         "The model is in ",
     ):
         assert any(line.startswith(start) for line in lines), start

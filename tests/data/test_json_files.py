@@ -33,6 +33,10 @@ def texts_of(folder: Path, content: str | bytes, **more: Any) -> list[str]:
         ("{'text': 'one'}\n", r"d\.json, line 1: not valid JSON: Expecting property name"),
         ('1\n"a"\n', r"d\.json, line 1: expected an object with a value per column, found '1'"),
         (LINES + '{"text": "a", "text": "b"}\n', r"d\.json, line 3: the key 'text' is given twice"),
+        (
+            json.dumps(ROWS)[:-1] + ', {"text": "a", "text": "b"}]',
+            r"d\.json: the key 'text' is given twice in \{'text': 'b'",
+        ),
         (LINES + '{"text": "a \\ud83d", "y": "a"}\n', r"d\.json, line 3: an escape such as .* half of a character"),
         (LINES + '{"text": ' + "[" * 3000 + "]" * 3000 + "}\n", r"d\.json: a value has too many levels"),
         (LINES.encode() + b'{"text": "caf\xe9", "y": "a"}\n', r"d\.json, line 3: not UTF-8: .*`encoding: cp1252`"),
@@ -74,6 +78,7 @@ def test_file_that_can_be_read_is_read(tmp_path, content, more):
 @pytest.mark.parametrize(
     ("content", "field", "message"),
     [
+        ('{"data": [{"y": "a", "y": "b"}]}', "data", r"d\.json: the key 'y' is given twice in \{'y': 'b'"),
         (json.dumps({"data": ROWS}), "dta", r"d\.json: no field 'dta'\. Did you mean 'data'"),
         (json.dumps(ROWS), "data", r"d\.json: expected an object with the field 'data', found a list"),
         (LINES, "data", r"d\.json, line 2: not valid JSON: Extra data .*Leave out `field`"),

@@ -23,7 +23,7 @@ def test_rows_without_text_are_skipped_and_counted_by_column(tmp_path):
     loaded = load(tmp_path, PAIR, {"topic": "n"}, data_files={"train": file, "test": file})
     assert [row["label:topic"] for row in rows_of(loaded)] == ["0", "3"]
     assert loaded.notes == [
-        f"d/{split}: 1 rows without text in column {column!r}; skipped"
+        f"d/{split}: 1 row without text in column {column!r}; skipped"
         for split in ("train", "test")
         for column in ("a", "b")
     ]

@@ -440,7 +440,7 @@ def test_loading_waits_for_temporary_faults_and_slow_answers(hub, predict, share
     hub.fail("ada/slow", "download", path="config.json", delay=1.5)
     finished = predict("ada/slow")
     assert finished.status == 0
-    assert finished.stderr == "1 texts answered.\n"
+    assert finished.stderr == "1 text answered.\n"
 
 
 # Safety of loading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +12,13 @@ import pytest
 import torch
 from adapted_models import ROWS, TASKS, adapted, alone, batch, lora
 from bare_environment import BARE_PYTHON, link_packages
+from families import a_family_batch, build_family
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from torch import nn
-from toys import REPOSITORY, build_model
+from toys import REPOSITORY, build_model, liven_adapters
 
+from mtl_nlp.hub.loading import load_model
 from mtl_nlp.modeling.adapters_multitask import adapter_parameters, peft_adapter_name
 from mtl_nlp.modeling.lora_multitask import RoutedLinear
 
@@ -36,6 +40,31 @@ def test_adapters_of_different_ranks_and_layers_can_be_combined():
     logits = model(**batch(), rows=ROWS).logits
     for task in model.tasks:
         torch.testing.assert_close(logits[task], alone(model, task), atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_of_an_earlier_release_with_adapters_on_layers_that_no_head_reads_loads(tmp_path):
+    for targets in ("all-linear", ["dense"], ["query", "pooler.dense"]):
+        model = build_family("layoutlm")
+        known = ["query"] if "query" in targets else targets
+        model.add_adapter(lora(target_modules=known), "shared")
+        liven_adapters(model)
+        model.save_pretrained(tmp_path)
+        weights = load_file(tmp_path / "model.safetensors")
+        for name in [name for name in weights if name.startswith("encoder.pooler.dense.")]:
+            weights[name.replace(".dense.", ".dense.base_layer.")] = weights.pop(name)
+        weights |= {f"encoder.pooler.dense.lora_{part}.shared.weight": torch.ones(4, 4) for part in "AB"}
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["adapters"][0]["target_modules"] = targets
+        (tmp_path / "config.json").write_text(json.dumps({**config, "weights_sha256": None}))
+        loaded = load_model(str(tmp_path))
+        for task, logits in model(**a_family_batch()).logits.items():
+            assert torch.equal(loaded(**a_family_batch()).logits[task], logits)
+        assert all(tensor.isfinite().all() for tensor in loaded.state_dict().values())
+        loaded.save_pretrained(tmp_path / "again")
+        load_model(str(tmp_path / "again"))
+    with pytest.raises(ValueError, match=r"should name linear layers of the encoder \(.*\)\. Found 'pooler\.dense'"):
+        build_family("layoutlm").add_adapter(lora(target_modules=["query", "pooler.dense"]), "shared")
 
 
 def test_each_row_gets_the_dropout_of_its_adapter():

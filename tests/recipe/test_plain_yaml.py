@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from mtl_nlp.recipe.plain_yaml import Unquoted, dump_yaml, load_yaml, typed
+from mtl_nlp.recipe.plain_yaml import Unquoted, as_yaml, dump_yaml, is_same, load_yaml, typed
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,11 @@ def test_texts_are_quoted_if_any_reader_could_take_them_for_something_else():
 def test_a_value_is_typed_like_yaml_if_it_is_a_boolean_a_number_or_null(text, value):
     assert typed(text) == value
     assert type(typed(text)) is type(value)
+
+
+def test_values_in_messages_are_those_of_yaml():
+    shown = [as_yaml(value) for value in (True, False, None, "no", "a b", 3, 1e-05, ["a", False], {"r": 8, "x": None})]
+    assert shown == ["true", "false", "null", "no", "a b", "3", "1e-05", "[a, false]", "{r: 8, x: null}"]
+    assert as_yaml(False, "training.save_strategy") == "no"  # as YAML 1.1 reads an unquoted `no`
+    assert is_same(False, "no", "training.save_strategy") and not is_same(False, "no", "training.bf16")
+    assert is_same(None, None, "seed") and not is_same(None, False, "training.eval_strategy")

@@ -30,7 +30,10 @@ def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict
         ("loss.weights.ner", "3"),
         ("loss.weights.topic", "0.6"),
     ]
-    assert found[0].describe() == "tasks.topic.pooling is mean: the task labels texts beside tasks that label words"
+    assert found[0].describe() == (
+        "tasks.topic.pooling is mean. Other tasks label words, and beside such tasks a text is learned better from all "
+        "of its sub-words."
+    )
 
 
 def test_given_settings_have_no_line(quick_recipe: dict):

@@ -94,6 +94,7 @@ def test_a_table_of_tickets_has_a_class_and_a_number(tmp_path):
     ):
         assert line in text
     assert all("#" in line for line in text.splitlines() if "inputs:" in line or "type:" in line)
+    assert recipe.training["save_strategy"] == "no"  # YAML 1.1 reads it without quotes as false
 
 
 def test_columns_of_words_get_names_and_the_scheme(tmp_path):

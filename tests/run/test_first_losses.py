@@ -65,7 +65,10 @@ def test_standardised_numbers_start_near_the_loss_of_a_class(tickets):
     losses, text = described(tickets)
     assert losses["category"] == pytest.approx(math.log(2), abs=0.1)
     assert losses["priority"] == pytest.approx(1.0, abs=0.8)
-    assert text == f"loss at the start: category {losses['category']:.4g}, priority {losses['priority']:.4g}"
+    assert text == (
+        f"loss at the start: category {losses['category']:.4g}, priority {losses['priority']:.4g} (priority: of "
+        f"standardised numbers, whose mean as the answer has the loss 1)"
+    )
 
 
 def test_loss_that_would_drown_another_is_named_with_its_cure(tickets):
@@ -78,15 +81,16 @@ def test_loss_that_would_drown_another_is_named_with_its_cure(tickets):
     assert "note" not in described({**tickets, "loss": {"weights": {"priority": 0.05}}})[1]
 
 
-def test_ratio_counts_the_default_weights(run):
+def test_ratio_counts_the_weights_of_the_recipe_and_no_default_weights(run):
     run.recipe = run.recipe.model_copy(update={"loss": run.recipe.loss.model_copy(update={"weights": {}})})
-    losses = {"pos": 1.0, "ner": 0.9, "topic": 1.0}
-    assert "note" not in describe_first_losses(run, losses)  # ner has the weight 3, topic the weight 0.6
-    text = describe_first_losses(run, {**losses, "ner": 2.0})
-    assert "note: the weighted loss of ner starts at 10 times that of topic" in text
-    assert text.endswith("or a loss.weights.ner below 3")
-    run.recipe.loss.weights["ner"] = 1.0
-    assert "note" not in describe_first_losses(run, {**losses, "ner": 2.0})
+    losses = {"pos": 2.8, "ner": 1.95, "topic": 1.8}
+    assert "note" not in describe_first_losses(run, losses)  # as in the quickstart; the defaults are 1, 3 and 0.6
+    run.recipe.loss.weights["ner"] = 10.0
+    text = describe_first_losses(run, losses)
+    assert "note: the weighted loss of ner starts at 10.8 times that of topic, so that topic may hardly be lea" in text
+    assert text.endswith("With loss.weights.ner: 0.9, both start about equal; mtl-nlp compare shows whether that helps")
+    run.recipe.loss.weights |= {"topic": [3.0, 1.0], "pos": 3.0}
+    assert "note" not in describe_first_losses(run, losses)
 
 
 def test_plan_prints_the_losses_unless_it_leaves_out_the_model(tickets, tmp_path, capsys):

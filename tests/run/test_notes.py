@@ -6,8 +6,9 @@ import pytest
 from toys import build_config
 
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.build import build_model
 from mtl_nlp.run.notes import describe_padding, describe_words
-from mtl_nlp.run.prepare import prepare
+from mtl_nlp.run.prepare import prepare, prepare_evaluation
 
 
 def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_recipe, tmp_path):
@@ -22,7 +23,7 @@ def test_split_without_labels_is_skipped_and_missing_labels_are_reported(quick_r
     run = prepare(Recipe.from_dict(quick_recipe))
     assert run.held_out == "validation"
     assert "d/test: no row has a label; the split is not used" in run.notes
-    assert "d/train: 1 rows have no label for x; their remaining labels are used" in run.notes
+    assert "d/train: 1 row has no label for x; the other labels are used" in run.notes
 
 
 def test_test_split_without_labels_of_a_task_gets_the_note_of_a_missing_column(quick_recipe, tmp_path):
@@ -42,9 +43,26 @@ def test_test_split_without_labels_of_a_task_gets_the_note_of_a_missing_column(q
     run = prepare(Recipe.from_dict(quick_recipe))
     assert run.splits["test"]["d"].feeds == ("pos",) and run.splits["train"]["d"].feeds == ("ner", "pos")
     assert run.held_out == "validation"
-    assert "test: no dataset has labels for ner; mtl_score excludes these tasks" in run.notes
-    assert "d/test: 2 rows have no label for ner; their remaining labels are used" in run.notes
+    assert "scored on validation, because test has no labels for ner" in run.notes
+    assert "d/test: 2 rows have no label for ner; the other labels are used" in run.notes
     assert "d/train: 4 words have no label; not trained on and not scored" in run.notes
+    assert "d/validation: 1 word has no label; not trained on and not scored" in run.notes
+    model = build_model(run)
+    model.save_pretrained(tmp_path / "saved")
+    run.tokenizer.save_pretrained(tmp_path / "saved")
+    recipe = Recipe.from_dict(quick_recipe)
+    again = prepare_evaluation(recipe, model, str(tmp_path / "saved"))
+    assert again.held_out == "validation"
+    assert "scored on validation, because test has no labels for ner" in again.notes
+    given = prepare_evaluation(recipe, model, str(tmp_path / "saved"), "test")
+    assert (given.held_out, "test: no dataset has labels for ner; mtl_score excludes this task" in given.notes) == (
+        "test",
+        True,
+    )
+    del quick_recipe["datasets"]["d"]["data_files"]["test"]
+    without = prepare_evaluation(Recipe.from_dict(quick_recipe), model, str(tmp_path / "saved"))
+    assert without.held_out == "validation"
+    assert "scored on validation, because there is no test split with labels" in without.notes
 
 
 def test_drawn_rows_are_reported_and_only_their_labels_are_in_the_label_space(quick_recipe, tmp_path):

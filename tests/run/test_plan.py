@@ -84,33 +84,43 @@ def test_repaired_cut_and_unknown_labels_are_reported(quick_recipe, tmp_path):
     notes = [line for line in plan(quick_recipe).splitlines() if line.startswith("note: ")]
     assert notes == [
         notes[0],
-        "note: sample/train: 1 illegal span tags; repaired as in seqeval",
+        "note: sample/train: 1 illegal span tag; repaired as in seqeval",
         notes[2],
-        "note: sample/test: 1 labels of pos do not occur in training (X); every prediction for them counts as wrong",
-        "note: sample/test: 1 labels of topic do not occur in training (c); every prediction for them counts as wrong",
+        "note: sample/test: 1 label of pos does not occur in training (X); every prediction there counts as wrong",
+        "note: sample/test: 1 label of topic does not occur in training (c); every prediction there counts as wrong",
+        "note: sample/test: 1 of 1 text is also in training; scores on test overstate the model",
     ]
-    assert notes[0].startswith("note: nothing is saved before the end of training")
+    assert notes[0].startswith("note: no checkpoint is saved (training.save_strategy is no), so a run that is killed")
     assert notes[2].endswith("additional windows of up to 48 sub-words, since long texts are split")
 
 
 @pytest.mark.parametrize(
-    ("training", "is_late"),
+    ("training", "why"),
     [
-        ({"save_strategy": "no"}, True),
-        ({"save_strategy": "steps"}, True),
-        ({"save_strategy": "steps", "save_steps": 20}, True),
-        ({"save_strategy": "steps", "save_steps": 19}, False),
-        ({"save_strategy": "steps", "save_steps": 0.5}, False),
-        ({"save_strategy": "epoch"}, True),
-        ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 5}, False),
-        ({"save_strategy": "best", "eval_strategy": "epoch"}, True),
+        ({"save_strategy": "no"}, "no checkpoint is saved (training.save_strategy is no)"),
+        ({"save_strategy": "steps"}, "(training.save_strategy is steps and training.save_steps is 500)"),
+        ({"save_strategy": "steps", "save_steps": 20}, "with step 20 (training.save_strategy is steps and training.sa"),
+        ({"save_strategy": "steps", "save_steps": 19}, None),
+        ({"save_strategy": "steps", "save_steps": 0.5}, None),
+        ({"save_strategy": "epoch"}, "comes at the end of training, with step 20 (training.save_strategy is epoch)"),
+        ({"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 5}, None),
+        ({"save_strategy": "best", "eval_strategy": "epoch"}, "with step 20 (training.save_strategy is best)"),
     ],
 )
-def test_a_run_that_saves_nothing_before_its_end_is_reported(quick_recipe, training, is_late):
+def test_a_run_that_saves_nothing_before_its_end_is_told_when_its_first_checkpoint_comes(quick_recipe, training, why):
     quick_recipe["training"] |= {"max_steps": 20, **training}
     text = plan(quick_recipe)
     assert "20 steps in total." in text
-    assert ("note: nothing is saved before the end of training" in text) == is_late
+    assert ("so a run that is killed has to start again" in text) == (why is not None)
+    assert why is None or why in text
+
+
+def test_a_launch_with_cpu_that_starts_one_process_is_named(quick_recipe, monkeypatch):
+    for name, value in {"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert "1 process, since accelerate launch --cpu starts only one, whatever --num_processes says" in plan(
+        quick_recipe
+    )
 
 
 def test_task_without_a_stock_class_is_reported_before_training(quick_recipe, encoder_folder):

@@ -103,7 +103,7 @@ def test_evaluation_reports_new_labels_and_does_not_fail(saved, quick_recipe, tm
     model = load_model(str(saved))
     run = prepare_evaluation(recipe, model, str(saved), "test")
     assert [note.split(";")[0] for note in run.notes] == [
-        f"sample/test: 1 labels of {task} do not occur in training ({label})"
+        f"sample/test: 1 label of {task} does not occur in training ({label})"
         for task, label in (("pos", "NEW"), ("ner", "B-NEW"), ("topic", "new"))
     ]
     predictions = build_trainer(run, model, training_arguments(recipe)).predict_rows(run.splits["test"]["sample"])

@@ -24,10 +24,11 @@ def write(path: Path, *lines: str) -> Path:
         ('"Ada"', "line 2: expected an object"),
         ('{"txt": "Ada"}', "line 2: expected an object"),
         ('{"text": 3}', r'line 2: "text" should be a string\. Found {"text": 3}'),
-        ('{"text": null}', 'line 2: "text" should be a string'),
+        ('{"text": null}', r'line 2: no text in "text"\.'),
         ('{"text": "a", "text_pair": ["b"]}', 'line 2: "text_pair" should be a string'),
         ('{"tokens": "Ada"}', r'line 2: "tokens" should be a list of strings\. Found {"tokens": "Ada"}'),
         ('{"tokens": 5}', 'line 2: "tokens" should be a list of strings'),
+        ('{"tokens": []}', r'line 2: no words in "tokens"\.'),
         ('{"tokens": ["a", null]}', 'line 2: "tokens" should be a list of strings'),
         ('{"tokens": [["a"]]}', 'line 2: "tokens" should be a list of strings'),
         ('{"text_pair": "a"}', "line 2: expected an object"),
@@ -71,11 +72,11 @@ def test_byte_order_mark_and_dos_line_ends_are_removed(tmp_path):
 
 
 def test_a_table_is_read_by_its_columns(tmp_path):
-    source = write(tmp_path / "a.csv", "id,body,reply,text", '1,"Hi, ""Ada""\nand Max",Hello,x', "", "2,,NA,y")
+    source = write(tmp_path / "a.csv", "id,body,reply,text", '1,"Hi, ""Ada""\nand Max",Hello,x', "", "2,Ho,NA,y")
     first, second = Source(source, "csv", "body", "reply")
     assert first.question == {"text": 'Hi, "Ada"\nand Max', "text_pair": "Hello"}
     assert first.content == {"id": "1", "body": 'Hi, "Ada"\nand Max', "reply": "Hello", "text": "x"}
-    assert second.question == {"text": "", "text_pair": "NA"}
+    assert second.question == {"text": "Ho", "text_pair": "NA"}
     assert [item.question for item in Source(source, "csv")] == [{"text": "x"}, {"text": "y"}]
     alone = write(tmp_path / "a.tsv", "sentence", 'one "word', "two")
     assert [item.question["text"] for item in Source(write(tmp_path / "b.csv", "sentence", "one", "two"), "csv")] == [
@@ -83,6 +84,52 @@ def test_a_table_is_read_by_its_columns(tmp_path):
         "two",
     ]
     assert Source(alone, "tsv").count() is not None
+
+
+def test_an_empty_cell_has_no_answer_and_is_named(tmp_path):
+    source = write(tmp_path / "a.csv", "id,body,reply", "1,Hi,Ho", "2,,Ho", "3,  ,Ho", '4,"\n",x', "5,Hi,", "6,Ha,Ho")
+    items = list(Source(source, "csv", "body", "reply").items())
+    assert [str(item).removeprefix(f"{source}, ") for item in items if isinstance(item, DataError)] == [
+        "line 3: no text in column 'body'.",
+        "line 4: no text in column 'body'.",
+        "lines 5 to 6: no text in column 'body'.",
+        "line 7: no text in column 'reply'.",
+    ]
+    assert [item.content["id"] for item in items if not isinstance(item, DataError)] == ["1", "6"]
+    alone = Source(source, "csv", "body")
+    assert sum(isinstance(item, DataError) for item in alone.items()) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "likely"),
+    [
+        ("id,body", "csv"),
+        ('"Ticket ID",body,created_at', "csv"),
+        ("id\tthe body", "tsv"),
+        ('{"text": "Ada"}', "jsonl"),
+        ("Hello, world", None),
+        ("Ada, who lives in Paris,said nothing and went home", None),
+        ("{curly}", None),
+        ("[1]", None),
+        ("1,2", None),
+        ("", None),
+    ],
+)
+def test_a_first_line_that_is_no_text_gets_a_note_unless_the_format_was_given(tmp_path, line, likely):
+    source = Source(write(tmp_path / "a.txt", line, "Ada"), is_guess=True)
+    assert len(list(source)) == 2
+    assert len(source.notes) == (likely is not None)
+    assert likely is None or source.notes[0].endswith(f"If it is, add --input-format {likely}")
+    given = Source(tmp_path / "a.txt")
+    assert len(list(given)) == 2 and not given.notes
+
+
+def test_a_table_with_other_separators_is_refused(tmp_path):
+    for header, remedy in (("id;body", "Write commas between the cells"), ("id\tbody", "Add --input-format tsv")):
+        source = write(tmp_path / "a.csv", header, header)
+        with pytest.raises(DataError, match=rf"a\.csv, line 1: expected commas between the columns, .*\. {remedy}\."):
+            list(Source(source, "csv"))
+        assert len(list(Source(source, "csv", header))) == 1
 
 
 @pytest.mark.parametrize(
@@ -110,7 +157,7 @@ def test_rows_that_a_stray_quote_has_swallowed_get_a_note(tmp_path):
     assert len(list(source)) == 2
     assert (
         len(source.notes) == 1
-        and "1 rows span many lines between quotes (the first in lines 2 to 5)" in source.notes[0]
+        and "1 row spans many lines between quotes (the first in lines 2 to 5)" in source.notes[0]
     )
     calm = Source(write(tmp_path / "b.csv", "text,id", '"one', 'two",1'), "csv")
     assert len(list(calm)) == 1 and not calm.notes

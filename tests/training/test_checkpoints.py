@@ -329,8 +329,8 @@ def resume(folder: Path, *overrides: str) -> int:
         (["adapters.tasks=all"], "model: its adapters were pos, ner and are now pos, ner, topic."),
         (["adapters.tasks=[ner, pos]"], "model: its adapters were pos, ner and are now ner, pos."),
         (["adapters.shared=true"], "model: its adapters were pos, ner and are now shared, pos, ner."),
-        (["freeze=[topic]"], "optimizer: freeze (was not given, is ['topic']). Set it back"),
-        (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is False). Set"),
+        (["freeze=[topic]"], "optimizer: freeze (was not given, is [topic]). Set it back"),
+        (["adapters.train_encoder=false"], "optimizer: adapters.train_encoder (was not given, is false). Set"),
         (
             ["training.adapter_learning_rate=null"],
             "optimizer: training.adapter_learning_rate (was 0.01, is not given). Set it",
@@ -361,7 +361,7 @@ def test_changed_adapter_scaling_is_reported_and_accepted(adapted, tmp_path, cap
     assert notes == [
         f"{start}training.adapter_learning_rate (was 0.01, is 0.5): {KEPT}",
         f"{start}adapters.alpha (was not given, is 4), adapters.dropout (was not given, is 0.1), "
-        "adapters.pull (was 0.01, is 0.5), adapters.use_rslora (was not given, is True), "
+        "adapters.pull (was 0.01, is 0.5), adapters.use_rslora (was not given, is true), "
         f"training.max_steps (was 2, is 3): {IN_EFFECT}",
         "note: --resume: resuming from checkpoint-2",
     ]
@@ -416,6 +416,8 @@ def test_unchanged_settings_are_not_reported(trained, overrides):
         ("training.num_train_epochs=9", "training.num_train_epochs (was not given, is 9)", IN_EFFECT),
         ("training.eval_steps=3", "training.eval_steps (was not given, is 3)", IN_EFFECT),
         ("training.save_steps=3", "training.save_steps (was 2, is 3)", IN_EFFECT),
+        ("training.save_strategy=no", "training.save_strategy (was steps, is no)", IN_EFFECT),
+        ("training.bf16=no", "training.bf16 (was not given, is false)", IN_EFFECT),
         ("training.warmup_steps=0.1", "training.warmup_steps (was not given, is 0.1)", IN_EFFECT),
         ("loss.weights.ner=2", "loss.weights.ner (was not given, is 2.0)", IN_EFFECT),
         (

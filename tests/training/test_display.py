@@ -56,7 +56,7 @@ def test_a_pipe_gets_a_line_per_log_and_evaluation(trainer_of, disjoint, capsys)
     assert printed.err == ""
     assert "\r" not in printed.out
     first, *lines, last = printed.out.splitlines()
-    assert first == "training: 10 steps of 10"
+    assert first == "training: 10 steps"
     assert re.fullmatch(r"trained 10 steps in \d\d:\d\d", last)
     logs = [line for line in lines if line.startswith("step ")]
     assert len(logs) == 5
@@ -153,6 +153,15 @@ def test_a_display_is_removed_as_that_of_trainer(trainer_of, disjoint, capsys):
     given = PrinterCallback()  # a display that the user adds is that of the user
     trainer.add_callback(given)
     assert trainer.pop_callback(PrinterCallback) is given
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "text"),
+    [(0, 51, "51 steps"), (0, 1, "1 step"), (25, 51, "steps 26 to 51 (26 steps)"), (50, 51, "steps 51 to 51 (1 step)")],
+)
+def test_steps_of_a_resumed_training_are_those_after_its_checkpoint(before, last, text):
+    assert display._steps_text(before, last) == text
+    assert display._steps_text(last, last) == f"no step after step {last}"
 
 
 @pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("TERM", "dumb")])

@@ -100,3 +100,13 @@ def test_units_whose_loss_was_left_out_do_not_count_and_steps_with_skips_do(log)
     assert logs["skipped_topic"] == 2
     add_step(log, {"pos": 4, "topic": 2}, [1.0, 1.0])
     assert log.take(itself).keys() == {"loss_pos", "loss_topic", "padding"}
+
+
+def test_losses_so_far_are_those_of_the_own_rows(log):
+    log.add_step(StepCounts(8, {"pos": 8, "topic": 2}, {"pos": 10, "topic": 4}), 10, 10, {"pos": 4, "topic": 0})
+    log.add_losses([torch.tensor(1.0), torch.tensor(0.0)])
+    assert log.so_far() == {"pos": pytest.approx(0.25)}
+    add_step(log, {"pos": 4}, [1.0, 0.0])  # one process
+    assert log.so_far() == {"pos": pytest.approx(0.25)}
+    log.take(itself)
+    assert log.so_far() == {}
