@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from mtl_nlp.data.rows import ShareOfStep
 from mtl_nlp.mixture.batching import Batching, Homogeneous, Mixed
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.step_size import FixedRows, StepSize, TokenBudget
@@ -121,8 +122,13 @@ class MixtureBatchSampler(Sampler[list[int]]):
         return self.step_size.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield this process's batches of the epoch, as positions in the mixture."""
-        return (step[self.process_index :: self.num_processes].tolist() for step in self.steps())
+        """Yield this process's batches of the epoch, as positions in the mixture.
+
+        With several processes, a batch also knows the rows of the other processes.
+        """
+        if self.num_processes == 1:
+            return (step.tolist() for step in self.steps())
+        return (ShareOfStep(step, self.process_index, self.num_processes) for step in self.steps())
 
     def steps(self) -> Iterator[np.ndarray]:
         """Yield the steps of the epoch: the rows of all processes, longest first. Process i takes rows i, i + n, …"""

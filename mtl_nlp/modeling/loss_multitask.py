@@ -43,6 +43,19 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
         batches: batches from the collator.
         tasks: the tasks by name. Each task's label kind counts its units, or sums their weights.
     """
+    task_rows, units = count_labels(batches, tasks)
+    return StepCounts(sum(len(batch["input_ids"]) for batch in batches), task_rows, units)
+
+
+def count_labels(
+    batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Return the numbers of rows and of units of each task, see `StepCounts`.
+
+    Args:
+        batches: batches from the collator, of which only `rows`, `labels` and `weights` are read.
+        tasks: the tasks by name.
+    """
     present = [(task, batch) for batch in batches for task in tasks if len(batch["rows"][task])]
     counts = [
         tasks[task].kind.count_units(batch["labels"][task], unit_weights(batch, tasks[task])) for task, batch in present
@@ -52,11 +65,7 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
     units: dict[str, float] = dict.fromkeys(tasks, 0)
     for (task, _), count in zip(present, found, strict=True):
         units[task] += count
-    return StepCounts(
-        rows=sum(len(batch["input_ids"]) for batch in batches),
-        task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
-        units=units,
-    )
+    return {task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks}, units
 
 
 def unit_weights(batch: Mapping[str, Any], task: Task) -> torch.Tensor | None:

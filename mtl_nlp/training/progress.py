@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mtl_nlp.data.collator import SourcedBatch
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.hub.outside import Loading
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.routing_multitask import encoder_passes
+from mtl_nlp.training.counting import Work
 
 PROGRESS_NAME = "progress.json"
 
@@ -83,27 +81,13 @@ class Progress:
         """Seconds of training with its evaluations and checkpoints, summed over its resumes."""
         return self._before + (self._end or time.monotonic()) - self._started
 
-    def count(self, batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> list[int]:
-        """Return the encoder passes of batches and the rows of each dataset, as numbers to sum over all processes."""
-        drawn = [0] * len(self.names)
-        for batch in batches:
-            if isinstance(batch, SourcedBatch) and batch.drawn:
-                drawn = [total + own for total, own in zip(drawn, batch.drawn, strict=True)]
-        return [_passes_of(batches, model), *drawn]
-
-    def add(self, rows: int, counts: Sequence[float]) -> None:
-        """Add an optimizer step.
-
-        Args:
-            rows: the number of rows over all processes.
-            counts: the numbers of `count`, summed over all processes.
-        """
-        passes, *drawn = map(int, counts)
-        self.rows += rows
-        self.encoder_passes += passes
-        if any(drawn):
-            before = self.drawn
-            self.drawn = before | {name: before.get(name, 0) + n for name, n in zip(self.names, drawn, strict=True)}
+    def add(self, work: Work) -> None:
+        """Add the counts of an optimizer step over all processes."""
+        self.rows += work.counts.rows
+        self.encoder_passes += work.passes
+        if any(work.drawn):
+            drawn = zip(self.names, work.drawn, strict=True)
+            self.drawn = self.drawn | {name: self.drawn.get(name, 0) + number for name, number in drawn}
 
     def add_skips(self, names: Sequence[str], absent: Collection[str] = ()) -> None:
         """Add an optimizer step with a skip of the named tasks, and without rows of the absent tasks."""
@@ -133,13 +117,3 @@ class Progress:
             "rows_per_second": self.rows / seconds if seconds else None,
             "encoder_passes": self.encoder_passes,
         }
-
-
-def _passes_of(batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> int:
-    """Return the number of rows that the encoder reads for batches, see `encoder_passes`."""
-    adapters = {name: model.adapters_of(name) for name in model.tasks}
-    total = 0
-    for batch in batches:
-        passes = encoder_passes(adapters, batch["rows"], in_one=True)
-        total += sum(len(batch["input_ids"]) if each.rows is None else len(each.rows) for each in passes)
-    return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.training.counting import CountedBatch, Counter, Work
 from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
+from mtl_nlp.training.host_sums import HostSums
 from mtl_nlp.training.log import TrainingLog
 from mtl_nlp.training.measuring import ConflictWatch
 from mtl_nlp.training.progress import Progress
@@ -56,6 +58,7 @@ class SteppingTrainer(StoppableTrainer):
     conflict: ConflictWatch | None
     _log: TrainingLog
     _streams: StreamPosition
+    _sums: HostSums
 
     def build_step(self) -> None:
         """Build the joint loss, and the measurements that the arguments, the weighting and the gradient method need.
@@ -66,6 +69,7 @@ class SteppingTrainer(StoppableTrainer):
         args, model = self.args, self.model
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self._log = TrainingLog(list(self.tasks), args.device)
+        self._sums = HostSums(args.device, args.world_size)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
         measures_norms = "gradient_norms" in self.loss_weighting.needs
         if measures_norms:
@@ -95,21 +99,11 @@ class SteppingTrainer(StoppableTrainer):
         if self.train_dataset.is_streamed:
             self._streams.state = batches[-1][1]
             batches = [batch for batch, _ in batches]
-        own = count_step(batches, self.tasks)
-        sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
-        positions = sum(batch["attention_mask"].numel() for batch in batches)
-        work = self.progress.count(batches, self.model)
-        numbers = [sub_words, positions, own.rows, *own.task_rows.values(), *own.units.values(), *work]
-        numbers.append(self.stop.is_requested)
-        total = self._summed_over_processes(numbers, device)
-        self.stop.is_agreed = total.pop() > 0
-        sub_words, positions, rows, *task_rows = map(int, total[: 3 + len(self.tasks)])
-        units, done = total[3 + len(self.tasks) : -len(work)], total[-len(work) :]
-        counts = StepCounts(
-            rows, dict(zip(self.tasks, task_rows, strict=True)), dict(zip(self.tasks, units, strict=True))
-        )
-        self.progress.add(rows, done)
-        self._log.add_step(counts, sub_words=sub_words, positions=positions)
+        work = self._work_of(batches)
+        counts = work.counts
+        self.stop.share(self._sums)
+        self.progress.add(work)
+        self._log.add_step(counts, sub_words=work.sub_words, positions=work.positions)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
         number = self.state.global_step
@@ -119,13 +113,19 @@ class SteppingTrainer(StoppableTrainer):
         self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
 
-    def _summed_over_processes(self, numbers: Sequence[float], device: torch.device) -> list[float]:
-        """Return the sums of numbers over all processes. One process does not wait for its device."""
-        if self.args.world_size == 1:
-            return list(numbers)
-        # One type in all processes, since units are numbers or sums of weights. MPS has no float64.
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        return self.accelerator.reduce(torch.tensor(numbers, dtype=dtype, device=device), "sum").tolist()
+    def _work_of(self, batches: Sequence[Mapping[str, Any]]) -> Work:
+        """Return the counts of micro-batches over all processes, which wait for each other only if a count is unknown.
+
+        The counts of streams, of own collators and of own data loaders are known to one process.
+        """
+        counted = [batch for batch in batches if isinstance(batch, CountedBatch)]
+        parts = [batch.work for batch in counted if batch.work is not None]
+        is_complete = all(batch.is_complete for batch in counted)
+        if len(parts) < len(batches):
+            counter, is_complete = Counter(self.model), False
+            parts = [counter.count(batch) for batch in batches]
+        numbers = [sum(each) for each in zip(*(part.numbers() for part in parts), strict=True)]
+        return parts[0].with_numbers(numbers if is_complete else self._sums.begin(numbers)())
 
     @property
     def _combines_gradients(self) -> bool:
