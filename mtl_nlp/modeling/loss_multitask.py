@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from .tasks_multitask import Task
+from .unit_losses_multitask import constants
 
 _Count = TypeVar("_Count", int, float)
 
@@ -126,7 +127,7 @@ def task_losses(
         # A sum of weights can be below 1, so `max(units, 1)` would be wrong.
         factors.append(number * share_of_rows(task, counts, scale) / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
-    weighted = sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)
+    weighted = sums * constants(factors, sums)
     if learned:
         one = sums.new_ones(())
         weighted = weighted * torch.stack([learned.get(task, one).to(sums) for task in loss_sums])

@@ -27,6 +27,7 @@ from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.rehearsal import rehearse
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
+from mtl_nlp.training.precision import reason_for_bf16
 
 _MEASURED_ROWS = 200_000
 
@@ -68,6 +69,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             _datasets(run, mixture, sampler.total_batches / len(sampler)),
         ),
         f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        _precision(arguments),
         "\n".join(f"default: {default.describe()}" for default in chosen_defaults(run, arguments)),
         _headroom(run),
         describe_weighting(run.recipe, arguments),
@@ -185,6 +187,21 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
             f"accelerate launch --num_processes {devices} -m mtl_nlp train RECIPE."
         )
     return "1 process."
+
+
+def _precision(arguments: MultitaskTrainingArguments) -> str:
+    """Return a line about the number format that `precision: auto` has chosen; empty if the recipe gives a format."""
+    if arguments.precision != "auto":
+        return ""
+    if not arguments.bf16:
+        found = arguments.number_format
+        return f"default: training.precision is {found}: " + (
+            "this machine does not compute bfloat16 fast" if found == "fp32" else "as `accelerate launch` has set"
+        )
+    return (
+        f"default: training.precision is bf16: {reason_for_bf16(use_cpu=arguments.use_cpu)} multiply faster; weights, "
+        f"their updates and losses stay in float32"
+    )
 
 
 def _padding(sampler: MixtureBatchSampler) -> str:

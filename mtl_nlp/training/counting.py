@@ -21,6 +21,7 @@ class Work(NamedTuple):
     Attributes:
         counts: the counts of rows and labels.
         sub_words: the number of sub-words.
+        squares: the sum of the squared numbers of sub-words of the rows.
         positions: the number of sub-words with padding.
         passes: the number of rows that the encoder reads.
         drawn: the number of rows from each dataset of the mixture; empty if unknown.
@@ -28,6 +29,7 @@ class Work(NamedTuple):
 
     counts: StepCounts
     sub_words: int
+    squares: int
     positions: int
     passes: int
     drawn: tuple[int, ...]
@@ -35,16 +37,16 @@ class Work(NamedTuple):
     def numbers(self) -> list[float]:
         """Return all numbers in a fixed order, to be summed over batches and processes."""
         counts = self.counts
-        parts = [self.sub_words, self.positions, self.passes, counts.rows]
+        parts = [self.sub_words, self.squares, self.positions, self.passes, counts.rows]
         return [*parts, *counts.task_rows.values(), *counts.units.values(), *self.drawn]
 
     def with_numbers(self, numbers: Sequence[float]) -> Work:
         """Return counts of the same tasks and datasets with the numbers of `numbers`."""
         tasks = list(self.counts.task_rows)
-        sub_words, positions, passes, rows, *task_rows = map(int, numbers[: 4 + len(tasks)])
-        units, drawn = numbers[4 + len(tasks) :][: len(tasks)], numbers[4 + 2 * len(tasks) :]
+        sub_words, squares, positions, passes, rows, *task_rows = map(int, numbers[: 5 + len(tasks)])
+        units, drawn = numbers[5 + len(tasks) :][: len(tasks)], numbers[5 + 2 * len(tasks) :]
         counts = StepCounts(rows, dict(zip(tasks, task_rows, strict=True)), dict(zip(tasks, units, strict=True)))
-        return Work(counts, sub_words, positions, passes, tuple(map(int, drawn)))
+        return Work(counts, sub_words, squares, positions, passes, tuple(map(int, drawn)))
 
 
 class CountedBatch(dict[str, Any]):
@@ -82,7 +84,7 @@ class Counter:
             drawn: the number of rows from each dataset.
         """
         mask = batch["attention_mask"]
-        return self._work(batch, len(batch["input_ids"]), int(mask.sum()), mask.numel(), drawn)
+        return self._work(batch, mask.sum(dim=1).numpy(), mask.numel(), drawn)
 
     def count_step(self, rows: Rows, processes: int, collator: MultitaskDataCollator, drawn: Sequence[int]) -> Work:
         """Return the counts of the batches of all processes, of which no other columns than the labels are read.
@@ -97,15 +99,15 @@ class Counter:
         shares = [lengths[process::processes] for process in range(processes)]
         positions = sum(len(share) * collator.padded_length(int(share.max())) for share in shares)
         labels = collator.labels_of(rows, int(lengths.max()))
-        return self._work(labels, len(rows), int(lengths.sum()), positions, drawn)
+        return self._work(labels, lengths, positions, drawn)
 
-    def _work(
-        self, labels: Mapping[str, Any], rows: int, sub_words: int, positions: int, drawn: Sequence[int]
-    ) -> Work:
-        counts = StepCounts(rows, *count_labels([labels], self.tasks))
+    def _work(self, labels: Mapping[str, Any], lengths: np.ndarray, positions: int, drawn: Sequence[int]) -> Work:
+        """Return the counts of rows, given the labels and the number of sub-words of the rows."""
+        counts = StepCounts(len(lengths), *count_labels([labels], self.tasks))
         passes = encoder_passes(self.adapters, labels["rows"], in_one=True)
-        read = sum(rows if each.rows is None else len(each.rows) for each in passes)
-        return Work(counts, sub_words, positions, read, tuple(drawn))
+        read = sum(len(lengths) if each.rows is None else len(each.rows) for each in passes)
+        of_rows = lengths.astype(np.int64)
+        return Work(counts, int(of_rows.sum()), int(of_rows @ of_rows), positions, read, tuple(drawn))
 
 
 class CountingCollator:

@@ -169,7 +169,9 @@ class TrainingDisplay(TrainerCallback):
             return
         if "train_runtime" in logs:
             self.close()
-            self._print(f"trained {state.global_step} steps in {tqdm.format_interval(logs['train_runtime'])}")
+            speed = logs.get("train_tokens_per_second")
+            shown = "" if speed is None else f", {speed:,.0f} tokens/s"
+            self._print(f"trained {state.global_step} steps in {tqdm.format_interval(logs['train_runtime'])}{shown}")
         elif "loss" not in logs:
             shown = "  ".join(f"{key} {_number(value)}" for key, value in logs.items() if key != "epoch")
             self._print(f"{_position(state)}  {shown}")

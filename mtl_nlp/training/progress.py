@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,6 +15,8 @@ from mtl_nlp.hub.outside import Loading
 from mtl_nlp.training.counting import Work
 
 PROGRESS_NAME = "progress.json"
+
+NumberFormat = Literal["fp32", "bf16", "fp16"]
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -30,6 +32,7 @@ class _Saved(BaseModel):
     drawn: dict[str, _Count]
     skipped: dict[str, _Count] = Field(default_factory=dict)
     skipped_in_row: dict[str, _Count] = Field(default_factory=dict)
+    number_format: NumberFormat | None = None
 
 
 class Progress:
@@ -45,7 +48,10 @@ class Progress:
         drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
         skipped: number of optimizer steps with a skip, by task, see `Skips`.
         skipped_in_row: number of the last steps in a row with a skip, by task; of the steps that have rows of the task.
+        number_format: the number format of the training: `fp32`, `bf16` or `fp16`.
     """
+
+    number_format: str | None = None
 
     def __init__(self) -> None:
         self.start((), None)
@@ -62,11 +68,7 @@ class Progress:
             CheckpointError: if the record is damaged.
         """
         self.names = list(datasets)
-        saved = _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
-        file = None if checkpoint is None else checkpoint / PROGRESS_NAME
-        if file is not None and file.is_file():
-            with Loading(CheckpointError, str(file)):
-                saved = _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        saved = _read(checkpoint) or _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
         self.rows, self.encoder_passes, self.drawn = saved.rows, saved.encoder_passes, saved.drawn
         self.skipped, self.skipped_in_row = saved.skipped, saved.skipped_in_row
         self._before, self._started = saved.seconds, time.monotonic()
@@ -105,6 +107,7 @@ class Progress:
             drawn=self.drawn,
             skipped=self.skipped,
             skipped_in_row=self.skipped_in_row,
+            number_format=cast("NumberFormat | None", self.number_format),
         )
         (checkpoint / PROGRESS_NAME).write_text(saved.model_dump_json(), encoding="utf-8")
 
@@ -117,3 +120,22 @@ class Progress:
             "rows_per_second": self.rows / seconds if seconds else None,
             "encoder_passes": self.encoder_passes,
         }
+
+
+def _read(checkpoint: Path | None) -> _Saved | None:
+    """Return the record in a checkpoint; None without one."""
+    file = None if checkpoint is None else checkpoint / PROGRESS_NAME
+    if file is None or not file.is_file():
+        return None
+    with Loading(CheckpointError, str(file)):
+        return _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def number_format_of(checkpoint: Path) -> str | None:
+    """Return the number format in which a checkpoint was trained; None for a checkpoint of an earlier release.
+
+    Raises:
+        CheckpointError: if the record of the checkpoint is damaged.
+    """
+    saved = _read(checkpoint)
+    return None if saved is None else saved.number_format

@@ -80,9 +80,10 @@ class StoppableTrainer(WatchingTrainer):
 
         Any process, thread or signal handler may call this method. `train` returns after the next optimizer step, at
         the same step in all processes: a process sends its request at the start of a step, and all processes read the
-        requests at the end of the step. An evaluation that is due at this step takes place first. The weights are not replaced by the best model, and
-        checkpoints are deleted only as `save_total_limit` says. Under `save_only_model` no checkpoint is written, since
-        no training could resume from it. A request after the start of the last step has no effect.
+        requests at the end of the step. An evaluation that is due at this step takes place first. The weights are not
+        replaced by the best model, and checkpoints are deleted only as `save_total_limit` says. Under `save_only_model`
+        no checkpoint is written, since no training could resume from it. A request after the start of the last step has
+        no effect.
         """
         self.stop.is_requested = True
 

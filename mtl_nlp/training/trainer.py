@@ -34,7 +34,7 @@ from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.callbacks import EpochStart, is_over
-from mtl_nlp.training.checkpoints import check_same_model
+from mtl_nlp.training.checkpoints import check_same_format, check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
 from mtl_nlp.training.counting import Counter, CountingCollator
 from mtl_nlp.training.defaults import head_learning_rate, heads_with_rate, loss_weighting_of
@@ -229,6 +229,7 @@ class MultitaskTrainer(RenewingTrainer):
         if self.conflict is not None:
             self.conflict.load(checkpoint)
         if checkpoint is not None:
+            check_same_format(checkpoint, self.args)
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
             load_gradient_method(checkpoint, self.gradient_method)
