@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from mtl_nlp.data.buckets import bucketed
 from mtl_nlp.data.canonical import LABEL_PREFIX, WEIGHT
 from mtl_nlp.data.rows import Column, Rows, columns_of
 from mtl_nlp.errors import DataError
@@ -37,11 +38,14 @@ class MultitaskDataCollator:
         tokenizer: the tokenizer, for its padding ids.
         tasks: all tasks of the model, by name or as a list.
         pad_to_multiple_of: number of which L should be a multiple, for faster kernels on some hardware.
+        bucket_limit: the largest L to which batches are padded so that they have few different L, see `bucketed`; None
+            to pad to the longest row only.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tasks: Mapping[str, Task]
     pad_to_multiple_of: int | None = None
+    bucket_limit: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.tasks, Mapping):
@@ -69,7 +73,8 @@ class MultitaskDataCollator:
             longest: the number of sub-words of the longest row in the batch.
         """
         multiple = self.pad_to_multiple_of or 1
-        return -(-longest // multiple) * multiple
+        rounded = -(-longest // multiple) * multiple
+        return rounded if self.bucket_limit is None else bucketed(rounded, self.bucket_limit)
 
     def labels_of(self, features: Rows, length: int) -> dict[str, Any]:
         """Return the `rows`, `labels` and `weights` of a batch.

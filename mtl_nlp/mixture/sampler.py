@@ -53,6 +53,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         rows_per_batch: number of rows of one process in a step. A remainder of fewer than `num_processes` rows at the
             end of an epoch is added to the last step.
         max_tokens: largest B · L of a batch, instead of `rows_per_batch`.
+        bucket_limit: the largest L to which batches are padded in buckets, see `bucketed`; None without buckets.
         seed: seed of the schedule.
         process_index: index of this process, counted from 0.
         num_processes: number of processes.
@@ -77,6 +78,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         rows_per_batch: int,
         *,
         max_tokens: int | None = None,
+        bucket_limit: int | None = None,
         seed: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
@@ -106,7 +108,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         if max_tokens is None:
             self.step_size = FixedRows(len(mixture), rows_per_batch, num_processes)
         else:
-            self.step_size = TokenBudget(mixture, max_tokens, num_processes, self._walks)
+            self.step_size = TokenBudget(mixture, max_tokens, num_processes, self._walks, bucket_limit)
         is_homogeneous = mixture.batching == "homogeneous"
         self._batching: Batching = Homogeneous(self.step_size) if is_homogeneous else Mixed(self.step_size)
         # State at the end of the last epoch, for the next epoch. Other epochs are planned from the start of training.

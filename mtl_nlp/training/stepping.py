@@ -18,6 +18,7 @@ from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.training.compiling import compile_encoder, count_compilations
 from mtl_nlp.training.counting import CountedBatch, Counter, Work
 from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
@@ -84,6 +85,8 @@ class SteppingTrainer(StoppableTrainer):
         self._log = TrainingLog(list(self.tasks), args.device)
         self._sums = HostSums(args.device, args.world_size)
         self.speed = Speed()
+        compile_encoder(model, args, self.accelerator)
+        self._compiled_before = count_compilations()
         self._prefetcher: Prefetcher | None = None
         self._norm: torch.Tensor | None = None
         # Trainer would count them in every micro-batch, over all modules of the model.
@@ -138,6 +141,7 @@ class SteppingTrainer(StoppableTrainer):
         """Log entries, with the speed of the training."""
         if "loss" in logs:
             logs |= self.speed.take()
+            logs |= {"compilations": count_compilations() - self._compiled_before} if self.args.torch_compile else {}
         elif "train_runtime" in logs:
             self.speed.take()
             logs |= {} if self.speed.mean is None else {"train_tokens_per_second": self.speed.mean}

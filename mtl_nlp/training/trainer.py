@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
-from mtl_nlp.data.collator import MultitaskDataCollator, WithState
+from mtl_nlp.data.collator import WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import ColumnNames
 from mtl_nlp.evaluation.arrays import ComputeMetrics
@@ -55,7 +55,7 @@ from mtl_nlp.training.inputs import (
 from mtl_nlp.training.optimizer import decay_by_layer, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.renewing import RenewingTrainer, first_model
-from mtl_nlp.training.schedule import batch_sampler, data_loader
+from mtl_nlp.training.schedule import batch_sampler, data_loader, default_collator
 from mtl_nlp.training.states import (
     StreamPosition,
     load_gradient_method,
@@ -165,7 +165,7 @@ class MultitaskTrainer(RenewingTrainer):
             processing_class=self.columns.tokenizer,
             train_dataset=train_dataset,
             eval_dataset=sets.get("", sets or None),
-            data_collator=data_collator or MultitaskDataCollator(self.columns.tokenizer, self.tasks),
+            data_collator=data_collator or default_collator(self.columns.tokenizer, self.tasks, train_dataset, args),
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
