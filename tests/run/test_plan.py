@@ -141,5 +141,6 @@ def test_plan_states_the_number_format_that_the_machine_decides(quick_recipe):
     arguments = training_arguments(recipe)
     (line,) = [line for line in describe_plan(run, arguments).splitlines() if "precision" in line]
     assert line.startswith(f"default: training.precision is {arguments.number_format}: ")
-    arguments.continue_with("fp32" if arguments.bf16 else "bf16")
-    assert "precision" not in describe_plan(run, arguments)
+    resumed = training_arguments(recipe)
+    assert resumed.continue_with("fp32" if arguments.bf16 else "bf16")
+    assert "precision" not in describe_plan(run, resumed)

@@ -22,6 +22,7 @@ def test_adapters_are_refused(compiler, trainer_of, disjoint):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch's own compiler
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_encoder_trains_like_the_encoder_with_few_compilations(compiler, trainer_of, tokenizer):
     lengths = [2 + number % 30 for number in range(96)]
