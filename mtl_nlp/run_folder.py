@@ -86,6 +86,7 @@ class _Training(BaseModel):
     seconds: _Number | None = None
     rows: int | None = None
     rows_per_second: _Number | None = None
+    tokens_per_second: _Number | None = None
     encoder_passes: int | None = None
     parameters: int | None = None
     bytes: int | None = None

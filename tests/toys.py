@@ -161,7 +161,8 @@ def sample_recipe(encoder: str, output: Path, max_steps: int) -> dict:
                 "labels": {"pos": "upos", "ner": "ner", "topic": "topic"},
             }
         },
-        "training": {"max_steps": max_steps, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True},
+        "training": {"max_steps": max_steps, "per_device_train_batch_size": 8, "save_strategy": "no", "use_cpu": True}
+        | {"precision": "fp32"},
     }
 
 

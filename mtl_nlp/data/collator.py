@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from mtl_nlp.data.buckets import bucketed
 from mtl_nlp.data.canonical import LABEL_PREFIX, WEIGHT
-from mtl_nlp.data.rows import SOURCE, Column, Rows, columns_of
+from mtl_nlp.data.rows import Column, Rows, columns_of
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.ragged_multitask import Ragged
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -37,11 +38,14 @@ class MultitaskDataCollator:
         tokenizer: the tokenizer, for its padding ids.
         tasks: all tasks of the model, by name or as a list.
         pad_to_multiple_of: number of which L should be a multiple, for faster kernels on some hardware.
+        bucket_limit: the largest L to which batches are padded so that they have few different L, see `bucketed`; None
+            to pad to the longest row only.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tasks: Mapping[str, Task]
     pad_to_multiple_of: int | None = None
+    bucket_limit: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.tasks, Mapping):
@@ -49,12 +53,9 @@ class MultitaskDataCollator:
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the batch of rows with the columns of [`EncodedDataset`]'s windows."""
-        labels = {LABEL_PREFIX + name for name in self.tasks}
-        columns = columns_of(features, {"input_ids", "token_type_ids", "positions", WEIGHT} | labels)
+        columns = columns_of(features, {"input_ids", "token_type_ids"} | self._label_columns)
         input_ids = Ragged.of(columns["input_ids"].values)
-        length = int(input_ids.sizes.max())
-        if self.pad_to_multiple_of is not None:
-            length = -(-length // self.pad_to_multiple_of) * self.pad_to_multiple_of
+        length = self.padded_length(int(input_ids.sizes.max()))
         present = np.arange(length) < input_ids.sizes[:, None]
         batch: dict[str, Any] = {
             "input_ids": _pad(input_ids.values, present, self.tokenizer.pad_token_id),
@@ -63,8 +64,35 @@ class MultitaskDataCollator:
         if "token_type_ids" in self.tokenizer.model_input_names:
             type_ids = Ragged.of(columns["token_type_ids"].values).values
             batch["token_type_ids"] = _pad(type_ids, present, self.tokenizer.pad_token_type_id)
+        return batch | self._labels_in(columns, len(features), length)
+
+    def padded_length(self, longest: int) -> int:
+        """Return L, the number of sub-words to which a batch is padded.
+
+        Args:
+            longest: the number of sub-words of the longest row in the batch.
+        """
+        multiple = self.pad_to_multiple_of or 1
+        rounded = -(-longest // multiple) * multiple
+        return rounded if self.bucket_limit is None else bucketed(rounded, self.bucket_limit)
+
+    def labels_of(self, features: Rows, length: int) -> dict[str, Any]:
+        """Return the `rows`, `labels` and `weights` of a batch.
+
+        Args:
+            features: the rows of the batch.
+            length: L, at least the number of sub-words of the longest row.
+        """
+        return self._labels_in(features.read(self._label_columns), len(features), length)
+
+    @property
+    def _label_columns(self) -> set[str]:
+        return {"positions", WEIGHT, *(LABEL_PREFIX + name for name in self.tasks)}
+
+    def _labels_in(self, columns: Mapping[str, Column], number: int, length: int) -> dict[str, Any]:
+        batch: dict[str, Any] = {}
         if WEIGHT in columns:
-            weights = np.ones(len(features), dtype=np.float32)
+            weights = np.ones(number, dtype=np.float32)
             weights[columns[WEIGHT].rows] = columns[WEIGHT].values
             batch["weights"] = torch.from_numpy(weights)
         positions = columns.get("positions", _NO_ROWS)
@@ -88,37 +116,6 @@ class WithState:
         return None if batch is None else (self.collator(batch[0]), batch[1])
 
 
-class SourcedBatch(dict[str, Any]):
-    """A batch that knows the datasets of its rows. A model accepts the batch like any other.
-
-    Args:
-        batch: the batch from the collator.
-        drawn: the number of rows from each dataset of the mixture.
-    """
-
-    def __init__(self, batch: Mapping[str, Any], drawn: Sequence[int] = ()) -> None:
-        super().__init__(batch)
-        self.drawn = drawn
-
-
-class WithSources:
-    """A collator that counts the rows of each dataset in a batch.
-
-    Args:
-        collator: the collator of the batch.
-        datasets: the number of datasets in the mixture, which numbers its rows in the column `SOURCE`.
-    """
-
-    def __init__(self, collator: Callable[[Any], dict[str, Any]], datasets: int) -> None:
-        self.collator = collator
-        self.datasets = datasets
-
-    def __call__(self, features: Sequence[dict[str, Any]]) -> SourcedBatch:
-        sources = features.sources if isinstance(features, Rows) else [feature[SOURCE] for feature in features]
-        drawn = np.bincount(sources, minlength=self.datasets).tolist()
-        return SourcedBatch(checked_batch(self.collator(_rows_for(self.collator, features))), drawn)
-
-
 class WithFeatures:
     """A collator that returns (rows, batch of these rows)."""
 
@@ -126,10 +123,10 @@ class WithFeatures:
         self.collator = collator
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> tuple[Sequence[dict[str, Any]], dict[str, Any]]:
-        return features, checked_batch(self.collator(_rows_for(self.collator, features)))
+        return features, checked_batch(self.collator(rows_for(self.collator, features)))
 
 
-def _rows_for(collator: Callable[[Any], Any], rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+def rows_for(collator: Callable[[Any], Any], rows: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """Return rows as a collator expects them: as a list of dicts, which a user's own collator may change."""
     return rows if type(collator) is MultitaskDataCollator else [*rows]
 

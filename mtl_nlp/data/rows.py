@@ -117,6 +117,20 @@ class FlatRows:
         return _merged(parts)
 
 
+class ShareOfStep(list[int]):
+    """The positions of one process's rows in a batch of all processes, with the positions of all rows.
+
+    Args:
+        step: the positions of the rows of all processes, shape (rows,). Process i of n takes rows i, i + n, …
+        process: the number of the process, counted from 0.
+        processes: the number of processes.
+    """
+
+    def __init__(self, step: np.ndarray, process: int, processes: int) -> None:
+        super().__init__(step[process::processes].tolist())
+        self.step = step
+
+
 class Rows(Sequence[dict[str, Any]]):
     """Rows of several datasets, which a collator reads as columns or, like a list, as dicts.
 
@@ -124,12 +138,16 @@ class Rows(Sequence[dict[str, Any]]):
         datasets: the datasets by number.
         sources: the number of the dataset of each row, shape (rows,).
         indices: the index of each row in its dataset, shape (rows,).
+        of_step: the rows of all processes in the batch; None if only the rows of this process are known.
     """
 
-    def __init__(self, datasets: Mapping[int, FlatRows], sources: np.ndarray, indices: np.ndarray) -> None:
+    def __init__(
+        self, datasets: Mapping[int, FlatRows], sources: np.ndarray, indices: np.ndarray, of_step: Rows | None = None
+    ) -> None:
         self._datasets = datasets
         self.sources = sources
         self.indices = indices
+        self.of_step = of_step
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, ([*self],)  # a worker sends the rows instead of their datasets

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.from_python import ColumnNames, Columns, check_training_labels, named_datasets
-from mtl_nlp.data.rows import FlatRows, Rows
+from mtl_nlp.data.rows import FlatRows, Rows, ShareOfStep
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown, table
 from mtl_nlp.mixture.probabilities import temperature_probabilities
@@ -198,9 +198,12 @@ class TaskMixture(Shown, TorchDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> Rows:
         """Return the rows at several positions; `source` is the number of the dataset."""
-        positions = np.asarray(indices)
+        of_step = self._rows(indices.step) if isinstance(indices, ShareOfStep) else None
+        return self._rows(np.asarray(indices), of_step)
+
+    def _rows(self, positions: np.ndarray, of_step: Rows | None = None) -> Rows:
         sources = np.searchsorted(self.offsets, positions, side="right") - 1
-        return Rows(self._flat, sources, positions - self.offsets[sources])
+        return Rows(self._flat, sources, positions - self.offsets[sources], of_step)
 
     @cached_property
     def _flat(self) -> dict[int, FlatRows]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from mtl_nlp.data.rows import ShareOfStep
 from mtl_nlp.mixture.batching import Batching, Homogeneous, Mixed
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.step_size import FixedRows, StepSize, TokenBudget
@@ -52,6 +53,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         rows_per_batch: number of rows of one process in a step. A remainder of fewer than `num_processes` rows at the
             end of an epoch is added to the last step.
         max_tokens: largest B · L of a batch, instead of `rows_per_batch`.
+        bucket_limit: the largest L to which batches are padded in buckets, see `bucketed`; None without buckets.
         seed: seed of the schedule.
         process_index: index of this process, counted from 0.
         num_processes: number of processes.
@@ -76,6 +78,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         rows_per_batch: int,
         *,
         max_tokens: int | None = None,
+        bucket_limit: int | None = None,
         seed: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
@@ -105,7 +108,7 @@ class MixtureBatchSampler(Sampler[list[int]]):
         if max_tokens is None:
             self.step_size = FixedRows(len(mixture), rows_per_batch, num_processes)
         else:
-            self.step_size = TokenBudget(mixture, max_tokens, num_processes, self._walks)
+            self.step_size = TokenBudget(mixture, max_tokens, num_processes, self._walks, bucket_limit)
         is_homogeneous = mixture.batching == "homogeneous"
         self._batching: Batching = Homogeneous(self.step_size) if is_homogeneous else Mixed(self.step_size)
         # State at the end of the last epoch, for the next epoch. Other epochs are planned from the start of training.
@@ -121,8 +124,13 @@ class MixtureBatchSampler(Sampler[list[int]]):
         return self.step_size.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield this process's batches of the epoch, as positions in the mixture."""
-        return (step[self.process_index :: self.num_processes].tolist() for step in self.steps())
+        """Yield this process's batches of the epoch, as positions in the mixture.
+
+        With several processes, a batch also knows the rows of the other processes.
+        """
+        if self.num_processes == 1:
+            return (step.tolist() for step in self.steps())
+        return (ShareOfStep(step, self.process_index, self.num_processes) for step in self.steps())
 
     def steps(self) -> Iterator[np.ndarray]:
         """Yield the steps of the epoch: the rows of all processes, longest first. Process i takes rows i, i + n, …"""

@@ -7,6 +7,7 @@ from bisect import bisect_right
 
 import numpy as np
 
+from mtl_nlp.data.buckets import bucketed
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.turns import count_portions, portions
 from mtl_nlp.mixture.walks import DatasetWalks
@@ -87,13 +88,22 @@ class TokenBudget(StepSize):
         max_tokens: the largest B · L of one process's batch.
         num_processes: number of processes.
         walks: the order of the rows.
+        bucket_limit: the largest length to which batches are padded in buckets, see `bucketed`; None without buckets.
 
     Raises:
         ValueError: if a row is longer than the budget.
     """
 
-    def __init__(self, mixture: TaskMixture, max_tokens: int, num_processes: int, walks: DatasetWalks) -> None:
+    def __init__(
+        self,
+        mixture: TaskMixture,
+        max_tokens: int,
+        num_processes: int,
+        walks: DatasetWalks,
+        bucket_limit: int | None = None,
+    ) -> None:
         _check_longest(mixture, max_tokens)
+        self._bucket_limit = bucket_limit or 0
         self.num_processes = num_processes
         self._max_tokens = max_tokens
         self._lengths = np.split(mixture.lengths, mixture.offsets[1:-1])
@@ -108,7 +118,9 @@ class TokenBudget(StepSize):
         """Return the sizes of the steps into which rows are cut."""
         sizes, start = [], 0
         while start < len(lengths):
-            rows = self.num_processes * int(self._max_tokens // max(1, lengths[start]))
+            padded = max(1, int(lengths[start]))
+            padded = bucketed(padded, self._bucket_limit) if self._bucket_limit else padded
+            rows = self.num_processes * (self._max_tokens // padded)
             sizes.append(min(rows, len(lengths) - start))
             start += rows
         return sizes

@@ -63,9 +63,9 @@ class OneClassKind(LabelKind):
     ) -> torch.Tensor:
         """Return the summed cross-entropy or focal loss."""
         # Imported here, since this module must not import torch.
-        from .unit_losses_multitask import cross_entropy_sum
+        from .unit_losses_multitask import constants, cross_entropy_sum
 
-        of_class = None if self.class_weights is None else logits.float().new_tensor(self.class_weights)
+        of_class = None if self.class_weights is None else constants(self.class_weights, logits.float())
         return cross_entropy_sum(
             logits, targets, weights, label_smoothing=label_smoothing, class_weights=of_class, focal=self.focal
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from .tasks_multitask import Task
+from .unit_losses_multitask import constants
 
 _Count = TypeVar("_Count", int, float)
 
@@ -43,6 +44,19 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
         batches: batches from the collator.
         tasks: the tasks by name. Each task's label kind counts its units, or sums their weights.
     """
+    task_rows, units = count_labels(batches, tasks)
+    return StepCounts(sum(len(batch["input_ids"]) for batch in batches), task_rows, units)
+
+
+def count_labels(
+    batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Return the numbers of rows and of units of each task, see `StepCounts`.
+
+    Args:
+        batches: batches from the collator, of which only `rows`, `labels` and `weights` are read.
+        tasks: the tasks by name.
+    """
     present = [(task, batch) for batch in batches for task in tasks if len(batch["rows"][task])]
     counts = [
         tasks[task].kind.count_units(batch["labels"][task], unit_weights(batch, tasks[task])) for task, batch in present
@@ -52,11 +66,7 @@ def count_step(batches: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) 
     units: dict[str, float] = dict.fromkeys(tasks, 0)
     for (task, _), count in zip(present, found, strict=True):
         units[task] += count
-    return StepCounts(
-        rows=sum(len(batch["input_ids"]) for batch in batches),
-        task_rows={task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks},
-        units=units,
-    )
+    return {task: sum(len(batch["rows"][task]) for batch in batches) for task in tasks}, units
 
 
 def unit_weights(batch: Mapping[str, Any], task: Task) -> torch.Tensor | None:
@@ -117,7 +127,7 @@ def task_losses(
         # A sum of weights can be below 1, so `max(units, 1)` would be wrong.
         factors.append(number * share_of_rows(task, counts, scale) / (counts.units[task] or 1.0))
     sums = torch.stack(list(loss_sums.values()))
-    weighted = sums * torch.tensor(factors, dtype=sums.dtype, device=sums.device)
+    weighted = sums * constants(factors, sums)
     if learned:
         one = sums.new_ones(())
         weighted = weighted * torch.stack([learned.get(task, one).to(sums) for task in loss_sums])

@@ -177,6 +177,7 @@ class MultitaskModel(ModelParts):
         labels: dict[str, torch.Tensor] | None = None,
         tasks: Sequence[str] | None = None,
         weights: torch.Tensor | None = None,
+        with_loss: bool = True,
     ) -> MultitaskOutput:
         """Run the encoder over the batch, then the head of each task over the task's rows.
 
@@ -193,6 +194,9 @@ class MultitaskModel(ModelParts):
                 float, or (n_t, C_t) float. A task without labels has a loss of zero.
             tasks: names of the tasks whose heads run; None for all tasks.
             weights: the weight of each row in the mean loss of its tasks, shape (B,); None for 1.
+            with_loss: whether the output has the joint loss of the batch in addition to each task's summed loss. The
+                host waits for the device to count the labels. The joint loss of a complete training step needs only the
+                sums, see `joint_loss`.
 
         Returns:
             The logits, and with `labels` the joint loss and each task's summed loss.
@@ -224,6 +228,8 @@ class MultitaskModel(ModelParts):
             else heads[name].loss_sum(logits[name], labels[name], unit_weights(batch, self.tasks[name]))
             for name in logits
         }
+        if not with_loss:
+            return MultitaskOutput(logits=logits, loss_sums=loss_sums)
         counts = count_step([batch], {name: self.tasks[name] for name in logits})
         return MultitaskOutput(loss=joint_loss(loss_sums, counts), logits=logits, loss_sums=loss_sums)
 

@@ -134,9 +134,9 @@ class ClassesPerText(TextKind):
     ) -> torch.Tensor:
         """Return the summed binary cross-entropy over all decisions; units have shape (rows, classes)."""
         # Imported here, since this module must not import torch.
-        from .unit_losses_multitask import binary_cross_entropy_sum
+        from .unit_losses_multitask import binary_cross_entropy_sum, constants
 
-        of_class = None if self.pos_weight is None else logits.float().new_tensor(self.pos_weight)
+        of_class = None if self.pos_weight is None else constants(self.pos_weight, logits.float())
         return binary_cross_entropy_sum(logits, targets, weights, pos_weight=of_class, focal=self.focal)
 
     def decode(self, logits: np.ndarray) -> list[str]:

@@ -7,12 +7,24 @@ weights of units without a label have no influence, whatever their values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from .label_kinds_multitask import IGNORED
+
+
+def constants(numbers: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """Return numbers as a tensor with the type and on the device of another, without a wait of the host for the device.
+
+    Args:
+        numbers: the numbers.
+        like: the other tensor. A copy to CUDA from memory that is not pinned would wait for all work before it.
+    """
+    host = torch.tensor(numbers, dtype=like.dtype, pin_memory=like.is_cuda)
+    return host.to(like.device, non_blocking=True)
 
 
 def cross_entropy_sum(

@@ -83,6 +83,8 @@ def _arguments(
 ) -> MultitaskTrainingArguments:
     # Trainer would decide by the level of the log messages, which the command line silences.
     values = {"disable_tqdm": not shows_bars(), **_checked_values(recipe, training, "training")}
+    if not {"bf16", "fp16"} & values.keys():
+        values["precision"] = values.get("precision") or "auto"
     freeze = recipe.loss.freeze_when_overfit
     if freeze is not None and not is_evaluation and values.get("eval_strategy", "no") == "no":
         raise RecipeError(

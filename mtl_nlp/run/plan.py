@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.trainer_utils import SaveStrategy
 
+from mtl_nlp.data.buckets import bucketed
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import counted, table
 from mtl_nlp.mixture.mixture import TaskMixture
@@ -28,6 +29,8 @@ from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.rehearsal import rehearse
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
+from mtl_nlp.training.precision import reason_for_bf16
+from mtl_nlp.training.schedule import bucket_limit
 
 _MEASURED_ROWS = 200_000
 
@@ -71,7 +74,8 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
             ),
             _datasets(run, mixture, sampler.total_batches / len(sampler)),
         ),
-        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler)}",
+        f"{_steps(sampler, arguments)}\n{_processes(arguments)}{_padding(sampler, arguments)}",
+        _precision(arguments),
         "\n".join(f"default: {default.describe()}" for default in chosen_defaults(run, arguments)),
         _headroom(run),
         describe_weighting(run.recipe, arguments),
@@ -202,16 +206,33 @@ def _processes(arguments: MultitaskTrainingArguments) -> str:
     return "1 process."
 
 
-def _padding(sampler: MixtureBatchSampler) -> str:
+def _precision(arguments: MultitaskTrainingArguments) -> str:
+    """Return a line about the number format that `precision: auto` has chosen; empty if the recipe gives a format."""
+    if arguments.precision != "auto":
+        return ""
+    if not arguments.bf16:
+        found = arguments.number_format
+        return f"default: training.precision is {found}: " + (
+            "this machine does not compute bfloat16 fast" if found == "fp32" else "as `accelerate launch` has set"
+        )
+    return (
+        f"default: training.precision is bf16: {reason_for_bf16(use_cpu=arguments.use_cpu)} multiply faster; weights, "
+        f"their updates and losses stay in float32"
+    )
+
+
+def _padding(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
     """Return a sentence about the share of padding in the first batches of the first epoch, over all processes."""
     if sampler.mixture.is_streamed:
         return ""
+    limit = bucket_limit(sampler.mixture, arguments)
     rows = sub_words = positions = 0
     for step in sampler.steps():
         for process in range(sampler.num_processes):
             lengths = sampler.mixture.lengths[step[process :: sampler.num_processes]]
             sub_words += int(lengths.sum())
-            positions += int(lengths.max()) * len(lengths)
+            longest = int(lengths.max())
+            positions += (longest if limit is None else bucketed(longest, limit)) * len(lengths)
         rows += len(step)
         if rows >= _MEASURED_ROWS:
             break

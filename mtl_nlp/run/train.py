@@ -36,6 +36,7 @@ from mtl_nlp.training.best import describe_falls
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
 from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
 from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
+from mtl_nlp.training.progress import number_format_of
 from mtl_nlp.training.skipping import describe_skips
 from mtl_nlp.training.trainer import MultitaskTrainer
 
@@ -127,8 +128,13 @@ def _prepare(
     recipe: Recipe, arguments: MultitaskTrainingArguments, checkpoint: LastCheckpoint | None, say: Say | None
 ) -> tuple[MultitaskTrainer, Run]:
     """Load the data and the encoder, show the plan, and build the trainer, with all checks before training."""
+    kept = []
     if checkpoint is not None:
         check_same_optimizer(checkpoint.path, recipe)
+        # Earlier releases trained in fp32, unless the recipe has `bf16` or `fp16`.
+        number_format = number_format_of(checkpoint.path) or "fp32"
+        if arguments.continue_with(number_format):
+            kept = [f"training.precision: {number_format}, as in the checkpoint"]
     run = prepare(recipe, None if checkpoint is None else checkpoint.path)
     check_splits(run, arguments)
     run.try_model()
@@ -137,7 +143,7 @@ def _prepare(
         say(text)
     if checkpoint is not None and say is not None:
         changes = describe_changes(checkpoint.path, recipe, arguments.world_size)
-        for note in [*checkpoint.skipped, *changes, f"resuming from {checkpoint.path.name}"]:
+        for note in [*checkpoint.skipped, *changes, *kept, f"resuming from {checkpoint.path.name}"]:
             say(f"note: --resume: {note}")
     model = build_model(run)
     if checkpoint is not None:

@@ -17,6 +17,7 @@ from mtl_nlp.modeling.layers_multitask import layers_of
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.checks import check_loss_weights
 from mtl_nlp.training.display import shows_bars
+from mtl_nlp.training.precision import FORMATS, uses_bf16
 from mtl_nlp.training.ranges import check_ranges
 from mtl_nlp.training.refusals import check_accelerator, check_refused
 
@@ -57,6 +58,10 @@ class MultitaskTrainingArguments(TrainingArguments):
             for the device only at each log. `skip` leaves out the task's share of the step, or the complete step if
             only the gradient is not finite, and ends the run after ten such steps in a row; the host then waits for the
             device in every micro-batch.
+        precision: the number format of the training, instead of `bf16`: `fp32`, `bf16` (mixed, as `bf16: true`) or
+            `auto`, which is bf16 where the machine multiplies bfloat16 fast, see `uses_bf16`. Weights and their updates
+            stay in float32. With `precision`, evaluations after the training are in float32, like the pipeline. None
+            by default, which is the format of `bf16` and `fp16`; recipes that give neither of these have `auto`.
         conflict_every: the number of optimizer steps from one measurement of the conflict between the tasks' gradients
             to the next; no measurement by default.
 
@@ -128,6 +133,13 @@ class MultitaskTrainingArguments(TrainingArguments):
             "choices": ["stop", "skip"],
         },
     )
+    precision: str | None = field(
+        default=None,
+        metadata={
+            "help": "Number format of the training; auto is bf16 where the machine computes it fast.",
+            "choices": list(FORMATS),
+        },
+    )
     conflict_every: int | None = field(
         default=None, metadata={"help": "Number of steps between two measurements of the conflict of the gradients."}
     )
@@ -148,7 +160,11 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_ranges(vars(self))
         check_refused(vars(self), dataclasses.fields(self))
         self._check_own_arguments()
+        if self.precision is not None:
+            self.bf16 = self.bf16 or uses_bf16(self.precision, use_cpu=self.use_cpu)
         super().__post_init__()
+        if self.precision == "fp32":  # also under `accelerate launch --mixed_precision`
+            self.mixed_precision = "no"
         check_accelerator(self.accelerator_config)
         self._check_selection()
 
@@ -157,6 +173,35 @@ class MultitaskTrainingArguments(TrainingArguments):
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
             raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
+
+        if self.precision is not None and self.precision not in FORMATS:
+            raise ValueError(f"`precision` should be one of {', '.join(FORMATS)}. Found {self.precision!r:.80}.")
+        # A copy of the arguments has `bf16` too, as `precision` has set it.
+        if self.precision is not None and (self.fp16 or (self.bf16 and self.precision == "fp32")):
+            other = "fp16" if self.fp16 else "bf16"
+            raise ValueError(
+                f"`precision` {self.precision} and `{other}` exclude each other. Leave out one of the two."
+            )
+
+    @property
+    def number_format(self) -> str:
+        """The number format of the training: `fp32`, `bf16` or `fp16`."""
+        return "fp32" if self.mixed_precision == "no" else self.mixed_precision
+
+    def continue_with(self, number_format: str) -> bool:
+        """Compute in the number format of a checkpoint, if `precision` is `auto` and has chosen a different one.
+
+        Args:
+            number_format: `fp32` or `bf16`.
+
+        Returns:
+            Whether the format was different.
+        """
+        if self.precision != "auto" or number_format == self.number_format:
+            return False
+        self.precision, self.bf16 = number_format, number_format == "bf16"
+        self.mixed_precision = "bf16" if self.bf16 else "no"
+        return True
 
     def _check_selection(self) -> None:
         """Check that there are evaluations for the decisions that need them, and the weights of the tasks."""

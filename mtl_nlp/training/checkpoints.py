@@ -17,10 +17,26 @@ from mtl_nlp.recipe.plain_yaml import as_yaml, is_same
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.secret_keys import is_secret_key
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.progress import number_format_of
 from mtl_nlp.training.restoring import read_config, read_settings
 from mtl_nlp.training.resume import meaning_of
 
 _SHAPES_OF_ADAPTERS = ("r", "target_modules", "use_dora")
+
+
+def check_same_format(checkpoint: Path, args: MultitaskTrainingArguments) -> None:
+    """Check that `precision: auto` has not chosen a different number format from that of a checkpoint.
+
+    Raises:
+        CheckpointError: if the format of the checkpoint is known and different.
+    """
+    saved = number_format_of(checkpoint)
+    if args.precision == "auto" and saved not in {None, args.number_format}:
+        raise CheckpointError(
+            f"{checkpoint} was trained in {saved}, and `precision: auto` is {args.number_format} on this machine. "
+            f"Resume with `precision` {saved}."
+        )
 
 
 def check_same_model(checkpoint: Path, model: MultitaskModel) -> None:

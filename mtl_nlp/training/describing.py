@@ -72,6 +72,7 @@ class DescribingTrainer(SteppingTrainer):
                 for (name, encoded), probability in zip(mixture.datasets.items(), self._probabilities(), strict=True)
             },
             **progress.describe(),
+            "tokens_per_second": self.speed.mean,
             "best": best_scores(self.state.log_history, self.tasks, kept_step or self.state.global_step),
             **({} if self.args.freeze_patience is None else {"frozen": self._frozen()}),
             **({"skipped": progress.skipped} if self.step.skips is not None else {}),

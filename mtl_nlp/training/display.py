@@ -168,8 +168,9 @@ class TrainingDisplay(TrainerCallback):
             return
         if "train_runtime" in logs:
             self.close()
-            steps = _steps_text(self._first_step, state.global_step)
-            self._print(f"trained {steps} in {tqdm.format_interval(logs['train_runtime'])}")
+            steps, speed = _steps_text(self._first_step, state.global_step), logs.get("train_tokens_per_second")
+            shown = "" if speed is None else f", {speed:,.0f} tokens/s"
+            self._print(f"trained {steps} in {tqdm.format_interval(logs['train_runtime'])}{shown}")
         elif "loss" not in logs:
             shown = "  ".join(f"{key} {_number(value)}" for key, value in logs.items() if key != "epoch")
             self._print(f"{_position(state)}  {shown}")

@@ -68,7 +68,12 @@ class DivergenceWatch:
         self._steps_ago = torch.zeros((), device=device)
         self._frozen = torch.zeros((), device=device)  # 1 from the first gradient on that is not finite
 
-    def observe(self, loss_sums: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def observe(
+        self,
+        loss_sums: torch.Tensor,
+        optimizer: torch.optim.Optimizer,
+        norm_of: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         """Record a step after its backward pass, without waiting for the device.
 
         The norm of all gradients shows whether they are finite, and also overflows if their squares do. Sharded
@@ -77,10 +82,16 @@ class DivergenceWatch:
         Args:
             loss_sums: the summed loss of each task over this process's micro-batches, shape (tasks,).
             optimizer: the optimizer of all parameters, of the model and of the loss weighting.
+            norm_of: tensors with the same norm as all gradients together, such as the norm of some of them, which is
+                computed for clipping anyway; all gradients by default.
         """
-        device = self._frozen.device
         self._steps_ago = self._steps_ago + self._is_over
-        of_gradient = torch.zeros_like(self._is_over) if self._has_scaler else has_wrong_gradient(optimizer, device)
+        if self._has_scaler:
+            of_gradient = torch.zeros_like(self._is_over)
+        elif norm_of is None:
+            of_gradient = has_wrong_gradient(optimizer, self._frozen.device)
+        else:
+            of_gradient = _is_wrong(norm_of, self._frozen.device)
         self._record(loss_sums.isfinite().logical_not_(), of_gradient)
 
     def protect(self, optimizer: torch.optim.Optimizer) -> None:
@@ -163,6 +174,10 @@ def has_wrong_gradient(optimizer: torch.optim.Optimizer, device: torch.device) -
     gradients = [_local(gradient) for gradient in _gradients(optimizer)]
     if not gradients:  # under DeepSpeed
         return torch.zeros((), dtype=torch.bool, device=device)
+    return _is_wrong(gradients, device)
+
+
+def _is_wrong(gradients: Sequence[torch.Tensor], device: torch.device) -> torch.Tensor:
     return torch.nn.utils.get_total_norm(gradients).to(device).isfinite().logical_not_()
 
 

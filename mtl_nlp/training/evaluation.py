@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +74,7 @@ class EvaluatingTrainer(HubTrainer):
         columns: the columns of raw datasets.
         step: the joint loss.
         own_keys: the keys of the metrics of `compute_metrics` in the last evaluation.
+        is_in_loop: whether the training loop runs.
     """
 
     model: MultitaskModel
@@ -84,6 +86,7 @@ class EvaluatingTrainer(HubTrainer):
     compute_metrics: ComputeMetrics | None
     preprocess_logits_for_metrics: Preprocess | None
     own_keys: Sequence[str] = ()
+    is_in_loop: bool = False
 
     def evaluate(
         self,
@@ -216,22 +219,22 @@ class EvaluatingTrainer(HubTrainer):
         self._ready_for_evaluation()
         pieces, kept, sums, counts = [], [], [], StepCounts(0, {}, {})
         for number, (features, batch) in enumerate(loader):
-            batch = send_to_device(batch, self.args.device)
-            # Outside of training accelerate has not wrapped the model, and the precision should be the same.
-            with self.accelerator.autocast():
-                output: Any = self._output_for_all(batch) if answers_all else self.model(**batch)
+            counted, own_rows = self._counts_of(batch, answers_all=answers_all), batch["rows"]
+            batch = send_to_device(batch, self.args.device, non_blocking=True)
+            with self._in_precision():
+                output = self._output_for_all(batch) if answers_all else self.model(**batch, with_loss=False)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             if number >= len(batches) - repeated:
                 continue
-            rows = dict.fromkeys(answered, torch.arange(len(features))) if answers_all else batch["rows"]
-            pieces += pieces_of_batch(features, rows, output.logits, answered)
+            rows = dict.fromkeys(answered, torch.arange(len(features))) if answers_all else own_rows
+            logits, summed = _on_host(output)
+            pieces += pieces_of_batch(features, rows, logits, answered)
             if with_values:
                 labels = _labels_of_all_rows(batch, encoded.references) if answers_all else batch["labels"]
                 values = self._preprocessed(output.logits, labels)
                 kept += pieces_of_batch(features, rows, values, answered)
-            summed = torch.stack(list(output.loss_sums.values())).tolist()
-            sums.append(dict(zip(output.loss_sums, summed, strict=True)))
-            counts = counts + self._counts_of(batch, answers_all=answers_all)
+            sums.append(summed)
+            counts = counts + counted
         answers = decode_texts(pieces, answered, with_confidence=with_confidence)
         evaluated = EvaluatedRows(answers, sums, counts, join_texts(kept, answered) if with_values else {})
         first, *rest = gather_object([evaluated])
@@ -250,6 +253,26 @@ class EvaluatingTrainer(HubTrainer):
         if not self.is_in_train and (self.args.bf16_full_eval or self.args.fp16_full_eval):
             model.to(torch.bfloat16 if self.args.bf16_full_eval else torch.float16)
         model.to(self.args.device)
+
+    @contextlib.contextmanager
+    def _in_precision(self) -> Iterator[None]:
+        """Compute forward passes of an evaluation in the number format of the training, or outside of it in float32.
+
+        accelerate has wrapped the forward pass of a model since its first training. With `bf16` and `fp16`, the format
+        is the same outside of the training; with `precision`, it is that of the pipeline.
+        """
+        parts = vars(self.model)
+        if self.args.precision is None:
+            with self.accelerator.autocast():
+                yield
+        elif self.is_in_loop or "_original_forward" not in parts:
+            yield
+        else:
+            wrapped, parts["forward"] = parts["forward"], parts["_original_forward"]
+            try:
+                yield
+            finally:
+                parts["forward"] = wrapped
 
     def _output_for_all(self, batch: Mapping[str, Any]) -> MultitaskOutput:
         """Return the logits of all tasks for all rows, and the summed loss of each task over its labelled rows."""
@@ -283,6 +306,17 @@ class EvaluatingTrainer(HubTrainer):
                 f"Found {type(made).__name__}. Pass a dict from task to function for functions of one task."
             )
         return {**logits, **made}
+
+
+def _on_host(output: MultitaskOutput) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Return the logits and the summed losses of a batch in the memory of the host, which waits once for the device."""
+    logits, sums = dict(output.logits or {}), output.loss_sums or {}
+    total = torch.stack(list(sums.values()))
+    if total.device.type != "cpu":
+        logits = {name: values.to("cpu", non_blocking=True) for name, values in logits.items()}
+        total = total.to("cpu", non_blocking=True)
+        torch.accelerator.synchronize()
+    return logits, dict(zip(sums, total.tolist(), strict=True))
 
 
 def _labels_of_all_rows(batch: Mapping[str, Any], fed: Collection[str]) -> dict[str, torch.Tensor | None] | None:

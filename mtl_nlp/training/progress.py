@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mtl_nlp.data.collator import SourcedBatch
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.hub.outside import Loading
-from mtl_nlp.modeling.modeling_multitask import MultitaskModel
-from mtl_nlp.modeling.routing_multitask import encoder_passes
+from mtl_nlp.training.counting import Work
 
 PROGRESS_NAME = "progress.json"
+
+NumberFormat = Literal["fp32", "bf16", "fp16"]
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -32,6 +32,7 @@ class _Saved(BaseModel):
     drawn: dict[str, _Count]
     skipped: dict[str, _Count] = Field(default_factory=dict)
     skipped_in_row: dict[str, _Count] = Field(default_factory=dict)
+    number_format: NumberFormat | None = None
 
 
 class Progress:
@@ -47,7 +48,10 @@ class Progress:
         drawn: number of rows drawn from each dataset; empty if the trainer's loader does not count them.
         skipped: number of optimizer steps with a skip, by task, see `Skips`.
         skipped_in_row: number of the last steps in a row with a skip, by task; of the steps that have rows of the task.
+        number_format: the number format of the training: `fp32`, `bf16` or `fp16`.
     """
+
+    number_format: str | None = None
 
     def __init__(self) -> None:
         self.start((), None)
@@ -64,11 +68,7 @@ class Progress:
             CheckpointError: if the record is damaged.
         """
         self.names = list(datasets)
-        saved = _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
-        file = None if checkpoint is None else checkpoint / PROGRESS_NAME
-        if file is not None and file.is_file():
-            with Loading(CheckpointError, str(file)):
-                saved = _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
+        saved = _read(checkpoint) or _Saved(seconds=0.0, rows=0, encoder_passes=0, drawn={})
         self.rows, self.encoder_passes, self.drawn = saved.rows, saved.encoder_passes, saved.drawn
         self.skipped, self.skipped_in_row = saved.skipped, saved.skipped_in_row
         self._before, self._started = saved.seconds, time.monotonic()
@@ -83,27 +83,13 @@ class Progress:
         """Seconds of training with its evaluations and checkpoints, summed over its resumes."""
         return self._before + (self._end or time.monotonic()) - self._started
 
-    def count(self, batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> list[int]:
-        """Return the encoder passes of batches and the rows of each dataset, as numbers to sum over all processes."""
-        drawn = [0] * len(self.names)
-        for batch in batches:
-            if isinstance(batch, SourcedBatch) and batch.drawn:
-                drawn = [total + own for total, own in zip(drawn, batch.drawn, strict=True)]
-        return [_passes_of(batches, model), *drawn]
-
-    def add(self, rows: int, counts: Sequence[float]) -> None:
-        """Add an optimizer step.
-
-        Args:
-            rows: the number of rows over all processes.
-            counts: the numbers of `count`, summed over all processes.
-        """
-        passes, *drawn = map(int, counts)
-        self.rows += rows
-        self.encoder_passes += passes
-        if any(drawn):
-            before = self.drawn
-            self.drawn = before | {name: before.get(name, 0) + n for name, n in zip(self.names, drawn, strict=True)}
+    def add(self, work: Work) -> None:
+        """Add the counts of an optimizer step over all processes."""
+        self.rows += work.counts.rows
+        self.encoder_passes += work.passes
+        if any(work.drawn):
+            drawn = zip(self.names, work.drawn, strict=True)
+            self.drawn = self.drawn | {name: self.drawn.get(name, 0) + number for name, number in drawn}
 
     def add_skips(self, names: Sequence[str], absent: Collection[str] = ()) -> None:
         """Add an optimizer step with a skip of the named tasks, and without rows of the absent tasks."""
@@ -121,6 +107,7 @@ class Progress:
             drawn=self.drawn,
             skipped=self.skipped,
             skipped_in_row=self.skipped_in_row,
+            number_format=cast("NumberFormat | None", self.number_format),
         )
         (checkpoint / PROGRESS_NAME).write_text(saved.model_dump_json(), encoding="utf-8")
 
@@ -135,11 +122,20 @@ class Progress:
         }
 
 
-def _passes_of(batches: Sequence[Mapping[str, Any]], model: MultitaskModel) -> int:
-    """Return the number of rows that the encoder reads for batches, see `encoder_passes`."""
-    adapters = {name: model.adapters_of(name) for name in model.tasks}
-    total = 0
-    for batch in batches:
-        passes = encoder_passes(adapters, batch["rows"], in_one=True)
-        total += sum(len(batch["input_ids"]) if each.rows is None else len(each.rows) for each in passes)
-    return total
+def _read(checkpoint: Path | None) -> _Saved | None:
+    """Return the record in a checkpoint; None without one."""
+    file = None if checkpoint is None else checkpoint / PROGRESS_NAME
+    if file is None or not file.is_file():
+        return None
+    with Loading(CheckpointError, str(file)):
+        return _Saved.model_validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def number_format_of(checkpoint: Path) -> str | None:
+    """Return the number format in which a checkpoint was trained; None for a checkpoint of an earlier release.
+
+    Raises:
+        CheckpointError: if the record of the checkpoint is damaged.
+    """
+    saved = _read(checkpoint)
+    return None if saved is None else saved.number_format

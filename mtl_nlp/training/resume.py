@@ -25,6 +25,7 @@ FREE_KEYS = {
     "training.per_device_train_batch_size": OnResume.REORDERS,
     "training.max_tokens_per_batch": OnResume.REORDERS,
     "training.gradient_accumulation_steps": OnResume.REORDERS,
+    "training.precision": OnResume.TAKES_EFFECT,
     "training.early_stopping_patience": OnResume.TAKES_EFFECT,
     "training.freeze_patience": OnResume.TAKES_EFFECT,
     "training.on_nonfinite": OnResume.TAKES_EFFECT,

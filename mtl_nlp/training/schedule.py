@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
 
+from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
 from mtl_nlp.mixture.streaming import MixtureStream
+from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 
 
@@ -34,6 +37,7 @@ def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> Mix
         mixture,
         args.per_device_train_batch_size,
         max_tokens=args.max_tokens_per_batch,
+        bucket_limit=bucket_limit(mixture, args),
         seed=args.seed if args.data_seed is None else args.data_seed,
         process_index=args.process_index,
         num_processes=args.world_size,
@@ -44,6 +48,32 @@ def batch_sampler(mixture: TaskMixture, args: MultitaskTrainingArguments) -> Mix
         steps = math.ceil(args.num_train_epochs * math.ceil(len(sampler) / accumulated))
     sampler.total_batches = steps * accumulated
     return sampler
+
+
+def bucket_limit(mixture: TaskMixture | None, args: MultitaskTrainingArguments) -> int | None:
+    """Return the largest length to which the batches of a training are padded in buckets; None without buckets.
+
+    A kernel in bfloat16 (oneDNN keeps some megabytes for every shape of a layer's input) and a compiled encoder exist
+    for one shape, so that trainings in a chosen `precision` and compiled ones have few shapes.
+
+    Args:
+        mixture: the rows of the training, none of which an encoder must read beyond the longest; None without.
+        args: the training arguments.
+    """
+    has_kernels = args.torch_compile or (args.precision is not None and args.number_format == "bf16")
+    if mixture is None or mixture.is_streamed or not has_kernels:
+        return None
+    return int(mixture.lengths.max())
+
+
+def default_collator(
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Mapping[str, Task],
+    mixture: TaskMixture | None,
+    args: MultitaskTrainingArguments,
+) -> MultitaskDataCollator:
+    """Return the collator of a trainer for which none is given."""
+    return MultitaskDataCollator(tokenizer, tasks, bucket_limit=bucket_limit(mixture, args))
 
 
 def data_loader(

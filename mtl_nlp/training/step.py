@@ -142,7 +142,9 @@ class StepLoss:
         Raises:
             RuntimeError: if no step has begun.
         """
-        (output,), (shares,), penalty = self.task_shares(lambda batch: [model(**self.on_device(batch))], inputs)
+        (output,), (shares,), penalty = self.task_shares(
+            lambda batch: [model(**self.on_device(batch), with_loss=False)], inputs
+        )
         loss = shares.sum()
         return loss if penalty is None else loss + penalty, output
 
@@ -353,7 +355,8 @@ class StepLoss:
 
     def on_device(self, batch: Any) -> Any:
         """Return a batch with all of its tensors on the device of this process."""
-        return send_to_device(batch, self.accelerator.device, non_blocking=True)
+        device = self.accelerator.device
+        return batch if device.type == "cpu" else send_to_device(batch, device, non_blocking=True)
 
     def _generators(self) -> list[Any]:
         """Return the modules of torch whose random states a forward pass of this process moves."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from mtl_nlp.training.host_sums import HostSums
 from mtl_nlp.training.watching import WatchingTrainer
 
 
@@ -23,11 +25,19 @@ class StopRequest(TrainerCallback):
     def __init__(self) -> None:
         self.is_requested = False
         self.is_agreed = False
+        self._requests: Callable[[], list[float]] | None = None
+
+    def share(self, sums: HostSums) -> None:
+        """Send the request of this process to all processes, which receive the request while they compute the step."""
+        self._requests = sums.begin([float(self.is_requested)])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """End the training loop; log the losses since the last log, which a resumed run does not know."""
+        if self._requests is not None:
+            self.is_agreed = self._requests()[0] > 0
+            self._requests = None
         if self.is_agreed:
             control.should_training_stop = control.should_log = True
 
@@ -69,10 +79,11 @@ class StoppableTrainer(WatchingTrainer):
         """Ask the training to end, with a checkpoint from which it can resume.
 
         Any process, thread or signal handler may call this method. `train` returns after the next optimizer step, at
-        the same step in all processes: the request is part of the sum over all processes that each step needs. An
-        evaluation that is due at this step takes place first. The weights are not replaced by the best model, and
-        checkpoints are deleted only as `save_total_limit` says. Under `save_only_model` no checkpoint is written, since
-        no training could resume from it. A request after the start of the last step has no effect.
+        the same step in all processes: a process sends its request at the start of a step, and all processes read the
+        requests at the end of the step. An evaluation that is due at this step takes place first. The weights are not
+        replaced by the best model, and checkpoints are deleted only as `save_total_limit` says. Under `save_only_model`
+        no checkpoint is written, since no training could resume from it. A request after the start of the last step has
+        no effect.
         """
         self.stop.is_requested = True
 

@@ -115,7 +115,7 @@ class TaskGradients:
             self._gradients = torch.empty(len(self.model.tasks), size, device=self.step.accelerator.device)
 
     def _forward(self, batch: Mapping[str, Any]) -> list[MultitaskOutput]:
-        return [self.model(**self.step.on_device(part)) for part in batch[PARTS]]
+        return [self.model(**self.step.on_device(part), with_loss=False) for part in batch[PARTS]]
 
     def _add_part(self, output: MultitaskOutput, shares: torch.Tensor) -> None:
         """Add the gradients of the tasks of a part, with one backward pass per task."""

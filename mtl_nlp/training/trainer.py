@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from mtl_nlp.balancing.gradients import GradientMethod
 from mtl_nlp.balancing.weighting import LossWeighting
-from mtl_nlp.data.collator import MultitaskDataCollator, WithSources, WithState
+from mtl_nlp.data.collator import WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import ColumnNames
 from mtl_nlp.evaluation.arrays import ComputeMetrics
@@ -34,8 +34,9 @@ from mtl_nlp.run_folder import RECIPE_NAME, WEIGHTING_NAME, checkpoint_folder
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.callbacks import EpochStart, is_over
-from mtl_nlp.training.checkpoints import check_same_model
+from mtl_nlp.training.checkpoints import check_same_format, check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
+from mtl_nlp.training.counting import Counter, CountingCollator
 from mtl_nlp.training.defaults import head_learning_rate, heads_with_rate, loss_weighting_of
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
@@ -54,7 +55,7 @@ from mtl_nlp.training.inputs import (
 from mtl_nlp.training.optimizer import decay_by_layer, include_weighting, set_learning_rate
 from mtl_nlp.training.progress import Progress
 from mtl_nlp.training.renewing import RenewingTrainer, first_model
-from mtl_nlp.training.schedule import batch_sampler, data_loader
+from mtl_nlp.training.schedule import batch_sampler, data_loader, default_collator
 from mtl_nlp.training.states import (
     StreamPosition,
     load_gradient_method,
@@ -164,7 +165,7 @@ class MultitaskTrainer(RenewingTrainer):
             processing_class=self.columns.tokenizer,
             train_dataset=train_dataset,
             eval_dataset=sets.get("", sets or None),
-            data_collator=data_collator or MultitaskDataCollator(self.columns.tokenizer, self.tasks),
+            data_collator=data_collator or default_collator(self.columns.tokenizer, self.tasks, train_dataset, args),
             compute_metrics=compute_metrics,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -228,6 +229,7 @@ class MultitaskTrainer(RenewingTrainer):
         if self.conflict is not None:
             self.conflict.load(checkpoint)
         if checkpoint is not None:
+            check_same_format(checkpoint, self.args)
             check_same_model(checkpoint, self.model)
             load_weighting(checkpoint, self.loss_weighting)
             load_gradient_method(checkpoint, self.gradient_method)
@@ -318,7 +320,8 @@ class MultitaskTrainer(RenewingTrainer):
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
         check_headroom(sampler, self.eval_dataset or {}, self.args)
-        collator = WithSources(self.data_collator, len(self.train_dataset.datasets))
+        datasets = len(self.train_dataset.datasets)
+        collator = CountingCollator(self.data_collator, Counter(self.model), datasets, self.args.world_size)
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, collator, self.args)
         return data_loader(MixtureStream(sampler), None, WithState(collator), self.args)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from mtl_nlp.data.collator import SOURCE, MultitaskDataCollator, WithFeatures, WithSources, checked_batch
+from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures, checked_batch
 from mtl_nlp.data.rows import FlatRows
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.label_kinds_multitask import IGNORED
@@ -107,15 +107,11 @@ def test_tasks_can_be_a_list(collator):
 
 
 def test_batch_of_an_own_collator_without_the_labels_of_tasks_is_refused(collator):
-    row = {"input_ids": [1, 2], "positions": [0], "token_type_ids": [0, 0], SOURCE: 0}
+    row = {"input_ids": [1, 2], "positions": [0], "token_type_ids": [0, 0]}
     assert checked_batch(collator([row])).keys() == collator([row]).keys()
     for wrong, found in (({"input_ids": 1, "labels": 2}, "input_ids, labels"), ([], "list")):
-        for kind in (
-            WithFeatures(lambda features, batch=wrong: batch),
-            WithSources(lambda features, batch=wrong: batch, 1),
-        ):
-            with pytest.raises(DataError, match=rf"^`data_collator` should return .*Found {found}\.$"):
-                kind([row])
+        with pytest.raises(DataError, match=rf"^`data_collator` should return .*Found {found}\.$"):
+            WithFeatures(lambda features, batch=wrong: batch)([row])
 
 
 def test_batch_has_weights_if_a_row_has_one(collator):
@@ -135,4 +131,4 @@ def test_own_collator_gets_a_list_of_rows_that_it_may_change(collator):
     split = Dataset.from_list([row(4, topic=1), row(6, topic=0)])
     rows = FlatRows(split).__getitems__([0, 1])
     masking = Masking(collator.tokenizer, collator.tasks)
-    assert set(WithSources(masking, 1)(rows)["input_ids"][1].tolist()) == {9}
+    assert set(WithFeatures(masking)(rows)[1]["input_ids"][1].tolist()) == {9}

@@ -144,3 +144,18 @@ def test_filter_of_trainer_for_losses_is_refused(quick_recipe):
     quick_recipe["training"]["logging_nan_inf_filter"] = True
     with pytest.raises(RecipeError, match=r"^training: `logging_nan_inf_filter` should be false, since a run ends"):
         training_arguments(Recipe.from_dict(quick_recipe))
+
+
+def test_a_recipe_without_a_number_format_lets_the_machine_choose(quick_recipe):
+    training = quick_recipe["training"]
+    assert training.pop("precision") == "fp32"  # exact comparisons of other tests
+    assert training_arguments(Recipe.from_dict(quick_recipe)).precision == "auto"
+    for key, value in (("bf16", True), ("bf16", False), ("fp16", False)):
+        arguments = training_arguments(Recipe.from_dict({**quick_recipe, "training": {**training, key: value}}))
+        assert (arguments.precision, arguments.bf16) == (None, key == "bf16" and value)
+    quick_recipe["training"] = {**training, "precision": "fp32", "bf16": True}
+    with pytest.raises(RecipeError, match="`precision` fp32 and `bf16` exclude each other"):
+        training_arguments(Recipe.from_dict(quick_recipe))
+    quick_recipe["training"] = {**training, "precision": "fp8"}
+    with pytest.raises(RecipeError, match=r"^training\.precision: no such value 'fp8'"):
+        training_arguments(Recipe.from_dict(quick_recipe))

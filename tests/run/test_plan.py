@@ -142,3 +142,15 @@ def test_table_aligns_numbers_to_the_right():
         "long   100",
     ]
     assert table(("a",), []) == "a\n-"
+
+
+def test_plan_states_the_number_format_that_the_machine_decides(quick_recipe):
+    del quick_recipe["training"]["precision"]
+    recipe = Recipe.from_dict(quick_recipe)
+    run = prepare(recipe)
+    arguments = training_arguments(recipe)
+    (line,) = [line for line in describe_plan(run, arguments).splitlines() if "precision" in line]
+    assert line.startswith(f"default: training.precision is {arguments.number_format}: ")
+    resumed = training_arguments(recipe)
+    assert resumed.continue_with("fp32" if arguments.bf16 else "bf16")
+    assert "precision" not in describe_plan(run, resumed)

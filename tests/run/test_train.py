@@ -18,6 +18,8 @@ from mtl_nlp.errors import CheckpointError, RecipeError, RunError
 from mtl_nlp.evaluation.predictions import read_predictions
 from mtl_nlp.hub.loading import load_model
 from mtl_nlp.run_folder import read_results
+from mtl_nlp.training.precision import reason_for_bf16
+from mtl_nlp.training.progress import number_format_of
 
 
 @pytest.fixture
@@ -70,8 +72,12 @@ def test_a_run_is_resumed_overwritten_or_refused(recipe):
     with pytest.raises(RecipeError, match="--overwrite"):
         train(parsed)
     shown: list[str] = []
-    again = train(parsed, resume=True, say=shown.append)
+    del recipe["training"]["precision"]  # the number format of the checkpoint is kept
+    again = train(Recipe.from_dict(recipe), resume=True, say=shown.append)
     assert "note: --resume: resuming from checkpoint-2" in shown
+    is_fast = reason_for_bf16(use_cpu=True) is not None
+    assert ("note: --resume: training.precision: fp32, as in the checkpoint" in shown) == is_fast
+    assert number_format_of(again.folder / "checkpoint-2") == "fp32"
     assert again.results["tasks"] == done.results["tasks"]
     recipe["training"]["max_steps"] = 1
     anew = train(Recipe.from_dict(recipe), overwrite=True)

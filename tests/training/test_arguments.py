@@ -23,7 +23,7 @@ def test_arguments_extend_training_arguments_and_keep_their_defaults():
         "on_nonfinite",
         "conflict_every",
     }
-    more |= {"adapter_learning_rate", "adapter_pull", "conflict_every"}
+    more |= {"adapter_learning_rate", "adapter_pull", "conflict_every", "precision"}
     assert set(ours) - set(stock) == more
     changed = {name for name, default in stock.items() if ours[name] is not default}
     more = {"restore_callback_states_from_checkpoint", "logging_nan_inf_filter"}
@@ -74,6 +74,9 @@ def test_command_line_sets_every_field(tmp_path):
         ({"layer_lr_decay": 1.5}, "`layer_lr_decay` should be above 0 and at most 1. Found 1.5"),
         ({"layer_lr_decay": 0.0}, "`layer_lr_decay` should be above 0 and at most 1. Found 0.0"),
         ({"on_nonfinite": "go"}, "`on_nonfinite` should be 'stop' or 'skip'. Found 'go'"),
+        ({"precision": "fp64"}, "`precision` should be one of auto, fp32, bf16. Found 'fp64'"),
+        ({"precision": "bf16", "fp16": True}, "`precision` bf16 and `fp16` exclude each other"),
+        ({"precision": "fp32", "bf16": True}, "`precision` fp32 and `bf16` exclude each other"),
         ({"freeze_patience": 0}, "`freeze_patience` should be at least 1. Found 0"),
         ({"freeze_patience": 2}, "`freeze_patience` needs evaluations during training"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end: true`"),

@@ -57,7 +57,7 @@ def test_a_pipe_gets_a_line_per_log_and_evaluation(trainer_of, disjoint, capsys)
     assert "\r" not in printed.out
     first, *lines, last = printed.out.splitlines()
     assert first == "training: 10 steps"
-    assert re.fullmatch(r"trained 10 steps in \d\d:\d\d", last)
+    assert re.fullmatch(r"trained 10 steps in \d\d:\d\d, [\d,]+ tokens/s", last)
     logs = [line for line in lines if line.startswith("step ")]
     assert len(logs) == 5
     number = r"\d+\.\d{4}"

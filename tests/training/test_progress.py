@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import pickle
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from toy_splits import TASKS, build_split
+from toy_splits import build_split
 from trainers import adapted_model, build_model
 
 from mtl_nlp import TaskMixture
-from mtl_nlp.data.collator import SourcedBatch
 from mtl_nlp.errors import CheckpointError
 from mtl_nlp.training.progress import Progress
 
@@ -117,20 +113,3 @@ def test_a_damaged_record_is_refused(tmp_path, content):
     (tmp_path / "progress.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"progress\.json cannot be loaded"):
         Progress().start([], tmp_path)
-
-
-def test_a_batch_keeps_its_counts_when_it_is_copied_or_sent():
-    batch = SourcedBatch({"input_ids": torch.ones(1)}, [1, 2])
-    for other in (copy.copy(batch), pickle.loads(pickle.dumps(batch))):
-        assert isinstance(other, SourcedBatch)
-        assert other.drawn == [1, 2]
-        assert [*other] == ["input_ids"]
-
-
-def test_batches_without_counts_are_counted_by_rows_alone():
-    progress = Progress()
-    progress.start(["a", "b"], None)
-    rows = {name: torch.tensor([0]) for name in TASKS}
-    counts = progress.count([{"input_ids": torch.ones(1, 3), "rows": rows}], build_model())
-    progress.add(1, counts)
-    assert (progress.rows, progress.encoder_passes, progress.drawn) == (1, 1, {})
