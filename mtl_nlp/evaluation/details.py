@@ -50,18 +50,18 @@ def details_of_labels(kind: LabelKind, predictions: Sequence[Any], references: S
         references: canonical labels.
     """
     import numpy as np
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
     from sklearn.preprocessing import MultiLabelBinarizer
+
+    from mtl_nlp.evaluation.metrics import METRICS, class_ids
 
     metric = metric_name(kind.metric) or ""
     if metric.startswith("span_"):
-        from seqeval.metrics.v1 import precision_recall_fscore_support as of_spans
-
-        from mtl_nlp.evaluation.metrics import METRICS
+        from mtl_nlp.evaluation.spans import span_scores
 
         names = sorted({tag[2:] for tags in (*predictions, *references) for tag in tags if tag != "O"})
         scheme = METRICS[metric].scheme
-        columns = of_spans([*references], [*predictions], average=None, scheme=scheme, zero_division=0) if names else ()
+        columns = span_scores(predictions, references, scheme, None) if names else ()
         return {"labels": _by_label(names, columns)}
     if kind.display == "classes":
         binarizer = MultiLabelBinarizer().fit([*predictions, *references])
@@ -69,9 +69,10 @@ def details_of_labels(kind: LabelKind, predictions: Sequence[Any], references: S
         sets = [binarizer.transform(labels) for labels in (references, predictions)]
         return {"labels": _by_label(names, precision_recall_fscore_support(*sets, zero_division=0) if names else ())}
     flat = [list(chain.from_iterable(each) if kind.labels_words else each) for each in (references, predictions)]
-    names = sorted({*flat[0], *flat[1]})
-    columns = precision_recall_fscore_support(*flat, labels=names, zero_division=0)
-    counts = np.asarray(confusion_matrix(*flat, labels=names)).tolist()
+    names, (truth, guess) = class_ids(*flat)
+    columns = precision_recall_fscore_support(truth, guess, labels=np.arange(len(names)), zero_division=0)
+    size = len(names)
+    counts = np.bincount(truth * size + guess, minlength=size * size).reshape(size, size).tolist()
     return {"labels": _by_label(names, columns), "confusion": {"labels": names, "counts": counts}}
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,25 +14,28 @@ from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.collator import MultitaskDataCollator, WithFeatures
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.rows import columns_of
 from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.messages import Shown, table
+from mtl_nlp.modeling.answering_multitask import arranged
+from mtl_nlp.modeling.ragged_multitask import Ragged
 from mtl_nlp.modeling.tasks_multitask import Task
 
 
-class Piece(NamedTuple):
-    """The logits of one window for one task.
+class Pieces(NamedTuple):
+    """The logits of some windows for one task.
 
     Attributes:
         task: the name of the task.
-        row: the index of the source row.
-        words: indices of the words that belong to the window.
-        logits: shape (words, num_labels) for a word task, or (num_labels,) for a text task.
+        rows: the index of the source row of each window, shape (windows,).
+        first_words: the index of the first word that belongs to each window, shape (windows,); -1 for no word.
+        logits: the logits of each window, as `Answering.cut_all` returns them.
     """
 
     task: str
-    row: int
-    words: list[int]
-    logits: np.ndarray
+    rows: np.ndarray
+    first_words: np.ndarray
+    logits: Sequence[np.ndarray]
 
 
 class Answer(NamedTuple):
@@ -75,13 +79,37 @@ class Evaluation(Shown):
         return {**scores, "mtl_score": self.mtl_score}
 
 
+class BatchWindows(NamedTuple):
+    """The places of the windows of a batch in their texts.
+
+    Attributes:
+        rows: the index of the source row of each window, shape (B,).
+        first_words: as in `Pieces`, shape (B,).
+        positions: for each window, the positions of the first sub-words of its words.
+    """
+
+    rows: np.ndarray
+    first_words: np.ndarray
+    positions: Ragged
+
+    @classmethod
+    def of(cls, features: Sequence[Mapping[str, Any]]) -> BatchWindows:
+        """Return the places of rows with the columns of `EncodedDataset.windows`."""
+        columns = columns_of(features, {"row", "words", "positions"})
+        words = Ragged.of(columns["words"].values)
+        firsts = np.full(len(words), -1, dtype=np.int64)
+        filled = words.sizes > 0
+        firsts[filled] = words.values[(np.cumsum(words.sizes) - words.sizes)[filled]]
+        return cls(np.asarray(columns["row"].values), firsts, Ragged.of(columns["positions"].values))
+
+
 def pieces_of_batch(
     features: Sequence[Mapping[str, Any]],
     rows: Mapping[str, torch.Tensor],
     logits: Mapping[str, torch.Tensor],
     tasks: Mapping[str, Task],
-) -> list[Piece]:
-    """Split the logits of a batch into pieces, one per task and labelled row.
+) -> list[Pieces]:
+    """Return the logits of the windows of a batch for each task.
 
     Args:
         features: the rows of the batch, with the columns of `EncodedDataset.windows`.
@@ -89,13 +117,12 @@ def pieces_of_batch(
         logits: for each task, logits of these rows.
         tasks: the tasks by name.
     """
+    windows = BatchWindows.of(features)
     pieces = []
     for name, task in tasks.items():
-        values = _array_of(logits[name])
-        for row, row_logits in zip(rows[name].tolist(), values, strict=True):
-            feature = features[row]
-            cut = task.kind.cut(row_logits, feature["positions"])
-            pieces.append(Piece(name, feature["row"], feature["words"], cut))
+        chosen = rows[name].cpu().numpy()
+        cut = task.kind.cut_all(_array_of(logits[name]), windows.positions.take(chosen))
+        pieces.append(Pieces(name, windows.rows[chosen], windows.first_words[chosen], cut))
     return pieces
 
 
@@ -104,27 +131,34 @@ def _array_of(values: Any) -> np.ndarray:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
-def _windows_of_texts(pieces: Sequence[Piece]) -> dict[tuple[str, int], list[Piece]]:
-    """Return the pieces of each text in the order of its windows, by task and index of the source row."""
-    parts: dict[tuple[str, int], list[Piece]] = {}
+def _joined(
+    pieces: Iterable[Pieces], tasks: Mapping[str, Task]
+) -> Iterator[tuple[str, list[int], Sequence[np.ndarray]]]:
+    """Yield each task with windows, the indices of the source rows of its texts, and the logits of each text."""
+    by_task: dict[str, list[Pieces]] = {}
     for piece in pieces:
-        parts.setdefault((piece.task, piece.row), []).append(piece)
-    # Windows have consecutive words.
-    return {text: sorted(found, key=lambda piece: piece.words[:1]) for text, found in parts.items()}
+        if len(piece.rows):
+            by_task.setdefault(piece.task, []).append(piece)
+    for name, found in by_task.items():
+        rows, firsts = (np.concatenate(column) for column in list(zip(*found, strict=True))[1:3])
+        order = np.lexsort((firsts, rows))  # windows have consecutive words
+        texts, counts = np.unique(rows, return_counts=True)
+        windows = arranged([piece.logits for piece in found], order)
+        yield name, texts.tolist(), tasks[name].kind.join_all(windows, counts)
 
 
-def join_texts(pieces: Sequence[Piece], tasks: Mapping[str, Task]) -> dict[str, dict[int, np.ndarray]]:
+def join_texts(pieces: Iterable[Pieces], tasks: Mapping[str, Task]) -> dict[str, dict[int, np.ndarray]]:
     """Return the logits of each text for each task, by index of the source row."""
     joined: dict[str, dict[int, np.ndarray]] = {name: {} for name in tasks}
-    for (name, row), windows in _windows_of_texts(pieces).items():
-        joined[name][row] = np.asarray(tasks[name].kind.join([window.logits for window in windows]))
+    for name, rows, logits in _joined(pieces, tasks):
+        joined[name] = {row: np.asarray(values) for row, values in zip(rows, logits, strict=True)}
     return joined
 
 
 def decode_texts(
-    pieces: Sequence[Piece], tasks: Mapping[str, Task], *, with_confidence: bool = False
+    pieces: Iterable[Pieces], tasks: Mapping[str, Task], *, with_confidence: bool = False
 ) -> dict[str, dict[int, Answer]]:
-    """Decode texts from the pieces of all their windows.
+    """Decode texts from the logits of all their windows.
 
     The windows of a text are joined before decoding, so a span can cross the border of two windows.
 
@@ -137,23 +171,22 @@ def decode_texts(
         For each task, the answer by index of the source row.
     """
     answers: dict[str, dict[int, Answer]] = {name: {} for name in tasks}
-    for (name, row), windows in _windows_of_texts(pieces).items():
+    for name, rows, logits in _joined(pieces, tasks):
         kind = tasks[name].kind
-        logits = kind.join([window.logits for window in windows])
-        label = kind.decode(logits)
-        answers[name][row] = Answer(label, kind.confidence(logits, label) if with_confidence else None)
+        labels = kind.decode_all(logits)
+        scores = kind.confidence_all(logits, labels) if with_confidence else itertools.repeat(None, len(labels))
+        answers[name] = dict(zip(rows, map(Answer, labels, scores), strict=True))
     return answers
 
 
 def in_row_order(answers: Mapping[str, Mapping[int, Answer]], encoded: EncodedDataset) -> dict[str, list[Any]]:
     """Return the predicted labels of each task in the order of the split's rows; None for rows without a label."""
     without = Answer(None)
-    return {
-        name: [answers[name].get(row, without).label for row in range(encoded.num_rows)] for name in encoded.references
-    }
+    rows = range(encoded.num_rows)
+    return {name: [answers[name].get(row, without).label for row in rows] for name in encoded.references}
 
 
-def decode_pieces(pieces: Sequence[Piece], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
+def decode_pieces(pieces: Iterable[Pieces], encoded: EncodedDataset, tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
     """Decode all texts of a split, with the predictions of each task in the order of the split's rows."""
     return in_row_order(decode_texts(pieces, tasks), encoded)
 
@@ -242,7 +275,7 @@ def labelled_pairs(
         (prediction, reference)
         for dataset, encoded in datasets.items()
         if task in encoded.references
-        for prediction, reference in zip(predictions[dataset][task], encoded.references[task], strict=True)
+        for prediction, reference in zip(predictions[dataset][task], encoded.references[task][:], strict=True)
         if reference is not None
     ]
 
@@ -271,7 +304,7 @@ def frame_accuracies(
         if len(classes) != 1 or len(spans) != 1:
             continue
         columns = [
-            [*zip(predictions[name][task], encoded.references[task], strict=True)] for task in (*classes, *spans)
+            [*zip(predictions[name][task], encoded.references[task][:], strict=True)] for task in (*classes, *spans)
         ]
         labelled = [pairs for pairs in zip(*columns, strict=True) if all(gold is not None for _, gold in pairs)]
         if labelled:

@@ -5,6 +5,8 @@ Importing `evaluate` and the scoring libraries takes seconds, so this module is 
 
 from __future__ import annotations
 
+import abc
+import operator
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -14,14 +16,13 @@ import numpy as np
 from datasets import Features, List, Value
 from scipy import stats
 from seqeval import scheme as schemes
-from seqeval.metrics.v1 import precision_recall_fscore_support
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_score, r2_score, recall_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
 from mtl_nlp.evaluation.own_metrics import OWN_METRICS
+from mtl_nlp.evaluation.spans import span_scores
 from mtl_nlp.modeling.label_kinds_multitask import Metric
 from mtl_nlp.modeling.scores_multitask import DEFAULT_SCORES, OWN_SCORES, ChosenScores
-from mtl_nlp.modeling.spans_multitask import as_bioes
 
 _STRINGS = {"predictions": Value("string"), "references": Value("string")}
 _LISTS = {"predictions": List(Value("string")), "references": List(Value("string"))}
@@ -32,6 +33,14 @@ class _Module(evaluate.Metric):
     """An evaluate module whose features are a class attribute."""
 
     feature_types: ClassVar[dict[str, Any]]
+
+    @classmethod
+    @abc.abstractmethod
+    def scores(cls, predictions: list, references: list) -> dict[str, float]:
+        """Return the scores by name, without a detour through Arrow, which a module makes."""
+
+    def _compute(self, predictions: list, references: list) -> dict[str, float]:
+        return self.scores(predictions, references)
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -44,9 +53,11 @@ class WordAccuracy(_Module):
 
     feature_types = _LISTS
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        pairs = [pair for p, r in zip(predictions, references, strict=True) for pair in zip(p, r, strict=True)]
-        return {"accuracy": float(np.mean([p == r for p, r in pairs])) if pairs else 0.0}
+    @classmethod
+    def scores(cls, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        """Return the scores by name."""
+        guess, truth = _flat(predictions, references)
+        return {"accuracy": sum(map(operator.eq, guess, truth)) / len(truth) if truth else 0.0}
 
 
 class SpanF1(_Module):
@@ -58,14 +69,10 @@ class SpanF1(_Module):
     feature_types = _LISTS
     scheme: ClassVar[type]
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        precision, recall, f1, _ = precision_recall_fscore_support(
-            [as_bioes(tags) for tags in references],
-            [as_bioes(tags) for tags in predictions],
-            average="micro",
-            scheme=self.scheme,
-            zero_division=0,
-        )
+    @classmethod
+    def scores(cls, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        """Return the scores by name."""
+        precision, recall, f1, _ = span_scores(predictions, references, cls.scheme, "micro")
         return {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
 
 
@@ -92,10 +99,13 @@ class Classification(_Module):
 
     feature_types = _STRINGS
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+    @classmethod
+    def scores(cls, predictions: list[str], references: list[str]) -> dict[str, float]:
+        """Return the scores by name."""
+        _, (guess, truth) = class_ids(predictions, references)
         return {
-            "accuracy": float(accuracy_score(references, predictions)),
-            "macro_f1": float(f1_score(references, predictions, average="macro", zero_division=0)),
+            "accuracy": float(accuracy_score(truth, guess)),
+            "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0)),
         }
 
 
@@ -104,7 +114,9 @@ class MultiLabel(_Module):
 
     feature_types = _LISTS
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+    @classmethod
+    def scores(cls, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        """Return the scores by name."""
         binarizer = MultiLabelBinarizer().fit([*predictions, *references])
         if not len(binarizer.classes_):
             return {"micro_f1": 0.0, "macro_f1": 0.0}
@@ -122,7 +134,9 @@ class Correlation(_Module):
 
     feature_types = _NUMBERS
 
-    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
+    @classmethod
+    def scores(cls, predictions: list[float], references: list[float]) -> dict[str, float]:
+        """Return the scores by name."""
         constant = len(set(predictions)) < 2 or len(set(references)) < 2
         return {
             "pearson": 0.0 if constant else float(stats.pearsonr(predictions, references)[0]),
@@ -146,21 +160,40 @@ METRICS: dict[str, type[_Module]] = {
 _AVERAGED = {"f1": f1_score, "precision": precision_score, "recall": recall_score}
 
 
-def _of_classes(name: str, predictions: Sequence[Any], references: Sequence[Any]) -> float:
+def class_ids(*columns: Sequence[str]) -> tuple[list[str], list[np.ndarray]]:
+    """Return the classes that occur in several columns, sorted, and the columns as arrays of indices of classes."""
+    names = sorted({name for column in columns for name in column})
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, [np.array([numbers[name] for name in column], dtype=np.int64) for column in columns]
+
+
+def _flat(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Return the labels of the words of all texts.
+
+    Raises:
+        ValueError: if a text has different numbers of labels.
+    """
+    if [*map(len, predictions)] != [*map(len, references)]:
+        raise ValueError("Predictions and references should have one label per word.")
+    return [*chain.from_iterable(predictions)], [*chain.from_iterable(references)]
+
+
+def _of_classes(name: str, given: Sequence[Any], labels: Sequence[Any]) -> float:
     """Return a score of classes by its name, such as `macro_f1`."""
+    _, (predictions, references) = class_ids(given, labels)
     if name == "accuracy":
         return accuracy_score(references, predictions)
     if name == "mcc":
         return matthews_corrcoef(references, predictions)
     if name == "balanced_accuracy":  # the mean recall of the classes that occur; scikit-learn warns about others
-        return recall_score(references, predictions, labels=sorted(set(references)), average="macro", zero_division=0)
+        return recall_score(references, predictions, labels=np.unique(references), average="macro", zero_division=0)
     average, _, score = name.partition("_")
     return _AVERAGED[score](references, predictions, average=average, zero_division=0)
 
 
 def _of_words(name: str, predictions: list[list[str]], references: list[list[str]]) -> float:
-    flat = [list(chain.from_iterable(labels)) for labels in (predictions, references)]
-    return _of_classes(name, *flat) if flat[1] else 0.0
+    guess, truth = _flat(predictions, references)
+    return _of_classes(name, guess, truth) if truth else 0.0
 
 
 def _of_spans(scheme: type) -> Callable[[str, list, list], float]:
@@ -171,9 +204,7 @@ def _of_spans(scheme: type) -> Callable[[str, list, list], float]:
             return 0.0  # without any span, seqeval would take the mean of nothing
         average, _, which = name.partition("_")
         place = ("precision", "recall", "f1").index(which)
-        return precision_recall_fscore_support(
-            references, predictions, average=average, scheme=scheme, zero_division=0
-        )[place]
+        return span_scores(predictions, references, scheme, average)[place]
 
     return score
 
@@ -250,5 +281,4 @@ def compute(metric: Metric, predictions: list, references: list) -> dict[str, fl
                 f"Rename it."
             )
         return {name: float(value) for name, value in own(predictions, references).items()}
-    scores = METRICS[metric](keep_in_memory=True).compute(predictions=predictions, references=references)
-    return dict(scores or {})
+    return METRICS[metric].scores(predictions, references)

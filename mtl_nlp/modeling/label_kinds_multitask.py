@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import numpy as np
 
+from .answering_multitask import PREDICTED as PREDICTED
+from .answering_multitask import Answering
+from .answering_multitask import TopK as TopK
 from .ragged_multitask import Ragged
 from .scores_multitask import ChosenScores
 from .words_multitask import Word
@@ -29,10 +32,6 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """The target of positions without a trainable label: further sub-words, padding, labels unseen in training."""
-PREDICTED: Final = "predicted"
-"""The `top_k` for the predicted classes: the best class, or every class of a predicted set."""
-TopK = int | Literal["predicted"] | None
-"""Number of classes in an answer, `"predicted"` for the predicted classes, or None for all classes."""
 Metric = str | ChosenScores | Callable[[list[Any], list[Any]], Mapping[str, float]]
 """A name in `mtl_nlp.evaluation.metrics.METRICS`, chosen scores, or a function from (predictions, references)."""
 
@@ -55,7 +54,7 @@ class Feature(NamedTuple):
     is_list: bool = False
 
 
-class LabelKind(abc.ABC):
+class LabelKind(Answering):
     """The shape of a task's labels, and everything that depends on that shape.
 
     Args:
@@ -228,50 +227,6 @@ class LabelKind(abc.ABC):
     def logits_shape(self, length: int) -> tuple[int, ...]:
         """Return the shape of one row's logits in a batch padded to `length` sub-words."""
 
-    @abc.abstractmethod
-    def cut(self, logits: np.ndarray, positions: Sequence[int]) -> np.ndarray:
-        """Return a copy of the logits that belong to one window, so that the batch can be freed.
-
-        Args:
-            logits: the logits of one row of a batch.
-            positions: the positions of the first sub-words of the window's words.
-        """
-
-    @abc.abstractmethod
-    def join(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the logits of a text from the logits of its windows in order, each as returned by `cut`."""
-
-    @abc.abstractmethod
-    def decode(self, logits: np.ndarray) -> Any:
-        """Return the predicted label in canonical form.
-
-        Args:
-            logits: shape (words, outputs) for words, (outputs,) for texts.
-        """
-
-    def confidence(self, logits: np.ndarray, label: Any) -> Any:
-        """Return the probability of a predicted label, or None for a kind that defines no probability.
-
-        Args:
-            logits: the logits, as in `decode`.
-            label: the label that `decode` returns for the logits.
-
-        Returns:
-            A list with one number per word, one number per text, or the probability of every class by name.
-        """
-        return None
-
-    @abc.abstractmethod
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """Return the pipeline's answer, one dict per entry; entries about words have `start` and `end` in characters.
-
-        Args:
-            logits: the logits, as in `decode`.
-            words: the words of the text.
-            text: the text.
-            top_k: the number of classes to show, see `TopK`.
-        """
-
     def shown(self, entry: Mapping[str, Any]) -> str:
         """Return the text that represents one entry of an answer for a reader."""
         return entry["label"]
@@ -319,9 +274,17 @@ class WordKind(LabelKind):
         """Return the logits of the words' first sub-words, shape (words, outputs)."""
         return logits[positions]
 
+    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Sequence[np.ndarray]:
+        """Return the logits of the words' first sub-words of each row, as sequences of vectors."""
+        return positions.replaced(logits[positions.numbers, positions.values])
+
     def join(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits of all words in order, since every word belongs to exactly one window."""
         return np.concatenate(windows)
+
+    def join_all(self, windows: Sequence[np.ndarray], counts: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the logits of all words of each text in order."""
+        return Ragged.stacked(windows).grouped(counts)
 
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
         """Return the text shown for each word, and `_` for words that were truncated from a pair."""
@@ -356,9 +319,17 @@ class TextKind(LabelKind):
         """Return the logits of the text, shape (outputs,)."""
         return logits.copy()
 
+    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Sequence[np.ndarray]:
+        """Return the logits of each text, shape (rows, outputs)."""
+        return logits.copy()
+
     def join(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits of the first window."""
         return windows[0]
+
+    def join_all(self, windows: Sequence[np.ndarray], counts: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the logits of the first window of each text, shape (texts, outputs)."""
+        return np.asarray(windows)[np.cumsum(counts) - counts]
 
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
         """Return the text shown for each entry."""
@@ -387,7 +358,7 @@ def has_target(targets: torch.Tensor) -> torch.Tensor:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis."""
+    """Return the softmax over the last axis; each row of an array has the result that it has alone."""
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True)) if logits.size else logits
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 

@@ -6,9 +6,8 @@ import itertools
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +15,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
+from .answering_multitask import arranged
 from .checks_multitask import check_tokenizer
 from .configuration_multitask import MultitaskConfig
 from .label_kinds_multitask import PREDICTED, TopK
+from .ragged_multitask import Ragged
 from .windows_multitask import Window, added_tokens, default_max_length, tokenize_texts, tokenize_words
 from .words_multitask import Word, split_words
 
@@ -29,23 +30,33 @@ _TOKENIZING = threading.Lock()
 """Lock of the tokenizer: a fast tokenizer stores truncation as state, which a second thread must not change."""
 
 
-@dataclass
-class _Text:
-    """A pipeline input with its intermediate results.
+class _Text(NamedTuple):
+    """A pipeline input with its words and windows.
 
     Attributes:
         text: the text, or the first text of a pair.
         words: the words of the text.
         windows: the windows of the text.
         is_pair: whether the input is a pair of texts.
-        logits: for each window, the logits of every task about the window's words or about the text.
     """
 
     text: str
     words: list[Word]
     windows: list[Window]
     is_pair: bool = False
-    logits: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def read_words(self) -> list[Word]:
+        """The words that belong to a window; the words that were truncated from a pair do not."""
+        indices = [index for window in self.windows for index in window.words]
+        return self.words if len(indices) == len(self.words) else [self.words[index] for index in indices]
+
+
+class _Answered(NamedTuple):
+    """Texts with the logits of each text for each task, see `Answering.join_all`."""
+
+    texts: list[_Text]
+    logits: dict[str, Sequence[np.ndarray]]
 
 
 class MultitaskPipeline(ChunkPipeline):
@@ -175,30 +186,41 @@ class MultitaskPipeline(ChunkPipeline):
         ahead = 1 if batch_size == 1 else _SORTED_BATCHES * batch_size
         while chunk := list(itertools.islice(items, ahead)):
             texts = self.preprocess(chunk, **preprocess_params)
-            self._read(texts, batch_size, forward_params)
-            for text in texts:
-                yield self.postprocess(text, **postprocess_params)
+            answered = _Answered(texts, self._logits_of(texts, batch_size, forward_params))
+            yield from self.postprocess(answered, **postprocess_params)
 
-    def _read(self, texts: Sequence[_Text], batch_size: int, forward_params: Mapping[str, Any]) -> None:
-        """Compute the logits of every window, and store them in the texts."""
-        windows = [(text, number) for text in texts for number in range(len(text.windows))]
-        order = sorted(windows, key=lambda place: -len(place[0].windows[place[1]].input_ids))
-        for text in texts:
-            text.logits = [{} for _ in text.windows]
+    def _logits_of(
+        self, texts: Sequence[_Text], batch_size: int, forward_params: Mapping[str, Any]
+    ) -> dict[str, Sequence[np.ndarray]]:
+        """Return the logits of each text for each task."""
+        windows = [window for text in texts for window in text.windows]
+        counts = np.array([len(text.windows) for text in texts])
+        input_ids = Ragged.of([window.input_ids for window in windows])
+        positions = Ragged.of([window.positions for window in windows])
+        order = np.argsort(-input_ids.sizes, kind="stable")
+        cut: dict[str, list[Sequence[np.ndarray]]] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            outputs = self.forward(self._collate([text.windows[number] for text, number in batch]), **forward_params)
+            type_ids = [windows[number].token_type_ids for number in batch.tolist()]
+            outputs = self.forward(self._collate(input_ids.take(batch), type_ids), **forward_params)
+            places = positions.take(batch)
             for name, values in outputs.items():
-                kind = self.model.tasks[name].kind
-                for (text, number), logits in zip(batch, values.numpy(), strict=True):
-                    text.logits[number][name] = kind.cut(logits, text.windows[number].positions)
+                cut.setdefault(name, []).append(self.model.tasks[name].kind.cut_all(values.numpy(), places))
+        in_order = np.argsort(order)
+        return {
+            name: self.model.tasks[name].kind.join_all(arranged(parts, in_order), counts)
+            for name, parts in cut.items()
+        }
 
-    def _collate(self, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
-        features = {"input_ids": [window.input_ids for window in windows]}
-        if windows[0].token_type_ids is not None:
-            features["token_type_ids"] = [window.token_type_ids or [] for window in windows]
-        # Always padded on the right, since words are found by their position from the left.
-        return dict(self.tokenizer.pad(features, padding_side="right", return_tensors="pt", verbose=False))
+    def _collate(self, input_ids: Ragged, type_ids: Sequence[list[int] | None]) -> dict[str, torch.Tensor]:
+        """Return a batch, padded on the right, since words are found by their position from the left."""
+        tokenizer = self.tokenizer
+        arrays = {"input_ids": input_ids.padded(tokenizer.pad_token_id)}
+        if type_ids[0] is not None:
+            arrays["token_type_ids"] = Ragged.of([ids or [] for ids in type_ids]).padded(tokenizer.pad_token_type_id)
+        if "attention_mask" in tokenizer.model_input_names:
+            arrays["attention_mask"] = input_ids.replaced(np.ones_like(input_ids.values)).padded(0)
+        return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
     def preprocess(self, inputs: Sequence[str | dict[str, Any]], **kwargs: Any) -> list[_Text]:
         """Split inputs into words, tokenize them together, and cut them into windows."""
@@ -236,19 +258,21 @@ class MultitaskPipeline(ChunkPipeline):
         return {name: values.float() for name, values in logits.items()}
 
     def postprocess(
-        self, model_outputs: _Text, top_k: TopK = PREDICTED, tasks: Sequence[str] | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Join the windows of one text, and return the answer of every task that was asked for or fits the input."""
-        text = model_outputs
-        left_out = [] if text.is_pair or tasks is not None else self.model.config.pair_tasks or []
-        if self.model.tasks.keys() <= set(left_out):  # a model of pairs alone still answers
-            left_out = []
-        words = [text.words[index] for window in text.windows for index in window.words]
-        return {
-            name: task.kind.answer(task.kind.join([logits[name] for logits in text.logits]), words, text.text, top_k)
+        self, model_outputs: _Answered, top_k: TopK = PREDICTED, tasks: Sequence[str] | None = None
+    ) -> Iterator[dict[str, list[dict[str, Any]]]]:
+        """Yield the answer of every task that was asked for or fits the input, for each text."""
+        texts, logits = model_outputs
+        for_pairs = set() if tasks is not None else {*(self.model.config.pair_tasks or ())}
+        if self.model.tasks.keys() <= for_pairs:  # a model of pairs alone still answers
+            for_pairs = set()
+        words, plain = [text.read_words for text in texts], [text.text for text in texts]
+        answers = {
+            name: task.kind.answer_all(logits[name], words, plain, top_k)
             for name, task in self.model.tasks.items()
-            if name in text.logits[0] and name not in left_out
+            if name in logits and (name not in for_pairs or any(text.is_pair for text in texts))
         }
+        for number, text in enumerate(texts):
+            yield {name: found[number] for name, found in answers.items() if text.is_pair or name not in for_pairs}
 
 
 def check_input(inputs: Any, where: str = "") -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
 
 
 class Ragged(Sequence[np.ndarray]):
-    """Sequences of numbers, one after the other in one array.
+    """Sequences of numbers, or of vectors of numbers, one after the other in one array.
 
     Args:
-        data: the numbers of all sequences, shape (numbers,).
+        data: the numbers of all sequences, shape (numbers,) or (vectors, size of a vector).
         offsets: the start of each sequence in `data` and the end of the last one, shape (sequences + 1,). The first
             offset may be greater than zero, as in a slice of an Arrow column.
 
@@ -36,6 +37,14 @@ class Ragged(Sequence[np.ndarray]):
         arrays = [np.asarray(sequence, dtype=dtype) for sequence in sequences]
         offsets = np.cumsum([0, *map(len, arrays)])
         return cls(np.concatenate([np.empty(0, dtype=dtype), *arrays]), offsets)
+
+    @classmethod
+    def stacked(cls, arrays: Sequence[np.ndarray]) -> Ragged:
+        """Return one or more arrays as sequences along their first axis; a [`Ragged`] stays as it is."""
+        if isinstance(arrays, Ragged):
+            return arrays
+        data = np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
+        return cls(data, np.cumsum([0, *map(len, arrays)]))
 
     @classmethod
     def joined(cls, parts: Sequence[Ragged]) -> Ragged:
@@ -83,3 +92,33 @@ class Ragged(Sequence[np.ndarray]):
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
         return Ragged(self._data[places], offsets)
+
+    def replaced(self, data: np.ndarray) -> Ragged:
+        """Return sequences of the same lengths with different numbers, shape (numbers, ...)."""
+        return Ragged(data, self._offsets - self._offsets[0])
+
+    def grouped(self, counts: np.ndarray) -> Ragged:
+        """Return sequences of which each consists of several neighbouring ones.
+
+        Args:
+            counts: the number of sequences in each group, in their order, shape (groups,).
+        """
+        return Ragged(self._data, self._offsets[np.concatenate([[0], np.cumsum(counts)])])
+
+    def padded(self, fill: float, length: int | None = None) -> np.ndarray:
+        """Return the sequences in one array, padded on the right, shape (sequences, length, ...).
+
+        Args:
+            fill: the number at all other positions.
+            length: by default, the length of the longest sequence.
+        """
+        values, sizes = self.values, self.sizes
+        length = int(sizes.max(initial=0)) if length is None else length
+        padded = np.full((len(self), length, *values.shape[1:]), fill, dtype=values.dtype)
+        padded[np.arange(length) < sizes[:, None]] = values
+        return padded
+
+    def split(self, items: Sequence[Any]) -> list[Any]:
+        """Return the parts of a sequence of Python objects, one object per number, that belong to each sequence."""
+        ends = (self._offsets - self._offsets[0]).tolist()
+        return [items[start:end] for start, end in pairwise(ends)]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+
+from .ragged_multitask import Ragged
 
 SCHEMES = {"iob2": "BI", "iob1": "BI", "bioes": "BIES", "bilou": "BILU", "bmes": "BMES"}
 """The prefixes of each tagging scheme, without `O`: first and later words; or first, inner, last and only word."""
 
 _MEANINGS = {"B": "B", "I": "I", "E": "E", "S": "S", "L": "E", "U": "S", "M": "I"}
 """The prefix of BIOES that has the meaning of each prefix, since no prefix has two meanings."""
+
+
+_BLOCK = 2**20
+"""The number of logits that are decoded at once, padding included; one long text may have more."""
 
 
 class Span(NamedTuple):
@@ -22,6 +29,7 @@ class Span(NamedTuple):
     end: int
 
 
+@lru_cache(maxsize=4096)
 def split_tag(tag: str) -> tuple[str, str]:
     """Split a tag into its prefix in BIOES and its label: `"B-PER"` into `("B", "PER")`, `"O"` into `("O", "")`.
 
@@ -174,29 +182,61 @@ class SpanConstraints:
         self.end = np.array([is_legal(tag, "O", scheme) for tag in labels])
         self.transitions = np.array([[is_legal(a, b, scheme) for b in labels] for a in labels])
 
-    def decode(self, logits: np.ndarray) -> np.ndarray:
-        """Return the legal sequence of tags with the largest sum of logits (Viterbi 1967).
+    def decode(self, logits: np.ndarray, sizes: np.ndarray | None = None) -> np.ndarray:
+        """Return the legal sequence of tags with the largest sum of logits (Viterbi 1967), for each of several texts.
 
         Args:
-            logits: shape (words, tags), float.
+            logits: the logits of the words of all texts, one text after the other, shape (words, tags), float.
+            sizes: the number of words of each text, shape (texts,); None for one text.
 
         Returns:
-            Tag indices, shape (words,), equal to the argmax if the argmax is a legal sequence.
+            Tag indices, shape (words,), equal to the argmax of a text if the argmax is a legal sequence.
         """
         best = logits.argmax(axis=-1)
-        if not len(best) or self._is_legal_path(best):
-            return best
-        scores = np.where(self.start, logits[0], -np.inf)
-        backpointers = np.empty(logits.shape, dtype=np.int64)
-        blocked = np.where(self.transitions, 0.0, -np.inf)
-        for position in range(1, len(logits)):
-            candidates = scores[:, None] + blocked
-            backpointers[position] = candidates.argmax(axis=0)
-            scores = candidates.max(axis=0) + logits[position]
-        path = [int(np.where(self.end, scores, -np.inf).argmax())]
-        for position in range(len(logits) - 1, 0, -1):
-            path.append(int(backpointers[position, path[-1]]))
-        return np.array(path[::-1])
+        texts = Ragged(logits, np.cumsum([0, *([len(logits)] if sizes is None else sizes)]))
+        of_word = texts.numbers
+        illegal = self._illegal(best, texts.sizes)
+        illegal = illegal[np.argsort(-texts.sizes[illegal], kind="stable")]  # the longest first
+        while len(illegal):
+            count = max(_BLOCK // (int(texts.sizes[illegal[0]]) * len(self.start)), 1)
+            block, illegal = np.sort(illegal[:count]), illegal[count:]
+            words = texts.take(block)
+            best[np.isin(of_word, block)] = self._best_paths(words)
+        return best
 
-    def _is_legal_path(self, path: np.ndarray) -> bool:
-        return bool(self.start[path[0]] and self.end[path[-1]] and self.transitions[path[:-1], path[1:]].all())
+    def _illegal(self, tags: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Return the indices of the texts whose sequence of tags is not legal."""
+        ends = np.cumsum(sizes)
+        filled = sizes > 0
+        first, last = (ends - sizes)[filled], ends[filled] - 1
+        wrong = np.zeros(len(tags), dtype=bool)
+        wrong[1:] = ~self.transitions[tags[:-1], tags[1:]]
+        wrong[first] = ~self.start[tags[first]]
+        wrong[last] |= ~self.end[tags[last]]
+        return np.unique(np.repeat(np.arange(len(sizes)), sizes)[wrong])
+
+    def _best_paths(self, texts: Ragged) -> np.ndarray:
+        """Return the legal tags with the largest sum of logits for each of several texts, shape (words,).
+
+        All texts advance by one word at a time, the longest texts first in the arrays.
+        """
+        order = np.argsort(-texts.sizes, kind="stable")
+        longest_first = texts.take(order)
+        sizes, logits = longest_first.sizes, longest_first.padded(0.0)
+        active = (sizes[:, None] > np.arange(sizes[0])).sum(axis=0).tolist()
+        blocked = np.where(self.transitions.T, 0.0, -np.inf)  # [following, previous]
+        scores = np.where(self.start, logits[:, 0], -np.inf).astype(np.float64)
+        backpointers = np.zeros(logits.shape, dtype=np.int32)
+        for position in range(1, sizes[0]):
+            count = active[position]
+            candidates = scores[:count, None, :] + blocked
+            backpointers[:count, position] = candidates.argmax(axis=-1)
+            scores[:count] = candidates.max(axis=-1) + logits[:count, position]
+        tags = np.where(self.end, scores, -np.inf).argmax(axis=-1)
+        paths = np.zeros(logits.shape[:2], dtype=np.int64)
+        for position in range(sizes[0] - 1, -1, -1):
+            count = active[position]
+            paths[:count, position] = tags[:count]
+            tags[:count] = backpointers[np.arange(count), position, tags[:count]]
+        rows = np.argsort(order)
+        return paths[rows][np.arange(sizes[0]) < texts.sizes[:, None]]

@@ -56,13 +56,31 @@ class ClassPerText(OneClassKind, TextKind):
         """Return the most probable class."""
         return self.labels[int(logits.argmax())]
 
+    def decode_all(self, logits: Sequence[np.ndarray]) -> list[str]:
+        """Return the most probable class of each text."""
+        return [self.labels[index] for index in np.asarray(logits).argmax(axis=-1).tolist()]
+
     def confidence(self, logits: np.ndarray, label: str) -> float:
         """Return the probability of the class."""
         return float(softmax(logits)[self.label_ids[label]])
 
+    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[str]) -> list[float]:
+        """Return the probability of each text's class."""
+        ids = [self.label_ids[label] for label in labels]
+        return softmax(np.asarray(logits))[np.arange(len(ids)), ids].tolist()
+
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
-        return _ranked(self.labels, softmax(logits))[: 1 if top_k == PREDICTED else top_k]
+        return self._answers(logits[None], top_k)[0]
+
+    def answer_all(
+        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+    ) -> list[list[dict[str, Any]]]:
+        """Return the answer for each text, see `answer`."""
+        return self._answers(np.asarray(logits), top_k)
+
+    def _answers(self, logits: np.ndarray, top_k: TopK) -> list[list[dict[str, Any]]]:
+        return _ranked(self.labels, softmax(logits), 1 if top_k == PREDICTED else top_k)
 
 
 class ClassesPerText(TextKind):
@@ -141,18 +159,40 @@ class ClassesPerText(TextKind):
 
     def decode(self, logits: np.ndarray) -> list[str]:
         """Return the classes whose probability is at least their threshold, sorted by name."""
-        return sorted(name for name, score in self.confidence(logits, ()).items() if score >= self.thresholds[name])
+        return self._above_thresholds(self.confidence(logits, ()))
+
+    def decode_all(self, logits: Sequence[np.ndarray]) -> list[list[str]]:
+        """Return the classes of each text, see `decode`."""
+        return [self._above_thresholds(scores) for scores in self.confidence_all(logits, [()] * len(logits))]
+
+    def _above_thresholds(self, scores: Mapping[str, float]) -> list[str]:
+        return sorted(name for name, score in scores.items() if score >= self.thresholds[name])
 
     def confidence(self, logits: np.ndarray, label: Sequence[str]) -> dict[str, float]:
         """Return the probability of every class by name."""
         return dict(zip(self.labels, sigmoid(logits).tolist(), strict=True))
 
+    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """Return the probability of every class by name for each text."""
+        return [dict(zip(self.labels, scores, strict=True)) for scores in sigmoid(np.asarray(logits)).tolist()]
+
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
-        ranking = _ranked(self.labels, sigmoid(logits))
-        if top_k == PREDICTED:
-            return [entry for entry in ranking if entry["score"] >= self.thresholds[entry["label"]]]
-        return ranking[:top_k]
+        return self._answers(logits[None], top_k)[0]
+
+    def answer_all(
+        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+    ) -> list[list[dict[str, Any]]]:
+        """Return the answer for each text, see `answer`."""
+        return self._answers(np.asarray(logits), top_k)
+
+    def _answers(self, logits: np.ndarray, top_k: TopK) -> list[list[dict[str, Any]]]:
+        rankings = _ranked(self.labels, sigmoid(logits), None if top_k == PREDICTED else top_k)
+        if top_k != PREDICTED:
+            return rankings
+        return [
+            [entry for entry in ranking if entry["score"] >= self.thresholds[entry["label"]]] for ranking in rankings
+        ]
 
 
 class NumberPerText(TextKind):
@@ -233,6 +273,17 @@ class NumberPerText(TextKind):
         return f"{entry['score']:.4f}"
 
 
-def _ranked(labels: Sequence[str], scores: np.ndarray) -> list[dict[str, Any]]:
-    ranking = np.argsort(-scores, kind="stable")
-    return [{"label": labels[index], "score": float(scores[index])} for index in ranking]
+def _ranked(labels: Sequence[str], scores: np.ndarray, count: int | None) -> list[list[dict[str, Any]]]:
+    """Return the best classes of each text, best first; equal scores keep the order of the labels.
+
+    Args:
+        labels: the classes.
+        scores: shape (texts, classes).
+        count: the number of classes; None for all.
+    """
+    ranking = np.argsort(-scores, axis=-1, kind="stable")[:, :count]
+    chosen = np.take_along_axis(scores, ranking, axis=-1).tolist()
+    return [
+        [{"label": labels[index], "score": score} for index, score in zip(*best, strict=True)]
+        for best in zip(ranking.tolist(), chosen, strict=True)
+    ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from .class_kinds_multitask import OneClassKind
 from .label_kinds_multitask import IGNORED, Feature, Metric, TopK, WordKind, softmax
+from .ragged_multitask import Ragged
 from .spans_multitask import Span, SpanConstraints, repair_tags, spans_from_tags, tags_from_spans
 from .words_multitask import Word
 
@@ -42,25 +43,53 @@ class ClassPerWord(OneClassKind, WordKind):
         """Return class ids, one per word."""
         return [IGNORED if name is None else self.label_ids.get(name, IGNORED) for name in label]
 
+    def _best(self, logits: Ragged) -> np.ndarray:
+        """Return the class id of each word of all texts, shape (words,)."""
+        return logits.values.argmax(axis=-1)
+
     def decode(self, logits: np.ndarray) -> list[str]:
-        """Return the most probable class of each word."""
-        return [self.labels[index] for index in logits.argmax(axis=-1)]
+        """Return the most probable class of each word; for spans, of the most probable legal sequence of tags."""
+        return [self.labels[index] for index in self._best(Ragged.stacked([logits])).tolist()]
+
+    def decode_all(self, logits: Sequence[np.ndarray]) -> list[list[str]]:
+        """Return the label of each text, see `decode`."""
+        words = Ragged.stacked(logits)
+        return words.split([self.labels[index] for index in self._best(words).tolist()])
 
     def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
         """Return `{"word", "label", "score", "start", "end", "index"}` for every word, `index` from 1."""
+        labels = self.decode(logits)
+        return self._entries(words, text, labels, self.confidence(logits, labels))
+
+    def answer_all(
+        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+    ) -> list[list[dict[str, Any]]]:
+        """Return the answer for each text, see `answer`."""
+        labels = self.decode_all(logits)
+        scores = self.confidence_all(logits, labels)
+        return [self._entries(*each) for each in zip(words, texts, labels, scores, strict=True)]
+
+    def _entries(
+        self, words: Sequence[Word], text: str, labels: Sequence[str], scores: Sequence[float]
+    ) -> list[dict[str, Any]]:
+        """Return the entries of the answer for one text from the label and the probability of each word."""
         return [
-            {"word": word.text, "label": label, "score": score, "start": word.start, "end": word.end, "index": index}
-            for index, (word, (label, score)) in enumerate(zip(words, self._scored(logits), strict=True), start=1)
+            {"word": word, "label": label, "score": score, "start": start, "end": end, "index": index}
+            for index, ((word, start, end), label, score) in enumerate(zip(words, labels, scores, strict=True), start=1)
         ]
 
     def confidence(self, logits: np.ndarray, label: Sequence[str]) -> list[float]:
         """Return the probability of each word's label."""
-        return [float(row[self.label_ids[name]]) for row, name in zip(softmax(logits), label, strict=True)]
+        return self._scores(Ragged.stacked([logits]), [label])
 
-    def _scored(self, logits: np.ndarray) -> list[tuple[str, float]]:
-        """Return the predicted label of each word and its probability."""
-        labels = self.decode(logits)
-        return list(zip(labels, self.confidence(logits, labels), strict=True))
+    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[Sequence[str]]) -> list[list[float]]:
+        """Return the probability of each word's label for each text."""
+        words = Ragged.stacked(logits)
+        return words.split(self._scores(words, labels))
+
+    def _scores(self, logits: Ragged, labels: Sequence[Sequence[str]]) -> list[float]:
+        ids = np.array([self.label_ids[name] for label in labels for name in label], dtype=np.int64)
+        return softmax(logits.values)[np.arange(len(ids)), ids].tolist()
 
 
 class SpansOfWords(ClassPerWord):
@@ -102,25 +131,26 @@ class SpansOfWords(ClassPerWord):
         """Return the number of illegal tags that were repaired."""
         return sum(old != new for old, new in zip(given, canonical, strict=True))
 
-    def decode(self, logits: np.ndarray) -> list[str]:
-        """Return the most probable legal sequence of tags."""
-        return [self.labels[index] for index in self._constraints.decode(logits)]
+    def _best(self, logits: Ragged) -> np.ndarray:
+        """Return the tag ids of the most probable legal sequence of each text, shape (words,)."""
+        return self._constraints.decode(logits.values, logits.sizes)
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+    def _entries(
+        self, words: Sequence[Word], text: str, labels: Sequence[str], scores: Sequence[float]
+    ) -> list[dict[str, Any]]:
         """Return `{"entity_group", "score", "word", "start", "end"}` for every span.
 
         The `score` of a span is the mean probability of its tags.
         """
-        scored = self._scored(logits)
         return [
             {
                 "entity_group": span.label,
-                "score": math.fsum(score for _, score in scored[span.start : span.end]) / (span.end - span.start),
+                "score": math.fsum(scores[span.start : span.end]) / (span.end - span.start),
                 "word": text[words[span.start].start : words[span.end - 1].end],
                 "start": words[span.start].start,
                 "end": words[span.end - 1].end,
             }
-            for span in spans_from_tags([tag for tag, _ in scored])
+            for span in spans_from_tags(labels)
         ]
 
     def shown(self, entry: Mapping[str, Any]) -> str:

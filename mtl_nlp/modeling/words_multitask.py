@@ -62,6 +62,10 @@ _WORD = re.compile(
     )
 )
 _CLITICS = re.compile(r"(?i)(?P<stem>.+?)(?P<clitic>n['’]t|['’](?:s|re|ve|ll|d|m))$")
+_CHUNK = re.compile(r"\S+")
+_CAPITAL = re.compile(r"\s+[A-Z]")
+_SHORT = 32
+"""The length up to which the words of a text without white space are remembered."""
 _CONTRACTIONS = {"cannot": 3, "gonna": 3, "wanna": 3, "gotta": 3}
 
 
@@ -84,8 +88,29 @@ def split_words(text: str, whole: Sequence[str] = ()) -> list[Word]:
     Returns:
         The words in order, with character offsets into `text`. The joined words are the text without white space.
     """
+    kept = tuple(whole)
+    if any(len(each.split()) != 1 for each in kept):
+        return [Word(text[a:b], a, b) for a, b in _borders(text, kept)]
     words: list[Word] = []
-    for match in _pattern(tuple(whole)).finditer(text):
+    add = words.append
+    for match in _CHUNK.finditer(text):
+        chunk, start = match.group(), match.start()
+        if chunk.isalpha() and chunk.isascii() and chunk.lower() not in _CONTRACTIONS and not kept:
+            add(Word(chunk, start, start + len(chunk)))  # the most frequent case, without the other rules
+            continue
+        # Rules look beyond a chunk only for white space, and for a capital letter after it.
+        following = text[match.end() : match.end() + 1] and (" A" if _CAPITAL.match(text, match.end()) else " a")
+        borders = _short_borders if len(chunk) <= _SHORT else _borders
+        for a, b in borders(chunk + following, kept):
+            if a < len(chunk):
+                add(Word(chunk[a:b], start + a, start + b))
+    return words
+
+
+def _borders(text: str, whole: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return the start and end of each word of a text."""
+    found: list[tuple[int, int]] = []
+    for match in _pattern(whole).finditer(text):
         word, start = match.group(), match.start()
         cut = _CONTRACTIONS.get(word.lower(), 0)
         borders = [cut, len(word)] if cut else [len(word)]
@@ -93,8 +118,11 @@ def split_words(text: str, whole: Sequence[str] = ()) -> list[Word]:
             borders.insert(0, clitic.start("clitic"))
         if match.lastgroup == "whole":
             borders = [len(word)]
-        words += [Word(word[a:b], start + a, start + b) for a, b in pairwise([0, *borders])]
-    return words
+        found += [(start + a, start + b) for a, b in pairwise([0, *borders])]
+    return found
+
+
+_short_borders = lru_cache(maxsize=2**14)(_borders)
 
 
 @lru_cache(maxsize=8)

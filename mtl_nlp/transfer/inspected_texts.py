@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.evaluation.dealing import windows_by_length
-from mtl_nlp.evaluation.evaluator import Piece, decode_texts, labelled_words, pieces_of_batch
+from mtl_nlp.evaluation.evaluator import Pieces, decode_texts, labelled_words, pieces_of_batch
 from mtl_nlp.evaluation.metrics import compute
 from mtl_nlp.modeling.encoders_multitask import encoder_arguments, encoder_inputs
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -70,9 +70,9 @@ class InspectedTexts:
             for name, task in self.tasks.items()
         }
 
-    def scores(self, pieces: Iterable[tuple[str, Piece]]) -> dict[str, float]:
-        """Return the primary score of each task that has logits, given as (dataset, logits of a window)."""
-        by_dataset: dict[str, list[Piece]] = {name: [] for name in self.references}
+    def scores(self, pieces: Iterable[tuple[str, Pieces]]) -> dict[str, float]:
+        """Return the primary score of each task that has logits, given as (dataset, logits of windows)."""
+        by_dataset: dict[str, list[Pieces]] = {name: [] for name in self.references}
         for dataset, piece in pieces:
             by_dataset[dataset].append(piece)
         pairs: dict[str, list[tuple[Any, Any]]] = {name: [] for name in self.tasks}
@@ -153,8 +153,8 @@ def batches_of(
 
 
 @torch.no_grad()
-def answer_batch(model: MultitaskModel, batch: TextBatch, tasks: Mapping[str, Task]) -> Iterator[tuple[str, Piece]]:
-    """Yield the logits of a batch as (dataset, logits of a window for a task)."""
+def answer_batch(model: MultitaskModel, batch: TextBatch, tasks: Mapping[str, Task]) -> Iterator[tuple[str, Pieces]]:
+    """Yield the logits of a batch as (dataset, logits of its windows for a task)."""
     logits = model(**batch.inputs, rows=batch.rows, tasks=list(tasks)).logits
     for piece in pieces_of_batch(batch.features, batch.rows, logits, tasks):
         yield batch.dataset, piece

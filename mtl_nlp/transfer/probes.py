@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset
-from mtl_nlp.evaluation.evaluator import Piece
+from mtl_nlp.evaluation.evaluator import BatchWindows, Pieces
 from mtl_nlp.modeling.heads_multitask import fit_to_encoder, pool
 from mtl_nlp.modeling.label_kinds_multitask import LabelKind
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
@@ -232,7 +232,7 @@ def _scores(
     model: MultitaskModel, probes: Mapping[str, Sequence[Probe]], texts: InspectedTexts
 ) -> dict[str, list[float]]:
     """Return the score of each probe."""
-    pieces: dict[int, list[tuple[str, Piece]]] = {}
+    pieces: dict[int, list[tuple[str, Pieces]]] = {}
     groups = groups_of(model, probes)
     fitted = {name: fit_to_encoder(texts.tasks[name], model.config.text_config) for name in probes}
     for batch in tqdm(texts.batches, desc="Probing", unit=" batches", disable=None):
@@ -243,17 +243,13 @@ def _scores(
                 features = read_features(fitted[name], batch, labelled, hidden)
                 for layer, (probe, states) in enumerate(zip(probes[name], features, strict=True)):
                     found = _pieces(texts.tasks[name], batch, labelled, probe.logits(states))
-                    pieces.setdefault(layer, []).extend((batch.dataset, piece) for piece in found)
+                    pieces.setdefault(layer, []).append((batch.dataset, found))
     by_layer = [texts.scores(pieces[layer]) for layer in sorted(pieces)]
     return {name: [scores[name] for scores in by_layer] for name in probes}
 
 
-def _pieces(task: Task, batch: TextBatch, rows: Sequence[int], logits: np.ndarray) -> Iterator[Piece]:
-    """Yield the logits of each window; those of a word task have a row per word, those of a text one row."""
-    start = 0
-    for row in rows:
-        feature = batch.features[row]
-        size = len(feature["positions"]) if task.kind.labels_words else 1
-        own = logits[start : start + size]
-        yield Piece(task.name, feature["row"], feature["words"], own if task.kind.labels_words else own[0])
-        start += size
+def _pieces(task: Task, batch: TextBatch, rows: Sequence[int], logits: np.ndarray) -> Pieces:
+    """Return the logits of windows; those of a word task have a row per word, and those of a text task a row."""
+    windows, chosen = BatchWindows.of(batch.features), np.array(rows)
+    of_windows = windows.positions.take(chosen).replaced(logits) if task.kind.labels_words else logits
+    return Pieces(task.name, windows.rows[chosen], windows.first_words[chosen], of_windows)

@@ -10,7 +10,7 @@ from mtl_nlp.data.canonical import canonical_rows
 from mtl_nlp.data.encoding import EncodedDataset, encode_dataset
 from mtl_nlp.evaluation.evaluator import (
     Evaluation,
-    Piece,
+    Pieces,
     decode_pieces,
     labelled_words,
     pieces_of_batch,
@@ -69,11 +69,16 @@ def long_texts(tokenizers) -> EncodedDataset:
     return encode_dataset("long", rows, TASKS, tokenizers["wordpiece"], reads_words=True, max_length=32, stride=8)
 
 
+def piece(task, row, words, logits):
+    """Return the logits of one window."""
+    return Pieces(task, np.array([row]), np.array([*words, -1][:1]), [logits])
+
+
 def test_windows_are_joined_in_word_order_regardless_of_reading_order(long_texts):
     windows = long_texts.windows.filter(lambda row: row["row"] == 1)
     assert len(windows) > 2
     pieces = [
-        Piece("pos", 1, window["words"], one_hot([word % 2 for word in window["words"]], 2))
+        piece("pos", 1, window["words"], one_hot([word % 2 for word in window["words"]], 2))
         for window in reversed(list(windows))
     ]
     predicted = decode_pieces(pieces, long_texts, TASKS)["pos"][1]
@@ -81,7 +86,7 @@ def test_windows_are_joined_in_word_order_regardless_of_reading_order(long_texts
 
 
 def test_span_can_cross_the_border_of_two_windows():
-    pieces = [Piece("ner", 0, [2, 3], one_hot([2, 0])), Piece("ner", 0, [0, 1], one_hot([0, 1]))]
+    pieces = [piece("ner", 0, [2, 3], one_hot([2, 0])), piece("ner", 0, [0, 1], one_hot([0, 1]))]
     predicted = decode_pieces(pieces, split(ner=[["O"] * 4]), TASKS)
     assert predicted == {"ner": [["O", "B-X", "I-X", "O"]]}
 
@@ -97,7 +102,7 @@ def test_words_without_a_label_are_not_scored():
 
 
 def test_predictions_are_in_row_order_and_none_for_unread_rows():
-    pieces = [Piece("topic", 2, [], np.array([0.0, 1.0])), Piece("topic", 0, [], np.array([1.0, 0.0]))]
+    pieces = [piece("topic", 2, [], np.array([0.0, 1.0])), piece("topic", 0, [], np.array([1.0, 0.0]))]
     predicted = decode_pieces(pieces, split(topic=["news", None, "news"]), TASKS)
     assert predicted == {"topic": ["news", None, "sport"]}
 
@@ -110,21 +115,18 @@ def test_piece_has_the_first_sub_word_logits_of_the_words_of_its_window():
     logits = {"pos": torch.arange(8.0).reshape(1, 4, 2), "topic": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
     rows = {"pos": torch.tensor([1]), "topic": torch.tensor([0, 1])}
     pieces = pieces_of_batch(features, rows, logits, {"pos": POS, "topic": TOPIC})
-    assert [(p.task, p.row, p.words, p.logits.tolist()) for p in pieces] == [
-        ("pos", 8, [4], [[4.0, 5.0]]),
-        ("topic", 7, [0, 1], [1.0, 2.0]),
-        ("topic", 8, [4], [3.0, 4.0]),
-    ]
+    found = [(p.task, p.rows.tolist(), p.first_words.tolist(), [each.tolist() for each in p.logits]) for p in pieces]
+    assert found == [("pos", [8], [4], [[[4.0, 5.0]]]), ("topic", [7, 8], [0, 4], [[1.0, 2.0], [3.0, 4.0]])]
 
 
 def test_bfloat16_logits_are_split():
     rows, logits = {"topic": torch.tensor([0])}, {"topic": torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)}
-    (piece,) = pieces_of_batch([{"row": 0, "words": [], "positions": []}], rows, logits, {"topic": TOPIC})
-    assert piece.logits.dtype == np.float32
+    (pieces,) = pieces_of_batch([{"row": 0, "words": [], "positions": []}], rows, logits, {"topic": TOPIC})
+    assert pieces.logits[0].dtype == np.float32
 
 
 def test_text_without_words_has_an_empty_prediction():
-    pieces = [Piece("ner", 0, [], np.empty((0, 3), dtype=np.float32))]
+    pieces = [piece("ner", 0, [], np.empty((0, 3), dtype=np.float32))]
     assert decode_pieces(pieces, split(ner=[[]]), TASKS) == {"ner": [[]]}
 
 
