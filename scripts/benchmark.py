@@ -3,7 +3,7 @@
     python scripts/benchmark.py                           all figures, on an otherwise idle machine (hours)
     python scripts/benchmark.py steps loader pipeline     some of them
     python scripts/benchmark.py joint --rows 12543 --epochs 2 --repeat 3
-    python scripts/benchmark.py --tiny steps              in seconds, to see that it works
+    python scripts/benchmark.py --tiny steps              a check of the script, in seconds
 
 All sides of a comparison take turns in one run. A figure is the median of the turns, with the lowest and the highest
 value; a ratio is that of the sides in the same turn. The output is Markdown, and with --json also a file with versions
@@ -91,7 +91,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the measurements, and print each figure as soon as it is there."""
+    """Run the measurements, and print each figure as soon as it is measured."""
     options = parse_options()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -113,6 +113,8 @@ def main() -> None:
         figures = []
         for name in options.names or [each for each in MEASUREMENTS if each not in ON_REQUEST]:
             for found in MEASUREMENTS[name](setting):
+                if options.tiny:  # a bar is for real sizes
+                    found = found._replace(bar="")
                 figures.append({"measurement": name, **found._asdict(), "met": found.is_met})
                 print(row(name, found), flush=True)
                 if options.json is not None:

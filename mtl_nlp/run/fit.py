@@ -34,7 +34,7 @@ _STEPS = 2
 _PRECISION = 0.05
 _ROUND = 256
 _SUGGESTED = 0.9
-"""The share of the found budget that is suggested: the memory of a long run is in more pieces than that of two steps."""
+"""The share of the found budget that is suggested: the free memory of a long run is in more pieces."""
 
 
 class Fit(NamedTuple):

@@ -86,7 +86,7 @@ def answering(setting: Setting) -> Iterator[Figure]:
         found = take_turns({side: partial(seconds, partial(run, texts)) for side, run in sides.items()}, setting.repeat)
         how, of = f"{name}, fp32, batch {batch}, {len(texts)} texts", f"{name}, batch {batch}"
         above = minus(found["own"], found["bare"], 1e6 / len(texts))
-        yield figure(f"pipeline minus bare loop, {of}", above, "µs a text", "<= 250" if name == "toy" else "", how)
+        yield figure(f"pipeline minus bare loop, {of}", above, "µs per text", "<= 250" if name == "toy" else "", how)
         yield figure(f"texts per second, {of}", [len(texts) / each for each in found["own"]], "texts/s", "", how)
         bar = {("MiniLM", 32): ">= 8", ("MiniLM", 1): ">= 2.5"}.get((name, batch), "")
         yield ratio(f"speed, pipeline / stock pipelines, {of}", found["stock"], found["own"], bar, how)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModel, pipeline
+from transformers import AutoModel, PrinterCallback, pipeline
 
 from benchmarks.answering import bare_answers
 from benchmarks.measuring import Figure, Setting, figure, ratio, seconds, take_turns
@@ -63,12 +63,14 @@ def trainer_for(setting: Setting, shape: str, batch: int, length: int, steps: in
         str(setting.folder / "device"), per_device_train_batch_size=batch, bf16=True, disable_tqdm=True,
         **NOTHING_WRITTEN, **more,
     )  # fmt: skip
-    return MultitaskTrainer(
+    trainer = MultitaskTrainer(
         model_for(setting, shape),
         arguments,
         train_dataset=TaskMixture({"random": random_rows(TASKS, TASKS, lengths, 0, tokenizer)}),
         processing_class=tokenizer,
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def model_for(setting: Setting, shape: str) -> MultitaskModel:
@@ -116,7 +118,7 @@ def device_steps(setting: Setting) -> Iterator[Figure]:
             shares = [100 * done / each / rate for each in values]
             bar = ">= 45" if is_full and shape == "BERT-base" and side != "bare" else ""
             yield figure(f"share of the rate, {side}, {shape}, {batch} x {length}", shares, "%", bar, how)
-        bar = setting.size("<= 1.05" if is_full else "<= 1.1", "")
+        bar = "<= 1.05" if is_full else "<= 1.1"
         name = f"trainer / bare loop, {shape}, {batch} x {length}"
         yield ratio(name, found["trainer"], found["bare"], bar, how)
         if "compiled" in found:

@@ -62,7 +62,7 @@ def peak_memory(setting: Setting) -> Iterator[Figure]:
     largest = max(tasks, key=lambda task: found[task][0])
     how = f"VmHWM over {setting.steps} steps of batches of 32, each in a process of its own"
     for side, values in found.items():
-        bar = setting.size("<= 2560", "") if side in sides[1:3] else ""
+        bar = "<= 2560" if side in sides[1:3] else ""
         yield figure(f"peak of the process, {f'stock, {side}' if side in tasks else side}", values, "MiB", bar, how)
     yield ratio("peak, joint in fp32 / largest stock run", found[sides[0]], found[largest], "<= 1.1", how)
 
@@ -100,7 +100,7 @@ def planning(setting: Setting) -> Iterator[Figure]:
     how = f"100 datasets, {columns['rows'][0]:,} rows, T = 2, batch 32"
     yield figure("plan an epoch", columns["planning"], "s", "<= 5", f"the counts of all windows; {how}")
     yield figure("first batch of this epoch", columns["first batch"], "s", "<= 5", how)
-    yield figure("rows per second of the sampler", columns["speed"], "rows/s", setting.size(">= 20000", ""), how)
+    yield figure("rows per second of the sampler", columns["speed"], "rows/s", ">= 20000", how)
     above = "peak above the memory with the lengths of the rows"
     yield figure("memory of planning", columns["memory, planned"], "MiB", "<= 500", above)
     yield figure("memory of drawing the epoch", columns["memory, drawn"], "MiB", "<= 500", above)

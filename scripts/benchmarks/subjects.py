@@ -92,12 +92,12 @@ def real_encoder(setting: Setting) -> str:
 
 
 def has_corpora() -> bool:
-    """Return whether the corpora of the recipes are there; the sample corpus takes their place otherwise."""
+    """Return whether the corpora of the recipes exist; the sample corpus takes their place otherwise."""
     return "MTL_NLP_DATA" in os.environ
 
 
 def recipe_of(setting: Setting, encoder: str, name: str = "ewt", rows: int | None = None, **training: Any) -> Recipe:
-    """Return a recipe, or that of the sample corpus if the corpora are not there.
+    """Return a recipe, or that of the sample corpus if there are no corpora.
 
     Args:
         setting: the sizes.

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, set_seed
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, PrinterCallback, set_seed
 
 from benchmarks.measuring import Figure, Setting, figure, minus, ratio, seconds, take_turns
 from benchmarks.subjects import (
@@ -73,7 +73,7 @@ def steps(setting: Setting) -> Iterator[Figure]:
 
 def loader(setting: Setting) -> Iterator[Figure]:
     """Measure the time to make a batch, and the share of padding in the batches of an epoch."""
-    for batch, bar in setting.size(((32, "<= 0.3"), (128, "<= 0.8")), ((8, ""),)):
+    for batch, bar in setting.size(((32, "<= 0.3"), (128, "<= 0.8")), ((8, "<= 0.3"),)):
         run = run_of(setting, random_encoder(setting, "toy"), per_device_train_batch_size=batch)
         trainer = trainer_of(run)
         task = next(iter(run.tasks))
@@ -183,27 +183,30 @@ def adapters(setting: Setting) -> Iterator[Figure]:
 
 
 def growth(setting: Setting) -> Iterator[Figure]:
-    """Compare a step of many tasks with a step of two tasks, with the same number of rows in all."""
+    """Compare a step of many tasks with a step of two tasks, with the same number of rows in all.
+
+    Every row has a label of one task, so that a batch of 32 rows has rows of some 30 of the many tasks.
+    """
     batch, number, many = 32, setting.size(32, 3), setting.size(128, 16)
-    tokenizer, encoder = tokenizer_of(setting), random_encoder(setting, "toy")
-    sides = {}
-    for count in (2, many):
-        tasks = many_tasks(count)
-        lengths = np.full(number * batch // count, 25)
-        parts = {f"d{n}": random_rows([task], tasks, lengths, n, tokenizer) for n, task in enumerate(tasks)}
-        arguments = MultitaskTrainingArguments(
-            str(setting.folder / "growth"), per_device_train_batch_size=batch, disable_tqdm=True, **NOTHING_WRITTEN
-        )
-        trainer = MultitaskTrainer(
-            MultitaskModel.from_encoder(encoder, tasks), arguments, train_dataset=TaskMixture(parts),
-            processing_class=tokenizer,
-        )  # fmt: skip
-        sides[count] = step_seconds(trainer, number)
-    found = take_turns({str(count): side for count, side in sides.items()}, setting.repeat)
-    for count, values in found.items():
-        yield figure(f"step, {count} tasks", [1000 * each for each in values], "ms", "", f"toy, batch {batch}")
-    bar = setting.size("<= 1.2", "")
-    yield ratio(f"step, {many} tasks / 2 tasks", found[str(many)], found["2"], bar, "one label per row")
+    tokenizer = tokenizer_of(setting)
+    for name, encoder in encoders(setting).items():
+        sides = {}
+        for count in (2, many):
+            tasks = many_tasks(count)
+            lengths = np.full(number * batch // count, 25)
+            parts = {f"d{n}": random_rows([task], tasks, lengths, n, tokenizer) for n, task in enumerate(tasks)}
+            arguments = MultitaskTrainingArguments(
+                str(setting.folder / "growth"), per_device_train_batch_size=batch, disable_tqdm=True, **NOTHING_WRITTEN
+            )
+            model = MultitaskModel.from_encoder(encoder, tasks)
+            trainer = MultitaskTrainer(model, arguments, train_dataset=TaskMixture(parts), processing_class=tokenizer)
+            trainer.remove_callback(PrinterCallback)
+            sides[str(count)] = step_seconds(trainer, number)
+        found = take_turns(sides, setting.repeat)
+        for count, values in found.items():
+            yield figure(f"step, {name}, {count} tasks", [1000 * each for each in values], "ms", "", "fp32, batch 32")
+        bar = "" if name == "toy" else "<= 1.2"
+        yield ratio(f"step, {name}, {many} tasks / 2", found[str(many)], found["2"], bar, "one label per row")
 
 
 def packing(setting: Setting) -> Iterator[Figure]:
