@@ -36,6 +36,11 @@ def add_commands(commands: Any) -> None:
         action="store_true",
         help="build no model: leave out its trial run, and the loss with which each task starts",
     )
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="also find the largest `max_tokens_per_batch` that fits on this accelerator, by trying training steps",
+    )
 
     parser = add_command(
         commands,
@@ -85,24 +90,28 @@ def add_commands(commands: Any) -> None:
 
 def plan(options: argparse.Namespace) -> None:
     """Check a recipe, load its data and encoder, and print a description of the training."""
-    print_plan(_training_recipe(options), tries_model=not options.no_model)
+    print_plan(_training_recipe(options), tries_model=not options.no_model, fits=options.fit)
 
 
-def print_plan(recipe: Recipe, *, tries_model: bool) -> None:
+def print_plan(recipe: Recipe, *, tries_model: bool, fits: bool = False) -> None:
     """Load the data and the encoder of a recipe, and print a description of the training.
 
     Args:
         recipe: the recipe.
         tries_model: whether to try a small model, and to print the losses with which the tasks start.
+        fits: whether to find the largest batch that fits on the device.
     """
     quiet_libraries()
     from mtl_nlp.run.arguments import training_arguments
     from mtl_nlp.run.build import check_splits
     from mtl_nlp.run.first_losses import describe_first_losses, first_losses
+    from mtl_nlp.run.fit import check_fit, describe_fit, fit_batches
     from mtl_nlp.run.plan import describe_plan
     from mtl_nlp.run.prepare import prepare
 
     arguments = training_arguments(recipe)
+    if fits:
+        check_fit(arguments)
     run = prepare(recipe)
     if tries_model:
         run.try_model()
@@ -111,7 +120,9 @@ def print_plan(recipe: Recipe, *, tries_model: bool) -> None:
         print(text, flush=True)
     check_splits(run, arguments)
     if arguments.process_index == 0 and tries_model:
-        print("\n" + describe_first_losses(run, first_losses(run)))
+        print("\n" + describe_first_losses(run, first_losses(run)), flush=fits)
+    if fits:
+        print("\n" + describe_fit(fit_batches(run, arguments), arguments.device))
 
 
 def train(options: argparse.Namespace) -> None:

@@ -219,8 +219,10 @@ class MultitaskModel(ModelParts):
         heads = self.heads_by_task
         idle = {name for name in names if len(rows[name]) == 0}
         # In a distributed run, every process needs a gradient for every parameter. One operation serves all idle heads.
-        idle_parameters = (p for name in idle for p in heads[name].parameters() if p.requires_grad)
-        zero = zero_loss(hidden, *idle_parameters)
+        # A single process spares the gradients, unless nothing else would have one.
+        touches = not hidden.requires_grad or (torch.distributed.is_available() and torch.distributed.is_initialized())
+        touched = (p for name in idle for p in heads[name].parameters() if p.requires_grad) if touches else ()
+        zero = zero_loss(hidden, *touched)
         batch = {"input_ids": input_ids, "rows": rows, "labels": labels, "weights": weights}
         loss_sums = {
             name: zero

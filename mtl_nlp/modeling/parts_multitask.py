@@ -55,6 +55,8 @@ class ModelParts(SavedModel):
 
     def adapters_of(self, task: str) -> tuple[str, ...]:
         """Return the adapters that apply to a task's rows, by their names in PEFT layers."""
+        if not self.config.adapters:  # asked for each task in each step
+            return ()
         return tuple(peft_adapter_name(name) for name in self.adapter_names if name in {SHARED, task})
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from four_tasks import MODERNBERT_STD, NAMES, TASKS, a_batch, aligned, assert_freshly_initialised, gradients
 from safetensors import safe_open
 from toys import build_config, build_model
@@ -22,6 +23,14 @@ def assert_same(one, other, tolerance=1e-6):
     assert one.keys() == other.keys()
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=tolerance, msg=name)
+
+
+@pytest.fixture
+def distributed(tmp_path):
+    """A process group of one process, in which every parameter gets a gradient."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "albert", "deberta-v2"])
@@ -202,7 +211,7 @@ def test_token_type_ids_reach_the_encoder():
     assert not torch.equal(first, model(ids, token_type_ids=torch.ones_like(ids)).logits["a.b"])
 
 
-def test_tasks_without_rows_give_zero_loss_and_zero_gradients():
+def test_tasks_without_rows_give_zero_loss_and_zero_gradients(distributed):
     model = build_model(TASKS)
     batch = a_batch(rows={"train": [], "a.b": [0, 3], "tags": [], "forward": []})
     output = model(**batch)
@@ -214,7 +223,21 @@ def test_tasks_without_rows_give_zero_loss_and_zero_gradients():
     assert gradient["heads.1.stock.classifier.weight"].any()
 
 
-def test_unlabelled_batch_gives_a_zero_loss_and_zero_gradients_everywhere():
+def test_a_single_process_spares_the_gradients_of_tasks_without_rows():
+    model = build_model(TASKS)
+    batch = a_batch(rows={"train": [], "a.b": [0, 3], "tags": [], "forward": []})
+    model(**batch).loss.backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert {name.split(".")[1] for name in without} == {"0", "2", "3"}
+    assert all(name.startswith("heads.") for name in without)
+    model.zero_grad()
+    model.encoder.requires_grad_(False)
+    model.heads[1].requires_grad_(False)  # now the zeros are the only gradients, and `backward` needs one
+    model(**batch).loss.backward()
+    assert all(not parameter.grad.any() for parameter in model.heads[0].parameters())
+
+
+def test_unlabelled_batch_gives_a_zero_loss_and_zero_gradients_everywhere(distributed):
     model = build_model(TASKS)
     output = model(**a_batch(rows={name: [] for name in NAMES}))
     assert output.loss.item() == 0
@@ -304,7 +327,7 @@ def test_loss_of_the_model_is_the_joint_loss_of_the_batch():
     assert torch.equal(output.loss, joint_loss(output.loss_sums, count_step([batch], BY_NAME)))
 
 
-def test_labels_of_one_task_without_rows_give_the_loss_of_this_task():
+def test_labels_of_one_task_without_rows_give_the_loss_of_this_task(distributed):
     model, batch = build_model(TASKS), a_batch()
     inputs = {key: value for key, value in batch.items() if key not in {"rows", "labels"}}
     labels = torch.zeros(len(inputs["input_ids"]), dtype=torch.long)
