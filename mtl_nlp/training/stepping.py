@@ -14,6 +14,7 @@ from mtl_nlp.errors import RunError
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_step
 from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
+from mtl_nlp.training.distilling import mix_targets
 from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
 from mtl_nlp.training.log import TrainingLog
@@ -95,6 +96,10 @@ class SteppingTrainer(StoppableTrainer):
         if self.train_dataset.is_streamed:
             self._streams.state = batches[-1][1]
             batches = [batch for batch, _ in batches]
+        number = self.state.global_step
+        progress = number / max(self.state.max_steps, 1)
+        for batch in batches:
+            mix_targets(batch, self.tasks, progress)
         own = count_step(batches, self.tasks)
         sub_words = sum(int(batch["attention_mask"].sum()) for batch in batches)
         positions = sum(batch["attention_mask"].numel() for batch in batches)
@@ -112,10 +117,9 @@ class SteppingTrainer(StoppableTrainer):
         self._log.add_step(counts, sub_words=sub_words, positions=positions)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
-        number = self.state.global_step
         if self.conflict is not None:
             self.conflict.begin(number)
-        progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
+        epoch = int(self.state.epoch or 0)
         self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
 
