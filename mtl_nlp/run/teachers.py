@@ -181,7 +181,7 @@ def taught_splits(
 ) -> dict[str, Any]:
     """Return training splits with the scores of teachers, which are computed unless they are in the cache.
 
-    Of several processes, the first one of each machine computes the scores, and the others read its files.
+    The first process of each machine computes the scores, and the others read its files.
 
     Args:
         splits: the training splits by dataset.
