@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
 def average(options: argparse.Namespace) -> None:
     """Write a model whose weights are the mean of several models with one configuration (a model soup).
 
-    The models are checkpoints of one run, or runs that differ in their seed. Thresholds are tuned anew.
+    The models are checkpoints of one run, or runs that differ in their seed. Thresholds are tuned again.
     """
     from mtl_nlp.recipe.schema import Recipe
 

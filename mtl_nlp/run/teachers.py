@@ -122,7 +122,7 @@ def _folders_of(recipe: Recipe) -> dict[str, str]:
         runs = read_comparison(path)["sides"].get(SINGLE, {}).get("runs", {})
     except DataError as error:
         raise RecipeError(f"distill.teachers: {error}") from error
-    of_seed = runs.get(str(seed_of(recipe))) or next(iter(runs.values()), [])
+    of_seed: list[dict[str, Any]] = runs.get(str(seed_of(recipe))) or next(iter(runs.values()), [])
     folders = {run["tasks"][0]: str(path.parent / run["folder"]) for run in of_seed if len(run["tasks"]) == 1}
     if missing := [task for task in recipe.tasks if task not in folders]:
         raise RecipeError(

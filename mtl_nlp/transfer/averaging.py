@@ -100,7 +100,7 @@ def average(
 ) -> AveragedRun:
     """Average the weights of trained models, and write a new model with the files of a run.
 
-    Thresholds that were tuned on validation rows are tuned anew for the average. The recipe in the folder is that of
+    Thresholds that were tuned on validation rows are tuned again for the average. The recipe in the folder is that of
     the first model.
 
     Args:
@@ -207,7 +207,8 @@ def _comparable(config: MultitaskConfig) -> dict[str, Any]:
     """Return a configuration as plain data, without the options of tasks that were tuned on validation rows."""
     tasks = {}
     for task in config.get_tasks():
-        tasks[task.name] = dataclasses.replace(task, **dict.fromkeys(task.tuned)).to_dict()
+        unset: dict[str, Any] = dict.fromkeys(task.tuned)
+        tasks[task.name] = dataclasses.replace(task, **unset).to_dict()
     return {**config.to_dict(), "tasks": tasks, "the order of the tasks": list(tasks)}
 
 
@@ -241,7 +242,7 @@ def _check_tuning(model: MultitaskModel, runs: Mapping[str, Run]) -> None:
     for name, task in model.tasks.items():
         if task.needs_tuning is not None and name not in fed:
             raise ModelError(
-                f"average: `{task.needs_tuning}` of task {name!r} is tuned on validation rows, anew for the average. "
+                f"average: `{task.needs_tuning}` of task {name!r} is tuned on validation rows, again for the average. "
                 f"Name a recipe with such rows: --recipe."
             )
 

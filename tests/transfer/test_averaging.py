@@ -137,13 +137,13 @@ def test_unfit_models_are_refused_in_one_line(trained, moved, tmp_path):
         average([plain, tmp_path / "a"], plain)
 
 
-def test_thresholds_are_tuned_anew_and_need_validation_rows(tmp_path):
+def test_thresholds_are_tuned_again_and_need_validation_rows(tmp_path):
     def tags(**tuned: float) -> MultiLabelClassification:
         return MultiLabelClassification(name="tags", labels=["a", "b"], threshold="tuned", tuned_thresholds=tuned)
 
     folders = [build(tmp_path / "1", tags(a=0.2, b=0.3)), build(tmp_path / "2", tags(a=0.4, b=0.5), seed=1)]
     with pytest.raises(
-        ModelError, match=r"`threshold: tuned` of task 'tags' is tuned on validation rows, anew .*--rec"
+        ModelError, match=r"`threshold: tuned` of task 'tags' is tuned on validation rows, again .*--rec"
     ):
         average(folders, tmp_path / "soup")
     rows = [{"text": word, "tags": [tag]} for word in ("dog", "fox") for tag in ("a", "b", "a")]
