@@ -20,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UNLABELLED, LabelReader, is_null
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.modeling.label_kinds_multitask import LARGEST_NUMBER, Feature, LabelKind, check_fits_float32
+from mtl_nlp.modeling.label_kinds_multitask import Feature, LabelKind
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
+from mtl_nlp.modeling.text_kinds_multitask import LARGEST_NUMBER, check_fits_float32
 from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import Word, split_words
 from mtl_nlp.recipe.label_columns import LabelColumns, LabelMaps, LabelSource, check_label_columns

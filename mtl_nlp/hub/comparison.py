@@ -23,6 +23,9 @@ _SHARES = frozenset(
 
 MINUS = "−"
 
+SINGLE = "single"
+"""The side of a comparison in which each task is trained alone."""
+
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _PerSeed = list[_Number | None]
 

@@ -82,7 +82,7 @@ def model_card(folder: Path, name: str, *, with_code: bool = False, config: Mult
         f"---\n{_metadata(source).to_yaml()}\n---",
         f"# {escape(name)}",
         f"One {escape(source.encoder_type)} encoder, {_how_read(source)}, and one head for each of "
-        f"{len(source.tasks)} tasks. Trained with mtl_nlp.",
+        f"{len(source.tasks)} tasks. Trained with mtl_nlp.{_averaged(source)}",
         f"## Use\n\n{_usage(source)}",
         f"## Tasks\n\n{_tasks(source)}",
         *([f"## Scores\n\n{_scores(source)}"] if "tasks" in source.results else []),
@@ -222,6 +222,12 @@ from transformers import pipeline
 answer = pipeline(model={name}, trust_remote_code=True)
 {call}
 ```"""
+
+
+def _averaged(source: _Source) -> str:
+    """Return a sentence about a model whose weights are the mean of several models; empty for other models."""
+    count = source.results.get("averaged")
+    return "" if count is None else f" The weights are the mean of {escape(count)} trained models (a model soup)."
 
 
 def _how_read(source: _Source) -> str:

@@ -69,3 +69,18 @@ class OneClassKind(LabelKind):
         return cross_entropy_sum(
             logits, targets, weights, label_smoothing=label_smoothing, class_weights=of_class, focal=self.focal
         )
+
+    def mixed_targets(self, targets: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Return a distribution over the classes, mixed of the label and the teacher's softmax; zeros without a label.
+
+        Args:
+            targets: class ids, shape (*units).
+            scores: shape (*units, classes).
+            share: the share of the label, 0 to 1.
+        """
+        # Imported here, since this module must not import torch.
+        import torch.nn.functional as F
+
+        of_label = F.one_hot(targets.clamp(min=0), len(self.labels)).float()
+        mixed = share * of_label + (1.0 - share) * scores.float().softmax(dim=-1)
+        return mixed * self.is_labelled(targets)[..., None]

@@ -16,7 +16,7 @@ import abc
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -34,9 +34,6 @@ IGNORED = -100
 """The target of positions without a trainable label: further sub-words, padding, labels unseen in training."""
 Metric = str | ChosenScores | Callable[[list[Any], list[Any]], Mapping[str, float]]
 """A name in `mtl_nlp.evaluation.metrics.METRICS`, chosen scores, or a function from (predictions, references)."""
-
-LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)
-"""The largest number that float32 can hold."""
 
 # For each Arrow type of targets: their NumPy type in a batch, and the target of a unit without a label.
 _IN_BATCH: dict[str, tuple[type, float]] = {"int32": (np.int64, IGNORED), "float32": (np.float32, math.nan)}
@@ -223,6 +220,19 @@ class LabelKind(Answering):
             label_smoothing: the share of a target that cross-entropy spreads over all classes; other losses ignore it.
         """
 
+    def mixed_targets(self, targets: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Return share · label + (1 - share) · the prediction of a teacher, as targets for `loss_sum`.
+
+        Args:
+            targets: the array of `pad` as a tensor. A unit without a label stays without one.
+            scores: the teacher's logits, in the shape of the logits in `loss_sum`, with the labels in the same order.
+            share: the share of the label, 0 to 1.
+
+        Raises:
+            ValueError: if the kind defines no such targets.
+        """
+        raise ValueError(f"the label kind {type(self).__name__} defines no `mixed_targets` of labels and predictions")
+
     @abc.abstractmethod
     def logits_shape(self, length: int) -> tuple[int, ...]:
         """Return the shape of one row's logits in a batch padded to `length` sub-words."""
@@ -334,22 +344,6 @@ class TextKind(LabelKind):
     def as_strings(self, entries: Sequence[Mapping[str, Any]], words: Sequence[Word]) -> list[str]:
         """Return the text shown for each entry."""
         return [self.shown(entry) for entry in entries]
-
-
-def check_fits_float32(numbers: Iterable[float | None]) -> None:
-    """Check that no number is infinite in float32, the type of targets in a batch.
-
-    Args:
-        numbers: the numbers; None and NaN stand for missing numbers.
-
-    Raises:
-        ValueError: if a number is too large.
-    """
-    for number in numbers:
-        if number is not None and abs(number) > LARGEST_NUMBER:
-            raise ValueError(
-                f"expected numbers of at most {LARGEST_NUMBER:.3g}, the limit of float32; found {number!r:.80}"
-            )
 
 
 def has_target(targets: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from .label_kinds_multitask import (
     Feature,
     TextKind,
     TopK,
-    check_fits_float32,
     sigmoid,
     softmax,
 )
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.5
 """The lowest probability at which a class of a set is predicted, by default."""
+
+LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)
+"""The largest number that float32 can hold."""
 
 
 class ClassPerText(OneClassKind, TextKind):
@@ -157,6 +159,10 @@ class ClassesPerText(TextKind):
         of_class = None if self.pos_weight is None else constants(self.pos_weight, logits.float())
         return binary_cross_entropy_sum(logits, targets, weights, pos_weight=of_class, focal=self.focal)
 
+    def mixed_targets(self, targets: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Return the probability of each class, mixed of the label and the teacher's sigmoid."""
+        return share * targets + (1.0 - share) * scores.float().sigmoid()
+
     def decode(self, logits: np.ndarray) -> list[str]:
         """Return the classes whose probability is at least their threshold, sorted by name."""
         return self._above_thresholds(self.confidence(logits, ()))
@@ -260,6 +266,10 @@ class NumberPerText(TextKind):
             outputs, targets = ((each.float() - offset) / factor for each in (outputs, targets))
         return squared_error_sum(outputs, targets, weights)
 
+    def mixed_targets(self, targets: torch.Tensor, scores: torch.Tensor, share: float) -> torch.Tensor:
+        """Return numbers in the unit of the labels, mixed of the label and the teacher's number."""
+        return share * targets + (1.0 - share) * scores.float().squeeze(-1)
+
     def decode(self, logits: np.ndarray) -> float:
         """Return the only logit, which is the number."""
         return float(logits[0])
@@ -271,6 +281,22 @@ class NumberPerText(TextKind):
     def shown(self, entry: Mapping[str, Any]) -> str:
         """Return the number with four decimals."""
         return f"{entry['score']:.4f}"
+
+
+def check_fits_float32(numbers: Iterable[float | None]) -> None:
+    """Check that no number is infinite in float32, the type of targets in a batch.
+
+    Args:
+        numbers: the numbers; None and NaN stand for missing numbers.
+
+    Raises:
+        ValueError: if a number is too large.
+    """
+    for number in numbers:
+        if number is not None and abs(number) > LARGEST_NUMBER:
+            raise ValueError(
+                f"expected numbers of at most {LARGEST_NUMBER:.3g}, the limit of float32; found {number!r:.80}"
+            )
 
 
 def _ranked(labels: Sequence[str], scores: np.ndarray, count: int | None) -> list[list[dict[str, Any]]]:

@@ -51,6 +51,9 @@ def relative_paths(data: Mapping[str, Any]) -> dict[str, Any]:
     changed = {**_relative(data, _name_of, keys=False), **names, "datasets": datasets}
     if isinstance(mixture := data.get("mixture"), dict) and "headroom" in mixture:
         changed["mixture"] = {**mixture, "headroom": _relative(mixture["headroom"], _name_of)}
+    if isinstance(distill := data.get("distill"), dict):
+        # The keys of teachers are names of tasks.
+        changed["distill"] = {key: _relative(value, _name_of, keys=False) for key, value in distill.items()}
     baselines = data.get("baselines")
     if isinstance(baselines, dict) and isinstance(tasks := baselines.get("tasks"), dict):
         # The keys are names of tasks.

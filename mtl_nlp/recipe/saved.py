@@ -48,6 +48,7 @@ class SavedRecipe(Section):
     stride: Any = None
     model_init_kwargs: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    distill: dict[str, Any] | None = None
     analysis: dict[str, Any] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
     baselines: dict[str, Any] = Field(default_factory=dict)

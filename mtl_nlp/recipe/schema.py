@@ -18,6 +18,7 @@ from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import Shown, did_you_mean
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task, task_from_dict
 from mtl_nlp.recipe.checks import check_weight_is_left
+from mtl_nlp.recipe.distill import DistillRecipe, check_distill
 from mtl_nlp.recipe.file import read_yaml
 from mtl_nlp.recipe.files import is_local
 from mtl_nlp.recipe.label_columns import check_label_columns
@@ -63,6 +64,7 @@ class Recipe(Shown, Section):
         stride: number of sub-words that neighbouring windows of a long text share; a quarter of a window by default.
         model_init_kwargs: arguments of `AutoModel.from_pretrained`, such as `attn_implementation`.
         training: fields of `MultitaskTrainingArguments`, which extend those of `transformers.TrainingArguments`.
+        distill: teaching by trained models, such as the single-task runs of a comparison; no teaching by default.
         analysis: measurements in training that do not change it.
         card: facts for the model card that cannot be computed.
         baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
@@ -82,6 +84,7 @@ class Recipe(Shown, Section):
     stride: Annotated[int | None, OnResume.REORDERS] = Field(default=None, ge=0)
     model_init_kwargs: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
     training: Annotated[dict[str, Any], OnResume.TAKES_EFFECT] = Field(default_factory=dict)
+    distill: DistillRecipe | None = None
     analysis: AnalysisRecipe = AnalysisRecipe()
     card: CardRecipe = CardRecipe()
     baselines: BaselinesRecipe = BaselinesRecipe()
@@ -151,6 +154,8 @@ class Recipe(Shown, Section):
         for task in self.baselines.tasks:
             if task not in self.tasks:
                 raise ValueError(f"baselines.tasks.{task}: no such task. {did_you_mean(task, self.tasks)}")
+        if self.distill is not None:
+            check_distill(self.distill, self.tasks, self.datasets)
         for name in {"encoder", "shared"} & self.tasks.keys():
             if self.freeze or self.adapters is not None:
                 raise ValueError(
@@ -326,7 +331,7 @@ class Recipe(Shown, Section):
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Resolve data files, the output folder, a comparison, a local encoder and code against the recipe's folder."""
+    """Resolve all files and folders, a local encoder and code against the recipe's folder."""
 
     def resolve(path: str) -> str:
         return _resolved(path, folder)
@@ -336,12 +341,18 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     mixture = recipe.mixture
     if isinstance(mixture.headroom, str):
         mixture = mixture.model_copy(update={"headroom": resolve(mixture.headroom)})
+    distill = recipe.distill
+    if distill is not None:
+        given = distill.teachers
+        found = resolve(given) if isinstance(given, str) else {task: resolve(path) for task, path in given.items()}
+        distill = distill.model_copy(update={"teachers": found})
     output_dir = str((folder / recipe.output_dir).resolve())
     return recipe.model_copy(
         update={
             "datasets": datasets,
             "encoder": encoder,
             "mixture": mixture,
+            "distill": distill,
             "output_dir": output_dir,
             "imports": [located(module, folder) for module in recipe.imports],
         }

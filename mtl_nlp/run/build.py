@@ -29,6 +29,7 @@ from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.gradients import check_gradients, gradient_method_of
 from mtl_nlp.run.notes import held_out_split
 from mtl_nlp.run.refusal import REFUSALS, refused
+from mtl_nlp.run.teachers import Teacher, taught_splits
 from mtl_nlp.run.trial import try_model
 from mtl_nlp.run.weighting import loss_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -54,6 +55,7 @@ class Run:
         notes: sentences for the user about the data and the encoder.
         headroom: the value of `TaskMixture.headroom`; False for an evaluation.
         trained_heads: the tasks whose heads a trained model has, from which the recipe starts.
+        teachers: the teacher of each task that the recipe teaches.
     """
 
     recipe: Recipe
@@ -64,6 +66,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     headroom: bool | dict[str, float] = False
     trained_heads: Collection[str] = ()
+    teachers: dict[str, Teacher] = field(default_factory=dict)
     _is_tried: bool = field(default=False, init=False, repr=False)
 
     @cached_property
@@ -87,8 +90,24 @@ class Run:
     @cached_property
     def mixture(self) -> TaskMixture:
         """The training splits as the recipe mixes them."""
+        return self._mix(self.train)
+
+    def taught_mixture(self, arguments: MultitaskTrainingArguments) -> TaskMixture:
+        """Return the mixture with the scores of the recipe's teachers, which are computed unless they are in the cache.
+
+        Args:
+            arguments: the training arguments, see `taught_splits`.
+
+        Raises:
+            ModelError: if a teacher cannot be loaded.
+        """
+        if not self.teachers:
+            return self.mixture
+        return self._mix(taught_splits(self.train, self.teachers, self.tasks, arguments))
+
+    def _mix(self, datasets: dict[str, EncodedDataset | EncodedStream]) -> TaskMixture:
         try:
-            return TaskMixture(self.train, **{**dict(self.recipe.mixture), "headroom": self.headroom})
+            return TaskMixture(datasets, **{**dict(self.recipe.mixture), "headroom": self.headroom})
         except ValueError as error:
             raise RecipeError(f"mixture: {error}") from error
 
@@ -264,6 +283,7 @@ def build_trainer(
     arguments: MultitaskTrainingArguments,
     *,
     trainer_class: type[MultitaskTrainer] = MultitaskTrainer,
+    teaches: bool = True,
     **options: Any,
 ) -> MultitaskTrainer:
     """Build the trainer of a run.
@@ -273,6 +293,7 @@ def build_trainer(
         model: the model of the run; None for the models of the option `model_init`.
         arguments: the training arguments of the run.
         trainer_class: the class of the trainer.
+        teaches: whether the scores of the recipe's teachers are computed, and the trainer uses them.
         **options: further arguments of [`MultitaskTrainer`], instead of those of the recipe.
 
     Raises:
@@ -282,7 +303,7 @@ def build_trainer(
     if run.train:
         check_gradients(model or build_meta_model(run), run.recipe, arguments)
         given |= {
-            "train_dataset": run.mixture,
+            "train_dataset": run.taught_mixture(arguments) if teaches else run.mixture,
             "gradient_method": gradient_method_of(run.recipe, run.tasks),
             "loss_weighting": loss_weighting(run.recipe, run.tasks),
         }

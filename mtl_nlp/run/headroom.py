@@ -6,12 +6,9 @@ import statistics
 from pathlib import Path
 
 from mtl_nlp.errors import DataError, RecipeError
-from mtl_nlp.hub.comparison import read_comparison
+from mtl_nlp.hub.comparison import SINGLE, read_comparison
 from mtl_nlp.messages import conceal
 from mtl_nlp.recipe.schema import Recipe
-
-_SINGLE = "single"
-"""The side of a comparison in which each task is trained alone."""
 
 
 def headroom_of(recipe: Recipe) -> bool | dict[str, float]:
@@ -39,7 +36,7 @@ def headroom_of(recipe: Recipe) -> bool | dict[str, float]:
         score = recipe.task(name).kind.primary_score
         entry = tasks.get(name, {})
         values = entry.get("values", {}) if entry.get("metric") == score else entry.get("scores", {}).get(score, {})
-        known = [value for value in values.get(_SINGLE, []) if value is not None]
+        known = [value for value in values.get(SINGLE, []) if value is not None]
         if not known or statistics.fmean(known) <= 0.0:
             raise RecipeError(
                 f"mixture.headroom: {shown} has no score above 0 ({score}) of single-task runs for the task {name!r}. "

@@ -27,6 +27,7 @@ from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.rehearsal import rehearse
+from mtl_nlp.run.teachers import describe_teachers
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
 from mtl_nlp.training.precision import reason_for_bf16
@@ -80,6 +81,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         _headroom(run),
         describe_weighting(run.recipe, arguments),
         describe_gradients(model, mixture, run.recipe, arguments),
+        describe_teachers(run.train, run.teachers, run.tasks),
         "\n".join(
             f"note: {encoded.name}: there are fewer rows ({encoded.num_windows}) than processes, so some processes "
             f"have no row of this dataset in a step"

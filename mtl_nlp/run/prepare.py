@@ -30,6 +30,7 @@ from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import describe_code, load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.notes import HELD_OUT, describe_context, describe_export, describe_padding
+from mtl_nlp.run.teachers import check_teachers, teachers_of
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
 
@@ -56,7 +57,7 @@ def prepare(
     """
     recipe = Recipe.read(recipe, allow_code=allow_code)
     _check_formats(recipe)
-    headroom = headroom_of(recipe)
+    headroom, teachers = headroom_of(recipe), teachers_of(recipe)
     logger.info("loading the tokenizer of %s", conceal(recipe.encoder))
     tokenizer, config = load_encoder_parts(recipe)
     check_encoder(recipe, config.text_config)
@@ -71,6 +72,7 @@ def prepare(
     _check_known_labels(recipe, trained, spaces.tasks)
     resumed = {} if checkpoint is None else {task.name: task for task in read_config(checkpoint).get_tasks()}
     ordered = {name: _in_order_of(resumed.get(name), task) for name, task in spaces.tasks.items()}
+    check_teachers(teachers, ordered)
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
     notes = [*describe_code(recipe), *describe_padding(tokenizer, config.text_config)]
     notes += [*spaces.notes, *describe_export(learned, config.text_config)]
@@ -79,7 +81,7 @@ def prepare(
     data = tokenize_datasets(recipe, tokenizer, config, loaded)
     _check_tuning(learned, data.splits.get("validation", {}))
     notes += [*data.notes, *describe_repeated_texts(loaded)]
-    return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys())
+    return Run(recipe, tokenizer, config, data.splits, data.streams, notes, headroom, trained.keys(), teachers)
 
 
 def prepare_evaluation(recipe: Recipe, model: MultitaskModel, folder: str, split: str | None = None) -> Run:

@@ -63,7 +63,7 @@ def rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArgume
 
 
 def _rehearse(run: Run, model: MultitaskModel, arguments: MultitaskTrainingArguments, steps: int) -> None:
-    trainer = build_trainer(run, model, arguments, trainer_class=_Rehearsal)
+    trainer = build_trainer(run, model, arguments, trainer_class=_Rehearsal, teaches=False)
     trainer.get_train_dataloader()
     trainer.create_optimizer_and_scheduler(steps)
     _follow(trainer.lr_scheduler, steps)

@@ -20,6 +20,7 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskOutput
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.training.compiling import compile_encoder, count_compilations
 from mtl_nlp.training.counting import CountedBatch, Counter, Work
+from mtl_nlp.training.distilling import mix_targets
 from mtl_nlp.training.divergence import Divergence
 from mtl_nlp.training.gradient_norms import GradientNorms, last_shared_layer
 from mtl_nlp.training.host_sums import HostSums
@@ -158,6 +159,8 @@ class SteppingTrainer(StoppableTrainer):
         if self.train_dataset.is_streamed:
             self._streams.state = batches[-1][1]
             batches = [batch for batch, _ in batches]
+        number = self.state.global_step
+        progress = number / max(self.state.max_steps, 1)
         work = self._work_of(batches)
         counts = work.counts
         self.stop.share(self._sums)
@@ -165,12 +168,13 @@ class SteppingTrainer(StoppableTrainer):
         self.speed.add(work)
         own_units = None if self.args.world_size == 1 else count_labels(batches, self.tasks)[1]
         self._log.add_step(counts, sub_words=work.sub_words, positions=work.positions, own_units=own_units)
+        for batch in batches:
+            mix_targets(batch, self.tasks, progress)
         if self._combines_gradients:
             batches = [with_parts(batch, self.tasks) for batch in batches]
-        number = self.state.global_step
         if self.conflict is not None:
             self.conflict.begin(number)
-        progress, epoch = number / max(self.state.max_steps, 1), int(self.state.epoch or 0)
+        epoch = int(self.state.epoch or 0)
         self.step.begin(counts, batches, progress=progress, epoch=epoch, number=number)
         return batches, counts
 

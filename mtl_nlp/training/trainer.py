@@ -24,6 +24,7 @@ from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import ColumnNames
+from mtl_nlp.data.teachers import with_teachers
 from mtl_nlp.evaluation.arrays import ComputeMetrics
 from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -320,8 +321,9 @@ class MultitaskTrainer(RenewingTrainer):
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
         check_headroom(sampler, self.eval_dataset or {}, self.args)
-        datasets = len(self.train_dataset.datasets)
-        collator = CountingCollator(self.data_collator, Counter(self.model), datasets, self.args.world_size)
+        datasets = self.train_dataset.datasets
+        counting = CountingCollator(self.data_collator, Counter(self.model), len(datasets), self.args.world_size)
+        collator = with_teachers(counting, datasets.values(), self.tasks)
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, collator, self.args)
         return data_loader(MixtureStream(sampler), None, WithState(collator), self.args)

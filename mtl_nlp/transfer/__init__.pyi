@@ -1,3 +1,5 @@
+from .averaging import AveragedRun as AveragedRun
+from .averaging import average as average
 from .comparing import compare as compare
 from .comparison import Comparison as Comparison
 from .delta_m import DeltaM as DeltaM

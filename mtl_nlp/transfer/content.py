@@ -18,6 +18,7 @@ from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.headroom import headroom_of
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.teachers import teachers_of
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft")
 """The libraries whose versions change a trained model."""
@@ -81,7 +82,7 @@ def encoder_digest(recipe: Recipe, run: Run) -> str:
 def content_key(recipe: Recipe, digests: Digests, encoder: str, share: float = 1.0) -> str:
     """Return the key of a run: a hash of the recipe's values with its seed, of its data, its encoder and the versions.
 
-    The location of the data, of the encoder and of the output has no effect on the key.
+    The location of the data, of the encoder, of teachers and of the output has no effect on the key.
 
     Args:
         recipe: the recipe of the run.
@@ -97,6 +98,8 @@ def content_key(recipe: Recipe, digests: Digests, encoder: str, share: float = 1
         data["own_code"] = recipe.own_code
     if isinstance(recipe.mixture.headroom, str):
         data["mixture"] = {**data["mixture"], "headroom": headroom_of(recipe)}
+    if recipe.distill is not None:
+        data["distill"] = {task: teacher.weights for task, teacher in teachers_of(recipe).items()}
     data["datasets"] = {
         name: _dataset_content(dataset, digests[name], set(dataset["labels"]))
         for name, dataset in data["datasets"].items()

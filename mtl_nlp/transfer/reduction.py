@@ -122,8 +122,8 @@ def reduce_recipe(
         recipe: the recipe as plain data, with variables such as `${DATA}` as they stand.
         tasks: the tasks to keep.
         used: the use of each dataset in the training of the recipe, see `exposures`.
-        alone: whether the recipe trains the tasks without sharing: adapters, the balance of losses and a frozen encoder
-            with adapters are then left out, and the section `baselines` replaces training arguments.
+        alone: whether the recipe trains the tasks without sharing: adapters, teachers, the balance of losses and a
+            frozen encoder with adapters are then left out, and the section `baselines` replaces training arguments.
         rows: the number of rows to read in all passes, instead of as many as the training of the recipe reads.
     """
     data = copy.deepcopy(dict(recipe))
@@ -140,6 +140,7 @@ def reduce_recipe(
         if set(kept) & dataset["labels"].keys()
     }
     _reduce_sharing(data, kept, alone=alone)
+    _reduce_teachers(data, kept, alone=alone)
     total = _set_passes(data, kept, used, rows, alone=alone)
     joint = sum(exposure.passes * exposure.rows for exposure in used.values())
     fit_steps(data["training"], total / joint)
@@ -193,6 +194,17 @@ def _reduce_sharing(data: dict[str, Any], kept: list[str], *, alone: bool) -> No
         data["adapters"] = adapters
     if frozen:
         data["freeze"] = frozen
+
+
+def _reduce_teachers(data: dict[str, Any], kept: list[str], *, alone: bool) -> None:
+    """Remove the teachers of other tasks, and all teachers of a task alone: they are such runs themselves."""
+    distill = data.pop("distill", None)
+    if distill is None or alone:
+        return
+    teachers = distill["teachers"]
+    teachers = teachers if isinstance(teachers, str) else _of_tasks(teachers, kept)
+    if teachers:
+        data["distill"] = {**distill, "teachers": teachers}
 
 
 def _is_of_encoder(part: str) -> bool:

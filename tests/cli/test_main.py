@@ -16,7 +16,20 @@ from mtl_nlp.cli.main import main
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.messages import counted
 
-COMMANDS = ("init", "schema", "plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
+COMMANDS = (
+    "init",
+    "schema",
+    "plan",
+    "train",
+    "evaluate",
+    "inspect",
+    "average",
+    "predict",
+    "push",
+    "export",
+    "drop",
+    "demo",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -94,6 +94,7 @@ FIELDS: dict[str, tuple[Any, ...]] = {
     "adapters.use_rslora": (True,),
     "adapters.train_encoder": (False,),
     "freeze": (["encoder"], ["embeddings"], ["layers 0-1"], ["layers 1-0"], ["layers 0-9"], ["ner"], ["x", "ner"]),
+    "distill": ({"teachers": "data"}, {"teachers": {"ner": "data"}}, {"teachers": {}}, {"teachers": {"x": "data"}}, {}),
     "model_init_kwargs": (
         {"attn_implementation": "eager"},
         {"attn_implementation": "x"},

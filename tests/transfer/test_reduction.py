@@ -63,6 +63,16 @@ def test_gradient_methods_and_conflict_need_several_tasks(tasks, alone):
         assert "analysis" not in reduced
 
 
+def test_task_alone_has_no_teacher_and_a_group_has_those_of_its_tasks():
+    recipe = {**RECIPE, "distill": {"teachers": {"a": "x", "c": "y"}}}
+    assert "distill" not in reduce_recipe(recipe, ["a"], used(), alone=True)
+    assert reduce_recipe(recipe, ["a", "b"], used(), alone=False)["distill"] == {"teachers": {"a": "x"}}
+    assert "distill" not in reduce_recipe(recipe, ["b"], used(), alone=False)
+    compared = {**RECIPE, "distill": {"teachers": "compared"}}
+    assert "distill" not in reduce_recipe(compared, ["a"], used(), alone=True)
+    assert reduce_recipe(compared, ["a", "b"], used(), alone=False)["distill"] == {"teachers": "compared"}
+
+
 def test_one_dataset_needs_no_probabilities():
     alone = reduce_recipe(RECIPE, ["a"], used(), alone=True)
     assert alone["training"]["num_train_epochs"] == 2.0
