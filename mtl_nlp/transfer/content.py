@@ -22,7 +22,7 @@ from mtl_nlp.run.prepare import Run
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft")
 """The libraries whose versions change a trained model."""
 
-_WITHOUT_EFFECT = ("output_dir", "baselines", "card")
+_WITHOUT_EFFECT = ("output_dir", "baselines", "card", "search")
 """Keys of a recipe that do not change the trained model."""
 
 Digests = Mapping[str, Mapping[str, str]]
