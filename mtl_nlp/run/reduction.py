@@ -1,7 +1,7 @@
 """The reduction of a recipe to some of its tasks, trained as the complete recipe trains them.
 
-A comparison or a search trains each task alone, or groups of tasks, on the same rows, with the same number of passes over these
-rows and the same schedule as the joint run.
+A comparison or a search trains each task alone, or groups of tasks, on the same rows, with the same number of passes
+over these rows and the same schedule as the joint run.
 """
 
 from __future__ import annotations

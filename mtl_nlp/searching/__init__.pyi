@@ -1,2 +1,2 @@
-from .result import SearchResult as SearchResult
 from .finding import search as search
+from .result import SearchResult as SearchResult

@@ -18,7 +18,15 @@ from mtl_nlp.run.prepare import Run, prepare
 from mtl_nlp.run.reduction import exposures, reduce_recipe
 from mtl_nlp.run_folder import LOCK_NAME
 from mtl_nlp.searching.objectives import Objectives, objectives_of
-from mtl_nlp.searching.result import BEST_NAME, PAGE_NAME, SEARCH_NAME, SearchResult, write_best, write_search
+from mtl_nlp.searching.result import (
+    BEST_NAME,
+    PAGE_NAME,
+    SEARCH_NAME,
+    SearchResult,
+    alone_in,
+    write_best,
+    write_search,
+)
 from mtl_nlp.searching.sentences import gain_text, sentences
 from mtl_nlp.searching.shipped import default_space
 from mtl_nlp.searching.space import CheckedSpace, check_space
@@ -56,6 +64,7 @@ def search(
     baselines: bool = False,
     allow_code: bool = False,
     report: Say | None = None,
+    name: str | None = None,
 ) -> SearchResult:
     """Search for better settings of a recipe on its validation splits, by the recipe's section `search`.
 
@@ -72,6 +81,7 @@ def search(
             the same time for all tasks together. `best.yaml` then has their settings in its section `baselines`.
         allow_code: whether to run the Python code that the recipe names, see `Recipe.load`.
         report: a function that shows a line to the user, such as `print`.
+        name: the name of the recipe in `best.yaml` and the report; by default that of its file.
 
     Raises:
         CommandError: if Optuna is not installed, there is no budget, the budget is too small for one trial, or the
@@ -81,7 +91,7 @@ def search(
         RunError: if none of the first trials is complete.
     """
     say = report or _say_nothing
-    name = Path(recipe).name if isinstance(recipe, str | Path) else "RECIPE"
+    name = name or (Path(recipe).name if isinstance(recipe, str | Path) else "RECIPE")
     recipe = Recipe.read(recipe, allow_code=allow_code)
     with needs_extra("search"):
         from mtl_nlp.searching.studies import Budget, Studies
@@ -90,7 +100,7 @@ def search(
     check_folder(folder)
     run = _prepared(recipe)
     space = _space_of(run)
-    for line in space.left_out:
+    for line in [*run.notes, *space.left_out]:
         say(f"note: {line}")
     key = hashlib.sha256(
         json_text(
@@ -110,7 +120,7 @@ def search(
     say(_cost_text(limit, list(space.describe())))
     content = _search_side(_side("joint", folder, run, space, objectives, limit), studies, say)
     content |= {"recipe": name, "single": alone, "command": _command(name, trials, budget, baselines=baselines)}
-    with studies.asking():
+    with alone_in(folder):
         return _write(folder, recipe, content, baselines={} if not baselines else alone)
 
 
@@ -227,6 +237,8 @@ def _search_alone(run: Run, space: CheckedSpace, studies: Studies, limit: Budget
         For each task, the content of its search, the primary score of its best model as `reference`, and its best
         `training` arguments, for the section `baselines`.
     """
+    from mtl_nlp.searching.studies import Budget
+
     written = run.recipe.as_written()
     used = exposures(run, training_arguments(run.recipe))
     found: dict[str, Any] = {}
@@ -238,7 +250,8 @@ def _search_alone(run: Run, space: CheckedSpace, studies: Studies, limit: Budget
         own = _space_alone(run, alone)
         folder = studies.folder / "single" / re.sub(r"[^A-Za-z0-9]+", "-", task)
         objectives = objectives_of(alone.recipe, alone)
-        side = _side(f"single {task}", folder, alone, own, objectives, limit.share(1 / len(run.recipe.tasks)))
+        part = limit.share(1 / len(run.recipe.tasks)) if own.dimensions else Budget(1)
+        side = _side(f"single {task}", folder, alone, own, objectives, part)
         content = _search_side(side, studies, say)
         keys = [key for key in {**own.describe(), **space.describe()} if key.startswith("training.")]
         found[task] = {**content, "training": _training_of(alone, content, keys), "reference": content["best"]["mean"]}

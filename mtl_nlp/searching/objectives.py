@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from mtl_nlp.errors import RecipeError, RunError
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.searching import COSTS
 from mtl_nlp.run.prepare import Run
+
+Direction = Literal["maximize", "minimize"]
 
 Scores = Mapping[str, Mapping[str, float]]
 """Task -> its scores by name."""
@@ -32,7 +34,7 @@ class Objectives:
     reference: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
         """For each objective, `maximize` or `minimize`."""
         return ["minimize" if self._is_cost(name) else "maximize" for name in self.names]
 

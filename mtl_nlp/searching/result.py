@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown, json_text, one_line
@@ -22,6 +25,19 @@ if TYPE_CHECKING:
 SEARCH_NAME = "search.json"
 BEST_NAME = "best.yaml"
 PAGE_NAME = "search.html"
+
+_LOCK_NAME = ".search.lock"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let no other process start trials or write the result of a search inside this context.
+
+    Args:
+        folder: the folder of the search.
+    """
+    with FileLock(folder / _LOCK_NAME):
+        yield
 
 
 @dataclass(frozen=True, repr=False)

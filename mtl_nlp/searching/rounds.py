@@ -12,9 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mtl_nlp.errors import MtlNlpError, RunError
 from mtl_nlp.messages import is_finite
+from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.searching import SearchRecipe
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.searching.objectives import Objectives, costs_of
+from mtl_nlp.searching.result import alone_in
 from mtl_nlp.searching.space import CheckedSpace
 from mtl_nlp.searching.studies import (
     REASON,
@@ -24,6 +26,7 @@ from mtl_nlp.searching.studies import (
     TrialFolders,
     complete,
     finished,
+    is_lost,
     seconds_of,
     start_trials,
     used_seconds,
@@ -38,7 +41,7 @@ from mtl_nlp.searching.trials import (
     needs_last_evaluation,
     save_weights,
 )
-from mtl_nlp.searching.watching import TooLongError, TrialWatch, minutes_text
+from mtl_nlp.searching.watching import Report, TooLongError, TrialWatch, minutes_text
 
 BEST = 5
 """The number of trials that run again, and whose weights are kept."""
@@ -102,13 +105,15 @@ class Rounds:
             RecipeError: if the recipe as shipped cannot be trained.
             RunError: if the first trials fail, so that no trial is complete.
         """
-        with self.studies.asking():
+        with alone_in(self.studies.folder):
             if not self.study.get_trials(deepcopy=False):
                 shipped = self.side.space.shipped()
                 self.study.enqueue_trial(shipped, user_attrs={SHIPPED: list(shipped)})
         for trial in start_trials(self.studies, self.study, self.folders, self._may_start):
             self._run_trial(trial)
             free_memory()
+        if not complete(self.study):
+            raise self._failed()
         self._enqueue_best()
         for trial in start_trials(self.studies, self.again, self.again_folders, self._may_start_again):
             self._run_again(trial)
@@ -132,10 +137,7 @@ class Rounds:
     def _may_start(self, done: Sequence[FrozenTrial], running: int) -> bool:
         budget = self.side.budget
         if not any(each.state == TrialState.COMPLETE for each in done) and len(done) >= BEST:
-            raise RunError(
-                f"search: none of the first {len(done)} trials is complete. The last one: "
-                f"{done[-1].user_attrs.get(REASON, 'ended early')}"
-            )
+            raise self._failed()
         if budget.trials is not None and len(done) + running >= budget.trials:
             return False
         if budget.seconds is None:
@@ -144,6 +146,11 @@ class Rounds:
         runs_again = (min(len(done), BEST) + 1) * len(self.fresh_seeds)
         reserve = min(budget.seconds * _LARGEST_RESERVE, runs_again * usual)
         return used_seconds(self.study) + usual <= budget.seconds - reserve
+
+    def _failed(self) -> RunError:
+        done = finished(self.study)
+        last = done[-1].user_attrs.get(REASON, "ended early.") if done else "the time was too short."
+        return RunError(f"search: none of {len(done)} trials is complete. The last one: {last}")
 
     def _may_start_again(self, done: Sequence[FrozenTrial], running: int) -> bool:
         budget = self.side.budget
@@ -185,7 +192,7 @@ class Rounds:
         by_rows = self.side.settings.fidelity == "rows"
         for step, share in enumerate(FIDELITIES[:-1] if by_rows and may_end_early else (), start=1):
             recipe = self.trials.recipe_of(values, folder, is_scored=False, rows=share)
-            trained = self.trials.train(recipe, self._watch(recipe.training, None))
+            trained = self.trials.train(recipe, _watch(recipe))
             _report(trial, step, self._values_of(trained)[0])
         is_scored = may_end_early and not by_rows
         recipe = self.trials.recipe_of(values, folder, is_scored=is_scored)
@@ -199,13 +206,7 @@ class Rounds:
                 return
             _report(trial, quarter, value)
 
-        watch = TrialWatch(
-            report if is_scored else None, self._seconds_left(), skips_last=not needs_last_evaluation(recipe)
-        )
-        return self.trials.train(recipe, watch)
-
-    def _watch(self, training: Mapping[str, Any], seconds: float | None) -> TrialWatch:
-        return TrialWatch(None, seconds, skips_last=not training.get("load_best_model_at_end"))
+        return self.trials.train(recipe, _watch(recipe, report if is_scored else None, self._seconds_left()))
 
     def _seconds_left(self) -> float | None:
         """Return the time for the first trial, by which a budget that is too small shows; None for other trials."""
@@ -230,15 +231,17 @@ class Rounds:
         return len(best) < BEST or self.side.objectives.is_better(value, best[-1].values[0])
 
     def _enqueue_best(self) -> None:
-        """Enqueue the best trials and the recipe as shipped with fresh seeds, if no process has done so."""
-        with self.studies.asking():
+        """Enqueue the best trials and the recipe as shipped with fresh seeds, except those enqueued before."""
+        with alone_in(self.studies.folder):
             candidates = [each.number for each in self.best()]
             shipped = [each.number for each in complete(self.study) if SHIPPED in each.user_attrs]
-            if self.again.get_trials(deepcopy=False) or len({*candidates, *shipped}) < 2:
-                return
-            for seed in self.fresh_seeds:
-                for number in dict.fromkeys([*candidates, *shipped[:1]]):
-                    self.again.enqueue_trial({}, user_attrs={"of": number, "seed": seed})
+            numbers = list(dict.fromkeys([*candidates, *shipped[:1]]))
+            known = self.again.get_trials(deepcopy=False)
+            before = {(each.user_attrs["of"], each.user_attrs["seed"]) for each in known if not is_lost(each)}
+            for seed in self.fresh_seeds if len(numbers) > 1 else ():
+                for number in numbers:
+                    if (number, seed) not in before:
+                        self.again.enqueue_trial({}, user_attrs={"of": number, "seed": seed})
 
     def _run_again(self, trial: optuna.Trial) -> None:
         number, seed = trial.user_attrs["of"], trial.user_attrs["seed"]
@@ -246,7 +249,7 @@ class Rounds:
         folder = self.again_folders.of(trial.number)
         try:
             recipe = self.trials.recipe_of(values, folder, seed=seed, is_scored=False)
-            trained = self.trials.train(recipe, self._watch(recipe.training, None))
+            trained = self.trials.train(recipe, _watch(recipe))
             found = self._values_of(trained)
             self._describe(trial, trained)
             self.again.tell(trial, found)
@@ -282,6 +285,10 @@ class Rounds:
         self.say(f"{self._name}{position} trial {number}: {shown}, {minutes_text(seconds_of(trial))}: {settings}")
 
 
+def _watch(recipe: Recipe, report: Report | None = None, seconds: float | None = None) -> TrialWatch:
+    return TrialWatch(report, seconds, skips_last=not needs_last_evaluation(recipe))
+
+
 def _report(trial: optuna.Trial, step: int, value: float) -> None:
     """Report an intermediate value, and end the trial early if the study wants so.
 
@@ -289,5 +296,6 @@ def _report(trial: optuna.Trial, step: int, value: float) -> None:
         optuna.TrialPruned: if the trial should end.
     """
     trial.report(value, step)
-    if trial.should_prune():
+    # The recipe as shipped is the reference of the search, and runs to its end.
+    if SHIPPED not in trial.user_attrs and trial.should_prune():
         raise optuna.TrialPruned

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,6 @@ _NOT_SEARCHED = {
     "training.data_seed": "the best of several seeds is luck",
 }
 """Key or section -> the reason why a search leaves it alone."""
-
-_NAMED = ("tasks", "datasets")
-"""The sections whose keys are names."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +192,9 @@ def _check_key(key: str, recipe: Recipe) -> None:
     section, _, rest = key.partition(".")
     if section not in type(recipe).model_fields:
         raise RecipeError(f"search.space.{key}: no such key. {did_you_mean(section, type(recipe).model_fields)}")
-    names = {"tasks": recipe.tasks, "datasets": recipe.datasets}.get(section, {})
-    name = rest.partition(".")[0]
-    if section in _NAMED and name not in names:
+    named: dict[str, Collection[str]] = {"tasks": recipe.tasks, "datasets": recipe.datasets}
+    names, name = named.get(section), rest.partition(".")[0]
+    if names is not None and name not in names:
         raise RecipeError(f"search.space.{key}: {section} has no {name!r:.80}. {did_you_mean(name, names)}")
 
 

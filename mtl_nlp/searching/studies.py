@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,17 @@ from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.messages import one_line
 from mtl_nlp.recipe.searching import SearchRecipe
 from mtl_nlp.run_folder import LOCK_NAME
+from mtl_nlp.searching.objectives import Direction
+from mtl_nlp.searching.result import alone_in
 from mtl_nlp.searching.trials import FIDELITIES
 from mtl_nlp.searching.watching import QUARTERS
 
 STUDY_NAME = "study.log"
 """The journal of all studies in the folder of a search."""
 
-ASK_LOCK_NAME = ".asking.lock"
-"""The lock of the process that starts a trial."""
+SHIPPED, REASON = "shipped", "reason"
+"""Attributes of a trial: the keys of the recipe as shipped in the space, and the reason of a failure."""
 
-SHIPPED, REASON, TIME_KEY = "shipped", "reason", "seconds"
 _FIRST_TRIALS = 5
 """The number of trials before the sampler and the pruner use the trials so far."""
 _KEY_LENGTH = 16
@@ -72,7 +72,7 @@ class Studies:
         self.folder = folder
         self.key = key[:_KEY_LENGTH]
         journal = folder / STUDY_NAME
-        with self.asking():
+        with alone_in(folder):
             _mend(journal)
             try:
                 self.storage = JournalStorage(JournalFileBackend(str(journal)))
@@ -85,7 +85,7 @@ class Studies:
                 f"or delete this one."
             )
 
-    def open(self, label: str, directions: Sequence[str], settings: SearchRecipe, seed: int) -> optuna.Study:
+    def open(self, label: str, directions: Sequence[Direction], settings: SearchRecipe, seed: int) -> optuna.Study:
         """Create a study, or open it if it exists.
 
         Args:
@@ -94,7 +94,7 @@ class Studies:
             settings: the sampler and the pruner.
             seed: the seed of the sampler. Processes that work on the same study draw different values.
         """
-        with self.asking():
+        with alone_in(self.folder):
             study = optuna.create_study(
                 storage=self.storage,
                 study_name=f"{label} {self.key}",
@@ -106,12 +106,6 @@ class Studies:
             study.set_user_attr("workers", workers + 1)
         study.sampler = _sampler(settings, (seed + 1_000_003 * workers) % 2**32)
         return study
-
-    @contextlib.contextmanager
-    def asking(self) -> Iterator[None]:
-        """Let only this process start trials inside this context."""
-        with FileLock(self.folder / ASK_LOCK_NAME):
-            yield
 
 
 def _mend(journal: Path) -> None:
@@ -176,7 +170,7 @@ class TrialFolders:
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that ran to their end, were ended early, or failed; not those whose process was killed."""
-    return [each for each in study.get_trials(deepcopy=False) if each.state.is_finished() and not _is_lost(each)]
+    return [each for each in study.get_trials(deepcopy=False) if each.state.is_finished() and not is_lost(each)]
 
 
 def complete(study: optuna.Study) -> list[FrozenTrial]:
@@ -184,7 +178,8 @@ def complete(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def _is_lost(trial: FrozenTrial) -> bool:
+def is_lost(trial: FrozenTrial) -> bool:
+    """Return whether the process of a trial was killed."""
     return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
 
 
@@ -232,7 +227,7 @@ def start_trials(
     """
     while True:
         trial, lock, running = None, None, 0
-        with studies.asking():
+        with alone_in(studies.folder):
             running = _restart_lost(study, folders)
             if may_start(finished(study), running):
                 with warnings.catch_warnings():
@@ -267,5 +262,5 @@ def _stored_params(trial: FrozenTrial) -> dict[str, Any]:
     return {**fixed, **trial.params}
 
 
-def _stored_attributes(trial: FrozenTrial) -> Mapping[str, Any] | None:
+def _stored_attributes(trial: FrozenTrial) -> dict[str, Any] | None:
     return {key: value for key, value in trial.user_attrs.items() if key in {SHIPPED, "of", "seed"}} or None

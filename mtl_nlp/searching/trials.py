@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import gc
 import math
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,7 @@ class Trials:
                 trainer.train()
                 evaluation = trainer.score(run.splits["validation"])
             for checkpoint in checkpoint_folders(folder):
-                remove_tree(checkpoint)
+                shutil.rmtree(checkpoint)
             training = trainer.describe_training()
             content = results(
                 "validation", evaluation, run.splits["validation"], recipe.sha256(), training, recipe.own_code
@@ -210,13 +211,6 @@ def free_memory() -> None:
         torch.accelerator.memory.empty_cache()
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def check_fidelity(run: Run) -> None:
     """Check that the rows of a recipe can be limited.
 
@@ -245,6 +239,3 @@ def _needs_evaluations(written: Mapping[str, Any], training: Mapping[str, Any]) 
 
 def _say_nothing(text: str) -> None:
     """Show nothing."""
-
-
-Watch = Callable[[int, Mapping[str, float]], None]

@@ -14,10 +14,10 @@ from mtl_nlp.run.build import build_meta_model, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import check_gradients
 from mtl_nlp.run.prepare import Run, prepare
+from mtl_nlp.run.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.differing import describe_differences, name_of_model
 from mtl_nlp.transfer.jobs import Job
-from mtl_nlp.run.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.sides import SINGLE, RecipeSide
 
 Match = Literal["passes", "compute"]
