@@ -17,7 +17,7 @@ _NEAR_AN_END = 0.1
 
 
 def sentences(content: Mapping[str, Any]) -> list[str]:
-    """Return three sentences: what mattered, what did not, and what is left to gain.
+    """Return three sentences: the keys that mattered, the keys that did not, and the gain that is left.
 
     Args:
         content: the content of `search.json`, without its sentences.
@@ -49,18 +49,18 @@ def _mattered(content: Mapping[str, Any]) -> str:
     keys = [key for key, share in content["importances"].items() if share >= _LARGE]
     if done < FEWEST_TRIALS or not keys:
         reason = f"only {done} trials are complete" if done < FEWEST_TRIALS else "no key stands out"
-        return f"What mattered: unknown, since {reason}. {gain_text(content)}"
+        return f"Keys that mattered: unknown, since {reason}. {gain_text(content)}"
     shown = ", ".join(f"{key} ({content['importances'][key]:.0%}; best: {_best_values(content, key)})" for key in keys)
-    return f"What mattered: {shown}. {gain_text(content)}"
+    return f"Keys that mattered: {shown}. {gain_text(content)}"
 
 
 def _did_not_matter(content: Mapping[str, Any]) -> str:
     done = len(_complete(content))
     keys = [key for key, share in content["importances"].items() if share < _SMALL]
     if done < FEWEST_TRIALS:
-        return "What did not matter: unknown yet."
+        return "Keys that did not matter: unknown yet."
     lowest = _lowest_weight(content)
-    text = f"What did not matter: {', '.join(keys)}." if keys else "What did not matter: no key was without effect."
+    text = f"Keys that did not matter: {', '.join(keys)}." if keys else "Keys that did not matter: no such key."
     return f"{text} {lowest}".rstrip()
 
 
@@ -73,13 +73,13 @@ def _left_to_gain(content: Mapping[str, Any]) -> str:
     ends = [*_at_the_ends(content)]
     more = f" The best trials lie at the end of the range of {', '.join(ends)}: widen it." if ends else ""
     if len(done) < FEWEST_TRIALS:
-        return f"What is left to gain: unknown after {len(done)} complete trials; run more.{more}"
+        return f"Left to gain: unknown after {len(done)} complete trials; run more.{more}"
     if late > early:
         return (
-            f"What is left to gain: the second half of the trials improved {content['objectives'][0]} by "
+            f"Left to gain: the second half of the trials improved {content['objectives'][0]} by "
             f"{late - early:.2g}, so that more trials may help.{more}"
         )
-    return f"What is left to gain: little by more trials; the second half of the trials found nothing better.{more}"
+    return f"Left to gain: little by more trials; the second half of the trials found nothing better.{more}"
 
 
 def _complete(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -126,7 +126,7 @@ def with_values(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
         values: key, such as `loss.weights.ner` -> value. Sections come before the keys inside of them.
 
     Raises:
-        RecipeError: if a key goes on after a value that is not a section.
+        RecipeError: if a key continues after a value that is not a section.
     """
     data = copy.deepcopy(dict(written))
     for key, value in values.items():

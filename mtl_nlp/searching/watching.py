@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -93,4 +94,5 @@ def minutes_text(seconds: float) -> str:
 
 def budget_text(seconds: float) -> str:
     """Return a time as a value of `--budget`, rounded up."""
-    return f"{int(seconds) + 1}s" if seconds < 60 else f"{int(seconds // 60) + 1}m"
+    unit, name = next((unit, name) for unit, name in ((3600, "h"), (60, "m"), (1, "s")) if seconds >= unit or unit == 1)
+    return f"{math.ceil(seconds / unit)}{name}"

@@ -37,7 +37,7 @@ def test_a_search_prints_three_sentences_and_compares_what_it_found(tmp_path, ca
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     folder = tmp_path / "run-search"
-    for text in ("What mattered:", "What did not matter:", "What is left to gain:", f"Next: mtl-nlp train {folder}"):
+    for text in ("Keys that mattered:", "Keys that did not matter:", "Left to gain:", f"Next: mtl-nlp train {folder}"):
         assert text in printed
     assert "best - single" in (folder / "compare" / "comparison.json").read_text()
     assert (folder / "search.html").is_file()

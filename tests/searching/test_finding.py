@@ -23,7 +23,7 @@ def test_a_budget_is_a_time(text, seconds):
 
 @pytest.mark.parametrize("text", ["0m", "soon", "-5", "4d", ""])
 def test_a_budget_that_is_not_a_time_is_refused(text):
-    with pytest.raises(CommandError, match="--budget: should be a time above 0, such as 90s, 40m or 1.5h"):
+    with pytest.raises(CommandError, match=r"--budget: should be a time above 0, such as 90s, 40m or 1.5h"):
         seconds_in(text)
 
 
@@ -84,4 +84,4 @@ def test_a_killed_search_continues_and_two_processes_share_a_study(quick_recipe,
     assert lines[0] | lines[1] == {str(number) for number in complete[1:]}
     assert not lines[0] & lines[1]
     assert content["best"]["fresh"]
-    assert "What mattered:" in printed[0][0]
+    assert "Keys that mattered:" in printed[0][0]

@@ -7,12 +7,12 @@ from mtl_nlp.searching.sentences import gain_text, sentences
 
 def test_three_sentences_say_what_mattered_what_did_not_and_what_is_left():
     mattered, not_mattered, left = sentences(content())
-    assert mattered.startswith("What mattered: training.learning_rate (80%; best: 0.000187 to 0.001).")
+    assert mattered.startswith("Keys that mattered: training.learning_rate (80%; best: 0.000187 to 0.001).")
     assert "mtl_score 0.61 in the search and 0.6 with 2 fresh seeds (shrinkage 0.01)" in mattered
     assert "the recipe as shipped has 0.49 with the same seeds" in mattered
-    assert not_mattered.startswith("What did not matter: adapters.")
+    assert not_mattered.startswith("Keys that did not matter: adapters.")
     assert "The best trials give noise the lowest loss weight (0.29)." in not_mattered
-    assert left.startswith("What is left to gain: the second half of the trials improved mtl_score by 0.06")
+    assert left.startswith("Left to gain: the second half of the trials improved mtl_score by 0.06")
 
 
 def test_a_best_value_at_the_end_of_its_range_asks_for_a_wider_range():
@@ -27,7 +27,7 @@ def test_a_best_value_at_the_end_of_its_range_asks_for_a_wider_range():
 def test_few_trials_say_nothing_about_keys():
     mattered, not_mattered, left = sentences(content(trials=content()["trials"][:3]))
     assert "unknown, since only 3 trials are complete" in mattered
-    assert not_mattered == "What did not matter: unknown yet."
+    assert not_mattered == "Keys that did not matter: unknown yet."
     assert "unknown after 3 complete trials" in left
     assert len(sentences(content(best=None))) == 3
 
