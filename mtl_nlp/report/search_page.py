@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_nlp.report.blocks import Code, Fold, Plot, Plots, Section, Table, Text
 from mtl_nlp.report.page import Verdict, rendered
-from mtl_nlp.report.search_plots import front_plot, history_plot, importance_plot, parallel_plot, slice_plot
+from mtl_nlp.report.search_plots import front_plot, history_plot, importance_plot, parallel_plot, slice_plot, value_text
 from mtl_nlp.run_folder import write_file
 from mtl_nlp.searching.result import BEST_NAME, PAGE_NAME, read_search
 from mtl_nlp.searching.sentences import best_trials
@@ -42,9 +42,9 @@ def search_page(folder: Path) -> str:
         subtitle=f"{content['command']}: {_counts(content)}; {', '.join(content['objectives'])} on validation",
         verdicts=[Verdict("", sentence, [], {}) for sentence in content["sentences"]],
         caveats=[
-            "The scores are those of the validation splits, on which the settings were chosen. `mtl-nlp compare` "
+            "The scores are those of the validation splits, on which the settings were chosen. mtl-nlp compare "
             "scores the recipe found on the test splits.",
-            *([f"{failed} trials failed; the table of trials has the reasons."] if failed else []),
+            *([f"Failed trials: {failed}. The table of trials has the reasons."] if failed else []),
         ],
         advice=[],
         sections=sections,
@@ -113,7 +113,9 @@ def _plots(name: str, content: Mapping[str, Any], done: list[Any]) -> Iterator[o
     slices = []
     for number, key in enumerate(keys):
         with_key = [each for each in ranked if key in each["settings"]]
-        rows = [[each["number"], str(each["settings"][key]), f"{each['values'][0]:.4g}"] for each in with_key[:20]]
+        rows = [
+            [each["number"], value_text(each["settings"][key]), f"{each['values'][0]:.4g}"] for each in with_key[:20]
+        ]
         svg = slice_plot(f"{name}-slice-{number}", key, content["space"][key], with_key, objective)
         slices.append(Plot(svg, Table(f"Best trials by {key}", ["trial", key, objective], rows)))
     yield Fold("Each key", [Plots(slices)])
@@ -128,7 +130,7 @@ def _history(content: Mapping[str, Any], done: list[Any]) -> Table:
 
 def _settings_table(content: Mapping[str, Any], trials: list[Any]) -> Table:
     keys = [*content["space"]]
-    rows = [[each["number"], *(str(each["settings"].get(key, "")) for key in keys)] for each in trials]
+    rows = [[each["number"], *(value_text(each["settings"].get(key, "")) for key in keys)] for each in trials]
     return Table("Settings of the best trials", ["trial", *keys], rows)
 
 
@@ -136,7 +138,9 @@ def _trials_table(content: Mapping[str, Any]) -> object:
     rows = []
     for each in content["trials"][:_MOST_TRIALS]:
         values = ", ".join(f"{value:.4g}" for value in each["values"] or [])
-        settings = "as shipped" if each["shipped"] else ", ".join(f"{k} {v}" for k, v in each["settings"].items())
+        settings = (
+            "as shipped" if each["shipped"] else ", ".join(f"{k} {value_text(v)}" for k, v in each["settings"].items())
+        )
         rows.append([each["number"], each["state"], values, f"{each['seconds']:.0f}", settings, each["reason"]])
     names = ", ".join(content["objectives"])
     table = Table("Trials", ["trial", "state", names, "seconds", "settings", "reason of a failure"], rows)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from mtl_nlp.messages import json_text
 from mtl_nlp.report.svg import COLOURS, MUTED, axes_of, drawing, shortened, to_svg
 
 _WIDTH = 340
@@ -72,14 +73,17 @@ def slice_plot(name: str, key: str, space: Any, trials: Sequence[Trial], objecti
     with drawing(name):
         figure, axes = axes_of(_WIDTH, 220)
         if isinstance(space, list):
-            labels = [str(each) for each in space]
-            xs: list[float] = [float(labels.index(str(each["settings"][key]))) for each in trials]
+            labels = [value_text(each) for each in space]
+            xs: list[float] = [float(labels.index(value_text(each["settings"][key]))) for each in trials]
             axes.set_xticks(range(len(labels)), shortened(labels, 60 // len(labels)))
             axes.set_xlim(-0.5, len(labels) - 0.5)
         else:
             xs = [float(each["settings"][key]) for each in trials]
             if space.get("log"):
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=5))
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                axes.xaxis.set_minor_locator(NullLocator())
         axes.plot(xs, [each["values"][0] for each in trials], linestyle="none", color=COLOURS[2], marker="o")
         axes.set_title(shortened([key], 40)[0])
         axes.set_ylabel(objective)
@@ -138,11 +142,16 @@ def front_plot(name: str, trials: Sequence[Trial], names: Sequence[str], front: 
         return to_svg(figure, name, f"{names[0]} against {names[1]}", f"The front has the trials {listed}.")
 
 
+def value_text(value: Any) -> str:
+    """Return the value of a key as a recipe has it, with at most four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json_text(value)
+
+
 def _place_of(space: Any) -> Callable[[Any], float]:
     """Return a function from a value of a key to its place between 0 and 1."""
     if isinstance(space, list):
-        labels = [str(each) for each in space]
-        return lambda value: labels.index(str(value)) / max(len(labels) - 1, 1)
+        labels = [value_text(each) for each in space]
+        return lambda value: labels.index(value_text(value)) / max(len(labels) - 1, 1)
     scale: Callable[[float], float] = math.log if space.get("log") else float
     low, high = scale(space["low"]), scale(space["high"])
     return lambda value: (scale(value) - low) / (high - low)

@@ -17,7 +17,7 @@ from mtl_nlp.recipe.searching import SearchRecipe
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.searching.objectives import Objectives, costs_of
 from mtl_nlp.searching.result import alone_in
-from mtl_nlp.searching.space import CheckedSpace
+from mtl_nlp.searching.space import CheckedSpace, label_of
 from mtl_nlp.searching.studies import (
     REASON,
     SHIPPED,
@@ -176,10 +176,10 @@ class Rounds:
                 drop_weights(self.folders.of(number))
         except optuna.TrialPruned:
             self.study.tell(trial, state=TrialState.PRUNED)
-        except TooLongError:
-            raise
         except (MtlNlpError, MemoryError) as error:
-            if is_shipped and isinstance(error, MtlNlpError) and not isinstance(error, RunError):
+            is_of_recipe = isinstance(error, MtlNlpError) and not isinstance(error, RunError)
+            is_of_budget = isinstance(error, TooLongError) and not complete(self.study)
+            if is_of_budget or (is_shipped and is_of_recipe):
                 raise
             trial.set_user_attr(REASON, str(error) or "the memory is full.")
             self.study.tell(trial, state=TrialState.FAIL)
@@ -209,9 +209,9 @@ class Rounds:
         return self.trials.train(recipe, _watch(recipe, report if is_scored else None, self._seconds_left()))
 
     def _seconds_left(self) -> float | None:
-        """Return the time for the first trial, by which a budget that is too small shows; None for other trials."""
+        """Return the time that is left for a trial, which a longer training or several adapters may exceed."""
         budget = self.side.budget.seconds
-        return None if budget is None or complete(self.study) else budget - used_seconds(self.study)
+        return None if budget is None else budget - used_seconds(self.study)
 
     def _values_of(self, trained: Trained) -> list[float]:
         evaluation = trained.evaluation
@@ -280,7 +280,9 @@ class Rounds:
             shown = "ended early"
         else:
             shown = f"failed: {trial.user_attrs[REASON]}"
-        settings = "as shipped" if SHIPPED in trial.user_attrs else ", ".join(f"{k} {v}" for k, v in chosen.items())
+        settings = (
+            "as shipped" if SHIPPED in trial.user_attrs else ", ".join(f"{k} {label_of(v)}" for k, v in chosen.items())
+        )
         position = f"[{done}{'' if most is None else f'/{most}'}]"
         self.say(f"{self._name}{position} trial {number}: {shown}, {minutes_text(seconds_of(trial))}: {settings}")
 

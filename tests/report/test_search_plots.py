@@ -22,7 +22,7 @@ def test_numbers_lie_on_their_scale_and_values_of_lists_beside_each_other():
     assert "mtl_score by training.learning_rate" in slice_plot(
         "s", "training.learning_rate", SPACE["training.learning_rate"], DONE, "mtl_score"
     )
-    assert "None" in slice_plot("s", "adapters", SPACE["adapters"], DONE, "mtl_score")
+    assert "null" in slice_plot("s", "adapters", SPACE["adapters"], DONE, "mtl_score")
 
 
 def test_all_keys_of_a_trial_are_a_line():
