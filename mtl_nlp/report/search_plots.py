@@ -15,7 +15,6 @@ from mtl_nlp.report.svg import COLOURS, MUTED, axes_of, drawing, shortened, to_s
 _WIDTH = 340
 """The width of a plot in CSS pixels: that of a phone, so that its text stays readable there."""
 
-_WIDE = 680
 _MOST_LINES = 200
 """The number of trials that the plot of all keys draws: the best ones."""
 
@@ -105,9 +104,9 @@ def parallel_plot(name: str, content: Mapping[str, Any], trials: Sequence[Trial]
     places = {key: _place_of(content["space"][key]) for key in keys}
     chosen = {each["number"] for each in best}
     with drawing(name):
-        figure, axes = axes_of(_WIDE, 260)
+        figure, axes = axes_of(_WIDTH, 70 + 34 * len(keys))
         for each in reversed(trials[:_MOST_LINES]):
-            points = [(x, places[key](each["settings"][key])) for x, key in enumerate(keys) if key in each["settings"]]
+            points = [(places[key](each["settings"][key]), y) for y, key in enumerate(keys) if key in each["settings"]]
             is_best = each["number"] in chosen
             axes.plot(
                 [x for x, _ in points],
@@ -116,12 +115,12 @@ def parallel_plot(name: str, content: Mapping[str, Any], trials: Sequence[Trial]
                 linewidth=1.8 if is_best else 0.7,
                 alpha=1.0 if is_best else 0.5,
             )
-        axes.set_xticks(range(len(keys)), shortened(keys, 26), rotation=25, ha="right")
-        axes.set_yticks([0, 1], ["low", "high"])
-        axes.grid(axis="y", visible=False)
-        described = (
-            f"A line per trial over {len(keys)} keys. The best are the trials {', '.join(map(str, sorted(chosen)))}."
-        )
+        axes.set_yticks(range(len(keys)), shortened(keys, 26))
+        axes.set_ylim(len(keys) - 0.7, -0.3)
+        axes.set_xticks([0, 1], ["low", "high"])
+        axes.grid(axis="x", visible=False)
+        listed = ", ".join(map(str, sorted(chosen)))
+        described = f"A line per trial over {len(keys)} keys. The best are the trials {listed}."
         return to_svg(figure, name, "All keys of each trial", described)
 
 
