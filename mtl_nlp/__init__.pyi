@@ -32,6 +32,8 @@ from .run.build import Run as Run
 from .run.prepare import prepare as prepare
 from .run.train import TrainedRun as TrainedRun
 from .run.train import train as train
+from .searching.finding import search as search
+from .searching.result import SearchResult as SearchResult
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
 from .training.predicting import MultitaskPredictionOutput as MultitaskPredictionOutput
 from .training.trainer import MultitaskTrainer as MultitaskTrainer

@@ -42,7 +42,7 @@ ROOMS = [
     {"run"},
     {"export"},
     {"serving"},
-    {"transfer", "search"},
+    {"transfer", "searching"},
     {"report"},
     {"cli"},
 ]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, positive_integer, quiet_libraries
 from mtl_nlp.cli.reporting import FORMATS
 from mtl_nlp.cli.signals import Interrupted
 from mtl_nlp.errors import RunError, writing_to
 from mtl_nlp.messages import conceal
+
+if TYPE_CHECKING:
+    from mtl_nlp.report.tables import Format
+    from mtl_nlp.transfer.sides import Side
 
 
 def add_commands(commands: Any) -> None:
@@ -62,9 +66,6 @@ def compare(options: argparse.Namespace) -> None:
     Finished runs and files of predictions are compared without training. A second call trains only what is missing.
     """
     quiet_libraries()
-    from mtl_nlp.report.page import write_report
-    from mtl_nlp.report.tables import comparison_table
-    from mtl_nlp.transfer.comparing import compare as compare_sides
     from mtl_nlp.transfer.comparing import default_output, describe_runs
     from mtl_nlp.transfer.sides import read_sides
 
@@ -73,20 +74,37 @@ def compare(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(describe_runs(sides, options.seeds, output, options.match, learning_curve=options.learning_curve))
         return
+    compare_and_show(
+        sides,
+        options.seeds,
+        output,
+        options.format,
+        match=options.match,
+        jobs=options.jobs,
+        learning_curve=options.learning_curve,
+    )
+
+
+def compare_and_show(sides: list[Side], seeds: int, output: Path, format: Format = "text", **options: Any) -> None:
+    """Compare sides, print the table, and write the report.
+
+    Args:
+        sides: the sides.
+        seeds: the number of seeds.
+        output: the folder of the comparison.
+        format: the format of the table.
+        **options: further arguments of `mtl_nlp.compare`.
+    """
+    from mtl_nlp.report.page import write_report
+    from mtl_nlp.report.tables import comparison_table
+    from mtl_nlp.transfer.comparing import compare as compare_sides
+
     try:
-        comparison = compare_sides(
-            sides,
-            options.seeds,
-            output,
-            match=options.match,
-            jobs=options.jobs,
-            learning_curve=options.learning_curve,
-            report=_report,
-        )
+        comparison = compare_sides(sides, seeds, output, report=_report, **options)
     except Interrupted as error:
         error.advice = f"Finished runs and checkpoints are in {conceal(str(output))}. To continue, repeat the command."
         raise
-    print(comparison_table(comparison.content, options.format))
+    print(comparison_table(comparison.content, format))
     with writing_to(output, "--output", RunError):
         print(conceal(f"The report is in {write_report(output)}."))
 

@@ -78,10 +78,9 @@ def _place_of(problem: ErrorDetails, written: Any) -> Place:
 
 
 def _key_of(problem: ErrorDetails) -> str:
-    """Return the path of a key, without the type that pydantic tried last, such as `list[str]`."""
-    return re.sub(
-        r"\.(bool|str|int|float|constrained-\w+|(list|dict|literal)\[.*)$", "", ".".join(map(str, problem["loc"]))
-    )
+    """Return the path of a key, without the types that pydantic has tried, such as `list[str]`."""
+    path = re.sub(r"\.(function-\w+\[[^\]]*\]|[A-Z]\w*Recipe)(?=\.|$)", "", ".".join(map(str, problem["loc"])))
+    return re.sub(r"\.(bool|str|int|float|constrained-\w+|(list|dict|literal)\[.*)$", "", path)
 
 
 _RULES = {
@@ -119,6 +118,8 @@ def _fields_at(location: Sequence[int | str], schema: type[BaseModel]) -> list[s
     section = schema
     parts = iter(location)
     for part in parts:
+        if section.__name__ in str(part):  # one of the types that pydantic has tried
+            continue
         field = section.model_fields[str(part)]
         section = section_of(field) or section
         if get_origin(field.annotation) is dict:

@@ -29,6 +29,7 @@ from mtl_nlp.recipe.plain_yaml import dump_yaml
 from mtl_nlp.recipe.problems import explain, texts_wanted
 from mtl_nlp.recipe.resume import OnResume
 from mtl_nlp.recipe.sampling import check_sampling
+from mtl_nlp.recipe.searching import SearchRecipe, check_objectives
 from mtl_nlp.recipe.secret_keys import check_has_no_secret
 from mtl_nlp.recipe.section import Section
 from mtl_nlp.recipe.sections import (
@@ -68,6 +69,7 @@ class Recipe(Shown, Section):
         analysis: measurements in training that do not change it.
         card: facts for the model card that cannot be computed.
         baselines: training arguments of the single-task runs of a comparison, without effect on the recipe's own run.
+        search: the keys and values that `mtl-nlp search` tries, without effect on the recipe's own run.
         imports: modules that register task types, heads or metrics, or change anything else: names of modules beside
             the recipe or on Python's path, or paths that end with `.py`. The recipe is loaded only with `allow_code`.
     """
@@ -88,6 +90,7 @@ class Recipe(Shown, Section):
     analysis: AnalysisRecipe = AnalysisRecipe()
     card: CardRecipe = CardRecipe()
     baselines: BaselinesRecipe = BaselinesRecipe()
+    search: SearchRecipe = SearchRecipe()
     imports: Annotated[list[str], OnResume.TAKES_EFFECT] = Field(default_factory=list)
 
     _own_code: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -164,6 +167,14 @@ class Recipe(Shown, Section):
         return self
 
     @model_validator(mode="after")
+    def _objectives_exist(self) -> Recipe:
+        try:
+            check_objectives(self.search.objectives, self.tasks)
+        except ValueError as error:
+            raise ValueError(f"search.objective: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _datasets_can_be_mixed(self) -> Recipe:
         try:
             check_sampling(self.datasets, **dict(self.mixture))
@@ -231,10 +242,10 @@ class Recipe(Shown, Section):
         """Return the recipe's fingerprint, which does not depend on the location of the recipe, its data or its output.
 
         The fingerprint covers the values of variables, the source of the recipe's own code, and only those parts of
-        local paths that `relative_paths` keeps. `output_dir` and `baselines` have no effect on the run, so the
-        fingerprint does not cover them.
+        local paths that `relative_paths` keeps. `output_dir`, `baselines` and `search` have no effect on the run, so
+        the fingerprint does not cover them.
         """
-        data = relative_paths(self.model_dump(exclude_defaults=True, exclude={"baselines"}))
+        data = relative_paths(self.model_dump(exclude_defaults=True, exclude={"baselines", "search"}))
         del data["output_dir"]
         if self._own_code:
             data["own_code"] = self._own_code

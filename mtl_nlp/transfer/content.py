@@ -23,7 +23,7 @@ from mtl_nlp.run.teachers import teachers_of
 _LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft")
 """The libraries whose versions change a trained model."""
 
-_WITHOUT_EFFECT = ("output_dir", "baselines", "card")
+_WITHOUT_EFFECT = ("output_dir", "baselines", "card", "search")
 """Keys of a recipe that do not change the trained model."""
 
 Digests = Mapping[str, Mapping[str, str]]

@@ -15,10 +15,10 @@ from mtl_nlp.run.build import build_meta_model, check_splits
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import check_gradients
 from mtl_nlp.run.prepare import Run, prepare
+from mtl_nlp.run.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.differing import describe_differences, name_of_model
 from mtl_nlp.transfer.jobs import Job
-from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 from mtl_nlp.transfer.sides import SINGLE, RecipeSide
 
 Match = Literal["passes", "compute"]
@@ -261,7 +261,8 @@ def _set_run_training(data: dict[str, Any], seed: int) -> None:
     if training.get("save_strategy", "steps") in {"no", False}:
         training |= {"save_strategy": "steps", "save_steps": 1 / _SAVES_PER_RUN, "save_total_limit": 1}
     data["training"] = training
-    data.pop("baselines", None)
+    for section in ("baselines", "search"):
+        data.pop(section, None)
 
 
 def _limit_rows(data: dict[str, Any], run: Run, share: float) -> None:

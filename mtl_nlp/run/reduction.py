@@ -1,7 +1,7 @@
 """The reduction of a recipe to some of its tasks, trained as the complete recipe trains them.
 
-A comparison trains each task alone, or groups of tasks, on the same rows, with the same number of passes over these
-rows and the same schedule as the joint run.
+A comparison or a search trains each task alone, or groups of tasks, on the same rows, with the same number of passes
+over these rows and the same schedule as the joint run.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def reduce_recipe(
     fit_steps(data["training"], total / joint)
     _fit_metric(data["training"], values, kept)
     baselines = data.pop("baselines", {})
+    data.pop("search", None)
     if alone:
         own = [baselines.get("tasks", {}).get(task, {}).get("training", {}) for task in kept]
         for each in [baselines.get("training", {}), *own]:

@@ -9,7 +9,7 @@ import pytest
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.prepare import prepare
-from mtl_nlp.transfer.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
+from mtl_nlp.run.reduction import Exposure, encoder_passes_of, exposures, fit_steps, reduce_recipe, rows_of
 
 RECIPE: dict[str, Any] = {
     "encoder": "e",

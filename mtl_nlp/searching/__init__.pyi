@@ -1,0 +1,2 @@
+from .finding import search as search
+from .result import SearchResult as SearchResult
