@@ -35,5 +35,7 @@ from .run.train import train as train
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
 from .training.predicting import MultitaskPredictionOutput as MultitaskPredictionOutput
 from .training.trainer import MultitaskTrainer as MultitaskTrainer
+from .transfer.affinity_files import Affinity as Affinity
+from .transfer.affinity_measuring import affinity as affinity
 from .transfer.comparing import compare as compare
 from .transfer.comparison import Comparison as Comparison

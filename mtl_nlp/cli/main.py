@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
-from mtl_nlp.cli import answering, comparing, inspecting, reporting, sharing, starting, training
+from mtl_nlp.cli import answering, comparing, grouping, inspecting, reporting, sharing, starting, training
 from mtl_nlp.cli.options import report_progress
 from mtl_nlp.cli.signals import EndingSignals, Interrupted, end_process_group
 from mtl_nlp.errors import MtlNlpError, RunError
@@ -70,6 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
     parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for topic in (starting, training, comparing, reporting, inspecting, answering, sharing):
+    for topic in (starting, training, comparing, grouping, reporting, inspecting, answering, sharing):
         topic.add_commands(commands)
     return parser

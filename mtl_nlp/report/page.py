@@ -92,10 +92,7 @@ def report_page(folder: Path, examples: bool = True, name: str | None = None) ->
 
 def _page(material: Material, limits: Limits) -> str:
     comparison = material.comparison
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mtl_nlp", "report"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("page.html.j2").render(
+    return render_page(
         title=f"{'Did sharing help?' if comparison else 'Report'} · {material.name}",
         kicker=f"mtl_nlp report · {material.name}",
         heading="Did sharing help?" if comparison else f"The run {material.name}",
@@ -104,9 +101,21 @@ def _page(material: Material, limits: Limits) -> str:
         caveats=_caveats(material),
         advice=advice(material),
         sections=list(_sections(material, limits)),
-        words={HURT: "hurt", HELPED: "helped", UNCLEAR: "unclear"},
         footer=f"Made by mtl_nlp from the files of {'the comparison' if comparison else 'the run'} alone.",
     )
+
+
+def render_page(**parts: Any) -> str:
+    """Return a page in the form of the report.
+
+    Args:
+        **parts: the variables of the template `page.html.j2`, without the words for effects.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mtl_nlp", "report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    words = {HURT: "hurt", HELPED: "helped", UNCLEAR: "unclear"}
+    return environment.get_template("page.html.j2").render(words=words, **parts)
 
 
 def _subtitle(material: Material) -> str:

@@ -1,3 +1,5 @@
+from .affinity_files import Affinity as Affinity
+from .affinity_measuring import affinity as affinity
 from .comparing import compare as compare
 from .comparison import Comparison as Comparison
 from .delta_m import DeltaM as DeltaM

@@ -240,13 +240,13 @@ def describe_runs(
             job.name,
             "done" if done[job] else _state(output, job),
             round(job.rows),
-            "" if done[job] else _minutes(seconds[job]),
+            "" if done[job] else time_text(seconds[job]),
         )
         for job in jobs
     ]
     total = (
         f"{len(missing)} of {len(jobs)} runs are missing; training them takes about "
-        f"{_minutes(sum(seconds.values()))}, without start and scoring."
+        f"{time_text(sum(seconds.values()))}, without start and scoring."
     )
     notes = _lines(plan.notes, plan.differs, plan.warnings)
     parts = [table(("run", "state", "rows", "training"), rows), total if missing else f"All {len(jobs)} runs are done."]
@@ -262,7 +262,8 @@ def _state(output: Path, job: Job) -> str:
     return "interrupted" if any(checkpoint_folders(folder_of(output, job))) else "missing"
 
 
-def _minutes(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120

@@ -29,13 +29,16 @@ class RecipeSide(NamedTuple):
         name: the name of the side.
         title: a description for the reader.
         recipe: the recipe.
-        groups: the tasks of each model; together the tasks of the recipe.
+        groups: the tasks that each model is scored on; together the tasks of the recipe.
+        recipes: the own recipe of each model, which may have further tasks that only help; None for a model that the
+            side's recipe trains. Empty if no model has an own recipe.
     """
 
     name: str
     title: str
     recipe: Recipe
     groups: list[list[str]]
+    recipes: Sequence[Recipe | None] = ()
 
 
 class FinishedRun(NamedTuple):
@@ -89,18 +92,31 @@ class PredictionsSide:
 Side = RecipeSide | FinishedSide | PredictionsSide
 
 
+class OwnRecipe(Section):
+    """A model of a file of groups with a recipe of its own, which may have tasks that only help.
+
+    Attributes:
+        recipe: the recipe of the model, relative to the file.
+        serves: the tasks that the model is scored on; all tasks of its recipe by default.
+    """
+
+    recipe: str
+    serves: list[str] | None = Field(default=None, min_length=1)
+
+
 class Groups(Section):
     """A file of groups: several models that together have the tasks of a recipe.
 
     Attributes:
-        recipe: the recipe, relative to the file.
-        groups: the name of a model -> its tasks. Every task of the recipe is in one group.
+        recipe: the recipe, relative to the file. It decides the runs of each task alone.
+        groups: the name of a model -> its tasks, which are trained as the recipe trains them; or a recipe of its own
+            and the tasks that it serves, see `OwnRecipe`. Every task of the recipe is served by one group.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     recipe: str
-    groups: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)
+    groups: dict[str, Annotated[list[str], Field(min_length=1)] | OwnRecipe] = Field(min_length=1)
 
 
 def read_sides(paths: Sequence[str], overrides: Sequence[str] = (), *, allow_code: bool = False) -> list[Side]:
@@ -169,7 +185,16 @@ def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> Reci
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, data, Groups)}") from error
     recipe = Recipe.load(path.parent / found.recipe, overrides, allow_code=allow_code)
-    grouped = [task for tasks in found.groups.values() for task in tasks]
+    own = {
+        name: Recipe.load(path.parent / group.recipe, overrides, allow_code=allow_code)
+        for name, group in found.groups.items()
+        if isinstance(group, OwnRecipe)
+    }
+    served = {
+        name: group if isinstance(group, list) else _served(path, name, group, own[name])
+        for name, group in found.groups.items()
+    }
+    grouped = [task for tasks in served.values() for task in tasks]
     if unknown := [task for task in grouped if task not in recipe.tasks]:
         raise RecipeError(
             f"{path}: groups: {found.recipe} has no task {unknown[0]!r}. It has {', '.join(recipe.tasks)}."
@@ -178,8 +203,25 @@ def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> Reci
         raise RecipeError(
             f"{path}: groups: every task should be in one group. {missing[0]!r} is in {grouped.count(missing[0])}."
         )
-    groups = [[task for task in recipe.tasks if task in tasks] for tasks in found.groups.values()]
-    return RecipeSide(path.stem, f"{path.name}: {' | '.join(', '.join(group) for group in groups)}", recipe, groups)
+    for name, each in own.items():
+        if changed := [task for task in served[name] if each.tasks[task] != recipe.tasks[task]]:
+            raise RecipeError(
+                f"{path}: groups.{name}: {changed[0]!r} should have the same options as in {found.recipe}, since its "
+                f"scores are compared. Change one of the recipes."
+            )
+    groups = [[task for task in recipe.tasks if task in tasks] for tasks in served.values()]
+    title = f"{path.name}: {' | '.join(', '.join(group) for group in groups)}"
+    return RecipeSide(path.stem, title, recipe, groups, [own.get(name) for name in served] if own else ())
+
+
+def _served(path: Path, name: str, group: OwnRecipe, own: Recipe) -> list[str]:
+    """Return the tasks that a group with a recipe of its own is scored on."""
+    serves = list(own.tasks) if group.serves is None else group.serves
+    if unknown := [task for task in serves if task not in own.tasks]:
+        raise RecipeError(
+            f"{path}: groups.{name}.serves: {group.recipe} has no task {unknown[0]!r}. It has {', '.join(own.tasks)}."
+        )
+    return serves
 
 
 def _finished_run(folder: Path) -> FinishedRun:

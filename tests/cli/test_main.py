@@ -15,7 +15,20 @@ from mtl_nlp import __version__
 from mtl_nlp.cli.main import main
 from mtl_nlp.errors import DataError, RecipeError
 
-COMMANDS = ("init", "schema", "plan", "train", "evaluate", "inspect", "predict", "push", "export", "drop", "demo")
+COMMANDS = (
+    "init",
+    "schema",
+    "plan",
+    "train",
+    "evaluate",
+    "inspect",
+    "predict",
+    "push",
+    "export",
+    "drop",
+    "demo",
+    "affinity",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

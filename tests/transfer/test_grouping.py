@@ -14,9 +14,7 @@ TASKS = ["a", "b", "c", "d", "e"]
 def brute_force(effects: np.ndarray, number: int) -> float:
     """Return the gain of the best of all families of groups, each task served from its best group."""
     count = len(effects)
-    every = [
-        members for size in range(1, count + 1) for members in itertools.combinations(range(count), size)
-    ]
+    every = [members for size in range(1, count + 1) for members in itertools.combinations(range(count), size)]
     best = -np.inf
     for family in itertools.combinations(every, number):
         gains = [
