@@ -81,14 +81,11 @@ def plan_steps(run: Run, steps: int | None, seconds: float | None) -> StepsPlan:
     def estimate(number: int) -> float:
         return number * of_step + number // interval_of(number) * of_measurement
 
-    found = wanted
-    if seconds is not None and estimate(wanted) > _RESERVE * seconds:
-        per_step = of_step + of_measurement / interval_of(wanted)
-        found = min(wanted, max(0, math.floor(_RESERVE * seconds / per_step)))
-        while found and estimate(found) > _RESERVE * seconds:
-            found = math.floor(0.9 * found)
     least = min(FEWEST_STEPS, wanted)
-    if found < least:
+    limit = math.inf if seconds is None else _RESERVE * seconds
+    # The time does not rise with every step, since a shorter training is measured more often.
+    found = next((number for number in range(wanted, least - 1, -1) if estimate(number) <= limit), None)
+    if found is None:
         raise too_small(estimate(least), f"{least} steps with {least // interval_of(least)} measurements")
     return StepsPlan(found, interval_of(found), estimate(found), wanted)
 
