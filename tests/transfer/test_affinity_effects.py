@@ -24,7 +24,9 @@ def test_the_interval_is_students_t_over_the_defined_measurements():
 
 
 def test_only_effects_beyond_chance_count():
-    measured = np.array([[[5.0, 1.0], [sign, 5.0]] for sign in (1.0, -1.0) * 5]) + np.linspace(0, 0.1, 10)[:, None, None]
+    measured = (
+        np.array([[[5.0, 1.0], [sign, 5.0]] for sign in (1.0, -1.0) * 5]) + np.linspace(0, 0.1, 10)[:, None, None]
+    )
     effects = effects_of(["a", "b"], measured)
     assert effects["a"]["a"].value == pytest.approx(5.05)
     assert counted_matrix(["a", "b"], effects) == pytest.approx(np.array([[0.0, 1.05], [0.0, 0.0]]))

@@ -18,8 +18,8 @@ from mtl_nlp.transfer.affinity_steps import (
     ProbeRows,
     check_measurable,
     look_ahead,
-    measure_steps,
     mean_losses,
+    measure_steps,
     step_scales,
     task_gradients,
 )
