@@ -20,7 +20,7 @@ from mtl_nlp.transfer.affinity_steps import (
     look_ahead,
     mean_losses,
     measure_steps,
-    step_scales,
+    step_rates,
     task_gradients,
 )
 
@@ -72,15 +72,13 @@ def test_a_task_without_rows_has_no_affinity():
     assert np.isnan(found).tolist() == [[True, False], [True, True]]
 
 
-def test_a_step_has_the_scale_of_the_optimizer():
+def test_a_step_has_the_rate_before_the_schedule():
     weights = nn.Parameter(torch.tensor([1.0, 1.0]))
-    plain = torch.optim.SGD([weights], lr=0.1)
-    assert step_scales(plain, [weights]) == [0.1]
-    adam = torch.optim.AdamW([weights], lr=0.1, eps=0.0)
-    weights.grad = torch.tensor([2.0, -4.0])
-    adam.step()
-    (scale,) = step_scales(adam, [weights])
-    assert (scale * torch.tensor([2.0, -4.0])).tolist() == pytest.approx([0.1, -0.1])
+    optimizer = torch.optim.AdamW([weights], lr=0.1)
+    assert step_rates(optimizer, [weights]) == [0.1]
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    assert step_rates(optimizer, [weights]) == [0.1]
 
 
 def test_gradients_and_losses_are_read_on_different_rows(run):
