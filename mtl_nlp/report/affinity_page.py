@@ -1,4 +1,4 @@
-"""Who helps whom: the tables for the terminal, and the page `affinity.html` with heat maps, from `affinity.json`."""
+"""The effects of tasks on tasks: tables for the terminal, and the page `affinity.html` with heat maps."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def effects_of(tasks: Sequence[str], measurements: np.ndarray) -> dict[str, dict
         measurements: the measured effects, shape (measurements, helping tasks, tasks).
     """
     return {
-        helper: {task: mean_effect(measurements[:, row, column]) for column, task in enumerate(tasks)}
+        helper: {task: mean_effect(measurements[:, row, column].tolist()) for column, task in enumerate(tasks)}
         for row, helper in enumerate(tasks)
     }
 

@@ -31,7 +31,7 @@ _KEYS = ("key", "method", "tasks", "effects", "groupings", "groups")
 
 @dataclass(frozen=True)
 class Affinity:
-    """Who helps whom, and the proposed groups.
+    """The effects of a recipe's tasks on each other, and the proposed groups.
 
     Attributes:
         folder: the folder with the recipes of the groups and `groups.yaml`.

@@ -67,7 +67,7 @@ def best_groupings(tasks: Sequence[str], effects: np.ndarray, most: int) -> list
         most: the largest number of groups; at most one per task is used.
 
     Returns:
-        The groupings by their number of groups. Of equal gains, the grouping with the fewest helpers.
+        The groupings by their number of groups. With equal gains, the grouping with the fewest helpers is best.
     """
     effects = np.where(np.eye(len(tasks), dtype=bool), 0.0, effects)
     most = min(most, len(tasks))
