@@ -37,6 +37,8 @@ from .searching.result import SearchResult as SearchResult
 from .training.arguments import MultitaskTrainingArguments as MultitaskTrainingArguments
 from .training.predicting import MultitaskPredictionOutput as MultitaskPredictionOutput
 from .training.trainer import MultitaskTrainer as MultitaskTrainer
+from .transfer.affinity_files import Affinity as Affinity
+from .transfer.affinity_measuring import affinity as affinity
 from .transfer.averaging import AveragedRun as AveragedRun
 from .transfer.averaging import average as average
 from .transfer.comparing import compare as compare

@@ -14,7 +14,18 @@ import traceback
 from collections.abc import Sequence
 
 from mtl_nlp._version import __version__
-from mtl_nlp.cli import answering, averaging, comparing, inspecting, reporting, searching, sharing, starting, training
+from mtl_nlp.cli import (
+    answering,
+    averaging,
+    comparing,
+    grouping,
+    inspecting,
+    reporting,
+    searching,
+    sharing,
+    starting,
+    training,
+)
 from mtl_nlp.cli.options import report_progress
 from mtl_nlp.cli.signals import EndingSignals, Interrupted, end_process_group
 from mtl_nlp.errors import MtlNlpError, RunError
@@ -70,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
     parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for topic in (starting, training, comparing, searching, reporting, inspecting, averaging, answering, sharing):
+    topics = (starting, training, comparing, grouping, searching, reporting, inspecting, averaging, answering, sharing)
+    for topic in topics:
         topic.add_commands(commands)
     return parser

@@ -93,7 +93,7 @@ def report_page(folder: Path, examples: bool = True, name: str | None = None) ->
 
 def _page(material: Material, limits: Limits) -> str:
     comparison = material.comparison
-    return rendered(
+    return render_page(
         title=f"{'Did sharing help?' if comparison else 'Report'} · {material.name}",
         kicker=f"mtl_nlp report · {material.name}",
         heading="Did sharing help?" if comparison else f"The run {material.name}",
@@ -106,11 +106,11 @@ def _page(material: Material, limits: Limits) -> str:
     )
 
 
-def rendered(**parts: Any) -> str:
-    """Return a page as HTML.
+def render_page(**parts: Any) -> str:
+    """Return a page in the form of the report.
 
     Args:
-        **parts: the values of the template `page.html.j2`: texts, `verdicts`, `caveats`, `advice` and `sections`.
+        **parts: the variables of the template `page.html.j2`, without the words for effects.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mtl_nlp", "report"), autoescape=True, undefined=jinja2.StrictUndefined

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_nlp.report.blocks import Code, Fold, Plot, Plots, Section, Table, Text
-from mtl_nlp.report.page import Verdict, rendered
+from mtl_nlp.report.page import Verdict, render_page
 from mtl_nlp.report.search_plots import front_plot, history_plot, importance_plot, parallel_plot, slice_plot, value_text
 from mtl_nlp.run_folder import write_file
 from mtl_nlp.searching.result import BEST_NAME, PAGE_NAME, read_search
@@ -35,7 +35,7 @@ def search_page(folder: Path) -> str:
     best = folder / BEST_NAME
     sections = list(_sections(content, best.read_text(encoding="utf-8") if best.is_file() else ""))
     failed = sum(each["state"] == "failed" for each in content["trials"])
-    return rendered(
+    return render_page(
         title=f"Search · {content['recipe']}",
         kicker=f"mtl_nlp search · {content['recipe']}",
         heading="Which settings are better?",

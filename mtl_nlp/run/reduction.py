@@ -73,12 +73,13 @@ def exposures(run: Run, arguments: MultitaskTrainingArguments) -> dict[str, Expo
     mixture = sampler.mixture
     drawn = len(mixture) * sampler.total_batches / len(sampler)
     return {
-        name: Exposure(float(probability) * drawn / encoded.num_windows, _labelled(encoded))
+        name: Exposure(float(probability) * drawn / encoded.num_windows, labelled_rows(encoded))
         for (name, encoded), probability in zip(mixture.datasets.items(), mixture.mean_probabilities, strict=True)
     }
 
 
-def _labelled(encoded: EncodedDataset | EncodedStream) -> dict[str, np.ndarray]:
+def labelled_rows(encoded: EncodedDataset | EncodedStream) -> dict[str, np.ndarray]:
+    """Return for each task of a dataset whether each row has a label, shape (rows,); every row of a stream has."""
     if isinstance(encoded, EncodedStream):
         return {task: np.ones(encoded.num_windows, dtype=bool) for task in encoded.feeds}
     columns = encoded.windows.data

@@ -1,3 +1,5 @@
+from .affinity_files import Affinity as Affinity
+from .affinity_measuring import affinity as affinity
 from .averaging import AveragedRun as AveragedRun
 from .averaging import average as average
 from .comparing import compare as compare

@@ -240,13 +240,13 @@ def describe_runs(
             job.name,
             "done" if done[job] else _state(output, job),
             round(job.rows),
-            "" if done[job] else _minutes(seconds[job]),
+            "" if done[job] else time_text(seconds[job]),
         )
         for job in jobs
     ]
     total = (
         f"{len(missing)} of {counted(len(jobs), 'run')} {'is' if len(missing) == 1 else 'are'} missing; training them "
-        f"takes about {_minutes(sum(seconds.values()))}, without start and scoring."
+        f"takes about {time_text(sum(seconds.values()))}, without start and scoring."
     )
     notes = _lines(plan.notes, plan.differs, plan.warnings)
     parts = [
@@ -265,7 +265,8 @@ def _state(output: Path, job: Job) -> str:
     return "interrupted" if any(checkpoint_folders(folder_of(output, job))) else "missing"
 
 
-def _minutes(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours."""
     return (
         f"{seconds:.0f} s"
         if seconds < 120

@@ -42,6 +42,7 @@ class Job:
         key: the content key of the run.
         rows: the number of rows that the training reads.
         share: the share of the training rows, for a learning curve.
+        serves: the tasks that are scored, if the other tasks only help; all tasks by default.
     """
 
     side: str
@@ -51,11 +52,17 @@ class Job:
     key: str
     rows: float
     share: float = 1.0
+    serves: tuple[str, ...] = ()
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The tasks that are scored."""
+        return self.serves or self.tasks
 
     @property
     def name(self) -> str:
-        """The side, the task of a run with one task, the seed, and the share of the training rows below 100 %."""
-        task = f" {self.tasks[0]}" if len(self.tasks) == 1 else ""
+        """The side, the tasks of a run with one task or with helpers, the seed, and the share of rows below 100 %."""
+        task = f" {' '.join(self.served)}" if self.serves or len(self.tasks) == 1 else ""
         share = f", {100 * self.share:.0f} % of the rows" if self.share < 1 else ""
         return f"{self.side}{task}, seed {self.seed}{share}"
 

@@ -76,14 +76,18 @@ class Measured:
         """
         runs = list(self.models.values())
         training = [[model.results.get("training", {}) for model in models] for models in runs]
-        configs = [MultitaskConfig.from_pretrained(model.folder) for models in runs[:1] for model in models]
+        passes = [
+            answering_passes(MultitaskConfig.from_pretrained(model.folder), model.tasks)
+            for models in runs[:1]
+            for model in models
+        ]
         return {
-            "models": len(configs) or None,
+            "models": len(passes) or None,
             "parameters": _mean_total(training[:1], "parameters"),
             "bytes": _mean_total(training[:1], "bytes"),
             "training_passes": _mean_total(training, "encoder_passes"),
             "training_seconds": _mean_total(training, "seconds"),
-            "answering_passes": sum(map(answering_passes, configs)) or None,
+            "answering_passes": sum(passes) or None,
             "ms_per_1000_texts": milliseconds,
         }
 
@@ -181,7 +185,7 @@ def tasks_of(sides: Sequence[Measured]) -> dict[str, Task]:
 
 
 def _model_of(folder: Path, job: Job) -> Model:
-    return Model(folder, job.tasks, job.key, read_results(folder / RESULTS_NAME))
+    return Model(folder, job.served, job.key, read_results(folder / RESULTS_NAME))
 
 
 def _measured(name: str, title: str, runs: dict[str, list[Model]]) -> Measured:

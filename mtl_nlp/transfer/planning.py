@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mtl_nlp.errors import RecipeError
@@ -96,6 +96,21 @@ class _Prepared:
         self.defaults = [default.key for default in chosen_defaults(self.run, arguments)]
         self.digests = digests_of(self.run)
         self.encoder = encoder_digest(side.recipe, self.run)
+        self.own = [
+            None if recipe is None else _Prepared(RecipeSide(side.name, side.title, recipe, [list(recipe.tasks)]))
+            for recipe in side.recipes or [None] * len(side.groups)
+        ]
+
+    def jobs(self, seed: int, share: float) -> list[Job]:
+        """Return the runs of the side with a seed: one per group."""
+        found = []
+        for tasks, own in zip(self.side.groups, self.own, strict=True):
+            if own is None:
+                found.append(self.job(tasks, seed, self.side.name, alone=False, rows=None, share=share))
+            else:
+                job = own.job(list(own.recipe.tasks), seed, self.side.name, alone=False, rows=None, share=share)
+                found.append(replace(job, serves=tuple(tasks)))
+        return found
 
     def job(self, tasks: Sequence[str], seed: int, side: str, *, alone: bool, rows: float | None, share: float) -> Job:
         """Return the run of some tasks with a seed."""
@@ -103,7 +118,7 @@ class _Prepared:
         written.pop("output_dir")
         if alone or list(tasks) != list(self.recipe.tasks):
             written = reduce_recipe(written, tasks, self.used, alone=alone, rows=rows)
-        _set_run_training(written, seed)
+        set_run_training(written, seed)
         if share < 1.0:
             _limit_rows(written, self.run, share)
         expanded = Recipe.from_written({**written, "output_dir": "."}, allow_code=bool(self.recipe.own_code))
@@ -144,13 +159,7 @@ def plan_comparison(
     def planned(share: float) -> list[PlannedSide]:
         found = []
         for each in prepared:
-            jobs = {
-                seed: [
-                    each.job(tasks, seed, each.side.name, alone=False, rows=None, share=share)
-                    for tasks in each.side.groups
-                ]
-                for seed in seeds
-            }
+            jobs = {seed: each.jobs(seed, share) for seed in seeds}
             found.append(PlannedSide(each.side.name, each.side.title, jobs))
         alone = {
             seed: [
@@ -227,8 +236,9 @@ def _common_split(run: Run) -> tuple[str, list[str]]:
 def _check_same_rows(prepared: Sequence[_Prepared], split: str) -> None:
     """Check that all recipes score each task on the same rows."""
     first = prepared[0]
-    for other in prepared[1:]:
-        for task in first.recipe.tasks:
+    own = [(each, tasks) for side in prepared for each, tasks in zip(side.own, side.side.groups, strict=True) if each]
+    for other, tasks in [*((other, list(first.recipe.tasks)) for other in prepared[1:]), *own]:
+        for task in tasks:
             if _rows_scored(first, task, split) != _rows_scored(other, task, split):
                 raise RecipeError(
                     f"compare: {first.side.name} and {other.side.name} should have the same {split} rows for {task!r}. "
@@ -253,7 +263,7 @@ def _rows_alone(first: _Prepared, match: Match) -> dict[str, float]:
     return {task: rows * factor for task, rows in own.items()}
 
 
-def _set_run_training(data: dict[str, Any], seed: int) -> None:
+def set_run_training(data: dict[str, Any], seed: int) -> None:
     """Set the seed, and leave checkpoints from which a run that was killed resumes; nothing is pushed."""
     given = data.get("training", {})
     training = {k: v for k, v in given.items() if k not in _NOT_FOR_RUNS and not k.startswith("hub_")}
@@ -310,5 +320,5 @@ def _differences(sides: Sequence[PlannedSide]) -> list[str]:
     """Return a sentence for each run whose settings differ from those of the first run."""
     first_seeds = [(side, next(iter(side.jobs.values()))) for side in sides]
     return describe_differences(
-        [(name_of_model(side.name, job.tasks, len(jobs)), job.recipe) for side, jobs in first_seeds for job in jobs]
+        [(name_of_model(side.name, job.served, len(jobs)), job.recipe) for side, jobs in first_seeds for job in jobs]
     )

@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.recipe.file import read_yaml
@@ -29,13 +29,16 @@ class RecipeSide(NamedTuple):
         name: the name of the side.
         title: a description for the reader.
         recipe: the recipe.
-        groups: the tasks of each model; together the tasks of the recipe.
+        groups: the tasks that each model is scored on; together the tasks of the recipe.
+        recipes: the own recipe of each model, which may have further tasks that only help; None for a model that the
+            side's recipe trains. Empty if no model has an own recipe.
     """
 
     name: str
     title: str
     recipe: Recipe
     groups: list[list[str]]
+    recipes: Sequence[Recipe | None] = ()
 
 
 class FinishedRun(NamedTuple):
@@ -89,18 +92,48 @@ class PredictionsSide:
 Side = RecipeSide | FinishedSide | PredictionsSide
 
 
+class GroupRecipe(Section):
+    """A model of a file of groups. A list of tasks stands for `{tasks: list}`.
+
+    Attributes:
+        tasks: the tasks of the model, which are trained as the recipe of the file trains them.
+        recipe: a recipe of the model's own, relative to the file, instead of `tasks`. It may have tasks that only help.
+        serves: the tasks that a model with a recipe of its own is scored on; all tasks of its recipe by default.
+    """
+
+    tasks: list[str] | None = Field(default=None, min_length=1)
+    recipe: str | None = None
+    serves: list[str] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_in_a_list(cls, given: Any) -> Any:
+        if given == []:
+            raise ValueError("should name at least one task. Found []")
+        return {"tasks": given} if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _has_tasks_or_a_recipe(self) -> GroupRecipe:
+        if (self.tasks is None) == (self.recipe is None):
+            raise ValueError("should be a list of tasks, or name the `recipe` of the group")
+        if self.recipe is None and self.serves is not None:
+            raise ValueError("`serves` needs a `recipe` of the group")
+        return self
+
+
 class Groups(Section):
     """A file of groups: several models that together have the tasks of a recipe.
 
     Attributes:
-        recipe: the recipe, relative to the file.
-        groups: the name of a model -> its tasks. Every task of the recipe is in one group.
+        recipe: the recipe, relative to the file. It decides the runs of each task alone.
+        groups: the name of a model -> its tasks, or its own recipe, see `GroupRecipe`. Every task of the recipe is
+            served by one group.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     recipe: str
-    groups: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(min_length=1)
+    groups: dict[str, GroupRecipe] = Field(min_length=1)
 
 
 def read_sides(paths: Sequence[str], overrides: Sequence[str] = (), *, allow_code: bool = False) -> list[Side]:
@@ -169,7 +202,14 @@ def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> Reci
     except ValidationError as error:
         raise RecipeError(f"{path}: {explain(error, data, Groups)}") from error
     recipe = Recipe.load(path.parent / found.recipe, overrides, allow_code=allow_code)
-    grouped = [task for tasks in found.groups.values() for task in tasks]
+    own = {
+        name: None
+        if group.recipe is None
+        else Recipe.load(path.parent / group.recipe, overrides, allow_code=allow_code)
+        for name, group in found.groups.items()
+    }
+    served = {name: _served(path, name, group, own[name]) for name, group in found.groups.items()}
+    grouped = [task for tasks in served.values() for task in tasks]
     if unknown := [task for task in grouped if task not in recipe.tasks]:
         raise RecipeError(
             f"{path}: groups: {found.recipe} has no task {unknown[0]!r}. It has {', '.join(recipe.tasks)}."
@@ -178,8 +218,28 @@ def _recipe_side(path: Path, overrides: Sequence[str], allow_code: bool) -> Reci
         raise RecipeError(
             f"{path}: groups: every task should be in one group. {missing[0]!r} is in {grouped.count(missing[0])}."
         )
-    groups = [[task for task in recipe.tasks if task in tasks] for tasks in found.groups.values()]
-    return RecipeSide(path.stem, f"{path.name}: {' | '.join(', '.join(group) for group in groups)}", recipe, groups)
+    for name, each in own.items():
+        tasks = recipe.tasks if each is None else each.tasks
+        if changed := [task for task in served[name] if tasks[task] != recipe.tasks[task]]:
+            raise RecipeError(
+                f"{path}: groups.{name}: {changed[0]!r} should have the same options as in {found.recipe}, since its "
+                f"scores are compared. Change one of the recipes."
+            )
+    groups = [[task for task in recipe.tasks if task in tasks] for tasks in served.values()]
+    title = f"{path.name}: {' | '.join(', '.join(group) for group in groups)}"
+    return RecipeSide(path.stem, title, recipe, groups, list(own.values()))
+
+
+def _served(path: Path, name: str, group: GroupRecipe, own: Recipe | None) -> list[str]:
+    """Return the tasks that a group is scored on."""
+    if own is None:
+        return group.tasks or []
+    serves = list(own.tasks) if group.serves is None else group.serves
+    if unknown := [task for task in serves if task not in own.tasks]:
+        raise RecipeError(
+            f"{path}: groups.{name}.serves: {group.recipe} has no task {unknown[0]!r}. It has {', '.join(own.tasks)}."
+        )
+    return serves
 
 
 def _finished_run(folder: Path) -> FinishedRun:

@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +99,13 @@ def _seconds(folder: Path, texts: Sequence[Mapping[str, Any]]) -> float:
     return time.perf_counter() - started
 
 
-def answering_passes(config: MultitaskConfig) -> int:
-    """Return the number of encoder passes in which a model answers all tasks for a text.
+def answering_passes(config: MultitaskConfig, served: Collection[str]) -> int:
+    """Return the number of encoder passes in which a model answers tasks for a text.
 
     Args:
         config: the configuration of the model.
+        served: the tasks that the model answers.
     """
     adapted = {options["name"] for options in config.adapters or ()}
-    tasks = {task.name for task in config.get_tasks()}
+    tasks = {task.name for task in config.get_tasks() if task.name in served}
     return len(tasks & adapted) + bool(tasks - adapted)

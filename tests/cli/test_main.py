@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "drop",
     "demo",
+    "affinity",
 )
 
 

@@ -127,6 +127,24 @@ def test_groups_are_one_side_of_several_models(recipe):
     assert {jobs[1].key, jobs[2].key} == {jobs[3].key, jobs[4].key}  # trained once
 
 
+def test_a_helper_is_trained_with_a_group_and_scored_where_it_is_served(recipe):
+    own = Recipe.from_dict({**recipe, "training": {**recipe["training"], "learning_rate": 3e-4}})
+    joint = side(recipe)
+    grouped = RecipeSide("grouped", "grouped.yaml", joint.recipe, [["pos"], ["topic"]], [None, own])
+    jobs = list(plan_comparison([joint, grouped], [1]).jobs())
+    assert [(job.side, job.tasks, job.served) for job in jobs[1:3]] == [
+        ("grouped", ("pos",), ("pos",)),
+        ("grouped", ("pos", "topic"), ("topic",)),
+    ]
+    assert [job.name for job in jobs[:3]] == ["joint, seed 1", "grouped pos, seed 1", "grouped topic, seed 1"]
+    assert jobs[2].recipe["training"]["learning_rate"] == 3e-4
+    other = copy.deepcopy(recipe)
+    other["datasets"]["texts"]["max_rows"] = {"test": 3}
+    shorter = grouped._replace(recipes=[None, Recipe.from_dict(other)])
+    with pytest.raises(RecipeError, match=r"joint and grouped should have the same test rows for 'topic'"):
+        plan_comparison([joint, shorter], [1])
+
+
 def test_the_budget_can_be_that_of_the_joint_run(recipe):
     passes = list(plan_comparison([side(recipe)], [1]).jobs())
     compute = list(plan_comparison([side(recipe)], [1], "compute").jobs())

@@ -65,6 +65,45 @@ def test_groups_that_do_not_cover_the_tasks_are_refused(tmp_path, groups, messag
         read_sides([str(path)])
 
 
+def test_a_group_may_have_a_recipe_of_its_own_and_serve_a_part_of_it(tmp_path):
+    write(tmp_path, PLAIN)
+    (tmp_path / "texts.yaml").write_text(yaml.safe_dump({**PLAIN, "training": {"learning_rate": 3e-4}}))
+    path = tmp_path / "apart.yaml"
+    groups = {"texts": {"recipe": "texts.yaml", "serves": ["genre"]}, "words": ["pos"]}
+    path.write_text(yaml.safe_dump({"recipe": "recipe.yaml", "groups": groups}))
+    (side,) = read_sides([str(path)], ["training.seed=3"])
+    assert isinstance(side, RecipeSide)
+    assert side.groups == [["genre"], ["pos"]]
+    own, none = side.recipes
+    assert none is None
+    assert set(own.tasks) == {"pos", "genre"}
+    assert own.training == {"learning_rate": 3e-4, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"recipe": "texts.yaml", "serves": ["xyz"]}, r"groups\.texts\.serves: texts\.yaml has no task 'xyz'\. It has"),
+        ({"recipe": "texts.yaml"}, r"every task should be in one group\. 'pos' is in 2\."),
+        ({"recipe": "nowhere.yaml"}, r"nowhere\.yaml cannot be read"),
+        ({"recipe": "other.yaml", "serves": ["genre"]}, r"groups\.texts: 'genre' should have the same options as in"),
+        ({"recipe": "texts.yaml", "serve": ["genre"]}, r"groups\.texts\.serve: unknown key\. Did you mean 'serves'\?"),
+        ({"recipe": "texts.yaml", "serves": []}, r"apart\.yaml: groups\.texts\.serves: "),
+        ({"serves": ["genre"]}, r"groups\.texts: should be a list of tasks, or name the `recipe` of the group"),
+        ("texts.yaml", r"groups\.texts: should be a section with the keys tasks, recipe, serves\. Found 'texts\.yaml'"),
+    ],
+)
+def test_recipes_of_groups_that_do_not_cover_the_tasks_are_refused(tmp_path, group, message):
+    write(tmp_path, PLAIN)
+    (tmp_path / "texts.yaml").write_text(yaml.safe_dump(PLAIN))
+    other = {**PLAIN["tasks"], "genre": {"type": "text-classification", "pooling": "mean"}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({**PLAIN, "tasks": other}))
+    path = tmp_path / "apart.yaml"
+    path.write_text(yaml.safe_dump({"recipe": "recipe.yaml", "groups": {"texts": group, "words": ["pos"]}}))
+    with pytest.raises(RecipeError, match=message):
+        read_sides([str(path)])
+
+
 def test_runs_that_differ_in_the_seed_are_one_side(tmp_path):
     folders = [finished(tmp_path / f"joint{seed}", ["pos", "genre"], seed) for seed in (1, 2)]
     other = finished(tmp_path / "other", ["pos", "genre"], 1, rate=3e-4)

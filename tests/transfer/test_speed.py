@@ -24,11 +24,11 @@ def test_two_models_take_longer_than_one(saved):
 
 def test_a_text_is_read_once_per_adapter_and_once_for_the_other_tasks(saved):
     model = load_model(str(saved))
-    assert answering_passes(model.config) == 1
+    assert answering_passes(model.config, model.tasks) == 1
     model.add_adapter(LoraConfig(r=2))
-    assert answering_passes(model.config) == 1
+    assert answering_passes(model.config, model.tasks) == 1
     model.add_adapter(LoraConfig(r=2), "pos")
-    assert answering_passes(model.config) == 2
+    assert answering_passes(model.config, model.tasks) == 2
     for task in ("ner", "topic"):
         model.add_adapter(LoraConfig(r=2), task)
-    assert answering_passes(model.config) == 3
+    assert answering_passes(model.config, model.tasks) == 3
