@@ -9,6 +9,8 @@ import numpy as np
 
 from mtl_nlp.data.collator import MultitaskDataCollator, checked_batch, rows_for
 from mtl_nlp.data.rows import SOURCE, Rows
+from mtl_nlp.data.teachers import with_teachers
+from mtl_nlp.mixture.mixture import TaskMixture
 from mtl_nlp.modeling.loss_multitask import StepCounts, count_labels
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.routing_multitask import encoder_passes
@@ -141,3 +143,18 @@ class CountingCollator:
     def _drawn(self, rows: Sequence[dict[str, Any]]) -> list[int]:
         sources = rows.sources if isinstance(rows, Rows) else [row[SOURCE] for row in rows]
         return np.bincount(sources, minlength=self.datasets).tolist()
+
+
+def training_collator(
+    collator: Callable[[Any], Any], model: MultitaskModel, mixture: TaskMixture, processes: int
+) -> Callable[[Any], Any]:
+    """Return a collator whose batches also have their counts, and the scores of teachers if a dataset has any.
+
+    Args:
+        collator: the collator of the batches.
+        model: the model.
+        mixture: the training data.
+        processes: the number of processes.
+    """
+    counting = CountingCollator(collator, Counter(model), len(mixture.datasets), processes)
+    return with_teachers(counting, mixture.datasets.values(), model.tasks)

@@ -24,7 +24,6 @@ from mtl_nlp.balancing.weighting import LossWeighting
 from mtl_nlp.data.collator import WithState
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.from_python import ColumnNames
-from mtl_nlp.data.teachers import with_teachers
 from mtl_nlp.evaluation.arrays import ComputeMetrics
 from mtl_nlp.messages import is_finite
 from mtl_nlp.mixture.streaming import MixtureStream
@@ -37,7 +36,7 @@ from mtl_nlp.training.best_metric import check_best_metric
 from mtl_nlp.training.callbacks import EpochStart, is_over
 from mtl_nlp.training.checkpoints import check_same_format, check_same_model
 from mtl_nlp.training.completeness import last_checkpoint, list_files
-from mtl_nlp.training.counting import Counter, CountingCollator
+from mtl_nlp.training.counting import training_collator
 from mtl_nlp.training.defaults import head_learning_rate, heads_with_rate, loss_weighting_of
 from mtl_nlp.training.failures import failed_checkpoint, lost_processes_reported
 from mtl_nlp.training.folder import locked
@@ -321,9 +320,7 @@ class MultitaskTrainer(RenewingTrainer):
             raise ValueError("Training needs a TaskMixture as `train_dataset`. Found None.")
         sampler = batch_sampler(self.train_dataset, self.args)
         check_headroom(sampler, self.eval_dataset or {}, self.args)
-        datasets = self.train_dataset.datasets
-        counting = CountingCollator(self.data_collator, Counter(self.model), len(datasets), self.args.world_size)
-        collator = with_teachers(counting, datasets.values(), self.tasks)
+        collator = training_collator(self.data_collator, self.model, self.train_dataset, self.args.world_size)
         if not self.train_dataset.is_streamed:
             return data_loader(self.train_dataset, sampler, collator, self.args)
         return data_loader(MixtureStream(sampler), None, WithState(collator), self.args)

@@ -12,9 +12,9 @@ from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.messages import json_text, one_line
 from mtl_nlp.recipe.plain_yaml import dump_yaml
 from mtl_nlp.recipe.schema import Recipe
+from mtl_nlp.run.reduction import Exposure, reduce_recipe
 from mtl_nlp.run_folder import RECIPE_NAME, write_file
 from mtl_nlp.transfer.grouping import Group
-from mtl_nlp.transfer.reduction import Exposure, reduce_recipe
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,6 +18,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model
 from mtl_nlp.run.prepare import Run, prepare
+from mtl_nlp.run.reduction import Exposure, exposures, rows_of
 from mtl_nlp.run_folder import write_file
 from mtl_nlp.training.folder import locked
 from mtl_nlp.transfer.affinity_costs import (
@@ -38,7 +39,6 @@ from mtl_nlp.transfer.comparing import seeds_of, time_text
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.grouping import Group, Grouping, best_groupings, chosen
 from mtl_nlp.transfer.jobs import check_jobs, is_complete
-from mtl_nlp.transfer.reduction import Exposure, exposures, rows_of
 
 LOOK_AHEAD, PAIRWISE = "look-ahead", "pairwise"
 """The methods, as in `affinity.json`."""

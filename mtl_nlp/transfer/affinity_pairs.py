@@ -23,6 +23,7 @@ from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.reduction import Exposure, exposures, reduce_recipe, rows_of
 from mtl_nlp.run_folder import PREDICTIONS_NAME
 from mtl_nlp.training.defaults import default_loss_weights, head_learning_rate
 from mtl_nlp.transfer.affinity_effects import Effect
@@ -30,7 +31,6 @@ from mtl_nlp.transfer.affinity_steps import SHORT_TRAINING
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.jobs import Job, JobRunner, folder_of
 from mtl_nlp.transfer.planning import set_run_training
-from mtl_nlp.transfer.reduction import Exposure, exposures, reduce_recipe, rows_of
 from mtl_nlp.transfer.resampling import RESAMPLES, SLOW_RESAMPLES, align_runs, draw_counts
 from mtl_nlp.transfer.statistics import Spread, compare_sides, smallest_variance
 

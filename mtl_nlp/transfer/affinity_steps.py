@@ -42,9 +42,9 @@ from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer
 from mtl_nlp.run.prepare import Run
+from mtl_nlp.run.reduction import labelled_rows
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.task_gradients import check_task_gradients
-from mtl_nlp.transfer.reduction import labelled_rows
 
 MOST_ROWS = 32
 """The largest number of rows of a dataset in a measurement, for the gradients and again for the losses."""

@@ -26,6 +26,7 @@ from mtl_nlp import MultitaskModel
 from mtl_nlp.hub.repository import repository_files
 
 CODE = {
+    "answering_multitask.py",
     "weights_multitask.py",
     "adapters_multitask.py",
     "checks_multitask.py",

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from mtl_nlp.transfer.reduction import rows_of
 
 from mtl_nlp import Recipe, TextClassification
 from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.evaluation.predictions import Prediction
 from mtl_nlp.run.prepare import prepare
+from mtl_nlp.run.reduction import rows_of
 from mtl_nlp.transfer.affinity_effects import HELPS, UNCLEAR
 from mtl_nlp.transfer.affinity_pairs import _effect, check_pairs, plan_pairs
 
