@@ -39,7 +39,7 @@ def chosen_defaults(run: Run, arguments: MultitaskTrainingArguments) -> list[Def
     trained = {name: task for name, task in run.tasks.items() if name in recipe.tasks}
     text_config = run.config.text_config
     has_first = default_pooling(text_config) == "cls"
-    of_words = "Other tasks label words, and beside such tasks a text is learned better from all of its sub-words."
+    of_words = "Other tasks label words, and beside such tasks the mean of all sub-words serves better than the first."
     of_family = f"In a {text_config.model_type} encoder, no first sub-word stands for the text."
     found = [
         Default(f"tasks.{name}.pooling", f"{task.pooled_by}", of_words if has_first else of_family)

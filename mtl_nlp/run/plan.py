@@ -159,24 +159,25 @@ def _steps(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) 
 def _first_checkpoint(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:
     """Return a note if no checkpoint comes before the last step of training."""
     per_epoch, total = _steps_of(sampler, arguments)
-    strategy, every = arguments.save_strategy, arguments.save_steps
-    if strategy == SaveStrategy.BEST:  # the first evaluation is the best so far
-        strategy, every = arguments.eval_strategy, arguments.eval_steps
+    trigger, every = arguments.save_strategy, arguments.save_steps
+    if trigger == SaveStrategy.BEST:  # the first evaluation is the best so far
+        trigger, every = arguments.eval_strategy, arguments.eval_steps
     if every is not None and every < 1:
         every = math.ceil(total * every)
-    first = {"steps": every, "epoch": per_epoch}.get(strategy.value)
+    first = {"steps": every, "epoch": per_epoch}.get(trigger.value)
     if first is not None and first < total:
         return ""
+    strategy = arguments.save_strategy
     if first is None:
-        when = f"no checkpoint is saved (training.save_strategy is {arguments.save_strategy.value})"
+        when, what = f"no checkpoint is saved (training.save_strategy is {strategy.value})", "checkpoints"
     else:
-        how = " and".join(
-            [f"training.save_strategy is {arguments.save_strategy.value}"]
-            + [f" training.save_steps is {arguments.save_steps:g}"] * (arguments.save_strategy == SaveStrategy.STEPS)
-        )
-        when = f"the first checkpoint comes at the end of training, with step {total} ({how})"
-    earlier = f"training.save_strategy: steps, and training.save_steps to a number below {total}"
-    return f"note: {when}, so a run that is killed has to start again. To save checkpoints before, set {earlier}"
+        steps = f" and training.save_steps is {arguments.save_steps:g}" if strategy == SaveStrategy.STEPS else ""
+        how = f"training.save_strategy is {strategy.value}{steps}"
+        when, what = f"the first checkpoint comes at the end of training, with step {total} ({how})", "earlier ones"
+    return (
+        f"note: {when}, so a run that is killed has to start again. For {what}, set training.save_strategy: steps, and "
+        f"training.save_steps to a number below {total}"
+    )
 
 
 def _warmup(sampler: MixtureBatchSampler, arguments: MultitaskTrainingArguments) -> str:

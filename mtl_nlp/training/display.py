@@ -214,14 +214,14 @@ class TrainingDisplay(TrainerCallback):
         return time.monotonic() - self._shown >= _LONGEST_SILENCE
 
     def _speed(self, state: TrainerState) -> list[str]:
-        """Return the rows per second since the last call, and the remaining time."""
+        """Return the rows per second since the last call, if there were any, and the remaining time."""
         now, rows = time.monotonic(), self.rows()
         speed = (rows - self._rows_before) / max(now - self._logged, 1e-9)
         self._logged, self._rows_before = now, rows
         left = (
             (now - self._started) / max(state.global_step - self._first_step, 1) * (state.max_steps - state.global_step)
         )
-        return [f"{speed:.3g} rows/s", f"ETA {tqdm.format_interval(left)}"]
+        return [*([f"{speed:.3g} rows/s"] if speed else []), f"ETA {tqdm.format_interval(left)}"]
 
     def _losses_in(self, logs: Mapping[str, Any]) -> list[tuple[str, Any]]:
         return [(name, logs[f"loss_{name}"]) for name in self.tasks if f"loss_{name}" in logs]

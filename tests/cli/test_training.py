@@ -162,7 +162,9 @@ def test_evaluation_reports_a_split_without_labels(trained, tmp_path, capsys):
     path = write(tmp_path / "recipe.yaml", recipe)
     output = str(tmp_path / "results.json")
     error = fails(capsys, "evaluate", str(trained / "run"), "--recipe", path, "--output", output)
-    assert "no row of the split 'test' has a label" in error
+    assert "no row of the split 'test' or 'validation' has a label" in error
+    error = fails(capsys, "evaluate", str(trained / "run"), "--recipe", path, "--output", output, "--split", "test")
+    assert "no row of the split 'test' has a label. Choose a different --split." in error
 
 
 # The folder of a run

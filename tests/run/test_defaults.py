@@ -31,8 +31,8 @@ def test_plain_recipe_gets_each_setting_that_the_tasks_decide(quick_recipe: dict
         ("loss.weights.topic", "0.6"),
     ]
     assert found[0].describe() == (
-        "tasks.topic.pooling is mean. Other tasks label words, and beside such tasks a text is learned better from all "
-        "of its sub-words."
+        "tasks.topic.pooling is mean. Other tasks label words, and beside such tasks the mean of all sub-words serves "
+        "better than the first."
     )
 
 
