@@ -214,10 +214,11 @@ def _precision(arguments: MultitaskTrainingArguments) -> str:
     if arguments.precision != "auto":
         return ""
     if not arguments.bf16:
-        found = arguments.number_format
-        return f"default: training.precision is {found}: " + (
-            "this machine does not compute bfloat16 fast" if found == "fp32" else "as `accelerate launch` has set"
+        is_slow = reason_for_bf16(use_cpu=arguments.use_cpu) is None
+        reason = (
+            "this machine does not compute bfloat16 fast" if is_slow else "`accelerate launch` or DeepSpeed decides"
         )
+        return f"default: training.precision is {arguments.number_format}: {reason}"
     return (
         f"default: training.precision is bf16: {reason_for_bf16(use_cpu=arguments.use_cpu)} multiply faster; weights, "
         f"their updates and losses stay in float32"

@@ -160,8 +160,9 @@ class MultitaskTrainingArguments(TrainingArguments):
         check_ranges(vars(self))
         check_refused(vars(self), dataclasses.fields(self))
         self._check_own_arguments()
-        if self.precision is not None:
-            self.bf16 = self.bf16 or uses_bf16(self.precision, use_cpu=self.use_cpu)
+        is_chosen = self.precision is not None and (self.precision != "auto" or self.deepspeed is None)
+        if is_chosen and uses_bf16(str(self.precision), use_cpu=self.use_cpu):
+            self.bf16 = True
         super().__post_init__()
         if self.precision == "fp32":  # also under `accelerate launch --mixed_precision`
             self.mixed_precision = "no"

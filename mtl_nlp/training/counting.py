@@ -79,14 +79,14 @@ class Counter:
         self.adapters = {name: model.adapters_of(name) for name in model.tasks}
 
     def count(self, batch: Mapping[str, Any], drawn: Sequence[int] = ()) -> Work:
-        """Return the counts of a batch, whose tensors should be in the memory of the host.
+        """Return the counts of a batch. If its tensors are on a device, the host waits for the device.
 
         Args:
             batch: the batch.
             drawn: the number of rows from each dataset.
         """
         mask = batch["attention_mask"]
-        return self._work(batch, mask.sum(dim=1).numpy(), mask.numel(), drawn)
+        return self._work(batch, mask.sum(dim=1).cpu().numpy(), mask.numel(), drawn)
 
     def count_step(self, rows: Rows, processes: int, collator: MultitaskDataCollator, drawn: Sequence[int]) -> Work:
         """Return the counts of the batches of all processes, of which no other columns than the labels are read.
@@ -97,7 +97,7 @@ class Counter:
             collator: the collator of the batches.
             drawn: the number of rows from each dataset.
         """
-        lengths = rows.read({"length"})["length"].values
+        lengths = np.asarray(rows.read({"length"})["length"].values)
         shares = [lengths[process::processes] for process in range(processes)]
         positions = sum(len(share) * collator.padded_length(int(share.max())) for share in shares)
         labels = collator.labels_of(rows, int(lengths.max()))

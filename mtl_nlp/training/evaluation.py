@@ -222,7 +222,7 @@ class EvaluatingTrainer(HubTrainer):
             counted, own_rows = self._counts_of(batch, answers_all=answers_all), batch["rows"]
             batch = send_to_device(batch, self.args.device, non_blocking=True)
             with self._in_precision():
-                output = self._output_for_all(batch) if answers_all else self.model(**batch, with_loss=False)
+                output: Any = self._output_for_all(batch) if answers_all else self.model(**batch, with_loss=False)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
             if number >= len(batches) - repeated:
                 continue
@@ -261,7 +261,7 @@ class EvaluatingTrainer(HubTrainer):
         accelerate has wrapped the forward pass of a model since its first training. With `bf16` and `fp16`, the format
         is the same outside of the training; with `precision`, it is that of the pipeline.
         """
-        parts = vars(self.model)
+        parts = self.model.__dict__
         if self.args.precision is None:
             with self.accelerator.autocast():
                 yield

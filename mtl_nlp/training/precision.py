@@ -33,12 +33,14 @@ def reason_for_bf16(*, use_cpu: bool) -> str | None:
 def uses_bf16(precision: str, *, use_cpu: bool) -> bool:
     """Return whether a training with `precision` computes in bfloat16.
 
-    The weights and their updates stay in float32. A number format of `accelerate launch` takes precedence over `auto`.
+    The weights and their updates stay in float32. A number format of `accelerate launch` takes precedence over `auto`,
+    and so does the configuration of DeepSpeed.
 
     Args:
         precision: one of `FORMATS`.
         use_cpu: whether the training does not use an accelerator.
     """
-    if precision == "auto" and os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
+    is_launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no"
+    if precision == "auto" and (is_launched or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"):
         return False
     return precision == "bf16" or (precision == "auto" and reason_for_bf16(use_cpu=use_cpu) is not None)

@@ -90,6 +90,7 @@ class SteppingTrainer(StoppableTrainer):
         self._compiled_before = count_compilations()
         self._prefetcher: Prefetcher | None = None
         self._norm: torch.Tensor | None = None
+        self._weights = list(model.parameters())  # once, since a walk over all modules takes long
         # Trainer would count them in every micro-batch, over all modules of the model.
         self._parameters = model.num_parameters(exclude_embeddings=True)
         pull = AdapterPull(model, args.adapter_pull) if args.adapter_pull else None
@@ -117,6 +118,7 @@ class SteppingTrainer(StoppableTrainer):
         """Train the model, see `Trainer.train`."""
         self.progress.number_format = self.args.number_format
         self.speed = Speed(self._utilization())
+        self._weights = list(self.model.parameters())
         self.is_in_loop = True
         try:
             return super().train(*args, **kwargs)
@@ -257,7 +259,7 @@ class SteppingTrainer(StoppableTrainer):
         """
         self._norm = None
         if self.args.max_grad_norm > 0 and self.accelerator.distributed_type in _UNSHARDED and not self.has_scaler:
-            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in self._weights if parameter.grad is not None]
             if not any(isinstance(gradient, DTensor) for gradient in gradients):
                 self._norm = torch.nn.utils.get_total_norm(gradients)
         others = (parameter.grad for parameter in self.loss_weighting.parameters())
@@ -269,7 +271,7 @@ class SteppingTrainer(StoppableTrainer):
         norm, self._norm = self._norm, None
         if norm is None:
             return super()._clip_grad_norm(model)
-        torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.args.max_grad_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(self._weights, self.args.max_grad_norm, norm)
         return norm
 
     @property

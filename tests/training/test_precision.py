@@ -35,6 +35,9 @@ def test_a_format_of_the_launcher_takes_precedence_over_auto_only(tmp_path, monk
     assert not uses_bf16("auto", use_cpu=True)
     assert arguments(tmp_path, precision="auto").number_format == "bf16"
     assert arguments(tmp_path, precision="fp32").number_format == "fp32"
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert not uses_bf16("auto", use_cpu=True)
 
 
 def test_bf16_trains_in_mixed_precision_and_answers_in_float32(trainer_of, disjoint):
