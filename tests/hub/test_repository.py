@@ -28,6 +28,7 @@ from mtl_nlp.hub.repository import repository_files
 CODE = {
     "weights_multitask.py",
     "adapters_multitask.py",
+    "answering_multitask.py",
     "checks_multitask.py",
     "class_kinds_multitask.py",
     "encoders_multitask.py",
