@@ -69,9 +69,7 @@ class Answering(abc.ABC):
             counts: the number of windows of each text, shape (texts,).
         """
         ends = np.cumsum(counts).tolist()
-        return [
-            self.join(list(windows[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+        return [self.join(list(windows[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
     @abc.abstractmethod
     def decode(self, logits: np.ndarray) -> Any:

@@ -208,8 +208,7 @@ class MultitaskPipeline(ChunkPipeline):
                 cut.setdefault(name, []).append(self.model.tasks[name].kind.cut_all(values.numpy(), places))
         in_order = np.argsort(order)
         return {
-            name: self.model.tasks[name].kind.join_all(arranged(parts, in_order), counts)
-            for name, parts in cut.items()
+            name: self.model.tasks[name].kind.join_all(arranged(parts, in_order), counts) for name, parts in cut.items()
         }
 
     def _collate(self, input_ids: Ragged, type_ids: Sequence[list[int] | None]) -> dict[str, torch.Tensor]:

@@ -27,9 +27,7 @@ def test_scores_are_exactly_those_of_seqeval(scheme, average):
     for prefixes in PREFIXES[scheme]:
         for count in (1, 2, 5, 200):
             references = random_texts(rng, prefixes, count)
-            predictions = [
-                [rng.choice([tag, tag, "O", f"{prefixes[0]}-A"]) for tag in text] for text in references
-            ]
+            predictions = [[rng.choice([tag, tag, "O", f"{prefixes[0]}-A"]) for tag in text] for text in references]
             sides = [[as_bioes(text) for text in side] for side in (references, predictions)]
             if average != "micro" and not any(Entities(side, scheme).unique_tags for side in sides):
                 continue
