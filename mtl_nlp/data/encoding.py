@@ -24,6 +24,7 @@ from mtl_nlp.data.canonical import (
     reading,
 )
 from mtl_nlp.data.rows import FlatRows
+from mtl_nlp.data.scans import count_missing
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import Shown
 from mtl_nlp.modeling.tasks_multitask import Task, task_from_dict
@@ -103,7 +104,7 @@ class EncodedDataset(Shown):
 
     def missing(self, task: str) -> int:
         """Return the number of source rows without a label for the task."""
-        return sum(reference is None for reference in self.references[task])
+        return count_missing(self.references[task])
 
     @cached_property
     def rows(self) -> FlatRows:

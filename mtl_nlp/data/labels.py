@@ -15,6 +15,7 @@ from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.label_reading import order_names, sort_names
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.data.scans import count_names
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -39,11 +40,7 @@ class LabelSpaces:
 
 def label_names(dataset: Dataset, task: Task) -> list[str]:
     """Return the label names of a task in a canonical dataset, in the order of `sort_names`."""
-    found: set[str] = set()
-    for value in dataset[LABEL_PREFIX + task.name]:
-        if value is not None:
-            found.update(task.kind.names_in(value))
-    return sort_names(found)
+    return sort_names(count_names(dataset[LABEL_PREFIX + task.name], task.kind))
 
 
 def unite_label_spaces(
@@ -130,11 +127,5 @@ def count_unseen(encoded: EncodedDataset, task: Task) -> Counter[str]:
 
     Predictions for these labels always count as wrong.
     """
-    known = set(task.labels)
-    return Counter(
-        name
-        for value in encoded.references[task.name]
-        if value is not None
-        for name in task.kind.names_in(value)
-        if name not in known
-    )
+    found, known = count_names(encoded.references[task.name], task.kind), set(task.labels)
+    return Counter({name: count for name, count in found.items() if name not in known})

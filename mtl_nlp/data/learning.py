@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from mtl_nlp.data.canonical import LABEL_PREFIX
 from mtl_nlp.data.encoding import EncodedDataset, EncodedStream
 from mtl_nlp.data.loading import LoadedDataset
+from mtl_nlp.data.scans import values_of
 from mtl_nlp.errors import DataError
 from mtl_nlp.modeling.statistics_multitask import LabelStatistics
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -26,7 +27,7 @@ def learn_tasks(tasks: Iterable[Task], datasets: Iterable[EncodedDataset]) -> li
     for task in tasks:
         statistics = LabelStatistics()
         for encoded in splits if task.missing_statistics is not None else ():
-            statistics.add(task.kind, encoded.references.get(task.name, ()))
+            statistics.add(task.kind, values_of(encoded.references.get(task.name, ())))
         learned.append(_learn(task, statistics))
     return learned
 
@@ -77,7 +78,7 @@ def learn_from_splits(
 def _statistics_of(name: str, data: LoadedDataset, task: Task) -> LabelStatistics:
     """Return the statistics of a task's labels in the training split of a dataset."""
     if data.stream is None:
-        return LabelStatistics().add(task.kind, data.splits["train"][LABEL_PREFIX + task.name])
+        return LabelStatistics().add(task.kind, values_of(data.splits["train"][LABEL_PREFIX + task.name]))
     if task.name not in data.statistics:
         raise DataError(
             f"datasets.{name}.num_rows: `{task.missing_statistics}` of task {task.name!r} needs all training labels. "

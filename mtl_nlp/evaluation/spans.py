@@ -43,8 +43,11 @@ class Spans:
                 [token.is_end(before) for before, token in rules],
             )
         )
-        first, stops = np.flatnonzero(starts & ~inside), np.flatnonzero(~inside)
-        last = stops[np.searchsorted(stops, first, side="right")] if len(first) else first
+        # A tag that is not inside of a span begins a block, and a span reaches from its start to the end of its block.
+        borders, blocks = np.flatnonzero(~inside), np.cumsum(~inside) - 1
+        places = np.flatnonzero(starts)
+        of_span, chosen = np.unique(blocks[places], return_index=True)
+        first, last = places[chosen], borders[np.minimum(of_span + 1, len(borders) - 1)]
         first, last = first[ends[last]], last[ends[last]]
         self._codes = first * (len(tags) + 1) + last
         self._labels = np.array([token.tag for token in tokens], dtype=object)[tags[first]]

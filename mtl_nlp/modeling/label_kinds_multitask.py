@@ -75,6 +75,8 @@ class LabelKind(Answering):
     """The Arrow type of targets: `int32`, `float32`, or lists of either."""
     has_label_space: ClassVar[bool] = True
     """Whether labels are names from a label space."""
+    names_are_entries: ClassVar[bool] = False
+    """Whether the names in a list label are its entries that are not None; False for a kind with its own `names_in`."""
     is_set: ClassVar[bool] = False
     """Whether a label is a set of names."""
     span_scheme: str | None = None
@@ -85,6 +87,12 @@ class LabelKind(Answering):
     """The metric that scores predictions; a subclass may define a method of predictions and references instead."""
     primary_score: str
     """The name of the metric's score that enters the mean `mtl_score`. A higher score must be better."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See `Answering`; a class that redefines `names_in` has to say again whether the names are the entries."""
+        super().__init_subclass__(**kwargs)
+        if "names_in" in vars(cls) and "names_are_entries" not in vars(cls):
+            cls.names_are_entries = False
 
     def __init__(self, name: str, labels: Sequence[str] = ()) -> None:
         self.name = name

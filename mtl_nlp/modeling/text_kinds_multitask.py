@@ -101,6 +101,7 @@ class ClassesPerText(TextKind):
     problem_type = "multi_label_classification"
     label_feature = Feature("string", is_list=True)
     target_feature = Feature("float32", is_list=True)
+    names_are_entries = True
     is_set = True
     display = "classes"
     metric = "multi_label"

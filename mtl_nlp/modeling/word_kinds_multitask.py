@@ -21,6 +21,7 @@ class ClassPerWord(OneClassKind, WordKind):
 
     label_feature = Feature("string", is_list=True)
     target_feature = Feature("int32", is_list=True)
+    names_are_entries = True
     metric: Metric = "accuracy"
     primary_score = "accuracy"
 

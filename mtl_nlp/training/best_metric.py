@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.scans import count_missing
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.modeling.scores_multitask import DEFAULT_SCORES, ChosenScores
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -52,9 +53,8 @@ def check_best_metric(
 
 def _has_labels(task: str, datasets: Mapping[str, EncodedDataset]) -> bool:
     """Return whether an evaluation scores a task: a row of a dataset has a label of the task."""
-    return any(
-        any(reference is not None for reference in encoded.references.get(task, ())) for encoded in datasets.values()
-    )
+    columns = (encoded.references.get(task, ()) for encoded in datasets.values())
+    return any(count_missing(column) < len(column) for column in columns)
 
 
 def _score_names(task: Task) -> tuple[str, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.data.scans import values_of
 from mtl_nlp.evaluation.evaluator import Answers
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.modeling.tasks_multitask import Task
@@ -45,7 +46,7 @@ def tune_tasks(model: MultitaskModel, answers: Answers, datasets: Datasets) -> N
             (answers[dataset][name][row].confidence, reference)
             for dataset, encoded in datasets.items()
             if name in encoded.feeds
-            for row, reference in enumerate(encoded.references[name])
+            for row, reference in enumerate(values_of(encoded.references[name]))
             if reference is not None
         ]
         if task.needs_tuning is not None and pairs:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
+from mtl_nlp.modeling import spans_multitask
 from mtl_nlp.modeling.spans_multitask import (
     SCHEMES,
     Span,
@@ -127,6 +128,37 @@ def test_legal_argmax_is_unchanged(scheme):
         logits = np.random.default_rng(4).uniform(size=(8, len(labels)))
         logits[range(8), best] += 1
         assert constraints.decode(logits).tolist() == best.tolist()
+
+
+def viterbi(constraints: SpanConstraints, logits: np.ndarray) -> list[int]:
+    """Return the best legal tags of one text by the recursion over words, in plain Python."""
+    size = len(constraints.start)
+    scores = [float(logits[0, tag]) if constraints.start[tag] else -np.inf for tag in range(size)]
+    before: list[list[int]] = []
+    for row in logits[1:]:
+        reached = [[scores[a] if constraints.transitions[a, b] else -np.inf for a in range(size)] for b in range(size)]
+        before.append([column.index(max(column)) for column in reached])
+        scores = [max(column) + float(row[tag]) for tag, column in enumerate(reached)]
+    ends = [score if allowed else -np.inf for score, allowed in zip(scores, constraints.end, strict=True)]
+    path = [ends.index(max(ends))]
+    for column in reversed(before):
+        path.append(column[path[-1]])
+    return path[::-1]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("block", [2**20, 200, 1])
+def test_texts_decoded_together_have_the_tags_of_each_text_alone(scheme, block, monkeypatch):
+    monkeypatch.setattr(spans_multitask, "_BLOCK", block)
+    labels = scheme_labels(["B-A", "B-C"], scheme)
+    constraints, rng = SpanConstraints(labels, scheme), np.random.default_rng(2)
+    sizes = np.array([0, 5, 1, 23, 1, 0, 9, 23, 2])
+    for _ in range(5):
+        logits = rng.normal(size=(sizes.sum(), len(labels))).round(1).astype(np.float32)  # with equal scores
+        parts = np.split(logits, np.cumsum(sizes)[:-1])
+        expected = [viterbi(constraints, part) if len(part) else [] for part in parts]
+        assert constraints.decode(logits, sizes).tolist() == [tag for path in expected for tag in path]
+        assert [constraints.decode(part).tolist() for part in parts] == expected
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -8,7 +8,7 @@ import pytest
 from toys import SAMPLE_CORPUS
 
 from mtl_nlp.modeling.windows_multitask import added_tokens
-from mtl_nlp.modeling.words_multitask import split_words
+from mtl_nlp.modeling.words_multitask import _borders, split_words
 
 
 def spelled(text):
@@ -110,3 +110,51 @@ def test_sample_corpus_is_split_like_its_annotations():
         total += len(tokens)
     assert total > 10_000
     assert same / total >= 0.99
+
+
+def test_parts_between_white_space_have_the_words_of_the_complete_text():
+    rng = random.Random(0)
+    parts = [
+        "Mr",
+        ".",
+        "J",
+        "a",
+        "A",
+        "é",
+        "\u0301",
+        "'s",
+        "n't",
+        "cannot",
+        "1",
+        ",",
+        ":",
+        ")",
+        "8-)",
+        "@",
+        "://",
+        "www.",
+        "/",
+    ]
+    parts += [
+        "http",
+        "com",
+        "e-mail",
+        "U.S.",
+        "\u4e00",
+        "😀",
+        "_",
+        "-",
+        "!",
+        "[E1]",
+        " ",
+        " ",
+        " ",
+        "\n",
+        "\u00a0",
+        "\x1c",
+    ]
+    for whole in ((), ("[E1]", "Mr"), ("a A",)):
+        for _ in range(1500):
+            text = "".join(rng.choice(parts) for _ in range(rng.randrange(14)))
+            assert [(start, end) for _, start, end in split_words(text, whole)] == _borders(text, whole)
+            assert all(text[start:end] == word for word, start, end in split_words(text, whole))
