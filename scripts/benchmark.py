@@ -97,6 +97,7 @@ def main() -> None:
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set as true")
     steps = options.steps or (2 if options.tiny else 40)
     encoder = None if options.tiny else pretrained_encoder()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""What answers cost: the pipeline, its exports, scoring, and the preparation of a run."""
+"""The cost of answers: the pipeline, its exports, scoring, and the preparation of a run."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def operations(shape: str, batches: list[Any]) -> float:
 
 def device_steps(setting: Setting) -> Iterator[Figure]:
     """Compare a step of the trainer with the bare loop, and with the rate of the device: eager, compiled and packed."""
-    number, rate = setting.size(12, 2), matrix_rate(setting)
+    number, rate = setting.size(8, 2), matrix_rate(setting)
     yield figure("rate of a matrix product, bf16", [rate / 1e12], "Tflop/s", "", str(setting.device))
     shapes = setting.size(("MiniLM", "BERT-base"), ("toy",))
     for shape, (batch, length) in itertools.product(shapes, setting.size(CASES, [(4, 8)])):
@@ -153,7 +153,7 @@ def device_answers(setting: Setting) -> Iterator[Figure]:
     number = setting.size(2048, 8)
     tokenizer = tokenizer_of(setting)
     lengths = np.random.default_rng(0).integers(8, 43, number)
-    rows = random_rows([], TASKS, lengths, 0, tokenizer).inputs["tokens"]
+    rows = random_rows(TASKS, TASKS, lengths, 0, tokenizer).inputs["tokens"]
     texts = [" ".join(row) for row in rows]
     shapes = setting.size(("MiniLM", "BERT-base"), ("toy",))
     for shape, dtype in itertools.product(shapes, (torch.float32, torch.bfloat16)):

@@ -1,4 +1,4 @@
-"""What whole processes cost: two processes against one, the peak memory of a run, and the planning of many rows."""
+"""The cost of whole processes: two processes against one, peak memory, and the planning of many rows; tasknet."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import yaml
+from datasets import Dataset, DatasetDict
 
 from benchmarks.measuring import ROOT, Figure, Setting, figure, memory, ratio, run_program, seconds, take_turns
 from benchmarks.subjects import NOTHING_WRITTEN, real_encoder, recipe_of, run_of, stock_trainer, trainer_of
 from mtl_nlp import TaskMixture
 from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.mixture.sampler import MixtureBatchSampler
+from mtl_nlp.run.prepare import prepare
 from mtl_nlp.run_folder import TRAINING_LOG_NAME
 
 
@@ -83,8 +85,6 @@ def train_and_print_memory(setting: Setting, side: str) -> None:
         data = recipe.model_dump(exclude_defaults=True)
         section = {"r": 8, "target_modules": "all-linear", "train_encoder": False}
         recipe = type(recipe).from_dict({**data, "adapters": section})
-    from mtl_nlp.run.prepare import prepare
-
     run = prepare(recipe)
     trainer: Any = stock_trainer(run, side, setting.folder, **training) if side in run.tasks else trainer_of(run)
     trainer.train()
@@ -112,12 +112,15 @@ def plan_and_print(setting: Setting) -> None:
     sizes = np.geomspace(1, *setting.size((8.53e6, 100), (1e3, 10))).clip(max=1e6).round().astype(int)
     rng = np.random.default_rng(0)
     rows_of = [rng.integers(5, 129, size, dtype=np.int32) for size in sizes]
-    # The attributes of a dataset that the mixture and the sampler read.
-    parts = {f"d{n}": SimpleNamespace(num_windows=len(of), lengths=of, windows=None) for n, of in enumerate(rows_of)}
+    # The mixture and the sampler read only the lengths of rows.
+    parts = {
+        f"d{n}": EncodedDataset(f"d{n}", Dataset.from_dict({"length": of}), {}, 0, 0, f"{n}")
+        for n, of in enumerate(rows_of)
+    }
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     started = time.perf_counter()
-    mixture = TaskMixture(cast(dict[str, EncodedDataset], parts), temperature=2.0)
+    mixture = TaskMixture(parts, temperature=2.0)
     planned = 0
     for window in MixtureBatchSampler(mixture, 32).windows():
         planned += int(window.counts.sum())
@@ -165,8 +168,6 @@ def tasknet(setting: Setting) -> Iterator[Figure]:
 
 def _of_tasknet(other: Any, run: Any, task: str) -> Any:
     """Return a task of tasknet with the training rows of the first dataset that feeds the task."""
-    from datasets import Dataset, DatasetDict
-
     encoded = next(of for of in run.splits["train"].values() if task in of.feeds)
     labels, spaces = encoded.references[task], run.tasks[task].labels
     numbered = [[spaces.index(each) for each in row] if isinstance(row, list) else spaces.index(row) for row in labels]

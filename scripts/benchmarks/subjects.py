@@ -36,6 +36,7 @@ from transformers import (
 from benchmarks.measuring import ROOT, Setting, wait_for_device
 from mtl_nlp import MultitaskModel, Recipe, Task, TextClassification, TokenClassification, encode
 from mtl_nlp.data.encoding import EncodedDataset
+from mtl_nlp.modeling.loss_multitask import StepCounts, count_step, joint_loss
 from mtl_nlp.run.build import Run, build_model, build_trainer
 from mtl_nlp.run.prepare import prepare
 from mtl_nlp.training.trainer import MultitaskTrainer
@@ -207,36 +208,46 @@ def batches_of(trainer: Trainer, number: int) -> list[Any]:
 def bare_seconds(model: torch.nn.Module, batches: Sequence[Any], dtype: torch.dtype | None) -> Callable[[], float]:
     """Return a function that returns the mean seconds of a step without any trainer, after a first one.
 
-    A step is forward, loss, backward, clipping to a norm of 1, and fused AdamW.
+    A step is forward, loss, backward, clipping to a norm of 1, and fused AdamW. The labels of multitask batches are
+    counted before, so that no step waits for the device.
 
     Args:
-        model: a model that returns a loss.
+        model: a multitask model, or a stock model that returns a loss.
         batches: the batches, which are copied to the device one by one.
         dtype: the type of autocast; None for fp32.
     """
     model.train()
     device = next(model.parameters()).device
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
+    is_joint = isinstance(model, MultitaskModel)
+    counts = [count_step([batch], model.tasks) if is_joint else None for batch in batches]
 
-    def step(batch: Any) -> None:
+    def step(batch: Any, counted: StepCounts | None) -> None:
         moved = send_to_device(dict(batch), device, non_blocking=True)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            loss = model(**moved).loss
+            loss = model(**moved).loss if counted is None else _joint_loss(model, moved, counted)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
     def run() -> float:
-        step(batches[0])
+        step(batches[0], counts[0])
         wait_for_device()
         started = time.perf_counter()
-        for batch in batches[1:]:
-            step(batch)
+        for batch, counted in zip(batches[1:], counts[1:], strict=True):
+            step(batch, counted)
         wait_for_device()
         return (time.perf_counter() - started) / (len(batches) - 1)
 
     return run
+
+
+def _joint_loss(model: Any, batch: dict[str, Any], counts: StepCounts) -> torch.Tensor:
+    inputs = {key: value for key, value in batch.items() if key not in {"labels", "weights"}}
+    logits, heads = model(**inputs).logits, model.heads_by_task
+    present = {name: labels for name, labels in batch["labels"].items() if len(labels)}
+    return joint_loss({name: heads[name].loss_sum(logits[name], labels) for name, labels in present.items()}, counts)
 
 
 def many_tasks(count: int) -> list[Task]:

@@ -1,4 +1,4 @@
-"""What training costs: steps, the making of batches, joint training against stock runs, many tasks, and packing."""
+"""The cost of training: steps, the making of batches, joint training against stock runs, many tasks, and packing."""
 
 from __future__ import annotations
 
@@ -218,7 +218,8 @@ def packing(setting: Setting) -> Iterator[Figure]:
     encoder, on_cuda = real_encoder(setting), setting.device.type == "cuda"
     run = run_of(setting, encoder, rows=4000, per_device_train_batch_size=32)
     trainer = trainer_of(run)
-    grouped = batches_of(trainer, setting.size(20, 2))
+    epoch = list(trainer.get_train_dataloader())  # batches of a window are similar, so that some of all are chosen
+    grouped = [epoch[n] for n in np.linspace(0, len(epoch) - 1, setting.size(20, 2)).astype(int)]
     every = [row for batch in grouped for row in rows_in(batch)]
     order = np.random.default_rng(0).permutation(len(every))
     shuffled = [_padded([every[n] for n in part]) for part in np.array_split(order, len(grouped))]
@@ -239,7 +240,7 @@ def packing(setting: Setting) -> Iterator[Figure]:
         found = take_turns(sides, setting.repeat)
         share = 1 - sum(map(len, every)) / sum(batch["input_ids"].numel() for batch in grouped)
         name = "fp32" if dtype is None else "bf16"
-        how = f"{name}, forward and backward of the encoder, {np.mean([*map(len, every)]):.0f} sub-words a row"
+        how = f"{name}, forward and backward of the encoder, {np.mean([*map(len, every)]):.0f} sub-words per row"
         yield ratio(f"packed / grouped by length, {name}", found["packed"], found["grouped"], "", f"{how}, {share:.1%}")
         yield ratio(f"packed / random order, {name}", found["packed"], found["random"], "", how)
 
