@@ -49,9 +49,10 @@ def mix_targets(batch: dict[str, Any], tasks: Mapping[str, Task], share: float) 
         share: λ, the share of the label, 0 to 1.
     """
     scores = batch.pop(TEACHERS, {})
-    labels = batch["labels"]
-    mixed = {name: tasks[name].kind.mixed_targets(labels[name], scores[name], share) for name in scores}
-    batch["labels"] = {**labels, **mixed}
+    if scores:
+        labels = batch["labels"]
+        mixed = {name: tasks[name].kind.mixed_targets(labels[name], scores[name], share) for name in scores}
+        batch["labels"] = {**labels, **mixed}
 
 
 @torch.no_grad()
