@@ -188,7 +188,8 @@ def look_ahead(
             with torch.no_grad():
                 for parameter, piece, rate in zip(shared, pieces, rates, strict=True):
                     parameter -= (rate * piece.view_as(parameter)).to(parameter.dtype)
-            affinity[row] = 1.0 - mean_losses(model, batches, tasks) / before
+            with np.errstate(divide="ignore", invalid="ignore"):  # a loss of 0 has no share to take away
+                affinity[row] = 1.0 - mean_losses(model, batches, tasks) / before
         finally:
             with torch.no_grad():
                 for parameter, value in zip(shared, kept, strict=True):
