@@ -81,13 +81,14 @@ def test_a_step_has_the_rate_before_the_schedule():
     assert step_rates(optimizer, [weights]) == [0.1]
 
 
-def test_gradients_and_losses_are_read_on_different_rows(run):
+def test_every_task_has_labels_in_a_measurement(run):
     probes = ProbeRows(run, 6, seed=0)
-    for _ in range(3):
-        (first,), (second,) = probes.draw()
-        rows = [{tuple(row) for row in each["input_ids"].tolist()} for each in (first, second)]
-        assert not rows[0] & rows[1]
-        assert all(len(first["rows"][task]) for task in run.recipe.tasks)
+    drawn = [probes.draw() for _ in range(3)]
+    for (batch,) in drawn:
+        assert all(len(batch["rows"][task]) for task in run.recipe.tasks)
+        assert 2 <= len(batch["input_ids"]) <= 6
+    texts = [batch["input_ids"].tolist() for (batch,) in drawn]
+    assert texts[0] != texts[1]
 
 
 def test_measuring_does_not_change_the_training(run):
@@ -110,9 +111,8 @@ def test_a_short_training_measures_affinities_and_symmetric_cosines(run):
     count = len(run.recipe.tasks)
     assert found.affinity.shape == (6, count, count)
     assert np.isfinite(found.affinity).all()
-    own = dict(zip(run.recipe.tasks, found.affinity.mean(axis=0).diagonal(), strict=True))
-    assert own["pos"] > 0, own
-    assert own["ner"] > 0, own
+    own = found.affinity.mean(axis=0).diagonal()
+    assert (own > 0).all(), own
     for each in found.conflict.measurements:
         cosines = np.array(each["cosine"])
         assert cosines == pytest.approx(cosines.T)
