@@ -29,7 +29,6 @@ CODE = {
     "answering_multitask.py",
     "weights_multitask.py",
     "adapters_multitask.py",
-    "answering_multitask.py",
     "checks_multitask.py",
     "class_kinds_multitask.py",
     "encoders_multitask.py",
