@@ -17,7 +17,7 @@ from mtl_nlp.data.encoding import EncodedDataset
 from mtl_nlp.data.rows import columns_of
 from mtl_nlp.evaluation.dealing import deal_batches
 from mtl_nlp.messages import Shown, table
-from mtl_nlp.modeling.answering_multitask import arranged
+from mtl_nlp.modeling.answering_multitask import Logits, arranged
 from mtl_nlp.modeling.ragged_multitask import Ragged
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -35,7 +35,7 @@ class Pieces(NamedTuple):
     task: str
     rows: np.ndarray
     first_words: np.ndarray
-    logits: Sequence[np.ndarray]
+    logits: Logits
 
 
 class Answer(NamedTuple):
@@ -131,9 +131,7 @@ def _array_of(values: Any) -> np.ndarray:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
-def _joined(
-    pieces: Iterable[Pieces], tasks: Mapping[str, Task]
-) -> Iterator[tuple[str, list[int], Sequence[np.ndarray]]]:
+def _joined(pieces: Iterable[Pieces], tasks: Mapping[str, Task]) -> Iterator[tuple[str, list[int], Logits]]:
     """Yield each task with windows, the indices of the source rows of its texts, and the logits of each text."""
     by_task: dict[str, list[Pieces]] = {}
     for piece in pieces:

@@ -21,6 +21,9 @@ PREDICTED: Final = "predicted"
 TopK = int | Literal["predicted"] | None
 """Number of classes in an answer, `"predicted"` for the predicted classes, or None for all classes."""
 
+Logits = Sequence[np.ndarray] | np.ndarray
+"""The logits of several windows or texts: a [`Ragged`] for words, one array with a row per text, or a list of arrays."""
+
 _STEPS = (("cut", "join"), ("decode",), ("confidence",), ("answer",))
 """The steps; steps that are named together exchange values of one type."""
 
@@ -48,7 +51,7 @@ class Answering(abc.ABC):
             positions: the positions of the first sub-words of the window's words.
         """
 
-    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Sequence[np.ndarray]:
+    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Logits:
         """Return the logits of each window of a batch, see `cut`.
 
         Args:
@@ -61,7 +64,7 @@ class Answering(abc.ABC):
     def join(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits of a text from the logits of its windows in order, each as returned by `cut`."""
 
-    def join_all(self, windows: Sequence[np.ndarray], counts: np.ndarray) -> Sequence[np.ndarray]:
+    def join_all(self, windows: Logits, counts: np.ndarray) -> Logits:
         """Return the logits of each text, see `join`.
 
         Args:
@@ -79,7 +82,7 @@ class Answering(abc.ABC):
             logits: shape (words, outputs) for words, (outputs,) for texts.
         """
 
-    def decode_all(self, logits: Sequence[np.ndarray]) -> list[Any]:
+    def decode_all(self, logits: Logits) -> list[Any]:
         """Return the predicted label of each text.
 
         Args:
@@ -100,7 +103,7 @@ class Answering(abc.ABC):
         """
         return None
 
-    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[Any]) -> list[Any]:
+    def confidence_all(self, logits: Logits, labels: Sequence[Any]) -> list[Any]:
         """Return the probability of each text's label.
 
         Args:
@@ -121,7 +124,7 @@ class Answering(abc.ABC):
         """
 
     def answer_all(
-        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
     ) -> list[list[dict[str, Any]]]:
         """Return the answer for each text.
 
@@ -134,7 +137,7 @@ class Answering(abc.ABC):
         return [self.answer(*each, top_k) for each in zip(logits, words, texts, strict=True)]
 
 
-def arranged(parts: Sequence[Sequence[np.ndarray]], order: np.ndarray) -> Sequence[np.ndarray]:
+def arranged(parts: Sequence[Logits], order: np.ndarray) -> Logits:
     """Return the logits of windows from several batches in a given order.
 
     Args:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from .answering_multitask import PREDICTED as PREDICTED
-from .answering_multitask import Answering
+from .answering_multitask import Answering, Logits
 from .answering_multitask import TopK as TopK
 from .ragged_multitask import Ragged
 from .scores_multitask import ChosenScores
@@ -292,7 +292,7 @@ class WordKind(LabelKind):
         """Return the logits of the words' first sub-words, shape (words, outputs)."""
         return logits[positions]
 
-    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Sequence[np.ndarray]:
+    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Logits:
         """Return the logits of the words' first sub-words of each row, as sequences of vectors."""
         return positions.replaced(logits[positions.numbers, positions.values])
 
@@ -300,7 +300,7 @@ class WordKind(LabelKind):
         """Return the logits of all words in order, since every word belongs to exactly one window."""
         return np.concatenate(windows)
 
-    def join_all(self, windows: Sequence[np.ndarray], counts: np.ndarray) -> Sequence[np.ndarray]:
+    def join_all(self, windows: Logits, counts: np.ndarray) -> Logits:
         """Return the logits of all words of each text in order."""
         return Ragged.stacked(windows).grouped(counts)
 
@@ -337,7 +337,7 @@ class TextKind(LabelKind):
         """Return the logits of the text, shape (outputs,)."""
         return logits.copy()
 
-    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Sequence[np.ndarray]:
+    def cut_all(self, logits: np.ndarray, positions: Ragged) -> Logits:
         """Return the logits of each text, shape (rows, outputs)."""
         return logits.copy()
 
@@ -345,7 +345,7 @@ class TextKind(LabelKind):
         """Return the logits of the first window."""
         return windows[0]
 
-    def join_all(self, windows: Sequence[np.ndarray], counts: np.ndarray) -> Sequence[np.ndarray]:
+    def join_all(self, windows: Logits, counts: np.ndarray) -> Logits:
         """Return the logits of the first window of each text, shape (texts, outputs)."""
         return np.asarray(windows)[np.cumsum(counts) - counts]
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 from transformers.pipelines.base import ChunkPipeline
 
-from .answering_multitask import arranged
+from .answering_multitask import Logits, arranged
 from .checks_multitask import check_tokenizer
 from .configuration_multitask import MultitaskConfig
 from .label_kinds_multitask import PREDICTED, TopK
@@ -56,7 +56,7 @@ class _Answered(NamedTuple):
     """Texts with the logits of each text for each task, see `Answering.join_all`."""
 
     texts: list[_Text]
-    logits: dict[str, Sequence[np.ndarray]]
+    logits: dict[str, Logits]
 
 
 class MultitaskPipeline(ChunkPipeline):
@@ -191,14 +191,14 @@ class MultitaskPipeline(ChunkPipeline):
 
     def _logits_of(
         self, texts: Sequence[_Text], batch_size: int, forward_params: Mapping[str, Any]
-    ) -> dict[str, Sequence[np.ndarray]]:
+    ) -> dict[str, Logits]:
         """Return the logits of each text for each task."""
         windows = [window for text in texts for window in text.windows]
         counts = np.array([len(text.windows) for text in texts])
         input_ids = Ragged.of([window.input_ids for window in windows])
         positions = Ragged.of([window.positions for window in windows])
         order = np.argsort(-input_ids.sizes, kind="stable")
-        cut: dict[str, list[Sequence[np.ndarray]]] = {}
+        cut: dict[str, list[Logits]] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             type_ids = [windows[number].token_type_ids for number in batch.tolist()]

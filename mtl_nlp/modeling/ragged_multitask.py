@@ -39,7 +39,7 @@ class Ragged(Sequence[np.ndarray]):
         return cls(np.concatenate([np.empty(0, dtype=dtype), *arrays]), offsets)
 
     @classmethod
-    def stacked(cls, arrays: Sequence[np.ndarray]) -> Ragged:
+    def stacked(cls, arrays: Sequence[np.ndarray] | np.ndarray) -> Ragged:
         """Return one or more arrays as sequences along their first axis; a [`Ragged`] stays as it is."""
         if isinstance(arrays, Ragged):
             return arrays

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from .answering_multitask import Logits
 from .class_kinds_multitask import OneClassKind
 from .label_kinds_multitask import (
     IGNORED,
@@ -58,7 +59,7 @@ class ClassPerText(OneClassKind, TextKind):
         """Return the most probable class."""
         return self.labels[int(logits.argmax())]
 
-    def decode_all(self, logits: Sequence[np.ndarray]) -> list[str]:
+    def decode_all(self, logits: Logits) -> list[str]:
         """Return the most probable class of each text."""
         return [self.labels[index] for index in np.asarray(logits).argmax(axis=-1).tolist()]
 
@@ -66,7 +67,7 @@ class ClassPerText(OneClassKind, TextKind):
         """Return the probability of the class."""
         return float(softmax(logits)[self.label_ids[label]])
 
-    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[str]) -> list[float]:
+    def confidence_all(self, logits: Logits, labels: Sequence[str]) -> list[float]:
         """Return the probability of each text's class."""
         ids = [self.label_ids[label] for label in labels]
         return softmax(np.asarray(logits))[np.arange(len(ids)), ids].tolist()
@@ -76,7 +77,7 @@ class ClassPerText(OneClassKind, TextKind):
         return self._answers(logits[None], top_k)[0]
 
     def answer_all(
-        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
     ) -> list[list[dict[str, Any]]]:
         """Return the answer for each text, see `answer`."""
         return self._answers(np.asarray(logits), top_k)
@@ -168,7 +169,7 @@ class ClassesPerText(TextKind):
         """Return the classes whose probability is at least their threshold, sorted by name."""
         return self._above_thresholds(self.confidence(logits, ()))
 
-    def decode_all(self, logits: Sequence[np.ndarray]) -> list[list[str]]:
+    def decode_all(self, logits: Logits) -> list[list[str]]:
         """Return the classes of each text, see `decode`."""
         return [self._above_thresholds(scores) for scores in self.confidence_all(logits, [()] * len(logits))]
 
@@ -179,7 +180,7 @@ class ClassesPerText(TextKind):
         """Return the probability of every class by name."""
         return dict(zip(self.labels, sigmoid(logits).tolist(), strict=True))
 
-    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+    def confidence_all(self, logits: Logits, labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Return the probability of every class by name for each text."""
         return [dict(zip(self.labels, scores, strict=True)) for scores in sigmoid(np.asarray(logits)).tolist()]
 
@@ -188,7 +189,7 @@ class ClassesPerText(TextKind):
         return self._answers(logits[None], top_k)[0]
 
     def answer_all(
-        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
     ) -> list[list[dict[str, Any]]]:
         """Return the answer for each text, see `answer`."""
         return self._answers(np.asarray(logits), top_k)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .answering_multitask import Logits
 from .class_kinds_multitask import OneClassKind
 from .label_kinds_multitask import IGNORED, Feature, Metric, TopK, WordKind, softmax
 from .ragged_multitask import Ragged
@@ -52,7 +53,7 @@ class ClassPerWord(OneClassKind, WordKind):
         """Return the most probable class of each word; for spans, of the most probable legal sequence of tags."""
         return [self.labels[index] for index in self._best(Ragged.stacked([logits])).tolist()]
 
-    def decode_all(self, logits: Sequence[np.ndarray]) -> list[list[str]]:
+    def decode_all(self, logits: Logits) -> list[list[str]]:
         """Return the label of each text, see `decode`."""
         words = Ragged.stacked(logits)
         return words.split([self.labels[index] for index in self._best(words).tolist()])
@@ -63,7 +64,7 @@ class ClassPerWord(OneClassKind, WordKind):
         return self._entries(words, text, labels, self.confidence(logits, labels))
 
     def answer_all(
-        self, logits: Sequence[np.ndarray], words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
     ) -> list[list[dict[str, Any]]]:
         """Return the answer for each text, see `answer`."""
         labels = self.decode_all(logits)
@@ -83,7 +84,7 @@ class ClassPerWord(OneClassKind, WordKind):
         """Return the probability of each word's label."""
         return self._scores(Ragged.stacked([logits]), [label])
 
-    def confidence_all(self, logits: Sequence[np.ndarray], labels: Sequence[Sequence[str]]) -> list[list[float]]:
+    def confidence_all(self, logits: Logits, labels: Sequence[Sequence[str]]) -> list[list[float]]:
         """Return the probability of each word's label for each text."""
         words = Ragged.stacked(logits)
         return words.split(self._scores(words, labels))
