@@ -64,6 +64,7 @@ def test_compressed_files_are_read_whatever_their_names_say(tmp_path):
         ("a.zip", archive(a="1")[:-9], r"a\.zip: the compressed file is damaged"),
         ("a.csv", archive(**{"[Content_Types].xml": "<Types/>"}), r"a\.csv: the file is a workbook .*as a CSV file"),
     ],
+    ids=["gz", "xz", "bz2", "text", "two files", "zip", "workbook"],
 )
 def test_damaged_file_is_named(tmp_path, name, content, message):
     path = write(tmp_path, name, content)
