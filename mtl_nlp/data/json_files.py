@@ -55,7 +55,7 @@ def check_lists(files: Iterable[str], options: Mapping[str, Any]) -> None:
         DataError: if an object has a key twice, or a file is empty or not valid JSON.
     """
     for path in files:
-        # Other checks name bytes that are not text, and too many levels.
+        # Other checks report bytes outside of the encoding, and too many levels.
         with contextlib.suppress(UnicodeDecodeError, RecursionError):
             if not has_several_files(path):
                 _whole(path, *_reading(options), options.get("field"))
