@@ -29,7 +29,8 @@ _OTHER_ROWS = frozenset(
 )
 """The options with which pandas reads other rows, columns or types than these checks; such files are not checked."""
 
-_SEPARATORS = ("\t", ";", ",", "|")
+SEPARATORS = ("\t", ";", ",", "|")
+"""The usual characters between two cells."""
 
 _MOST_CLASSES = 10_000
 """The number of different texts of a column of labels that are looked at; a column with more has numbers."""
@@ -246,7 +247,7 @@ def _check_header(path: str, header: Sequence[str], options: Mapping[str, Any], 
     if not missing:
         return
     line = _separator(options).join(header)
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         if separator != _separator(options) and set(wanted) <= {part.strip(' "') for part in line.split(separator)}:
             raise DataError(
                 f"{path}: no column {missing[0]!r}. The separator is {_separator(options)!r}, and the first line is "
