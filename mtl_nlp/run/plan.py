@@ -61,8 +61,9 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
     rehearse(run, model, arguments, _steps_of(sampler, arguments)[1])
+    encoder = f"{run.recipe.as_written()['encoder']} ({_family(run)})"
     parts = [
-        f"encoder: {run.recipe.as_written()['encoder']} ({_family(run)}), reads at most {limit} sub-words at once.{words}\n"
+        f"encoder: {encoder}, reads at most {limit} sub-words at once.{words}\n"
         f"{describe_parameters(model)}{_frozen(model, run)}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(

@@ -57,8 +57,8 @@ def describe_settings(arguments: MultitaskTrainingArguments) -> list[str]:
     )
     if metric is not None and not reads_metric:
         notes.append(
-            f"training.metric_for_best_model: {metric} has no effect without load_best_model_at_end: true, so the model "
-            f"of the last step is kept"
+            f"training.metric_for_best_model: {metric} has no effect without load_best_model_at_end: true, so the "
+            f"model of the last step is kept"
         )
     return notes
 

@@ -20,7 +20,8 @@ def plan(data: dict) -> str:
 def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
     lines = plan(quick_recipe).splitlines()
     assert lines[0] == (
-        f"encoder: {quick_recipe['encoder']}, reads at most 48 sub-words at once. Texts are split into words."
+        f"encoder: {quick_recipe['encoder']} (bert, 2 layers, hidden size 32), "
+        f"reads at most 48 sub-words at once. Texts are split into words."
     )
     words = {line.split()[0]: line.split() for line in lines if line}
     assert words["pos"][:4] == ["pos", "token-classification", "17", "ADJ"]
