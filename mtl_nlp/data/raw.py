@@ -77,7 +77,7 @@ def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
 
 def _notes_on_splits(name: str, recipe: DatasetRecipe) -> list[str]:
     """Return a sentence about files that a single glob names, and whose own names say their splits."""
-    if isinstance(recipe.data_files, dict | list) or len(recipe.files) < 2 or Path(recipe.path).is_dir():
+    if isinstance(recipe.data_files, dict) or len(recipe.files) < 2 or Path(recipe.path).is_dir():
         return []
     shown = "; ".join(
         f"{split} {', '.join(Path(file).name for file in files[:3])}{', …' if len(files) > 3 else ''}"

@@ -197,7 +197,8 @@ class DatasetRecipe(Section):
         given = self.data_files
         if given is None and self.reads_files:
             given = self._columns_in_folder or self.path
-        if isinstance(given, str) and self.reads_files and (by_name := files_by_split(given)):
+        alone = given[0] if isinstance(given, list) and len(given) == 1 else given
+        if isinstance(alone, str) and self.reads_files and (by_name := files_by_split(alone)):
             return by_name
         by_split = given if isinstance(given, dict) else {} if given is None else {"train": given}
         return {split: [files] if isinstance(files, str) else files for split, files in by_split.items()}

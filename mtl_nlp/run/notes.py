@@ -12,7 +12,6 @@ from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UN
 from mtl_nlp.data.labels import count_unseen
 from mtl_nlp.messages import counted
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
-from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import split_words
@@ -81,12 +80,6 @@ def describe_padding(tokenizer: PreTrainedTokenizerBase, text_config: PreTrained
         f"the tokenizer pads with {tokenizer.pad_token!r} ({tokenizer.pad_token_id}), and the `pad_token_id` of the "
         f"encoder is {own}; the encoder keeps it. Check that the tokenizer belongs to the encoder"
     ]
-
-
-def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
-    """Return a sentence for each task that cannot be exported to a stock class of transformers."""
-    flaws = {name: stock_class_problem(task, text_config) for name, task in tasks.items()}
-    return [f"{name}: cannot be exported to a stock class: {flaw}" for name, flaw in flaws.items() if flaw is not None]
 
 
 def describe_context(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:

@@ -240,12 +240,12 @@ class Source:
         self._note_long_rows(long)
 
     def _note_long_rows(self, rows: Sequence[tuple[int, int]]) -> None:
-        """Add a note about rows that span many lines, from their first and last lines."""
+        """Add a note about rows that span several lines, from their first and last lines."""
         if rows:
             self.notes.append(
-                f"{self.name}: {counted(len(rows), 'row spans', 'rows span')} many lines between quotes (the first in "
-                f"lines {rows[0][0]} to {rows[0][1]}), with one answer per row; if quotes are ordinary characters in "
-                f"this file, double them and put each text between quotes"
+                f"{self.name}: {counted(len(rows), 'row spans', 'rows span')} several lines between quotes (the first "
+                f"in lines {rows[0][0]} to {rows[0][1]}), with one answer per row; if quotes are ordinary characters "
+                f"in this file, double them and put each text between quotes"
             )
 
     @property

@@ -124,17 +124,6 @@ def test_a_launch_with_cpu_that_starts_one_process_is_named(quick_recipe, monkey
     )
 
 
-def test_task_without_a_stock_class_is_reported_before_training(quick_recipe, encoder_folder):
-    quick_recipe["tasks"]["topic"]["pooling"] = "mean"
-    note = (
-        "note: topic: cannot be exported to a stock class: "
-        "no bert class of transformers supports mean pooling (`pooling: mean`)"
-    )
-    assert note in plan(quick_recipe).splitlines()
-    quick_recipe["encoder"] = encoder_folder("modernbert")
-    assert "stock class" not in plan(quick_recipe)
-
-
 def test_table_aligns_numbers_to_the_right():
     assert table(("name", "rows"), [("a", 5), ("long", 100)]).splitlines() == [
         "name  rows",

@@ -183,7 +183,7 @@ def test_rows_that_a_stray_quote_has_swallowed_get_a_note(tmp_path):
     assert len(list(source)) == 2
     assert (
         len(source.notes) == 1
-        and "1 row spans many lines between quotes (the first in lines 2 to 5)" in source.notes[0]
+        and "1 row spans several lines between quotes (the first in lines 2 to 5)" in source.notes[0]
     )
     calm = Source(write(tmp_path / "b.csv", "text,id", '"one', 'two",1'), "csv")
     assert len(list(calm)) == 1 and not calm.notes
