@@ -40,6 +40,9 @@ _OF_LABELS = {
 }
 """The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`, for one and for several."""
 
+_OF_SPLIT = re.compile(r"(?P<dataset>.+)/(?P<split>train|validation|test): (?P<count>\d+) (?P<rest>.+)")
+"""A note with a number of rows, texts or words of one split."""
+
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Letters of scripts without spaces between words, of which `split_words` reads a sequence as one word: Thai, …"""
 
@@ -132,6 +135,24 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
         if count:
             notes.append(f"{encoded.name}: {counted(count, one, many)}")
     return notes
+
+
+def one_line_per_dataset(notes: Iterable[str]) -> list[str]:
+    """Return notes in which sentences that differ only in the split and a number are one sentence with both numbers.
+
+    Args:
+        notes: sentences such as `d/train: 3 texts …` and `d/test: 2 texts …`.
+    """
+    found: dict[tuple[str, str], list[tuple[str, re.Match[str] | None]]] = {}
+    for note in notes:
+        match = _OF_SPLIT.fullmatch(note)
+        key = (note, "") if match is None else (match["dataset"], match["rest"])
+        found.setdefault(key, []).append((note, match))
+    merged = []
+    for (dataset, rest), members in found.items():
+        counts = ", ".join(f"{match['count']} in {match['split']}" for _, match in members if match is not None)
+        merged.append(members[0][0] if len(members) == 1 else f"{dataset}: {rest} ({counts})")
+    return merged
 
 
 def describe_draw(name: str, split: str, drawn: int, total: int) -> str:

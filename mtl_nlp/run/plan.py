@@ -68,7 +68,7 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
-                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
+                *("dataset", "train", "validation", "test", "probability", "windows/epoch", "passes", "sub-words"),
                 *("median length", "longest"),
             ),
             _datasets(run, mixture, sampler.total_batches / len(sampler)),
