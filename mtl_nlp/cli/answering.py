@@ -15,7 +15,7 @@ from mtl_nlp.cli.options import add_command, new_folder, positive_integer, quiet
 from mtl_nlp.data.conll import STANDARD_INPUT
 from mtl_nlp.errors import CommandError, DataError, needs_extra, writing_to
 from mtl_nlp.messages import conceal, counted, one_line
-from mtl_nlp.recipe.files import ending_of
+from mtl_nlp.recipe.files import ENDINGS, ending_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,17 +69,23 @@ def _add_predict(commands: Any) -> None:
         choices=tuple(dict.fromkeys(["text", *INPUT_FORMATS.values()])),
         help="default: as the file's ending says; text for standard input, so give csv for a table there",
     )
+    parser.add_argument("--sep", metavar="CHARACTER", help="between two cells of a table, such as ';' (default: ,)")
     parser.add_argument("--text-column", metavar="NAME", help="column of the texts (default: text)")
     parser.add_argument(
         "--text-pair-column", metavar="NAME", help="column of the second texts of pairs (default: text_pair, if any)"
     )
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks to answer (default: all that fit the input)")
+    parser.add_argument(
+        "--tasks",
+        action="append",
+        metavar="TASK[,TASK]",
+        help="tasks to answer, separated by commas (default: all that fit the input)",
+    )
     parser.add_argument(
         "--top-k",
         type=_number_or_all,
         default=argparse.SUPPRESS,
         metavar="K",
-        help="labels to show, best first, or all (default: the predicted)",
+        help="labels to show per text, best first, or all (default: the predicted); words keep the predicted one",
     )
     parser.add_argument("--device", help="such as cpu, cuda:1 or mps (default: the first accelerator, if any)")
     parser.add_argument("--output", help="the file to write (default: standard output)")
@@ -100,13 +106,25 @@ def predict(options: argparse.Namespace) -> None:
         raise DataError(f"There is no file {options.file}.")
     if options.output is not None:
         writable_file(options.output, options.file, options.model)
-    input_format = options.input_format or INPUT_FORMATS.get(ending_of(options.file), "text")
+    ending = ending_of(options.file)
+    if options.input_format is None and ENDINGS.get(ending) in {"parquet", "arrow"}:
+        raise CommandError(
+            f"{options.file}: predict reads text, CSV, TSV, JSON and columns. Convert the {ending} file."
+        )
+    input_format = options.input_format or INPUT_FORMATS.get(ending, "text")
     if input_format not in {"csv", "tsv", "jsonl"} and (options.text_column or options.text_pair_column):
         remedy = "Leave it out" if options.input_format else "Add --input-format csv, tsv or jsonl"
         name = "standard input" if is_stream else options.file
         raise CommandError(f"--text-column: {name} is read as {input_format}, which has no named columns. {remedy}.")
     if "top_k" in options and options.output_format == "conll":
         raise CommandError("--top-k: columns hold one label per word. Leave it out, or choose --output-format jsonl.")
+    separator = "\t" if options.sep == "\\t" else options.sep
+    is_character = separator is None or (len(separator) == 1 and separator not in '"\r\n')
+    if separator is not None and not (is_character and input_format in {"csv", "tsv"}):
+        raise CommandError(
+            f"--sep {separator!r}: should be one character between the cells of a table. The input is read as "
+            f"{input_format}; choose --input-format csv for a table."
+        )
     quiet_libraries()
     from mtl_nlp.serving.inputs import Source
     from mtl_nlp.serving.predict import answer_file, load_pipeline, task_names
@@ -114,7 +132,8 @@ def predict(options: argparse.Namespace) -> None:
     logger.info("loading the model from %s", options.model)
     answer = load_pipeline(options.model, options.device)
     is_guess = options.input_format is None
-    source = Source(Path(options.file), input_format, options.text_column, options.text_pair_column, is_guess)
+    columns = options.text_column, options.text_pair_column
+    source = Source(Path(options.file), input_format, *columns, is_guess, separator)
     chosen = {} if options.tasks is None else {"tasks": task_names(options.tasks, list(answer.model.tasks))}
     chosen |= {"top_k": options.top_k} if "top_k" in options else {}
     batch_size = options.batch_size or (1 if is_stream else 32)

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mtl_nlp._version import __version__
 from mtl_nlp.cli import (
@@ -77,8 +78,16 @@ def _escape_unprintable_characters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all other errors of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print an error, and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}. The options: {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
+    parser = _Parser(prog="mtl-nlp", description="Multitask fine-tuning of transformer encoders.")
     parser.add_argument("--version", action="version", version=f"mtl-nlp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     topics = (starting, training, comparing, grouping, searching, reporting, inspecting, averaging, answering, sharing)

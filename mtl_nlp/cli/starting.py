@@ -60,7 +60,7 @@ def init(options: argparse.Namespace) -> None:
 
 def schema(options: argparse.Namespace) -> None:
     """Print the JSON schema of recipes: every key with its meaning, its type and its default."""
-    from mtl_nlp.run.json_schema import recipe_schema
+    from mtl_nlp.run.json_schema import recipe_schema, with_definitions
 
     content = recipe_schema()
     if options.section is not None:
@@ -69,5 +69,5 @@ def schema(options: argparse.Namespace) -> None:
             raise CommandError(
                 f"--section {options.section}: no such section. {did_you_mean(options.section, sections)}"
             )
-        content = {**sections[options.section], "$defs": content["$defs"]}
+        content = with_definitions(sections[options.section], content["$defs"])
     print(json_text(content, indent=2))

@@ -13,7 +13,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,8 @@ _OTHER_ROWS = frozenset(
 )
 """The options with which pandas reads other rows, columns or types than these checks; such files are not checked."""
 
-_SEPARATORS = ("\t", ";", ",", "|")
+SEPARATORS = ("\t", ";", ",", "|")
+"""The usual characters between two cells."""
 
 _MOST_CLASSES = 10_000
 """The number of different texts of a column of labels that are looked at; a column with more has numbers."""
@@ -201,7 +202,8 @@ def _check_file(
                 texts[column].add(row[place])
         if len(row) < len(header):
             short.add(start)
-        if lines > 1 and swallows_rows(row, lines, len(header), layout.separator):
+        known = {place: texts[column] for column, place in places.items()}
+        if lines > 1 and swallows_rows(row, lines, len(header), layout.separator, known):
             long.add(start, lines)
     for column, found in texts.items():
         findings.classes[column] |= _whole_numbers(found)
@@ -234,7 +236,7 @@ def _notes_on_rows(name: str, path: str, short: _Lines, long: _Lines) -> list[st
         )
     if long.count:
         notes.append(
-            f"{name}: {counted(long.count, *spans)} many lines between quotes (the first has {long.length} lines "
+            f"{name}: {counted(long.count, *spans)} several lines between quotes (the first has {long.length} lines "
             f"from line {long.first}); if quotes are ordinary characters in this file, set `quoting: 3`"
         )
     return notes
@@ -246,7 +248,7 @@ def _check_header(path: str, header: Sequence[str], options: Mapping[str, Any], 
     if not missing:
         return
     line = _separator(options).join(header)
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         if separator != _separator(options) and set(wanted) <= {part.strip(' "') for part in line.split(separator)}:
             raise DataError(
                 f"{path}: no column {missing[0]!r}. The separator is {_separator(options)!r}, and the first line is "
@@ -268,19 +270,30 @@ def _check_row(layout: _Layout, line: int, row: Sequence[str]) -> None:
         )
 
 
-def swallows_rows(row: Sequence[str], lines: int, columns: int, separator: str) -> bool:
+def swallows_rows(
+    row: Sequence[str], lines: int, columns: int, separator: str, known: Mapping[int, Collection[str]] | None = None
+) -> bool:
     """Return whether a row of several lines has probably swallowed rows because of a stray quote.
+
+    The lines inside of a cell should then have the fields of a row. A single line is a sign of it if its separator is
+    rare in texts, unlike the comma, or if the line has a known label.
 
     Args:
         row: the cells of the row.
         lines: the number of lines of the row.
         columns: the number of columns of the file.
         separator: the text between two cells.
+        known: the place of a column of labels -> labels in the rows before.
     """
     if lines >= _LONG_ROW:
         return True
     inner = [line for cell in row if "\n" in cell for line in cell.splitlines()[1:-1]]
-    return columns > 1 and len(inner) >= _FEWEST_INNER and all(line.count(separator) == columns - 1 for line in inner)
+    if columns == 1 or not inner or any(line.count(separator) != columns - 1 for line in inner):
+        return False
+    is_labelled = any(
+        line.split(separator)[place] in labels for place, labels in (known or {}).items() for line in inner
+    )
+    return len(inner) >= _FEWEST_INNER or separator != "," or is_labelled
 
 
 def _rows(path: str, reader: Any) -> Iterator[tuple[int, int, list[str]]]:

@@ -14,7 +14,7 @@ from datasets.data_files import get_data_patterns
 
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import did_you_mean, one_line
-from mtl_nlp.recipe.files import ENDINGS, ending_of
+from mtl_nlp.recipe.files import ENDINGS, columns_in, ending_of, files_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
 _BUILDERS = {"csv", "tsv", "json", "parquet", "arrow"}
@@ -28,22 +28,6 @@ _SHOWN = 12
 
 _SPLITS, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 """The files that `save_to_disk` writes beside the rows."""
-
-
-def literal_start(pattern: str) -> str:
-    """Return a glob in which the characters of existing folders and files stand for themselves.
-
-    A folder such as `data [v2]` would otherwise be read as a glob that does not match the folder.
-    """
-    path = Path(pattern)
-    known = next((start for start in (path, *path.parents) if start.exists()), Path(path.anchor))
-    rest = path.relative_to(known)
-    return str(Path(glob.escape(str(known))) / rest)
-
-
-def files_of(pattern: str) -> list[str]:
-    """Return the sorted files that a path or glob stands for."""
-    return sorted(filter(os.path.isfile, glob.glob(literal_start(pattern), recursive=True)))
 
 
 def check_files_exist(name: str, recipe: DatasetRecipe) -> None:
@@ -114,6 +98,8 @@ def no_rows_in(name: str, folder: Path) -> DataError:
         folder: the folder.
     """
     remedy = f"Name the files, such as `path: {folder / '*.csv'}`"
+    if columns_in(str(folder), has_columns=True) is not None:
+        remedy = "For files of columns give the names of the columns in their order, such as `columns: [tokens, ner]`"
     return DataError(f"datasets.{name}.path: {folder} has no files of a known format. {_listed(folder)} {remedy}.")
 
 

@@ -12,10 +12,10 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 
 from mtl_nlp.data.canonical import code_fingerprint, progress_bars_from
 from mtl_nlp.data.conll import CONLLU_COLUMNS, read_conll, read_conllu
-from mtl_nlp.data.files import check_files_exist, check_no_script, files_of
+from mtl_nlp.data.files import check_files_exist, check_no_script
 from mtl_nlp.errors import DataError, RecipeError
 from mtl_nlp.messages import did_you_mean
-from mtl_nlp.recipe.files import ENDINGS, ending_of
+from mtl_nlp.recipe.files import ENDINGS, ending_of, files_of
 from mtl_nlp.recipe.label_columns import columns_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
@@ -68,7 +68,9 @@ def format_name(dataset: DatasetRecipe) -> str | None:
     """Return the name of the format of a dataset's files, a Hub id, or a folder; None for files of unknown formats."""
     if dataset.data_files is not None or not dataset.reads_files:
         return dataset.path
-    files = [dataset.path] if ending_of(dataset.path) in ENDINGS else files_of(dataset.path)
+    named = [] if Path(dataset.path).is_dir() else [dataset.path]
+    patterns = named or [pattern for patterns in dataset.files.values() for pattern in patterns]
+    files = [file for each in patterns for file in ([each] if ending_of(each) in ENDINGS else files_of(each))]
     names = {ENDINGS.get(ending_of(file)) for file in files}
     return names.pop() if len(names) == 1 else None
 

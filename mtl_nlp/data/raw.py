@@ -17,13 +17,14 @@ from datasets import Dataset, DatasetDict, IterableDatasetDict, List, load_datas
 from mtl_nlp.data.canonical import SLOW_ROWS, progress_bars_from
 from mtl_nlp.data.csv_files import CsvFindings, can_check, check_csv, keeps_texts, text_or_none, why_unchecked
 from mtl_nlp.data.faults import LOADING_ERRORS, explain, flaw_of_files
-from mtl_nlp.data.files import check_files_exist, files_of, files_of_folder, literal_start, saved_files
+from mtl_nlp.data.files import check_files_exist, files_of_folder, saved_files
 from mtl_nlp.data.formats import BYTES_PER_ROW, FORMATS, Format, format_name, format_of, read_files
 from mtl_nlp.data.json_files import check_lists
 from mtl_nlp.data.opening import check_utf8, has_several_files
 from mtl_nlp.data.remembered import remembered
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import conceal
+from mtl_nlp.recipe.files import files_of, literal_start
 from mtl_nlp.recipe.label_columns import columns_of
 from mtl_nlp.recipe.sections import DatasetRecipe
 
@@ -58,7 +59,7 @@ def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
     """
     check_files_exist(name, recipe)
     if format_of(recipe).read is not None:
-        return RawDataset(_read_columns(name, recipe))
+        return RawDataset(_read_columns(name, recipe), _notes_on_splits(name, recipe))
     _check_encoding(name, recipe)
     source = _source_of(name, recipe)
     # A copy, since `load_dataset` adds the user's token to `storage_options`.
@@ -67,10 +68,22 @@ def load_raw(name: str, recipe: DatasetRecipe) -> RawDataset:
         raise DataError(f"datasets.{name}: expected all splits of a dataset. Leave out `split`.")
     options = {**source.options, **given, **({"streaming": True} if recipe.streaming else {})}
     findings = _checked(name, recipe, source, options)
+    findings.notes += _notes_on_splits(name, recipe)
     options |= _converters(recipe, source, findings, options)
     with progress_bars_from(expected_rows(recipe)):
         loaded = _load(name, recipe, source, options)
     return RawDataset(_flattened(name, recipe, loaded), findings.notes, is_csv="na_values" in source.options)
+
+
+def _notes_on_splits(name: str, recipe: DatasetRecipe) -> list[str]:
+    """Return a sentence about files that a single glob names, and whose own names say their splits."""
+    if isinstance(recipe.data_files, dict) or len(recipe.files) < 2 or Path(recipe.path).is_dir():
+        return []
+    shown = "; ".join(
+        f"{split} {', '.join(Path(file).name for file in files[:3])}{', …' if len(files) > 3 else ''}"
+        for split, files in recipe.files.items()
+    )
+    return [f"{name}: the names of the files say their splits: {shown}. For other splits name `data_files` by split"]
 
 
 def _read_columns(name: str, recipe: DatasetRecipe) -> DatasetDict | IterableDatasetDict:

@@ -44,9 +44,9 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
     except ModelError as error:
         if Path(folder).exists():
             raise
-        if not _is_hub_id(folder):
+        if not is_hub_id(folder):
             raise ModelError(f"{folder} cannot be loaded: there is no such folder.") from error
-        raise ModelError(f"{error} And there is no folder {folder}.") from error
+        raise ModelError(f"There is no folder {folder}. {error}") from error
     if not isinstance(config, MultitaskConfig):
         raise ModelError(
             f"{folder} holds a {config.model_type} model without multitask heads. Train a multitask model: "
@@ -55,7 +55,8 @@ def load_config(folder: str, **kwargs: Any) -> MultitaskConfig:
     return config
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Return whether a name has the form of a Hub id."""
     try:
         validate_repo_id(name)
     except HFValidationError:

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -137,12 +138,17 @@ class TaskHead(nn.Module):
         self.pooled_by = fit_to_encoder(task, text_config).pooled_by
         self.stock_pooling = stock_pooling(text_config)
         self.label_smoothing = 0.0
+        self.starts_large = False
         config = stock_config(task, text_config)
         self.own_type = registered_name(task.head)
+        values = text_config.to_dict()
         self.has_stock_class = task.head is None and has_stock_class(task, text_config)
         if self.own_type is not None:
             self.own = HEADS[self.own_type](config, self.kind.level, **head_options(task.head))
         elif self.has_stock_class:
+            # T5 and its relatives start such a head with a deviation of 1, so that its losses start far above chance.
+            is_scaled = "initializer_factor" in values and "initializer_range" not in values
+            self.starts_large = is_scaled and self.kind.level == "token"
             self.stock = _without_encoder(_STOCK[self.kind.auto_class][0], config)
             self._arguments = encoder_arguments(self.stock)
         else:
@@ -152,6 +158,13 @@ class TaskHead(nn.Module):
     def encoder_stand_in(self) -> HiddenStatesAsEncoder | None:
         """The replacement of the stock class's encoder, with the pooler if the family has one; None in other heads."""
         return self.stock.base_model if self.has_stock_class else None
+
+    @torch.no_grad()
+    def lower_start(self) -> None:
+        """Give the layers of a head whose family starts them with large weights the usual small ones."""
+        for parameter in self.new_parameters() if self.starts_large else ():
+            if parameter.dim() > 1:
+                init.normal_(parameter, mean=0.0, std=0.02)
 
     def new_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that are not pretrained: all except the pooler's."""

@@ -161,7 +161,12 @@ class MultitaskModel(ModelParts):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise a plain head. For the encoder and stock heads, transformers calls the methods of their classes."""
+        """Initialise a plain head, and lower the weights of a stock head that its family starts too large.
+
+        For the encoder and stock heads, transformers calls the methods of their classes before.
+        """
+        if isinstance(module, TaskHead):
+            module.lower_start()
         if isinstance(module, PlainHead):
             for layer in module.modules():
                 if isinstance(layer, nn.Linear):

@@ -32,6 +32,27 @@ from .word_kinds_multitask import ClassPerWord, SpansOfWords
 
 POOLINGS = ("cls", "mean", "last")
 
+_OTHER_SCHEMES = {
+    "bio": "iob2",
+    "bio2": "iob2",
+    "iob": "iob2 (or iob1)",
+    "iobes": "bioes",
+    "bmewo": "bmes",
+    "bieso": "bioes",
+}
+_OTHER_TYPES = {
+    "ner": "token-classification with `scheme: iob2`",
+    "pos": "token-classification",
+    "tagging": "token-classification",
+    "classification": "text-classification",
+    "sequence-classification": "text-classification",
+    "sentiment": "text-classification",
+    "multilabel": "multi-label-classification",
+    "multi-label": "multi-label-classification",
+    "sts": "regression",
+}
+"""Usual names of schemes and types -> their names here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTask(Task):
@@ -96,6 +117,7 @@ class TokenClassification(ClassTask):
         if self.scheme is not None and self.scheme not in list(SCHEMES):
             raise ValueError(
                 f"Task {self.name!r}: `scheme` should be one of {', '.join(SCHEMES)}. Found {self.scheme!r}."
+                f"{_other_name(self.scheme, _OTHER_SCHEMES)}"
             )
         super().__post_init__()
 
@@ -322,6 +344,12 @@ def register_task_type(task_type: _TaskType) -> _TaskType:
     return task_type
 
 
+def _other_name(found: Any, names: Mapping[str, str]) -> str:
+    """Return a sentence on the name that a usual name has here, or an empty text."""
+    own = names.get(found.lower()) if isinstance(found, str) else None
+    return "" if own is None else f" {found} is called {own} here."
+
+
 def task_from_dict(fields: dict[str, Any]) -> Task:
     """Build a task from plain data such as `{"name": "pos", "type": "token-classification", "labels": [...]}`.
 
@@ -338,8 +366,8 @@ def task_from_dict(fields: dict[str, Any]) -> Task:
     if not isinstance(type_name, str) or type_name not in TASK_TYPES:
         registering = "the module that registers the type" if module is None else f"the module {module!r:.80}"
         raise NotRegisteredError(
-            f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}. For a type from "
-            f"outside of mtl_nlp, import {registering} first."
+            f"Task {name!r}: `type` should be one of {', '.join(TASK_TYPES)}. Found {type_name!r}."
+            f"{_other_name(type_name, _OTHER_TYPES)} For a type from outside of mtl_nlp, import {registering} first."
         )
     if fields.get("head") is not None:
         check_head(str(name), fields["head"], head_module)

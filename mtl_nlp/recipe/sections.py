@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.checks import LARGEST
-from mtl_nlp.recipe.files import is_files, names_in
+from mtl_nlp.recipe.files import columns_in, files_by_split, is_files, names_in
 from mtl_nlp.recipe.label_columns import LabelColumns
 from mtl_nlp.recipe.own_code import module_and_function
 from mtl_nlp.recipe.resume import OnResume
@@ -36,11 +36,12 @@ class DatasetRecipe(Section):
     """A dataset. All keys except the attributes below are arguments of `datasets.load_dataset`.
 
     Attributes:
-        path: a file or glob with the training rows, such as `tickets.csv` or `data/*.jsonl`; a folder, also one that
-            `Dataset.save_to_disk` wrote; a Hub id; or the format of `data_files`: `json`, `csv`, `tsv`, `parquet`, …,
+        path: a file or glob, such as `tickets.csv` or `data/*.jsonl`; a folder, also one that `Dataset.save_to_disk`
+            wrote; a Hub id; or the format of `data_files`: `json`, `csv`, `tsv`, `parquet`, …,
             `conll` (columns) or `conllu` (Universal Dependencies). The ending of a file names its format.
         data_files: split -> file, glob, or list of files and globs; relative to `path` if `path` is a Hub id or folder.
-            A single file, glob or list has the training rows.
+            A single file, glob or list has the training rows, except files of a glob or folder whose names say a
+            different split (`dev.conll`, `test-1.jsonl`).
         columns: names of the columns in the files, for a format without column names (`conll`).
         inputs: `{tokens: column}`, or `{text: column}`, with `text_pair` for pairs.
         labels: task -> column; for a set of classes also a list of columns with 0 and 1, or `{column: tags, delimiter:
@@ -179,12 +180,26 @@ class DatasetRecipe(Section):
     @property
     def reads_files(self) -> bool:
         """Whether the rows come from named files, and not from a Hub id or a folder."""
-        return is_files(self.path) if self.data_files is None else "/" not in self.path
+        if self.data_files is not None:
+            return "/" not in self.path
+        return is_files(self.path) or self._columns_in_folder is not None
+
+    @property
+    def _columns_in_folder(self) -> str | None:
+        return columns_in(self.path, has_columns=self.columns is not None)
 
     @property
     def files(self) -> dict[str, list[str]]:
-        """Split -> its files and globs; empty for all splits of a Hub id or folder."""
-        given = self.path if self.data_files is None and self.reads_files else self.data_files
+        """Split -> its files and globs; empty for all splits of a Hub id or a folder of other files than columns.
+
+        The files of a single glob and of a folder belong to the splits that their names say, see `files_by_split`.
+        """
+        given = self.data_files
+        if given is None and self.reads_files:
+            given = self._columns_in_folder or self.path
+        alone = given[0] if isinstance(given, list) and len(given) == 1 else given
+        if isinstance(alone, str) and self.reads_files and (by_name := files_by_split(alone)):
+            return by_name
         by_split = given if isinstance(given, dict) else {} if given is None else {"train": given}
         return {split: [files] if isinstance(files, str) else files for split, files in by_split.items()}
 

@@ -49,6 +49,14 @@ def convert(value: Any, hint: Any, text: str | None = None) -> Any:
     )
 
 
+def enumerated(hint: Any) -> tuple[str, ...]:
+    """Return the texts that a training argument can have, such as the names of the optimizers; empty for any text."""
+    members = get_args(hint) or (hint,)
+    return tuple(
+        str(each.value) for kind in members if isinstance(kind, type) and issubclass(kind, Enum) for each in kind
+    )
+
+
 def seed_of(recipe: Recipe) -> int:
     """Return the seed of the training of a recipe.
 

@@ -11,10 +11,11 @@ from typing import Any, get_type_hints
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean
 from mtl_nlp.recipe.schema import Recipe
-from mtl_nlp.run.argument_types import convert
+from mtl_nlp.run.argument_types import convert, enumerated
 from mtl_nlp.run.gradients import gradient_method_of
 from mtl_nlp.run.other_names import NOT_IN_RECIPES, OTHER_NAMES
 from mtl_nlp.run.refusal import REFUSALS, refused
+from mtl_nlp.run.settings import check_settings
 from mtl_nlp.run.weighting import check_weighting, check_weighting_arguments
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
 from mtl_nlp.training.display import shows_bars
@@ -61,6 +62,7 @@ def training_arguments(recipe: Recipe) -> MultitaskTrainingArguments:
     for task, own in recipe.baselines.tasks.items():
         _checked_values(recipe, own.training, "baselines", "tasks", task, "training")
     arguments = _arguments(recipe, recipe.training, recipe.output_dir)
+    check_settings(arguments)
     check_weighting_arguments(recipe, arguments)
     return arguments
 
@@ -141,7 +143,7 @@ def _checked_values(recipe: Recipe, training: Mapping[str, Any], *place: str) ->
             values[key] = convert(value, types[key], recipe.text_of(*place, key))
         except ValueError as error:
             raise RecipeError(f"{where}.{key}: {error}") from None
-        choices = _CHOICES.get(key) or valid[key].get("choices")
+        choices = _CHOICES.get(key) or valid[key].get("choices") or enumerated(types[key])
         if choices is not None and isinstance(values[key], str) and values[key] not in choices:
             hint = did_you_mean(str(values[key]), choices)
             raise RecipeError(f"{where}.{key}: no such value {values[key]!r:.80}. {hint}")

@@ -105,7 +105,9 @@ def guess_columns(name: str, rows: Sequence[Mapping[str, Any]], file_format: str
     for column in _without_flags(guesses, open_columns, present):
         _guess_task(guesses, column, present[column], columns, words)
     if not guesses.inputs:
-        raise DataError(f"{name}: no column has texts or words. The columns are {', '.join(columns):.200}.")
+        is_table = file_format in {"csv", "tsv"}
+        remedy = " If the first line is a row, put a line with the names of the columns first." if is_table else ""
+        raise DataError(f"{name}: no column has texts or words. The columns are {', '.join(columns):.200}.{remedy}")
     if not guesses.tasks:
         found = "; ".join(f"{column}: {why}" for column, why in guesses.left_out.items())
         raise DataError(f"{name}: no column looks like labels. {found:.300}.")

@@ -15,18 +15,11 @@ from typing import Any
 from mtl_nlp.data.conll import read_conll, read_conllu, read_lines
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import one_line
-from mtl_nlp.recipe.files import ENDINGS
+from mtl_nlp.recipe.files import ENDINGS, SPLIT_OF, SPLIT_WORDS, word_of_split
 
 FORMATS = {ending: name for ending, name in ENDINGS.items() if name not in {"conll", "arrow"}}
 """The format for each suffix. A file with a different suffix has columns of words."""
 
-_SPLITS = {
-    "train": "train training trn",
-    "validation": "validation valid val dev development testa",
-    "test": "test tst testb eval evaluation",
-}
-_SPLIT_OF = {word: split for split, words in _SPLITS.items() for word in words.split()}
-_WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
 _READ_ROWS = 20_000
 _SNIFFED_LINES = 1_000
 _SNIFFED_ROWS = 100
@@ -93,7 +86,7 @@ def find_files(paths: Iterable[str | Path]) -> list[DataFiles]:
             shown = ", ".join(str(path) for files in splits.values() for path in files)
             raise DataError(f"{shown:.200}: there is no file for training. Name it too, or put `train` into its name.")
         name = _free_name(re.sub(r"\W+", "_", rest[-1] or rest[0]).strip("_") or "data", names)
-        ordered = {split: splits[split] for split in _SPLITS if split in splits}
+        ordered = {split: splits[split] for split in SPLIT_WORDS if split in splits}
         found.append(DataFiles(name, file_format, ordered, is_named))
     return found
 
@@ -152,14 +145,13 @@ def _has_columns(path: Path) -> bool:
 
 def _split_of(path: Path) -> tuple[str, tuple[str, str]]:
     """Return the split of a file, `""` if its name and folder name none, and the part of the path without the split."""
-    found = [word for word in _WORDS.finditer(path.name) if word[0].lower() in _SPLIT_OF]
-    if found:
-        word = found[-1]
+    word = word_of_split(path.name)
+    if word is not None:
         rest = (path.name[: word.start()] + path.name[word.end() :]).removesuffix(path.suffix)
-        return _SPLIT_OF[word[0].lower()], (path.parent.resolve().name, re.sub(r"^\W+|\W+$", "", rest))
+        return SPLIT_OF[word[0].lower()], (path.parent.resolve().name, re.sub(r"^\W+|\W+$", "", rest))
     folder = path.resolve().parent
-    if folder.name.lower() in _SPLIT_OF:  # as a whole, since `test_project` is not a split
-        return _SPLIT_OF[folder.name.lower()], (folder.parent.name, "")
+    if folder.name.lower() in SPLIT_OF:  # as a whole, since `test_project` is not a split
+        return SPLIT_OF[folder.name.lower()], (folder.parent.name, "")
     return "", (path.parent.resolve().name, path.stem)
 
 

@@ -11,6 +11,7 @@ from transformers.utils import CONFIG_NAME
 
 from mtl_nlp.data.tokenizer import load_tokenizer
 from mtl_nlp.errors import RecipeError
+from mtl_nlp.hub.loading import is_hub_id
 from mtl_nlp.hub.outside import (
     TOKENIZER_CONFIG_NAME,
     Loading,
@@ -43,6 +44,8 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
             encoder.
     """
     hub = _hub_options(recipe)
+    if not Path(recipe.encoder).exists() and not is_hub_id(recipe.encoder):
+        raise RecipeError(f"encoder: there is no folder {recipe.encoder}.")
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
         check_config_file(recipe.encoder, **hub)
         check_tokenizer_files(recipe.encoder, **hub)

@@ -16,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
+from mtl_nlp.messages import json_text
 from mtl_nlp.modeling.tasks_multitask import TASK_TYPES, Task
 from mtl_nlp.recipe.resume import section_of
 from mtl_nlp.recipe.schema import Recipe
@@ -57,6 +58,23 @@ def recipe_schema() -> dict[str, Any]:
         meaning = section["properties"]["training"]["description"]
         section["properties"]["training"] = {**_TRAINING, "description": meaning, "default": {}}
     return {"$schema": DIALECT, "title": "mtl_nlp recipe", **schema}
+
+
+def with_definitions(section: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a section with the definitions that the section refers to, also through others.
+
+    Args:
+        section: the schema of the section.
+        definitions: all definitions of the recipe's schema by name.
+    """
+    used: dict[str, Any] = {}
+    pending = [section]
+    while pending:
+        names = re.findall(r'"#/\$defs/(\w+)"', json_text(pending.pop()))
+        new = {name: definitions[name] for name in names if name not in used}
+        used |= new
+        pending += new.values()
+    return {**section, "$defs": {name: each for name, each in definitions.items() if name in used}}
 
 
 def meanings(documented: type) -> dict[str, str]:

@@ -12,7 +12,6 @@ from mtl_nlp.data.label_reading import EMPTY, MISALIGNED, MOVED, OVERLAPPING, UN
 from mtl_nlp.data.labels import count_unseen
 from mtl_nlp.messages import counted
 from mtl_nlp.modeling.encoders_multitask import reads_left_context
-from mtl_nlp.modeling.heads_multitask import stock_class_problem
 from mtl_nlp.modeling.tasks_multitask import Task
 from mtl_nlp.modeling.windows_multitask import added_tokens
 from mtl_nlp.modeling.words_multitask import split_words
@@ -40,6 +39,9 @@ _OF_LABELS = {
     ),
 }
 """The sentences about the numbers of words, spans and cells in `EncodedDataset.counts`, for one and for several."""
+
+_OF_SPLIT = re.compile(r"(?P<dataset>.+)/(?P<split>train|validation|test): (?P<count>\d+) (?P<rest>.+)")
+"""A note with a number of rows, texts or words of one split."""
 
 _WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 """Letters of scripts without spaces between words, of which `split_words` reads a sequence as one word: Thai, …"""
@@ -81,12 +83,6 @@ def describe_padding(tokenizer: PreTrainedTokenizerBase, text_config: PreTrained
         f"the tokenizer pads with {tokenizer.pad_token!r} ({tokenizer.pad_token_id}), and the `pad_token_id` of the "
         f"encoder is {own}; the encoder keeps it. Check that the tokenizer belongs to the encoder"
     ]
-
-
-def describe_export(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
-    """Return a sentence for each task that cannot be exported to a stock class of transformers."""
-    flaws = {name: stock_class_problem(task, text_config) for name, task in tasks.items()}
-    return [f"{name}: cannot be exported to a stock class: {flaw}" for name, flaw in flaws.items() if flaw is not None]
 
 
 def describe_context(tasks: Mapping[str, Task], text_config: PreTrainedConfig) -> list[str]:
@@ -139,6 +135,24 @@ def describe_lost_rows(encoded: EncodedDataset, tasks: Mapping[str, Task], max_l
         if count:
             notes.append(f"{encoded.name}: {counted(count, one, many)}")
     return notes
+
+
+def one_line_per_dataset(notes: Iterable[str]) -> list[str]:
+    """Return notes in which sentences that differ only in the split and a number are one sentence with both numbers.
+
+    Args:
+        notes: sentences such as `d/train: 3 texts …` and `d/test: 2 texts …`.
+    """
+    found: dict[tuple[str, str], list[tuple[str, re.Match[str] | None]]] = {}
+    for note in notes:
+        match = _OF_SPLIT.fullmatch(note)
+        key = (note, "") if match is None else (match["dataset"], match["rest"])
+        found.setdefault(key, []).append((note, match))
+    merged = []
+    for (dataset, rest), members in found.items():
+        counts = ", ".join(f"{match['count']} in {match['split']}" for _, match in members if match is not None)
+        merged.append(members[0][0] if len(members) == 1 else f"{dataset}: {rest} ({counts})")
+    return merged
 
 
 def describe_draw(name: str, split: str, drawn: int, total: int) -> str:

@@ -27,6 +27,7 @@ from mtl_nlp.run.defaults import chosen_defaults
 from mtl_nlp.run.gradients import describe_gradients
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.run.rehearsal import rehearse
+from mtl_nlp.run.settings import describe_settings
 from mtl_nlp.run.teachers import describe_teachers
 from mtl_nlp.run.weighting import describe_weighting
 from mtl_nlp.training.arguments import MultitaskTrainingArguments, check_layer_decay
@@ -64,13 +65,14 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
     except ValueError as error:
         raise RecipeError(f"training: {error}") from error
     rehearse(run, model, arguments, _steps_of(sampler, arguments)[1])
+    encoder = f"{run.recipe.as_written()['encoder']} ({_family(run)})"
     parts = [
-        f"encoder: {run.recipe.as_written()['encoder']}, reads at most {limit} sub-words at once.{words}\n"
+        f"encoder: {encoder}, reads at most {limit} sub-words at once.{words}\n"
         f"{describe_parameters(model)}{_frozen(model, run)}",
         table(("task", "type", "labels", "label space", "datasets"), tasks),
         table(
             (
-                *("dataset", "train", "validation", "test", "probability", "rows/epoch", "passes", "tokens"),
+                *("dataset", "train", "validation", "test", "probability", "windows/epoch", "passes", "sub-words"),
                 *("median length", "longest"),
             ),
             _datasets(run, mixture, sampler.total_batches / len(sampler)),
@@ -90,9 +92,21 @@ def describe_plan(run: Run, arguments: MultitaskTrainingArguments) -> str:
         ),
         _first_checkpoint(sampler, arguments),
         _warmup(sampler, arguments),
+        "\n".join(f"note: {note}" for note in describe_settings(arguments)),
         describe_notes(run),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _family(run: Run) -> str:
+    """Return the family and size of the encoder, which a variable in the recipe does not show."""
+    config = run.config.text_config
+    values = config.to_dict()
+    layers, size = (values.get(config.attribute_map.get(key, key)) for key in ("num_hidden_layers", "hidden_size"))
+    shown = [config.model_type]
+    shown += [counted(layers, "layer")] if isinstance(layers, int) else []
+    shown += [f"hidden size {size}"] if isinstance(size, int) else []
+    return ", ".join(shown)
 
 
 def _datasets(run: Run, mixture: TaskMixture, epochs: float) -> list[tuple[Any, ...]]:

@@ -29,7 +29,7 @@ from mtl_nlp.run.adapters import check_encoder
 from mtl_nlp.run.build import Run
 from mtl_nlp.run.encoder import describe_code, load_encoder_parts
 from mtl_nlp.run.headroom import headroom_of
-from mtl_nlp.run.notes import HELD_OUT, describe_context, describe_export, describe_padding
+from mtl_nlp.run.notes import HELD_OUT, describe_context, describe_padding
 from mtl_nlp.run.teachers import check_teachers, teachers_of
 from mtl_nlp.run.tokenization import tokenize_datasets
 from mtl_nlp.training.restoring import read_config
@@ -75,7 +75,7 @@ def prepare(
     check_teachers(teachers, ordered)
     learned = learn_from_splits(ordered, loaded, {**resumed, **trained})
     notes = [*describe_code(recipe), *describe_padding(tokenizer, config.text_config)]
-    notes += [*spaces.notes, *describe_export(learned, config.text_config)]
+    notes += spaces.notes
     notes += describe_context(learned, config.text_config)
     notes += _add_tasks(recipe, config, learned)
     data = tokenize_datasets(recipe, tokenizer, config, loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Collection
 
@@ -21,6 +22,9 @@ REFUSALS = (
 )
 """The errors with which the libraries refuse training arguments."""
 
+_OPTION = re.compile(r"--(\w+) ")
+_OF_TRACKER = re.compile(r"\w+Callback requires ")
+
 _CLEAR = (ImportError, OSError, RuntimeError, ValueError)
 
 
@@ -29,6 +33,10 @@ def refused(error: BaseException) -> MtlNlpError:
     if isinstance(error, MtlNlpError):
         return error
     reason = one_line(error)
+    if option := _OPTION.match(reason):  # transformers names its options as on a command line of its own
+        return RecipeError(f"training.{option[1]}: {reason[option.end() :]}")
+    if _OF_TRACKER.match(reason):
+        return RecipeError(f"training.report_to: {reason}")
     if isinstance(error, _CLEAR) and reason:
         return RecipeError(f"training: {reason}")
     return RecipeError(  # the message of a KeyError is a key

@@ -20,6 +20,7 @@ from mtl_nlp.run.notes import (
     describe_stream,
     describe_unscored_tasks,
     describe_words,
+    one_line_per_dataset,
 )
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def tokenize_datasets(
     for name, data in loaded.items():
         section = recipe.datasets[name]
         found.notes += data.notes
+        lost: list[str] = []
         if data.stream is not None:
             stream = encode_stream(
                 f"{name}/train",
@@ -85,8 +87,9 @@ def tokenize_datasets(
             logger.info("tokenizing %s/%s: %d rows", name, split, len(canonical))
             encoded = encode_dataset(f"{name}/{split}", canonical, tasks, tokenizer, **window)
             found.splits.setdefault(split, {})[name] = encoded
-            found.notes += describe_lost_rows(encoded, tasks, max_length)
+            lost += describe_lost_rows(encoded, tasks, max_length)
             if split == "train" and "tokens" in section.inputs:
                 found.notes += describe_words(name, canonical[:_SAMPLED_ROWS]["tokens"], tokenizer)
+        found.notes += one_line_per_dataset(lost)
     found.notes += describe_unscored_tasks(recipe.tasks, found.splits, found.streams)
     return found

@@ -32,7 +32,7 @@ from mtl_nlp.run_folder import (
     write_results,
 )
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
-from mtl_nlp.training.best import describe_falls
+from mtl_nlp.training.best import describe_falls, describe_kept
 from mtl_nlp.training.checkpoints import check_same_model, check_same_optimizer, describe_changes
 from mtl_nlp.training.completeness import LastCheckpoint, describe_last_checkpoint, last_checkpoint
 from mtl_nlp.training.folder import check_output_folder, locked, remove_checkpoints
@@ -166,7 +166,8 @@ def _score(run: Run, trainer: MultitaskTrainer, folder: Path, say: Say | None) -
     content = results(run.held_out, evaluation, split, run.recipe.sha256(), training, run.recipe.own_code)
     if say is not None:
         falls = describe_falls(training["best"], training.get("frozen", {}))
-        for note in [*falls, *describe_skips(training.get("skipped", {}), list(run.tasks))]:
+        kept = describe_kept(trainer.state, trainer.args)
+        for note in [*kept, *falls, *describe_skips(training.get("skipped", {}), list(run.tasks))]:
             say(f"note: {note}")
         for sentence in [] if trainer.conflict is None else describe_conflict(trainer.conflict.conflict.content()):
             say(f"conflict: {sentence}")

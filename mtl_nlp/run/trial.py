@@ -19,7 +19,7 @@ from transformers.initialization import no_init_weights
 
 from mtl_nlp.data.collator import MultitaskDataCollator
 from mtl_nlp.errors import MtlNlpError, RecipeError
-from mtl_nlp.messages import one_line
+from mtl_nlp.messages import counted, one_line
 from mtl_nlp.modeling.configuration_multitask import MultitaskConfig
 from mtl_nlp.modeling.modeling_multitask import MultitaskModel
 from mtl_nlp.recipe.schema import Recipe
@@ -142,6 +142,7 @@ def _findings(
     with torch.device("cpu"):
         with no_init_weights():
             model = MultitaskModel(config).eval()
+            model.tie_weights()  # T5 has its embedding under two names
         if (read := model.encoder.main_input_name) != "input_ids":
             raise ValueError(f"it reads {read} instead of texts")
         written = set(model.parameters()) - vocabulary_tables(model, config.text_config)
@@ -167,7 +168,8 @@ def _find_untrained(model: MultitaskModel, recipe: Recipe, found: _Findings) -> 
     if not without:
         return
     family = model.config.text_config.model_type
-    fact = f"no task trains {len(without)} weights of an encoder of the family {family}, such as {without[0]}"
+    weights = counted(len(without), "weight")
+    fact = f"no task trains {weights} of an encoder of the family {family}, such as {without[0]}"
     is_distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if is_distributed and recipe.training.get("ddp_find_unused_parameters") is not True:
         found.faults.append(

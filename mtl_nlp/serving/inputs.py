@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtl_nlp.data.conll import STANDARD_INPUT, Report, read_lines, read_words
-from mtl_nlp.data.csv_files import swallows_rows
+from mtl_nlp.data.csv_files import SEPARATORS, swallows_rows
+from mtl_nlp.data.opening import opened
 from mtl_nlp.errors import DataError
 from mtl_nlp.messages import counted, did_you_mean, one_line
 
 _COLUMN_NAME = re.compile(r"[^\W\d][\w.-]*(?: [\w.-]+){0,2}")
 """The name of a column, which is at most three words and has no blank beside a comma, unlike most sentences."""
+
+_HEAD = 1 << 10
+"""The number of bytes at the start of a file of JSON in which its first bracket is looked for."""
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -44,11 +49,12 @@ class Source:
     Attributes:
         path: the file; `-` for standard input.
         format: `text` (one text per line; an empty line is an empty text), `csv` and `tsv` (a header, and a row per
-            text), `jsonl` (objects with `text` and `text_pair`, or `tokens`), `conll` (one word per line, in the first
-            column) or `conllu`.
+            text), `jsonl` (objects with `text` and `text_pair`, or `tokens`; a file may also be one list of such
+            objects), `conll` (one word per line, in the first column) or `conllu`.
         text_column: the column of the texts in a table or in JSONL; by default `text`, or the only column of a table.
         text_pair_column: the column of the second texts of pairs; by default `text_pair` if the file has it.
         is_guess: whether the format was not given. A first line that does not look like a text then gets a note.
+        separator: the character between the cells of a table; by default a comma or, for `tsv`, a tab.
         notes: sentences about lines that may have been read in a different way than the user expects, after the inputs
             have been read.
     """
@@ -58,6 +64,7 @@ class Source:
     text_column: str | None = None
     text_pair_column: str | None = None
     is_guess: bool = False
+    separator: str | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +114,8 @@ class Source:
         try:
             if self.format in {"csv", "tsv"}:
                 return sum(1 for _ in self._rows(ignore)) - 1
+            if self._is_list:
+                return None
             lines = read_lines if self.format in {"text", "jsonl"} else read_words
             return sum(1 for _ in lines(self.path, report=ignore))
         except (OSError, EOFError, zlib.error, DataError):
@@ -119,6 +128,8 @@ class Source:
                 yield number, words if isinstance(words, DataError) else self._input(number, {"tokens": words})
         elif self.format in {"csv", "tsv"}:
             yield from self._table(report)
+        elif self._is_list:
+            yield from self._list_items()
         else:
             for number, line in read_lines(self.path, report):
                 if self.format == "text":
@@ -130,9 +141,31 @@ class Source:
                     yield number, self._input(number, line)
                 elif line.strip():
                     try:
-                        yield number, self._json_input(number, line)
+                        where = f"{self.name}, line {number}"
+                        yield number, self._json_input(where, _parsed(where, line), line)
                     except DataError as flaw:
                         yield number, flaw
+
+    @property
+    def _is_list(self) -> bool:
+        """Whether a file of JSON is one list instead of an object per line, as pandas writes by default."""
+        if self.format != "jsonl" or not self.path.is_file():  # the bytes of a pipe can be read only once
+            return False
+        with opened(self.path) as file:
+            head = file.read(_HEAD).removeprefix(codecs.BOM_UTF8).split()
+        # A line that is a list of texts or numbers is a flaw of a file with an object per line.
+        return bool(head) and (head[0] == b"[" or head[0].startswith(b"[{"))
+
+    def _list_items(self) -> Iterator[tuple[int, Input | DataError]]:
+        """Yield the number of each object in a list, and the input or the reason why it cannot be read."""
+        text = "\n".join(line for _, line in read_lines(self.path))
+        found = _parsed(self.name, text)
+        for number, content in enumerate(found if isinstance(found, list) else [found], start=1):
+            try:
+                shown = json.dumps(content, ensure_ascii=False)
+                yield number, self._json_input(f"{self.name}, object {number}", content, shown)
+            except DataError as flaw:
+                yield number, flaw
 
     def _input(self, number: int, content: Any, question: Any = None) -> Input:
         return Input(content, content if question is None else question, f"{self.name}, line {number}")
@@ -185,6 +218,9 @@ class Source:
             raise header if isinstance(header, DataError) else flaws[0]
         if not header:
             return
+        repeated = next((column for column in header if column.strip() and header.count(column) > 1), None)
+        if repeated is not None:
+            raise DataError(f"{self.name}, line 1: several columns are called {repeated!r}. Give each its own name.")
         columns, long = self._columns(header), list[tuple[int, int]]()
         for first, last, cells in rows:
             if isinstance(cells, DataError):
@@ -204,17 +240,17 @@ class Source:
         self._note_long_rows(long)
 
     def _note_long_rows(self, rows: Sequence[tuple[int, int]]) -> None:
-        """Add a note about rows that span many lines, from their first and last lines."""
+        """Add a note about rows that span several lines, from their first and last lines."""
         if rows:
             self.notes.append(
-                f"{self.name}: {counted(len(rows), 'row spans', 'rows span')} many lines between quotes (the first in "
-                f"lines {rows[0][0]} to {rows[0][1]}), with one answer per row; if quotes are ordinary characters in "
-                f"this file, double them and put each text between quotes"
+                f"{self.name}: {counted(len(rows), 'row spans', 'rows span')} several lines between quotes (the first "
+                f"in lines {rows[0][0]} to {rows[0][1]}), with one answer per row; if quotes are ordinary characters "
+                f"in this file, double them and put each text between quotes"
             )
 
     @property
     def _separator(self) -> str:
-        return "\t" if self.format == "tsv" else ","
+        return self.separator or ("\t" if self.format == "tsv" else ",")
 
     def _columns(self, header: Sequence[str]) -> dict[str, str]:
         """Return the column of each input of the pipeline.
@@ -222,22 +258,25 @@ class Source:
         Raises:
             DataError: if there is no such column, or the cells of the table have a different separator.
         """
-        other = next((mark for mark in ("\t", ";") if len(header) == 1 and mark in header[0]), None)
-        if other is not None and self.text_column is None:
-            remedy = "Add --input-format tsv." if other == "\t" else "Write commas between the cells."
+        others = (mark for mark in SEPARATORS if len(header) == 1 and mark in header[0])
+        other = next(others, None)
+        if other is not None and self.text_column not in header:
+            expected = {",": "commas", "\t": "tabs"}.get(self._separator, repr(self._separator))
+            remedy = "Add --input-format tsv." if other == "\t" else f"Add --sep '{other}'."
             raise DataError(
-                f"{self.name}, line 1: expected commas between the columns, found {header[0]!r:.80}. {remedy}"
+                f"{self.name}, line 1: expected {expected} between the columns, found {header[0]!r:.80}. {remedy}"
             )
         text = self.text_column or ("text" if "text" in header or len(header) > 1 else header[0])
         pair = self.text_pair_column or ("text_pair" if "text_pair" in header else None)
         for option, column in (("--text-column", text), ("--text-pair-column", pair)):
             if column is not None and column not in header:
-                raise DataError(f"{self.name}: no column {column!r} ({option}). {did_you_mean(column, header)}")
+                raise DataError(
+                    f"{self.name}: no column {column!r} ({option}). {did_you_mean(column, header)} The first line of a "
+                    f"table names its columns."
+                )
         return {"text": text} if pair is None else {"text": text, "text_pair": pair}
 
-    def _json_input(self, number: int, line: str) -> Input:
-        where = f"{self.name}, line {number}"
-        content = _parsed(where, line)
+    def _json_input(self, where: str, content: Any, line: str) -> Input:
         text, pair = self.text_column or "text", self.text_pair_column or "text_pair"
         if not isinstance(content, dict) or not (text in content or "tokens" in content):
             raise DataError(f'{where}: expected an object with "{text}" or "tokens". Found {line.strip():.80}.')
@@ -246,7 +285,7 @@ class Source:
                 raise DataError(f'{where}: "tokens" should be a list of strings. Found {line.strip():.80}.')
             if not content["tokens"]:
                 raise DataError(f'{where}: no words in "tokens".')
-            return self._input(number, content, {"tokens": content["tokens"]})
+            return Input(content, {"tokens": content["tokens"]}, where)
         if content.get(text, "") is None:
             raise DataError(f'{where}: no text in "{text}".')
         if not isinstance(content.get(text), str):
@@ -255,7 +294,7 @@ class Source:
         if not isinstance(second, str | None):
             raise DataError(f'{where}: "{pair}" should be a string. Found {line.strip():.80}.')
         question = {"text": content[text]}
-        return self._input(number, content, question if second is None else {**question, "text_pair": second})
+        return Input(content, question if second is None else {**question, "text_pair": second}, where)
 
 
 def likely_format(line: str) -> str | None:
@@ -276,7 +315,8 @@ def _parsed(where: str, line: str) -> Any:
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg}.") from error
+        place = f" in line {error.lineno}" if "\n" in line else ""
+        raise DataError(f"{where}: not JSON: {error.msg}{place}.") from error
     except (RecursionError, ValueError) as error:  # ValueError: an integer of thousands of digits
         raise DataError(f"{where}: cannot be read as JSON: {one_line(error)}") from error
     if _SURROGATE_ESCAPE.search(line):

@@ -168,6 +168,8 @@ def _as_conll(
         else:
             lines.append(f"# {_as_name(name)} = {' '.join(' '.join(strings).split())}")
     alone = len(columns) == 1
+    if not words:  # a text without a line would be lost when the columns are read back
+        columns = [["_"] for _ in columns]
     lines += ["\t".join(as_cell(cell, alone=alone) for cell in row) for row in zip(*columns, strict=True)]
     return "\n".join(lines) + "\n\n"
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from mtl_nlp.messages import conceal
 from mtl_nlp.modeling.adapters_multitask import supports_mixed_batches
@@ -174,6 +174,12 @@ class MultitaskTrainingArguments(TrainingArguments):
             raise ValueError(f"`loss_scale` should be 'rows' or 'per_task'. Found {self.loss_scale!r}.")
         if self.on_nonfinite not in {"stop", "skip"}:
             raise ValueError(f"`on_nonfinite` should be 'stop' or 'skip'. Found {self.on_nonfinite!r}.")
+        evaluates, saves = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
+        if self.load_best_model_at_end and evaluates != "no" and saves not in {evaluates, "best"}:
+            raise ValueError(
+                f"`save_strategy` should be that of `eval_strategy` ({evaluates!r}), since `load_best_model_at_end` "
+                f"keeps a checkpoint of each evaluation. Found {saves!r}."
+            )
 
         if self.precision is not None and self.precision not in FORMATS:
             raise ValueError(f"`precision` should be one of {', '.join(FORMATS)}. Found {self.precision!r:.80}.")

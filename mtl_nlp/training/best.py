@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from transformers import TrainerState, TrainingArguments
+
 from mtl_nlp.messages import is_finite
 from mtl_nlp.modeling.tasks_multitask import Task
 
@@ -78,6 +80,21 @@ def has_fallen(values: Mapping[int, float], best_step: int, kept_step: int) -> b
     until = [values[step] for step in sorted(values) if step <= kept_step]
     changes = [abs(later - earlier) for earlier, later in itertools.pairwise(until)]
     return values[best_step] - values[kept_step] > max(statistics.median(changes), TOLERANCE)
+
+
+def describe_kept(state: TrainerState, args: TrainingArguments) -> list[str]:
+    """Return a sentence about the step whose model is kept, if the best one is.
+
+    Args:
+        state: the state of the trainer after the training.
+        args: the training arguments.
+    """
+    if not args.load_best_model_at_end or state.best_model_checkpoint is None or state.best_metric is None:
+        return []
+    return [
+        f"the model of step {state.best_global_step} of {state.global_step} is kept, the best by "
+        f"{args.metric_for_best_model} ({state.best_metric:.4g})"
+    ]
 
 
 def describe_falls(best: Mapping[str, Mapping[str, Any]], frozen: Collection[str] = ()) -> list[str]:

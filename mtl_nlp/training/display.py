@@ -255,7 +255,7 @@ def _title(prefix: str, state: TrainerState) -> str:
 
 
 def _position(state: TrainerState) -> str:
-    epoch = "" if state.epoch is None else f", epoch {state.epoch:.4g}"
+    epoch = "" if state.epoch is None else f", epoch {round(state.epoch, 2):g}"
     return f"step {state.global_step}/{state.max_steps}{epoch}"
 
 

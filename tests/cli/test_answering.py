@@ -109,7 +109,7 @@ def test_a_table_is_answered_with_the_tasks_that_are_asked_for(trained, tmp_path
     source = write(tmp_path / "a.csv", 'id,body\n1,"Ada, in Paris"\n')
     predict = ["predict", str(trained / "run"), source, "--text-column", "body"]
     capsys.readouterr()
-    assert main([*predict, "--tasks", "topic", "ner", "--top-k", "all", "--device", "cpu"]) == 0
+    assert main([*predict, "--tasks", "topic,ner", "--top-k", "all", "--device", "cpu"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["id"], row["body"]) == ("1", "Ada, in Paris")
     assert row["answers"].keys() == {"topic", "ner"}
@@ -119,9 +119,11 @@ def test_a_table_is_answered_with_the_tasks_that_are_asked_for(trained, tmp_path
         (["--device", "nowhere"], "--device nowhere: cannot be used"),
         (["--top-k", "2", "--output-format", "conll"], "--top-k: columns hold one label per word"),
         (["--input-format", "text"], "is read as text, which has no named columns. Leave it out."),
+        (["--sep", ";;"], "--sep ';;': should be one character between the cells"),
         (["--text-pair-column", "reply"], "a.csv: no column 'reply' (--text-pair-column)"),
     ]:
         assert message in fails(capsys, *predict, *more)
+    assert "Convert the .parquet file" in fails(capsys, "predict", "m", write(tmp_path / "a.parquet", ""))
 
 
 @pytest.fixture(scope="module")

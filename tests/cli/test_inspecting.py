@@ -46,7 +46,7 @@ def test_other_inputs_are_refused_in_one_line(trained, tmp_path: Path, capsys, e
     assert "rows: should be at least 2" in fails(capsys, "inspect", model, "--recipe", recipe, "--rows", "1")
     none = str(tmp_path / "none")
     assert f"{none} cannot be loaded: there is no such folder." in fails(capsys, "inspect", none, "--recipe", recipe)
-    assert "And there is no folder runs/none." in fails(capsys, "inspect", "runs/none", "--recipe", recipe)
+    assert "There is no folder runs/none. " in fails(capsys, "inspect", "runs/none", "--recipe", recipe)
     assert "without multitask heads" in fails(capsys, "inspect", encoder_folder("bert"), "--recipe", recipe)
     assert "encoder: /no" in fails(capsys, "inspect", model, "--recipe", recipe, "--set", "encoder=/no/encoder")
     renamed = ("--set", "tasks.dep={type: text-classification}", "--set", "datasets.sample.labels.dep=topic")

@@ -15,7 +15,8 @@ def test_a_batch_has_at_least_one_text(capsys, size):
     with pytest.raises(SystemExit) as stopped:
         main(["predict", "model", "file", "--batch-size", size])
     assert stopped.value.code == 2
-    assert f"should be an integer of at least 1. Found '{size}'" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"should be an integer of at least 1. Found '{size}'" in line
 
 
 def test_unusable_output_folder_is_reported_before_training(quick_recipe, tmp_path, capsys):

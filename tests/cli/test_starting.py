@@ -60,6 +60,7 @@ def test_the_drafted_recipe_passes_its_plan(files, encoder_folder, tmp_path, cap
 def test_the_schema_is_json(capsys):
     assert main(["schema", "--section", "tasks"]) == 0
     section = json.loads(capsys.readouterr().out)
+    assert section["$defs"].keys() == {"task", "own_task"}
     types = [each["title"] for each in section["$defs"]["task"]["oneOf"]]
     assert "token-classification" in types
     assert {"$ref": "#/$defs/task"} in section["additionalProperties"]["anyOf"]

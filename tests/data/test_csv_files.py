@@ -124,9 +124,11 @@ def test_file_that_can_be_read_is_read(tmp_path, content, more):
     [
         (
             f'{GOOD}"three,a\nfour,a\nfive,a\nsix",a\n',
-            "1 row of .* spans many lines .* 4 lines from line 4.*`quoting: 3`",
+            "1 row of .* spans several lines .* 4 lines from line 4.*`quoting: 3`",
         ),
-        (GOOD + '"' + "x\n" * 12 + '",a\n', "spans many lines"),
+        (GOOD + '"' + "x\n" * 12 + '",a\n', "spans several lines"),
+        (f'{GOOD}"three,a\nfour,b\nfive",a\n', "spans several lines .* 3 lines from line 4"),
+        (f'{GOOD}"three,\nfour, well\nfive",a\n', None),
         (f'{GOOD}"two\nlines",a\n', None),
         (f"{GOOD}three\n", r"1 row of .*/d\.csv has fewer fields .*first in line 4"),
         ("text,y,y\none,a,b\n", r"d\.csv has several columns 'y'; the first one is used"),

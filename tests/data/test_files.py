@@ -8,8 +8,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from small_datasets import TEXT, load, write
 
-from mtl_nlp.data.files import check_no_script, files_of, files_of_folder, literal_start
+from mtl_nlp.data.files import check_no_script, files_of_folder
 from mtl_nlp.errors import DataError
+from mtl_nlp.recipe.files import files_of, literal_start
 
 LABELS = {"topic": "y"}
 

@@ -67,3 +67,39 @@ def test_loading_does_not_change_the_recipe(tmp_path):
     before = recipe.model_dump()
     load_raw("d", recipe)
     assert recipe.model_dump() == before
+
+
+@pytest.mark.parametrize("dataset", [{"path": "data/*.jsonl"}, {"path": "json", "data_files": "data/*.jsonl"}])
+def test_files_of_a_glob_belong_to_the_splits_that_their_names_say(tmp_path, dataset):
+    (tmp_path / "data").mkdir()
+    for name in ("train-1", "dev", "test", "more"):
+        write(tmp_path / "data" / f"{name}.jsonl", {"text": name, "y": "x"})
+    loaded = load(tmp_path, TEXT, {"topic": "y"}, **dataset)
+    found = {split: rows["text"][:] for split, rows in loaded.splits.items()}
+    assert found == {"train": ["more", "train-1"], "validation": ["dev"], "test": ["test"]}
+    assert loaded.notes == [
+        "d: the names of the files say their splits: train more.jsonl, train-1.jsonl; validation dev.jsonl; test "
+        "test.jsonl. For other splits name `data_files` by split"
+    ]
+    alone = load(tmp_path, TEXT, {"topic": "y"}, path="data/t*t.jsonl")
+    assert (list(alone.splits), alone.splits["train"]["text"][:], alone.notes) == (["train"], ["test"], [])
+
+
+def test_a_folder_of_columns_has_the_splits_of_its_files(tmp_path):
+    folder = tmp_path / "ner [v1]"
+    folder.mkdir()
+    for name in ("train", "dev"):
+        write(folder / f"{name}.conll", f"{name} O", "")
+        write(folder / f"{name}.conllu", f"1\t{name}" + "\t_" * 8, "")
+    write(folder / "README.md", "a")
+    loaded = load(tmp_path, TOKENS, {"ner": "ner"}, path="ner [v1]", columns=["tokens", "ner"])
+    assert {split: rows["tokens"][:] for split, rows in loaded.splits.items()} == {
+        "train": [["train"]],
+        "validation": [["dev"]],
+    }
+    treebank = load(tmp_path, TOKENS, {"pos": "upos"}, path="ner [v1]")
+    assert treebank.splits["validation"]["tokens"][:] == [["dev"]]
+    with pytest.raises(DataError, match=r"no files of a known format.* such as `columns: \[tokens, ner\]`"):
+        (folder / "train.conllu").unlink()
+        (folder / "dev.conllu").unlink()
+        load(tmp_path, TOKENS, {"ner": "ner"}, path="ner [v1]")

@@ -41,6 +41,7 @@ def odd_options(damage: Damage, kind: str) -> list[str]:
         "--output-format": ["conll", "jsonl"],
         "--output": ["out/answers", "out", "out/x/y", "", "recipe.yaml/x"],
         "--batch-size": ["1", "2", "1000000000"],
+        "--sep": [";", "\t", "|", "", ";;", '"'],
         "--top-k": ["1", "all", "1000000000"],
         "--tasks": ["ner", "topic", "topic,ner", "ner,ner", ",", *_NAMES],
         "--text-column": [*_COLUMNS, *_NAMES],

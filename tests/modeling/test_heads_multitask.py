@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from families import a_family_batch, build_family
+from families import a_family_batch, build_family, build_family_config
 from torch import nn
 from toys import FAMILIES, build_config, build_model
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from mtl_nlp import (
     MultiLabelClassification,
+    MultitaskConfig,
     MultitaskModel,
     Regression,
     TextClassification,
@@ -299,3 +300,17 @@ def test_logits_of_a_wrong_shape_are_refused_in_one_line(own_heads):
     message = r"^The head 'wrong' should return logits of the shape \(rows, 3\)\. Found \(3, 9, 32\)\.$"
     with pytest.raises(ValueError, match=message):
         model(**inputs())
+
+
+def test_word_heads_of_t5_start_near_chance_and_loaded_ones_stay(tmp_path):
+    """The stock class of T5 starts its head with a deviation of 1."""
+    model = MultitaskModel(MultitaskConfig(text_config=build_family_config("t5"), tasks=[POS]))
+    model.add_task(dataclasses.replace(POS, name="more"))
+    for head in model.heads:
+        assert 0.01 < head.stock.classifier.weight.std().item() < 0.04
+    with torch.no_grad():
+        model.heads[0].stock.classifier.weight.fill_(2.0)
+    model.save_pretrained(tmp_path)
+    loaded = MultitaskModel.from_pretrained(tmp_path)
+    assert (loaded.heads[0].stock.classifier.weight == 2.0).all()
+    assert not build_model([POS]).heads[0].starts_large

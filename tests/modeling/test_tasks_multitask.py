@@ -142,13 +142,16 @@ def test_text_without_words_has_no_labels(task):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "n", "type": "tagging"}, "Task 'n': `type` should be one of token-classification, .*Found 'tagging'"),
+        (
+            {"name": "n", "type": "tagging"},
+            "Task 'n': `type` .*one of token-classification, .*Found 'tagging'. tagging is called token-",
+        ),
         ({"name": "n"}, "Task 'n': `type` should be one of .*Found None"),
         ({"name": "n", "type": "token-classification", "sheme": "iob2"}, "no option 'sheme'. Did you mean 'scheme'"),
         ({"name": "n", "type": "regression", "label": ["a"]}, "no option 'label'. Did you mean 'labels'"),
         (
             {"name": "n", "type": "token-classification", "scheme": "iob"},
-            "Task 'n': `scheme` should be one of iob2, iob1, bioes, bilou, bmes. Found 'iob'",
+            "Task 'n': `scheme` should be one of iob2, iob1, bioes, bilou, bmes. Found 'iob'. iob is called iob2",
         ),
         (
             {"name": "n", "type": "text-classification", "pooling": "max"},

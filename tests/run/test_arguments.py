@@ -34,13 +34,22 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"debug": ["x"]}, r"^training: x is not a valid DebugOption"),
         ({"include_num_input_tokens_seen": "x"}, r"^training\.include_num_input_tokens_seen: no such value 'x'"),
         ({"load_best_model_at_end": True}, r"^training: `load_best_model_at_end` needs evaluations during training"),
+        ({"optim": "adam"}, r"^training\.optim: no such value 'adam'\. Did you mean 'adam"),
+        (
+            {"lr_scheduler_type": "cosin"},
+            r"^training\.lr_scheduler_type: no such value 'cosin'\. Did you mean 'cosine'",
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+            r"^training: `save_strategy` should be that of `eval_strategy` \('epoch'\), since .* Found 'no'\.",
+        ),
         ({"accelerator_config": {"x": 1}}, r"^training: TypeError: .*'x'"),
         ({"output_dir": "x"}, r"^training\.output_dir: set the recipe key `output_dir`"),
         ({"loss_weights": {}}, r"^training\.loss_weights: set the recipe key `loss\.weights`"),
         ({"freeze_patience": 2}, r"^training\.freeze_patience: set the recipe key `loss\.freeze_when_overfit`"),
         ({"on_nonfinite": "skip"}, r"^training\.on_nonfinite: set the recipe key `loss\.on_nonfinite`"),
         ({"loss_scale": "rows"}, r"^training\.loss_scale: set the recipe key `loss\.scale`"),
-        ({"eval_strategy": "sometimes"}, r"^training: .*sometimes"),
+        ({"eval_strategy": "sometimes"}, r"^training\.eval_strategy: no such value 'sometimes'\. Valid: "),
         ({"early_stopping_patience": 2}, r"^training: `early_stopping_patience` needs `load_best_model_at_end"),
     ],
 )

@@ -7,7 +7,7 @@ from toys import build_config
 
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.build import build_model
-from mtl_nlp.run.notes import describe_padding, describe_words
+from mtl_nlp.run.notes import describe_padding, describe_words, one_line_per_dataset
 from mtl_nlp.run.prepare import prepare, prepare_evaluation
 
 
@@ -108,3 +108,13 @@ def test_words_that_the_pipeline_would_not_find_are_reported(tokenizers, texts, 
     assert [note.partition(",")[0] + "," + note.split(",")[1] for note in notes] == (
         [] if share is None else [f"d: {share}"]
     )
+
+
+def test_notes_on_several_splits_of_a_dataset_are_one_line():
+    notes = ["d/train: 3 texts cut", "d/train: 1 text empty", "e/test: 2 texts cut", "d/test: 2 texts cut", "other"]
+    assert one_line_per_dataset(notes) == [
+        "d: texts cut (3 in train, 2 in test)",
+        "d/train: 1 text empty",
+        "e/test: 2 texts cut",
+        "other",
+    ]

@@ -20,7 +20,8 @@ def plan(data: dict) -> str:
 def test_plan_reports_tasks_rows_lengths_probabilities_and_steps(quick_recipe):
     lines = plan(quick_recipe).splitlines()
     assert lines[0] == (
-        f"encoder: {quick_recipe['encoder']}, reads at most 48 sub-words at once. Texts are split into words."
+        f"encoder: {quick_recipe['encoder']} (bert, 2 layers, hidden size 32), "
+        f"reads at most 48 sub-words at once. Texts are split into words."
     )
     words = {line.split()[0]: line.split() for line in lines if line}
     assert words["pos"][:4] == ["pos", "token-classification", "17", "ADJ"]
@@ -121,17 +122,6 @@ def test_a_launch_with_cpu_that_starts_one_process_is_named(quick_recipe, monkey
     assert "1 process, since accelerate launch --cpu starts only one, whatever --num_processes says" in plan(
         quick_recipe
     )
-
-
-def test_task_without_a_stock_class_is_reported_before_training(quick_recipe, encoder_folder):
-    quick_recipe["tasks"]["topic"]["pooling"] = "mean"
-    note = (
-        "note: topic: cannot be exported to a stock class: "
-        "no bert class of transformers supports mean pooling (`pooling: mean`)"
-    )
-    assert note in plan(quick_recipe).splitlines()
-    quick_recipe["encoder"] = encoder_folder("modernbert")
-    assert "stock class" not in plan(quick_recipe)
 
 
 def test_table_aligns_numbers_to_the_right():

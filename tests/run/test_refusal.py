@@ -10,6 +10,8 @@ from mtl_nlp.run.refusal import REFUSALS, is_of_own_code, refused
     ("error", "message"),
     [
         (ValueError("no\nsuch optimizer"), "training: no such optimizer"),
+        (ValueError("--tf32 requires Ampere"), "training.tf32: requires Ampere"),
+        (RuntimeError("XCallback requires x. Run `pip`."), "training.report_to: XCallback requires x. Run `pip`."),
         (
             KeyError("eval_x"),
             "training: KeyError: 'eval_x'. The libraries may not accept these arguments; `mtl-nlp --debug` shows where "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -125,11 +126,36 @@ def test_a_first_line_that_is_no_text_gets_a_note_unless_the_format_was_given(tm
 
 
 def test_a_table_with_other_separators_is_refused(tmp_path):
-    for header, remedy in (("id;body", "Write commas between the cells"), ("id\tbody", "Add --input-format tsv")):
+    for header, remedy in (
+        ("id;body", "Add --sep ';'"),
+        ("id|body", r"Add --sep '\|'"),
+        ("id\tbody", "Add --input-f.* tsv"),
+    ):
         source = write(tmp_path / "a.csv", header, header)
         with pytest.raises(DataError, match=rf"a\.csv, line 1: expected commas between the columns, .*\. {remedy}\."):
             list(Source(source, "csv"))
+        with pytest.raises(DataError, match=rf"line 1: expected commas between the columns, .*\. {remedy}\."):
+            list(Source(source, "csv", "body"))
         assert len(list(Source(source, "csv", header))) == 1
+        (item,) = Source(source, "csv", "body", separator=header[2])
+        assert item.question == {"text": "body"}
+
+
+def test_a_table_with_a_repeated_column_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"a\.csv, line 1: several columns are called 'text'"):
+        list(Source(write(tmp_path / "a.csv", "text,text", "a,b"), "csv"))
+    assert len(list(Source(write(tmp_path / "a.csv", "text,,", "a,,"), "csv"))) == 1
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_list_of_json_is_read_object_by_object(tmp_path, indent):
+    rows = [{"text": "Ada", "id": 1}, {"txt": "x"}, {"tokens": ["Hi"]}]
+    path = write(tmp_path / "a.json", json.dumps(rows, indent=indent))
+    first, flaw, last = Source(path, "jsonl").items()
+    assert (first.question, first.content, last.question) == ({"text": "Ada"}, rows[0], {"tokens": ["Hi"]})
+    assert str(flaw).startswith(f'{path}, object 2: expected an object with "text" or "tokens". Found {{"txt"')
+    with pytest.raises(DataError, match=r"a\.json: not JSON: .* in line \d"):
+        list(Source(write(path, "[", '{"text": "Ada"}', "{"), "jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +183,7 @@ def test_rows_that_a_stray_quote_has_swallowed_get_a_note(tmp_path):
     assert len(list(source)) == 2
     assert (
         len(source.notes) == 1
-        and "1 row spans many lines between quotes (the first in lines 2 to 5)" in source.notes[0]
+        and "1 row spans several lines between quotes (the first in lines 2 to 5)" in source.notes[0]
     )
     calm = Source(write(tmp_path / "b.csv", "text,id", '"one', 'two",1'), "csv")
     assert len(list(calm)) == 1 and not calm.notes

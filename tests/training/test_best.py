@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from transformers import TrainerState
 
 from mtl_nlp import Regression, TextClassification, TokenClassification
-from mtl_nlp.training.best import best_scores, describe_falls, has_fallen
+from mtl_nlp.training.arguments import MultitaskTrainingArguments
+from mtl_nlp.training.best import best_scores, describe_falls, describe_kept, has_fallen
 
 TASKS = {
     task.name: task
@@ -82,3 +84,11 @@ def test_a_fall_is_described_in_one_line():
         "ner was best at step 200 (0.712 on validation) and fell to 0.683 at the kept step 600: interference or "
         "overfitting. A training of ner alone shows which: mtl-nlp compare"
     ]
+
+
+def test_the_kept_step_is_named(tmp_path):
+    keeps = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    args = MultitaskTrainingArguments(output_dir=str(tmp_path), **keeps)
+    state = TrainerState(global_step=9, best_global_step=6, best_model_checkpoint="c", best_metric=0.51234)
+    assert describe_kept(state, args) == ["the model of step 6 of 9 is kept, the best by mtl_score (0.5123)"]
+    assert describe_kept(state, MultitaskTrainingArguments(output_dir=str(tmp_path))) == []
