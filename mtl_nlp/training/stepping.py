@@ -86,7 +86,6 @@ class SteppingTrainer(StoppableTrainer):
         self._log = TrainingLog(list(self.tasks), args.device)
         self._sums = HostSums(args.device, args.world_size)
         self.speed = Speed()
-        compile_encoder(model, args, self.accelerator)
         self._compiled_before = count_compilations()
         self._prefetcher: Prefetcher | None = None
         self._norm: torch.Tensor | None = None
@@ -113,6 +112,7 @@ class SteppingTrainer(StoppableTrainer):
             if is_sharded:
                 raise ValueError("`on_nonfinite: skip` does not support FSDP and DeepSpeed. Leave it out.")
             self.step.skips = Skips(model, self.accelerator, self.progress)
+        compile_encoder(model, args, self.accelerator)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train the model, see `Trainer.train`."""

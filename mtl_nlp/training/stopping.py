@@ -20,24 +20,25 @@ class StopRequest(TrainerCallback):
     Attributes:
         is_requested: whether this process was asked to stop.
         is_agreed: whether any process was asked to stop; equal in all processes.
+        requests: a function that waits for the requests of all processes in the current step; None between steps.
     """
 
     def __init__(self) -> None:
         self.is_requested = False
         self.is_agreed = False
-        self._requests: Callable[[], list[float]] | None = None
+        self.requests: Callable[[], list[float]] | None = None
 
     def share(self, sums: HostSums) -> None:
         """Send the request of this process to all processes, which receive the request while they compute the step."""
-        self._requests = sums.begin([float(self.is_requested)])
+        self.requests = sums.begin([float(self.is_requested)])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
         """End the training loop; log the losses since the last log, which a resumed run does not know."""
-        if self._requests is not None:
-            self.is_agreed = self._requests()[0] > 0
-            self._requests = None
+        if self.requests is not None:
+            self.is_agreed = self.requests()[0] > 0
+            self.requests = None
         if self.is_agreed:
             control.should_training_stop = control.should_log = True
 

@@ -14,9 +14,11 @@ from mtl_nlp.training import callbacks, evaluation, pushing, restoring, stopping
 
 OVERRIDDEN = {
     "__init__",
+    "_clip_grad_norm",
     "_evaluate",
     "_finalize_training",
     "_hp_search_setup",
+    "_prepare_inputs",
     "_push_from_checkpoint",
     "_save_checkpoint",
     "_save_rng_state",
@@ -26,6 +28,7 @@ OVERRIDDEN = {
     "create_optimizer",
     "evaluate",
     "evaluation_loop",
+    "floating_point_ops",
     "get_batch_samples",
     "get_decay_parameter_names",
     "get_eval_dataloader",
@@ -69,6 +72,8 @@ PRIVATE = {
     "_evaluate": "a resumed run does not repeat the evaluation at the start",
     "_hp_search_setup": "a search sets the arguments of a trial before the model is built",
     "_finalize_training": "the end of a stopped training deletes no checkpoint and loads no best model",
+    "_prepare_inputs": "the host does not wait for copies to the device",
+    "_clip_grad_norm": "the norm of the gradients is computed once per step, also for the check for infinite gradients",
     "_push_from_checkpoint": "a push is one commit without secrets, of files that no later save changes",
     "_save_checkpoint": "a checkpoint shows whether it is complete",
     "_save_rng_state": "all processes have written their parts before the previous checkpoint is deleted",
