@@ -22,7 +22,7 @@ TopK = int | Literal["predicted"] | None
 """Number of classes in an answer, `"predicted"` for the predicted classes, or None for all classes."""
 
 Logits = Sequence[np.ndarray] | np.ndarray
-"""The logits of several windows or texts: a [`Ragged`] for words, one array with a row per text, or a list of arrays."""
+"""The logits of several windows or texts: a [`Ragged`] for words, an array with a row per text, or a list of arrays."""
 
 _STEPS = (("cut", "join"), ("decode",), ("confidence",), ("answer",))
 """The steps; steps that are named together exchange values of one type."""
