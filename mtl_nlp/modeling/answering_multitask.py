@@ -144,6 +144,8 @@ def arranged(parts: Sequence[Logits], order: np.ndarray) -> Logits:
         parts: for each batch, the result of `Answering.cut_all`.
         order: indices of the windows, counted over all batches, shape (windows,).
     """
+    if len(order) == 1:
+        return parts[0]
     ragged = [part for part in parts if isinstance(part, Ragged)]
     if len(ragged) == len(parts):
         return Ragged.joined(ragged).take(order)

@@ -194,14 +194,13 @@ class SpanConstraints:
         """
         best = logits.argmax(axis=-1)
         texts = Ragged(logits, np.cumsum([0, *([len(logits)] if sizes is None else sizes)]))
-        of_word = texts.numbers
         illegal = self._illegal(best, texts.sizes)
         illegal = illegal[np.argsort(-texts.sizes[illegal], kind="stable")]  # the longest first
         while len(illegal):
             count = max(_BLOCK // (int(texts.sizes[illegal[0]]) * len(self.start)), 1)
             block, illegal = np.sort(illegal[:count]), illegal[count:]
             words = texts.take(block)
-            best[np.isin(of_word, block)] = self._best_paths(words)
+            best[np.isin(texts.numbers, block)] = self._best_paths(words)
         return best
 
     def _illegal(self, tags: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -213,7 +212,7 @@ class SpanConstraints:
         wrong[1:] = ~self.transitions[tags[:-1], tags[1:]]
         wrong[first] = ~self.start[tags[first]]
         wrong[last] |= ~self.end[tags[last]]
-        return np.unique(np.repeat(np.arange(len(sizes)), sizes)[wrong])
+        return np.unique(np.repeat(np.arange(len(sizes)), sizes)[wrong]) if wrong.any() else np.arange(0)
 
     def _best_paths(self, texts: Ragged) -> np.ndarray:
         """Return the legal tags with the largest sum of logits for each of several texts, shape (words,).
