@@ -141,7 +141,9 @@ def _checked_values(recipe: Recipe, training: Mapping[str, Any], *place: str) ->
             values[key] = convert(value, types[key], recipe.text_of(*place, key))
         except ValueError as error:
             raise RecipeError(f"{where}.{key}: {error}") from None
-        choices = _CHOICES.get(key) or valid[key].get("choices") or enumerated(types[key])
+        choices = _CHOICES.get(key) or valid[key].get("choices")
+        if choices is None and key != "debug":  # which may be several options
+            choices = enumerated(types[key])
         if choices is not None and isinstance(values[key], str) and values[key] not in choices:
             hint = did_you_mean(str(values[key]), choices)
             raise RecipeError(f"{where}.{key}: no such value {values[key]!r:.80}. {hint}")
