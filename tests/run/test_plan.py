@@ -92,7 +92,7 @@ def test_repaired_cut_and_unknown_labels_are_reported(quick_recipe, tmp_path):
         "note: sample/test: 1 of 1 text is also in training; scores on test overstate the model",
     ]
     assert notes[0].startswith("note: no checkpoint is saved (training.save_strategy is no), so a run that is killed")
-    assert notes[2].endswith("additional windows of up to 48 sub-words, since long texts are split")
+    assert notes[2].endswith("1 additional window of up to 48 sub-words, since long texts are split")
 
 
 @pytest.mark.parametrize(
