@@ -49,12 +49,10 @@ def convert(value: Any, hint: Any, text: str | None = None) -> Any:
     )
 
 
-def enumerated(hint: Any) -> tuple[str, ...]:
-    """Return the texts that a training argument can have, such as the names of the optimizers; empty for any text."""
-    members = get_args(hint) or (hint,)
-    return tuple(
-        str(each.value) for kind in members if isinstance(kind, type) and issubclass(kind, Enum) for each in kind
-    )
+def enumerated(hint: Any) -> tuple[str, ...] | None:
+    """Return the texts that a training argument can have, such as the names of the optimizers; None for any text."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and issubclass(kind, Enum)]
+    return tuple(str(each.value) for kind in kinds for each in kind) or None
 
 
 def seed_of(recipe: Recipe) -> int:

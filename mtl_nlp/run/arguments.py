@@ -111,6 +111,9 @@ def _arguments(
 _CHOICES = {"include_num_input_tokens_seen": ("no", "all", "non_padding")}
 """Field -> values that Trainer documents and does not check."""
 
+_NEAREST = dict.fromkeys(("adam", "adamw"), "Did you mean 'adamw_torch'?")
+"""Usual names of optimizers -> a sentence on the name in transformers, which is not the nearest by its letters."""
+
 _WIDER = {"fsdp": bool | str | None}
 """Field -> a type that Trainer accepts and does not declare."""
 
@@ -143,9 +146,11 @@ def _checked_values(recipe: Recipe, training: Mapping[str, Any], *place: str) ->
             values[key] = convert(value, types[key], recipe.text_of(*place, key))
         except ValueError as error:
             raise RecipeError(f"{where}.{key}: {error}") from None
-        choices = _CHOICES.get(key) or valid[key].get("choices") or enumerated(types[key])
+        choices = _CHOICES.get(key) or valid[key].get("choices")
+        if choices is None and key != "debug":  # which may be several options
+            choices = enumerated(types[key])
         if choices is not None and isinstance(values[key], str) and values[key] not in choices:
-            hint = did_you_mean(str(values[key]), choices)
+            hint = _NEAREST.get(values[key].lower()) or did_you_mean(values[key], choices)
             raise RecipeError(f"{where}.{key}: no such value {values[key]!r:.80}. {hint}")
         problem = RANGES[key].problem(values[key]) if key in RANGES and values[key] is not None else None
         if problem is not None:

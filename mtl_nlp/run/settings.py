@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from transformers.trainer_utils import SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.training.arguments import MultitaskTrainingArguments
@@ -47,7 +48,7 @@ def describe_settings(arguments: MultitaskTrainingArguments) -> list[str]:
     notes = [
         f"training.{name}: {rate:g} is far above the usual 1e-5 to 1e-3, so the training will probably diverge"
         for name, rate in rates.items()
-        if rate is not None and rate > _LARGE_RATE and "sgd" not in str(arguments.optim)
+        if rate is not None and rate > _LARGE_RATE and OptimizerNames(arguments.optim) != OptimizerNames.SGD
     ]
     metric = arguments.metric_for_best_model
     reads_metric = (

@@ -34,7 +34,7 @@ from mtl_nlp.run.arguments import evaluation_arguments, training_arguments
         ({"debug": ["x"]}, r"^training: x is not a valid DebugOption"),
         ({"include_num_input_tokens_seen": "x"}, r"^training\.include_num_input_tokens_seen: no such value 'x'"),
         ({"load_best_model_at_end": True}, r"^training: `load_best_model_at_end` needs evaluations during training"),
-        ({"optim": "adam"}, r"^training\.optim: no such value 'adam'\. Did you mean 'adam"),
+        ({"optim": "adam"}, r"^training\.optim: no such value 'adam'\. Did you mean 'adamw_torch'"),
         (
             {"lr_scheduler_type": "cosin"},
             r"^training\.lr_scheduler_type: no such value 'cosin'\. Did you mean 'cosine'",
