@@ -6,6 +6,7 @@ import html
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -72,6 +73,12 @@ def counted(count: int, one: str, many: str | None = None) -> str:
         many: the words for another number of things; by default, `one` with an `s`.
     """
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a time such as `90s`, `15m` or `1.5h`; None if a text is not a time above 0."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", text)
+    return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] or None if found else None
 
 
 def in_terminal() -> bool:

@@ -14,6 +14,7 @@ from mtl_nlp.messages import (
     json_text,
     one_line,
     remember_expanded,
+    seconds_of,
     shortened,
 )
 
@@ -84,3 +85,8 @@ def test_a_shown_object_is_escaped_in_a_notebook():
 def test_words_agree_with_their_number():
     assert [counted(n, "row has", "rows have") for n in (0, 1, 2)] == ["0 rows have", "1 row has", "2 rows have"]
     assert [counted(n, "step") for n in (1, 20)] == ["1 step", "20 steps"]
+
+
+def test_times_are_read_in_seconds():
+    assert [seconds_of(text) for text in ("90s", "1.5m", "2h")] == [90.0, 90.0, 7200.0]
+    assert [seconds_of(text) for text in ("0s", "-1m", "5", "m", "1e3s", "9" * 5000 + "s")] == [None] * 6

@@ -13,6 +13,7 @@ from toys import build_config, liven_adapters
 from mtl_nlp import (
     MultitaskConfig,
     MultitaskModel,
+    MultitaskTrainer,
 )
 
 
@@ -34,3 +35,9 @@ def adapted_model(
 def assert_same_weights(model: torch.nn.Module, other: torch.nn.Module) -> None:
     others = other.state_dict()
     assert all(torch.equal(value, others[name]) for name, value in model.state_dict().items())
+
+
+def logs_of(trainer: MultitaskTrainer) -> list[dict[str, float]]:
+    """Return the entries of the log with losses, without the speed, which no two trainings have in common."""
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [{key: value for key, value in entry.items() if key != "tokens_per_second"} for entry in logs]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
 from mtl_nlp.cli.options import add_command, add_overrides, positive_integer, quiet_libraries
 from mtl_nlp.cli.signals import Interrupted
 from mtl_nlp.errors import RunError, writing_to
-from mtl_nlp.messages import conceal
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+from mtl_nlp.messages import conceal, seconds_of
 
 
 def add_commands(commands: Any) -> None:
@@ -63,9 +60,8 @@ def duration(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: if the text is not a time above 0.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if seconds <= 0:
+    seconds = seconds_of(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError(f"should be a time such as 90s, 15m or 2h. Found {text!r}")
     return seconds
 

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mtl_nlp.data.opening import has_several_files, opened, undecodable
@@ -52,12 +53,12 @@ def check_lists(files: Iterable[str], options: Mapping[str, Any]) -> None:
         options: the arguments of `load_dataset`, see `flaw_in_json`.
 
     Raises:
-        DataError: if an object has a key twice, or a file is empty or not valid JSON.
+        DataError: if an object has a key twice, or a file is not valid JSON.
     """
     for path in files:
         # Other checks report bytes outside of the encoding, and too many levels.
         with contextlib.suppress(UnicodeDecodeError, RecursionError):
-            if not has_several_files(path):
+            if Path(path).stat().st_size and not has_several_files(path):
                 _whole(path, *_reading(options), options.get("field"))
 
 

@@ -52,6 +52,7 @@ class SavedRecipe(Section):
     analysis: dict[str, Any] = Field(default_factory=dict)
     card: CardRecipe = CardRecipe()
     baselines: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, Any] | None = None
     imports: list[str] = Field(default_factory=list)
 
     @model_validator(mode="before")

@@ -45,7 +45,7 @@ def load_encoder_parts(recipe: Recipe) -> tuple[PreTrainedTokenizerBase, Multita
     """
     hub = _hub_options(recipe)
     if not Path(recipe.encoder).exists() and not is_hub_id(recipe.encoder):
-        raise RecipeError(f"encoder: there is no folder {recipe.encoder}.")
+        raise RecipeError(f"encoder: {recipe.encoder} cannot be loaded: there is no such folder.")
     with Loading(RecipeError, f"encoder: {recipe.encoder}"):
         check_config_file(recipe.encoder, **hub)
         check_tokenizer_files(recipe.encoder, **hub)

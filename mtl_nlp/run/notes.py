@@ -146,12 +146,13 @@ def one_line_per_dataset(notes: Iterable[str]) -> list[str]:
     found: dict[tuple[str, str], list[tuple[str, re.Match[str] | None]]] = {}
     for note in notes:
         match = _OF_SPLIT.fullmatch(note)
-        key = (note, "") if match is None else (match["dataset"], match["rest"])
+        # A sentence about one thing has other words than a sentence about several.
+        key = (note, "") if match is None or match["count"] == "1" else (match["dataset"], match["rest"])
         found.setdefault(key, []).append((note, match))
     merged = []
     for (dataset, rest), members in found.items():
-        counts = ", ".join(f"{match['count']} in {match['split']}" for _, match in members if match is not None)
-        merged.append(members[0][0] if len(members) == 1 else f"{dataset}: {rest} ({counts})")
+        counts = ", ".join(f"{match['count']} ({match['split']})" for _, match in members if match is not None)
+        merged.append(members[0][0] if len(members) == 1 else f"{dataset}: {counts} {rest}")
     return merged
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.errors import CommandError, RecipeError, needs_extra, writing_to
-from mtl_nlp.messages import conceal, json_text
+from mtl_nlp.messages import conceal, json_text, seconds_of
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import check_splits
@@ -51,8 +51,6 @@ _OWN = (
     "compare",
 )
 """The names in the folder of a search: what the search writes, and the runs of its recipe."""
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def search(
@@ -161,9 +159,8 @@ def seconds_in(budget: float | str) -> float:
     Raises:
         CommandError: if the text is not such a time, or the time is not above 0.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", str(budget).strip())
-    seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2] or "s"]
-    if seconds <= 0:
+    seconds = seconds_of(budget) if isinstance(budget, str) else budget
+    if seconds is None or seconds <= 0:
         raise CommandError(f"--budget: should be a time above 0, such as 90s, 40m or 1.5h. Found {budget!r:.80}.")
     return seconds
 

@@ -38,7 +38,7 @@ def test_trained_model_keeps_its_tasks_and_window(saved, quick_recipe):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoder": "/nowhere/at/all"}, r"^encoder: there is no folder /nowhere/at/all\.$"),
+        ({"encoder": "/nowhere/at/all"}, r"^encoder: /nowhere/at/all cannot be loaded: there is no such folder\.$"),
         ({"max_length": 49}, r"^max_length: the encoder reads at most 48 sub-words at once\. Found 49"),
         ({"max_length": 20, "stride": 18}, r"^stride: should be below 18, .* sub-words .* Found 18"),
     ],

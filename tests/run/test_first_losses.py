@@ -82,14 +82,17 @@ def test_loss_that_would_drown_another_is_named_with_its_cure(tickets):
 
 
 def test_ratio_counts_the_weights_of_the_recipe_and_no_default_weights(run):
-    run.recipe = run.recipe.model_copy(update={"loss": run.recipe.loss.model_copy(update={"weights": {}})})
+    def weigh(**weights: float | list[float]) -> None:
+        run.recipe = run.recipe.model_copy(update={"loss": run.recipe.loss.model_copy(update={"weights": weights})})
+
+    weigh()
     losses = {"pos": 2.8, "ner": 1.95, "topic": 1.8}
     assert "note" not in describe_first_losses(run, losses)  # as in the quickstart; the defaults are 1, 3 and 0.6
-    run.recipe.loss.weights["ner"] = 10.0
+    weigh(ner=10.0)
     text = describe_first_losses(run, losses)
     assert "note: the weighted loss of ner starts at 10.8 times that of topic, so that topic may hardly be lea" in text
     assert text.endswith("With loss.weights.ner: 0.9, both start about equal; mtl-nlp compare shows whether that helps")
-    run.recipe.loss.weights |= {"topic": [3.0, 1.0], "pos": 3.0}
+    weigh(ner=10.0, topic=[3.0, 1.0], pos=3.0)
     assert "note" not in describe_first_losses(run, losses)
 
 

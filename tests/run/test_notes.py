@@ -45,7 +45,7 @@ def test_test_split_without_labels_of_a_task_gets_the_note_of_a_missing_column(q
     assert run.held_out == "validation"
     assert "scored on validation, because test has no labels for ner" in run.notes
     assert "d/test: 2 rows have no label for ner; the other labels are used" in run.notes
-    assert "d/train: 4 words have no label; not trained on and not scored" in run.notes
+    assert "d: 4 (train), 2 (test) words have no label; not trained on and not scored" in run.notes
     assert "d/validation: 1 word has no label; not trained on and not scored" in run.notes
     model = build_model(run)
     model.save_pretrained(tmp_path / "saved")
@@ -113,7 +113,7 @@ def test_words_that_the_pipeline_would_not_find_are_reported(tokenizers, texts, 
 def test_notes_on_several_splits_of_a_dataset_are_one_line():
     notes = ["d/train: 3 texts cut", "d/train: 1 text empty", "e/test: 2 texts cut", "d/test: 2 texts cut", "other"]
     assert one_line_per_dataset(notes) == [
-        "d: texts cut (3 in train, 2 in test)",
+        "d: 3 (train), 2 (test) texts cut",
         "d/train: 1 text empty",
         "e/test: 2 texts cut",
         "other",

@@ -26,7 +26,7 @@ KEEPS_BEST = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_st
     ],
 )
 def test_settings_without_their_effect_are_refused(quick_recipe, tmp_path, training, message):
-    quick_recipe["training"] |= training
+    quick_recipe["training"] |= {"precision": None} | training
     with pytest.raises(RecipeError, match=message):
         training_arguments(Recipe.from_dict(quick_recipe))
     if "fp16" in training:  # a model that was trained on a GPU may be scored on a CPU

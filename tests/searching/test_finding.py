@@ -16,7 +16,7 @@ from mtl_nlp.errors import CommandError, RecipeError
 from mtl_nlp.searching.finding import check_folder, seconds_in
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("40m", 2400), ("1.5h", 5400), (30, 30), ("5", 5)])
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("40m", 2400), ("1.5h", 5400), (30, 30)])
 def test_a_budget_is_a_time(text, seconds):
     assert seconds_in(text) == seconds
 

@@ -179,7 +179,7 @@ def test_missing_repository_is_reported_in_one_line(online, tmp_path):
     finished = online.command("demo", "ada/nothing", "--space", str(tmp_path / "space"))
     assert (finished.status, finished.stdout) == (2, "")
     (line,) = finished.stderr.splitlines()
-    assert line.startswith("mtl-nlp: error: ada/nothing cannot be loaded: ")
+    assert line.startswith("mtl-nlp: error: There is no folder ada/nothing. ada/nothing cannot be loaded: ")
     assert not (tmp_path / "space").exists()
 
 

@@ -7,7 +7,7 @@ import torch
 from toy_gradient_methods import PlainSum
 from toy_splits import TASKS, build_split
 from toy_weightings import Uncertainty
-from trainers import adapted_model, assert_same_weights, build_model
+from trainers import adapted_model, assert_same_weights, build_model, logs_of
 from watched_training import Recorder
 
 from mtl_nlp.errors import CheckpointError
@@ -34,8 +34,7 @@ def test_measuring_leaves_the_training_as_it_is_to_the_last_bit(trainer_of, mixe
         trainer = trainer_of(mixed, model=model, callbacks=[recorder], **SETTINGS, **way, **conflict)
         trainer.train()
         logs = [
-            {key: value for key, value in entry.items() if not key.startswith(("cosine_", "train_"))}
-            for entry in trainer.state.log_history
+            {key: value for key, value in entry.items() if not key.startswith("cosine_")} for entry in logs_of(trainer)
         ]
         found.append((recorder, logs))
         assert (trainer.conflict is not None) == bool(conflict)
@@ -117,8 +116,7 @@ def test_resumed_run_has_the_measurements_of_an_uninterrupted_run(trainer_of, mi
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.conflict.conflict.content() == whole.conflict.conflict.content()
     assert_same_weights(resumed.model, whole.model)
-    logs = [[e for e in each.state.log_history if "loss" in e] for each in (resumed, whole)]
-    assert logs[0] == logs[1]
+    assert logs_of(resumed) == logs_of(whole)
     resumed.train()  # a new training starts anew
     assert len(resumed.conflict.conflict.measurements) == 4
 

@@ -37,7 +37,7 @@ accelerator_config dataloader_num_workers dataloader_pin_memory dataloader_persi
 dataloader_prefetch_factor dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb
 ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config deepspeed debug skip_memory_metrics
 loss_weights loss_scale max_tokens_per_batch head_learning_rate layer_lr_decay adapter_learning_rate adapter_pull
-early_stopping_patience freeze_patience on_nonfinite conflict_every
+early_stopping_patience freeze_patience on_nonfinite precision conflict_every
 """
 """Fields that a training, its log, its evaluations, its checkpoints or its push depend on."""
 

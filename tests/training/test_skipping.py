@@ -11,7 +11,7 @@ import torch
 from toy_gradient_methods import PlainSum
 from toy_splits import BAD_ROW, TASKS
 from toy_weightings import Attentive
-from trainers import adapted_model, assert_same_weights, build_model
+from trainers import adapted_model, assert_same_weights, build_model, logs_of
 from transformers import TrainerCallback
 from watched_training import Recorder
 
@@ -257,8 +257,7 @@ def test_finite_training_is_the_same_with_and_without_skipping(trainer_of, disjo
         trainer.train()
         found.append(trainer)
     assert_same_weights(found[0].model, found[1].model)
-    logs = [[entry for entry in each.state.log_history if "loss" in entry] for each in found]
-    assert logs[0] == logs[1]
+    assert logs_of(found[0]) == logs_of(found[1])
     assert "skipped" not in found[0].describe_training()
     assert found[1].describe_training()["skipped"] == {}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_splits import TASKS
 from toy_weightings import Attentive, Uncertainty, Watching
-from trainers import assert_same_weights, build_model
+from trainers import assert_same_weights, build_model, logs_of
 from transformers import TrainerCallback
 
 from mtl_nlp import MultitaskTrainer, MultitaskTrainingArguments
@@ -18,10 +18,6 @@ from mtl_nlp.errors import CheckpointError
 from mtl_nlp.training.states import StreamPosition, load_weighting, random_state_name, save_weighting
 
 SETTINGS = {"max_steps": 4, "learning_rate": 0.05, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2}
-
-
-def logs_of(trainer: MultitaskTrainer) -> list[dict[str, float]]:
-    return [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
 # The loss weighting
