@@ -113,10 +113,17 @@ def _is_small(data: Any) -> bool:
     return False
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set takes key.path=value. Found {override!r}.")
+def section_of(data: dict[str, Any], key: str, where: str) -> tuple[dict[str, Any], str]:
+    """Return the section of a recipe that holds a key, and the last part of the key.
+
+    Args:
+        data: the recipe as plain data; sections that the key needs are added.
+        key: a key such as `loss.weights.ner`.
+        where: the place of the key in messages.
+
+    Raises:
+        RecipeError: if the key continues after a value that is not a section.
+    """
     *parents, last = key.split(".")
     section = data
     for parent in parents:
@@ -124,7 +131,15 @@ def _override(data: dict[str, Any], override: str) -> None:
             section[parent] = {}
         section = section[parent]
         if not isinstance(section, dict):
-            raise RecipeError(f"--set {key}: {parent!r} is a value, not a section.")
+            raise RecipeError(f"{where}: {parent!r} is a value, not a section.")
+    return section, last
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set takes key.path=value. Found {override!r}.")
+    section, last = section_of(data, key, f"--set {key}")
     try:
         section[last] = load_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

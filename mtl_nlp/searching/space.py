@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_nlp.errors import RecipeError
 from mtl_nlp.messages import did_you_mean
+from mtl_nlp.recipe.file import section_of
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.recipe.searching import RangeRecipe
 from mtl_nlp.run.adapters import check_encoder
@@ -130,14 +131,7 @@ def with_values(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     """
     data = copy.deepcopy(dict(written))
     for key, value in values.items():
-        *parents, last = key.split(".")
-        section = data
-        for parent in parents:
-            if section.get(parent) is None:
-                section[parent] = {}
-            section = section[parent]
-            if not isinstance(section, dict):
-                raise RecipeError(f"search.space.{key}: {parent!r} is a value, not a section.")
+        section, last = section_of(data, key, f"search.space.{key}")
         section[last] = copy.deepcopy(value)
     return data
 
