@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +32,25 @@ LARGEST_NUMBER: Final = float(np.finfo(np.float32).max)
 """The largest number that float32 can hold."""
 
 
-class ClassPerText(OneClassKind, TextKind):
+class ClassesKind(TextKind):
+    """A kind whose answers are classes with their probabilities."""
+
+    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
+        """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
+        return self._answers(logits[None], top_k)[0]
+
+    def answer_all(
+        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
+    ) -> list[list[dict[str, Any]]]:
+        """Return the answer for each text, see `answer`."""
+        return self._answers(np.asarray(logits), top_k)
+
+    @abc.abstractmethod
+    def _answers(self, logits: np.ndarray, top_k: TopK) -> list[list[dict[str, Any]]]:
+        """Return the answers for logits of shape (texts, classes)."""
+
+
+class ClassPerText(OneClassKind, ClassesKind):
     """A class per text or pair of texts."""
 
     label_feature = Feature("string")
@@ -72,21 +91,11 @@ class ClassPerText(OneClassKind, TextKind):
         ids = [self.label_ids[label] for label in labels]
         return softmax(np.asarray(logits))[np.arange(len(ids)), ids].tolist()
 
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
-        return self._answers(logits[None], top_k)[0]
-
-    def answer_all(
-        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
-    ) -> list[list[dict[str, Any]]]:
-        """Return the answer for each text, see `answer`."""
-        return self._answers(np.asarray(logits), top_k)
-
     def _answers(self, logits: np.ndarray, top_k: TopK) -> list[list[dict[str, Any]]]:
         return _ranked(self.labels, softmax(logits), 1 if top_k == PREDICTED else top_k)
 
 
-class ClassesPerText(TextKind):
+class ClassesPerText(ClassesKind):
     """A set of classes per text or pair of texts, with an independent decision per class.
 
     Args:
@@ -183,16 +192,6 @@ class ClassesPerText(TextKind):
     def confidence_all(self, logits: Logits, labels: Sequence[Sequence[str]]) -> list[dict[str, float]]:
         """Return the probability of every class by name for each text."""
         return [dict(zip(self.labels, scores, strict=True)) for scores in sigmoid(np.asarray(logits)).tolist()]
-
-    def answer(self, logits: np.ndarray, words: Sequence[Word], text: str, top_k: TopK) -> list[dict[str, Any]]:
-        """Return the `top_k` most probable classes as `{"label", "score"}`, best first."""
-        return self._answers(logits[None], top_k)[0]
-
-    def answer_all(
-        self, logits: Logits, words: Sequence[Sequence[Word]], texts: Sequence[str], top_k: TopK
-    ) -> list[list[dict[str, Any]]]:
-        """Return the answer for each text, see `answer`."""
-        return self._answers(np.asarray(logits), top_k)
 
     def _answers(self, logits: np.ndarray, top_k: TopK) -> list[list[dict[str, Any]]]:
         rankings = _ranked(self.labels, sigmoid(logits), None if top_k == PREDICTED else top_k)
