@@ -12,8 +12,8 @@ teacher's logits s is
 where `sd` is the deviation of the training labels, by which numbers are standardised. A soft target thus replaces the
 label, and nothing else of the loss changes: CE_t, the sum of ℓ over the labelled units, enters the joint loss
 Σ_t w_t · (n_t / N) · CE_t / u_t as without a teacher. Class weights, label smoothing and the focal loss apply to the
-soft target. Teacher and student score a word at its first sub-word, so that their tokenizers may differ. Rows without a
-label are not taught.
+soft target; u_t is the total weight of the labels. Teacher and student score a word at its first sub-word, so that
+their tokenizers may differ. Rows without a label are not taught.
 
 λ depends on the number of optimizer steps alone, so that it is the same in all micro-batches and processes, and after a
 resume. The teacher's logits are computed once, before training, and are read from a file.
