@@ -81,6 +81,13 @@ def seconds_of(text: str) -> float | None:
     return float(found[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found[2]] or None if found else None
 
 
+def time_text(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours, such as `90 s`, `12 min` or `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def in_terminal() -> bool:
     """Return whether stderr is a terminal that can redraw a line, and no log of a CI job."""
     is_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl
 from transformers.trainer_callback import TrainerState
 
 from mtl_nlp.errors import CommandError
+from mtl_nlp.messages import time_text
 
 QUARTERS = 4
 """The number of equal parts of a training, after each of which but the last the trial is scored."""
@@ -86,10 +87,8 @@ class TrialWatch(TrainerCallback):
 
 
 def minutes_text(seconds: float) -> str:
-    """Return a time as a text, such as `90 s`, `12 min` or `3.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    """Return a time as `time_text` does, and a time below a second in tenths, since small trials are fast."""
+    return time_text(seconds) if seconds >= 1 else f"{seconds:.1f} s"
 
 
 def budget_text(seconds: float) -> str:

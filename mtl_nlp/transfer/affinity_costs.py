@@ -8,11 +8,11 @@ import time
 from typing import NamedTuple
 
 from mtl_nlp.errors import CommandError
+from mtl_nlp.messages import time_text
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_model, build_trainer, plan_batches
 from mtl_nlp.run.prepare import Run
 from mtl_nlp.transfer.affinity_steps import AffinityCallback, rows_per_probe, short_run
-from mtl_nlp.transfer.comparing import time_text
 from mtl_nlp.transfer.speed import rows_per_second
 
 DEFAULT_BUDGET = 900.0

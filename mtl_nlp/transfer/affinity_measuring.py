@@ -13,7 +13,7 @@ from typing import Any
 
 from mtl_nlp.balancing.verdicts import verdict_of
 from mtl_nlp.errors import CommandError
-from mtl_nlp.messages import json_text
+from mtl_nlp.messages import json_text, time_text
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run.arguments import training_arguments
 from mtl_nlp.run.build import build_meta_model
@@ -35,7 +35,7 @@ from mtl_nlp.transfer.affinity_effects import HURTS, UNCLEAR, Effect, Effects, c
 from mtl_nlp.transfer.affinity_files import PAIRS, Affinity, check_folder, read_affinity, write_affinity
 from mtl_nlp.transfer.affinity_pairs import SPLIT, PairPlan, check_pairs, measure_pairs, plan_pairs
 from mtl_nlp.transfer.affinity_steps import Measurements, check_measurable, measure_steps
-from mtl_nlp.transfer.comparing import seeds_of, time_text
+from mtl_nlp.transfer.comparing import seeds_of
 from mtl_nlp.transfer.content import content_key, digests_of, encoder_digest
 from mtl_nlp.transfer.grouping import Group, Grouping, best_groupings, chosen
 from mtl_nlp.transfer.jobs import check_jobs, is_complete

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from mtl_nlp.errors import CommandError, DataError
 from mtl_nlp.hub.model_card import write_model_card
-from mtl_nlp.messages import counted, one_line, table
+from mtl_nlp.messages import counted, one_line, table, time_text
 from mtl_nlp.recipe.schema import Recipe
 from mtl_nlp.run_folder import (
     COMPARISON_NAME,
@@ -263,17 +263,6 @@ def _speed_of(output: Path, job: Job) -> float:
 
 def _state(output: Path, job: Job) -> str:
     return "interrupted" if any(checkpoint_folders(folder_of(output, job))) else "missing"
-
-
-def time_text(seconds: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
 
 
 def _sides_of(given: Sequence[str | Path | Recipe | Side], allow_code: bool) -> list[Side]:
