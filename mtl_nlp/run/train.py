@@ -121,7 +121,8 @@ def train(
             shown = recipe.as_written()["output_dir"]
             say(f"The model is in {shown}. Try it: mtl-nlp predict {shown} FILE")
         _push(trainer, say)
-    return TrainedRun(folder, content, trainer.model)
+    # The model answers as the saved model does, in float32, whatever the number format of the training.
+    return TrainedRun(folder, content, trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
 
 
 def _prepare(

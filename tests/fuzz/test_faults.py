@@ -183,7 +183,7 @@ FAULTS: dict[str, Fault] = {
     "a label that float32 cannot hold": Fault(
         _huge_label,
         [TRAIN],
-        "take_out('modeling.label_kinds_multitask.check_fits_float32'); watch_nothing()",
+        "take_out('modeling.text_kinds_multitask.check_fits_float32'); watch_nothing()",
         "not finite: weights",
     ),
     "a long pair": Fault(
