@@ -15,6 +15,7 @@ from toy_gradient_methods import PlainSum
 from toy_splits import TASKS
 from toy_weightings import Uncertainty
 from train_worker import TOKENIZER, arguments, dealt_out
+from trainers import logs_of
 from watched_training import OrderedTrainer, Recorder
 
 from mtl_nlp import MultitaskModel, TaskMixture
@@ -48,7 +49,7 @@ def train(
         "start": recorder.start,
         "gradients": recorder.gradients[0],
         "weights": recorder.weights,
-        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "logs": logs_of(trainer),
         "weighting": {} if weighting is None else weighting.state_dict(),
         "conflict": None if trainer.conflict is None else trainer.conflict.conflict.content(),
     }

@@ -14,6 +14,7 @@ from builders import unequal_split
 from toy_splits import TASKS
 from toys import build_config
 from train_worker import TOKENIZER, arguments, dealt_out
+from trainers import logs_of
 from watched_training import OrderedTrainer
 
 from mtl_nlp import MultitaskConfig, MultitaskModel, TaskMixture
@@ -43,7 +44,7 @@ def train(
     return {
         "weights": model.state_dict(),
         "state": weighting.state_dict(),
-        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "logs": logs_of(trainer),
     }
 
 

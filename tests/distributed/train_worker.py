@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from builders import PULL, build_adapted_model, build_model, evaluated_splits, mixed_splits, unequal_split
 from torch.nn.parallel import DistributedDataParallel
+from trainers import logs_of
 from transformers import AutoTokenizer
 from watched_training import OrderedTrainer, Recorder
 
@@ -59,7 +60,7 @@ def found_in(trainer: MultitaskTrainer, recorder: Recorder) -> dict[str, Any]:
         "start": recorder.start,
         "gradients": recorder.gradients,
         "weights": recorder.weights,
-        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "logs": logs_of(trainer),
         "evaluations": [entry for entry in trainer.state.log_history if "eval_loss" in entry],
     }
 

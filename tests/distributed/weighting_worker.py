@@ -16,6 +16,7 @@ from toy_splits import TASKS
 from toy_weightings import Attentive, Uncertainty
 from toys import build_config
 from train_worker import TOKENIZER, arguments, dealt_out
+from trainers import logs_of
 from transformers import TrainerCallback
 from watched_training import OrderedTrainer, Recorder
 
@@ -64,7 +65,7 @@ def train(
         "weighting_gradients": watcher.gradients,
         "weights": recorder.weights,
         "states": watcher.states,
-        "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "logs": logs_of(trainer),
     }
 
 
