@@ -73,6 +73,7 @@ RECIPE: dict[str, Any] = {
         "early_stopping_patience": 50,
         "logging_steps": 1,
         "use_cpu": True,
+        "precision": "fp32",  # the moments of the kills fit these losses
     },
 }
 STREAMED = ("datasets.texts.streaming=true", "datasets.texts.buffer_size=7")
